@@ -1,0 +1,469 @@
+"""Site configuration: TOML bytes and environment to frozen structs.
+
+``load`` reads a file, ``parse`` its bytes. Sections and keys that users of the Go edition have in their files are
+accepted: what maps is used, the rest is named in one warning. Any other unknown key is an error with the nearest known
+name. Everything that can be refused without touching a server is refused here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import ConfigError, WireError
+from engine.wire import keys, urls
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Pixels = Annotated[int, Meta(ge=16, le=16_384)]
+Fps = Annotated[float, Meta(gt=0, le=1000)]
+Quality = Annotated[int, Meta(ge=1, le=100)]
+Text = Annotated[str, Meta(min_length=1)]
+
+#: Bytes that a Unix socket's path may have (sun_path less its final zero).
+SOCKET_PATH_BYTES_MAX = 107
+#: Bytes that a camera's file name in shared memory may have, less than the file system's 255 for its ending.
+CAMERA_FILE_BYTES_MAX = 200
+#: Bytes a pixel that a JPEG is reckoned with before the camera was seen: 3 bits, a busy scene at quality 90.
+JPEG_BYTES_PER_PIXEL = 3 / 8
+MIB = 2**20
+
+
+class Secret(str):
+    """A string that shows as ``***`` wherever it is printed as part of something."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[site]``: the installation's name, where it keeps its files, how it starts and stops."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "site"
+    run_directory: str = ""
+    drain_seconds: Seconds = 10.0
+    heartbeat_seconds: Seconds = 20.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class RedisSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[redis]``: where frames are stored and for how long."""
+
+    enabled: bool = True
+    address: Text = urls.EMBEDDED
+    username: Secret = Secret()
+    password: Secret = Secret()
+    ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
+    prefix: Text = "frames"
+    timeout_seconds: Seconds = 5.0
+    max_memory_percent: Annotated[int, Meta(ge=1, le=95)] = 50
+    persistence: Literal["none", "aof"] = "none"
+
+
+class AmqpSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[amqp]``: the broker; its URL's path is the tenant. Empty: metadata stays in the journals."""
+
+    amqp_url: Secret = Secret()
+    heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
+    timeout_seconds: Seconds = 10.0
+
+
+class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[metadata]``: what is announced, and where."""
+
+    enabled: bool = True
+    exchange: Annotated[str, Meta(min_length=1, max_length=255)] = "camera.metadata"
+    exchange_durable: bool = True
+    routing_key: Annotated[str, Meta(min_length=1, max_length=240)] = "camera.metadata.event"
+    format: Literal["event", "batch"] = "event"
+    batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
+
+    @property
+    def batch_routing_key(self) -> str:
+        """``camera.metadata.batch``, or the like of another routing key."""
+        return f"{self.routing_key.removesuffix('.event')}.batch"
+
+    @property
+    def status_routing_key(self) -> str:
+        """``camera.metadata.event.status``, or the like of another routing key."""
+        return f"{self.routing_key}.status"
+
+
+class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[ring]``: shared memory of each camera, and which frames an outage of Redis may cost."""
+
+    capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
+    overflow: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
+    directory: Text = "/dev/shm"  # noqa: S108 - the tmpfs that every Linux has; private directories are made inside
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of one camera's ring."""
+        return self.capacity_mb * MIB
+
+
+class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[writer]``: processes that share the cameras, and the bounds of one round trip."""
+
+    writers: Annotated[int, Meta(ge=1, le=64)] = 1
+    batch_frames: Annotated[int, Meta(ge=1, le=256)] = 64
+    batch_kb: Annotated[int, Meta(ge=1, le=65_536)] = 1024
+
+
+class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[publisher]``: messages that may be unconfirmed at a time."""
+
+    window: Annotated[int, Meta(ge=1, le=10_000)] = 512
+
+
+class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[defaults]``: what a camera has where it does not say otherwise. None: as the camera sends."""
+
+    fps: Fps | None = None
+    quality: Quality = 85
+    width: Pixels | None = None
+    height: Pixels | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    loop: bool = False
+    encoding: Literal["auto", "jpeg"] = "auto"
+    stall_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+    open_timeout_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+
+
+class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[[cameras]]``: one camera, with the site's defaults filled in."""
+
+    id: Text
+    url: Text
+    name: str = ""
+
+    @property
+    def kind(self) -> urls.SourceKind:
+        """Which kind of source reads it."""
+        return urls.source_kind(self.url)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes that its largest frame is reckoned with; 0 where nothing is known before it was seen."""
+        if self.kind == "test":
+            return urls.parse_test_url(self.url).kb * 1024
+        if self.width and self.height:
+            return int(self.width * self.height * JPEG_BYTES_PER_PIXEL)
+        return 0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole site. ``warnings`` are sentences for the log."""
+
+    cameras: tuple[Camera, ...]
+    site: SiteSection = SiteSection()
+    redis: RedisSection = RedisSection()
+    amqp: AmqpSection = AmqpSection()
+    metadata: MetadataSection = MetadataSection()
+    ring: RingSection = RingSection()
+    writer: WriterSection = WriterSection()
+    publisher: PublisherSection = PublisherSection()
+    defaults: CameraDefaults = CameraDefaults()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def vhost(self) -> str:
+        """The tenant, as it stands in keys before encoding."""
+        return keys.vhost_of_amqp_url(self.amqp.amqp_url)
+
+    @property
+    def prefix(self) -> str:
+        """The word between vhost and camera in keys."""
+        return self.redis.prefix
+
+    @property
+    def embedded(self) -> bool:
+        """True where the site brings its own server."""
+        return self.redis.address == urls.EMBEDDED
+
+    @property
+    def publishes(self) -> bool:
+        """True where a publisher process runs."""
+        return bool(self.amqp.amqp_url) and self.metadata.enabled
+
+    @property
+    def run_directory(self) -> Path:
+        """Where locks, sockets and logs of the site are."""
+        return Path(self.site.run_directory) if self.site.run_directory else default_run_directory(self.site.name)
+
+    @property
+    def redis_address(self) -> urls.RedisAddress:
+        """Where Redis listens, with the credentials that count."""
+        if self.embedded:
+            return urls.RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
+        address = urls.parse_redis_address(self.redis.address)
+        return address._replace(
+            username=str(self.redis.username) or address.username,
+            password=str(self.redis.password) or address.password,
+        )
+
+    def camera(self, identifier: str) -> Camera:
+        """The camera of that id. Raises ConfigError with the nearest one."""
+        for camera in self.cameras:
+            if camera.id == identifier:
+                return camera
+        raise ConfigError(f"no camera {identifier!r}{_suggestion(identifier, [c.id for c in self.cameras])}")
+
+    def cameras_of(self, writer: int) -> tuple[Camera, ...]:
+        """The cameras whose rings a writer drains; writers count from 0."""
+        return self.cameras[writer :: self.writer.writers]
+
+    def writer_of(self, camera: str) -> int:
+        """The writer that drains a camera's ring."""
+        return [c.id for c in self.cameras].index(camera) % self.writer.writers
+
+
+#: What a Go edition's file may say that has no meaning here, by section; "*" stands for all keys of it.
+_GO_ONLY: dict[str, frozenset[str]] = {
+    "": frozenset({"protocol", "use_optimized_capture"}),
+    "optimization": frozenset({"*"}),
+    "memory": frozenset({"*"}),
+    "compression": frozenset({"*"}),
+    "registration": frozenset({"*"}),
+    "mqtt": frozenset({"*"}),
+    "amqp": frozenset({"exchange", "routing_key_prefix", "ttl_seconds"}),
+    "metadata": frozenset({"ttl_seconds"}),
+}
+#: Environment variables that win over the file, and the key each one sets.
+_ENVIRONMENT = {
+    "REDIS_ADDRESS": ("redis", "address"),
+    "REDIS_USERNAME": ("redis", "username"),
+    "REDIS_PASSWORD": ("redis", "password"),
+    "AMQP_URL": ("amqp", "amqp_url"),
+}
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "site": SiteSection,
+    "redis": RedisSection,
+    "amqp": AmqpSection,
+    "metadata": MetadataSection,
+    "ring": RingSection,
+    "writer": WriterSection,
+    "publisher": PublisherSection,
+    "defaults": CameraDefaults,
+}
+
+
+def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config:
+    """The site that a file describes. Raises ConfigError, whose message begins with the path."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        return parse(data, environment)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(data: bytes, environment: Mapping[str, str]) -> Config:
+    """The site that TOML bytes describe; ``environment`` may carry secrets. Raises ConfigError."""
+    try:
+        document = tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+    except tomllib.TOMLDecodeError as error:
+        lines = data.count(b"\n") + 1
+        raise ConfigError(f"is not TOML: {error}".replace("end of document", f"line {lines}, end of file")) from None
+    return from_document(document, environment)
+
+
+def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:
+    """The site that a TOML document, already read, describes. Raises ConfigError."""
+    document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
+    ignored = _take_go_only(document)
+    _map_go_keys(document)
+    _refuse_unknown(document)
+    for variable, (section, key) in _ENVIRONMENT.items():
+        if environment.get(variable):
+            document.setdefault(section, {})[key] = environment[variable]
+    document["cameras"] = _with_defaults(document.get("cameras", []), document.get("defaults", {}))
+    if ignored:
+        document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
+    try:
+        config = msgspec.convert(document, Config, dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), document)) from None
+    _check(config)
+    return config
+
+
+def default_run_directory(name: str) -> Path:
+    """Where a site without ``run_directory`` keeps its files: the place that this user may write and a reboot clears."""
+    if os.geteuid() == 0:
+        return Path("/run/edge-video") / name
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.path.isdir(base):
+        return Path(base) / "edge-video" / name
+    return Path(tempfile.gettempdir()) / f"edge-video-{os.geteuid()}" / name
+
+
+def _take_go_only(document: dict[str, Any]) -> list[str]:
+    """Remove what only the Go edition knows; returns its names."""
+    found = [key for key in _GO_ONLY[""] if document.pop(key, None) is not None]
+    for section, names in _GO_ONLY.items():
+        if section not in document or not isinstance(document[section], dict):
+            continue
+        if "*" in names:
+            del document[section]
+            found.append(f"[{section}]")
+        else:
+            found += [f"{section}.{key}" for key in names if document[section].pop(key, None) is not None]
+    return sorted(found)
+
+
+def _map_go_keys(document: dict[str, Any]) -> None:
+    """``target_fps`` and ``ttl_seconds`` at the top are the defaults of what we call by other names."""
+    for old, section, key in (("target_fps", "defaults", "fps"), ("ttl_seconds", "redis", "ttl_seconds")):
+        if old in document:
+            document.setdefault(section, {}).setdefault(key, document.pop(old))
+
+
+def _refuse_unknown(document: dict[str, Any]) -> None:
+    known = [*_SECTIONS, "cameras", "target_fps"]
+    for key, value in document.items():
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r}{_suggestion(key, known)}")
+        if key in _SECTIONS and isinstance(value, dict):
+            _refuse_unknown_fields(value, _SECTIONS[key], key)
+        elif key == "cameras" and isinstance(value, list):
+            for number, camera in enumerate(value):
+                if isinstance(camera, dict):
+                    _refuse_unknown_fields(camera, Camera, _camera_label(number, camera))
+
+
+def _refuse_unknown_fields(table: dict[str, Any], struct: type[msgspec.Struct], where: str) -> None:
+    known = list(struct.__struct_fields__)
+    for key in table:
+        if key not in known:
+            raise ConfigError(f"unknown key '{where}.{key}'{_suggestion(key, known)}")
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:20])}"
+
+
+def _with_defaults(cameras: Any, defaults: Any) -> Any:
+    if not isinstance(cameras, list) or not isinstance(defaults, dict):
+        return cameras
+    return [{**defaults, **camera} if isinstance(camera, dict) else camera for camera in cameras]
+
+
+def _secret(kind: type, value: Any) -> Any:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _explain(message: str, document: dict[str, Any]) -> str:
+    """msgspec's words with the path as it stands in the file and, for a number, the value that was given."""
+    text, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    value: Any = document
+    label = path
+    for step in path.replace("[", ".[").split(".") if path else ():
+        try:
+            if step.startswith("["):
+                number = int(step[1:-1])
+                value = value[number]
+                label = label.replace(f"cameras[{number}]", _camera_label(number, value))
+            else:
+                value = value[step]
+        except (KeyError, IndexError, ValueError, TypeError):
+            value = None
+    text = text.replace("Object missing required field", "lacks the key").replace("`", "")
+    shown = f", got {value!r}" if isinstance(value, int | float) and ", got" not in text else ""
+    return f"{label or 'site file'}: {text[:1].lower()}{text[1:]}{shown}"
+
+
+def _camera_label(number: int, camera: Any) -> str:
+    identifier = camera.get("id") if isinstance(camera, dict) else None
+    return f"cameras[{number}] ({identifier})" if isinstance(identifier, str) else f"cameras[{number}]"
+
+
+def _check(config: Config) -> None:
+    """What the types cannot say."""
+    _check_names(config)
+    _check_servers(config)
+    for number, camera in enumerate(config.cameras):
+        label = _camera_label(number, {"id": camera.id})
+        try:
+            _check_camera(camera, config)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error}") from None
+
+
+def _check_names(config: Config) -> None:
+    if not config.cameras:
+        raise ConfigError("no cameras; add at least one [[cameras]] with id and url")
+    seen: set[str] = set()
+    for camera in config.cameras:
+        if camera.id in seen:
+            raise ConfigError(f"camera id {camera.id!r} stands twice; ids must differ")
+        seen.add(camera.id)
+    if config.vhost == keys.ENGINE:
+        raise ConfigError(f"vhost {keys.ENGINE!r} is reserved for the engine's own keys; use another in amqp.amqp_url")
+    for what, name in (("redis.prefix", config.prefix), *(("camera id", camera.id) for camera in config.cameras)):
+        if name in keys.RESERVED_WORDS:
+            raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
+        try:
+            keys.encode_part(name)
+        except WireError as error:
+            raise ConfigError(f"{what}: {error}") from None
+
+
+def _check_servers(config: Config) -> None:
+    if not config.redis.enabled:
+        raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
+    urls.parse_redis_address("localhost" if config.embedded else config.redis.address)
+    if config.amqp.amqp_url:
+        urls.check_amqp_url(config.amqp.amqp_url)
+    socket = config.run_directory / "redis.sock"
+    if config.embedded and len(str(socket).encode()) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"site.run_directory makes a socket path of {len(str(socket).encode())} bytes ({socket}); "
+            f"at most {SOCKET_PATH_BYTES_MAX}: use a shorter one"
+        )
+    if not config.run_directory.is_absolute() or not Path(config.ring.directory).is_absolute():
+        raise ConfigError("site.run_directory and ring.directory must be absolute paths")
+
+
+def _check_camera(camera: Camera, config: Config) -> None:
+    if len(file_stem(camera.id)) > CAMERA_FILE_BYTES_MAX:
+        raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
+    if (camera.width is None) != (camera.height is None):
+        raise ConfigError("width and height go together; give both or neither")
+    need = 2 * camera.frame_bytes
+    if need > config.ring.capacity:
+        raise ConfigError(
+            f"a frame of {camera.frame_bytes:,} bytes does not fit in half a ring of {config.ring.capacity:,}; "
+            f"raise ring.capacity_mb to {-(-need // MIB)} or more"
+        )
+    if config.site.heartbeat_seconds <= max(camera.stall_seconds, camera.open_timeout_seconds):
+        raise ConfigError(
+            f"stall_seconds {camera.stall_seconds:g} and open_timeout_seconds {camera.open_timeout_seconds:g} must be "
+            f"less than site.heartbeat_seconds {config.site.heartbeat_seconds:g}, or a waiting camera is killed as hung"
+        )
+
+
+def file_stem(name: str) -> str:
+    """A camera's name as part of a file name: everything but letters, digits and ``_ - ~`` percent-encoded."""
+    return "".join(
+        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-~") else f"%{byte:02X}"
+        for byte in name.encode()
+    )

@@ -1,0 +1,1 @@
+"""Memory between processes: files in /dev/shm with one writer a word."""

@@ -1,0 +1,83 @@
+"""How a sleeping writer learns of a frame: a flag in its slate, and a FIFO that only a sleeper is woken through.
+
+The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has published
+looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between (the two
+``SYNC POINT doorbell``), so one of them always sees the other. A byte too many wakes the writer for nothing; nothing
+else hangs on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.errors import RingMismatch
+from engine.shm.fence import Fence
+from engine.shm.slate import Slate, WriterCount
+
+#: Bytes read at a wake-up: all rings that happened while the writer was waking.
+_DRAIN_BYTES = 4096
+
+
+def _open(path: Path) -> int:
+    """The FIFO's descriptor, made if need be; read and write, so that neither side waits for or misses the other."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    status = os.fstat(descriptor)
+    if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise RingMismatch(f"{path} is not this site's doorbell")
+    return descriptor
+
+
+class Doorbell:
+    """The writer's side."""
+
+    def __init__(self, path: Path, slate: Slate) -> None:
+        self._descriptor = _open(path)
+        self._counts = slate.counts
+        self._fence = Fence()
+
+    def wait(self, timeout: float, pending: Callable[[], bool]) -> None:
+        """Sleep until a producer rings or ``timeout`` seconds have passed; not at all where ``pending()`` is true."""
+        self._counts[WriterCount.WAITING] = 1
+        # SYNC POINT doorbell: the flag is up, before the last look at the rings.
+        self._fence()
+        try:
+            if not pending() and select.select([self._descriptor], [], [], timeout)[0]:
+                os.read(self._descriptor, _DRAIN_BYTES)
+        finally:
+            self._counts[WriterCount.WAITING] = 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)
+
+
+class Bell:
+    """A producer's side."""
+
+    def __init__(self, path: Path, writer_slate: Slate) -> None:
+        self._descriptor = _open(path)
+        self._slate = writer_slate
+        self._counts = writer_slate.counts
+        self._fence = Fence()
+
+    def ring(self) -> None:
+        """Wake the writer if it sleeps; to be called behind each published frame."""
+        # SYNC POINT doorbell: the frame is published, before the look at the flag.
+        self._fence()
+        if self._counts[WriterCount.WAITING]:
+            # A full FIFO wakes the writer just as well.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._descriptor, b"!")
+
+    def close(self) -> None:
+        """Give the descriptor and the view of the writer's slate back."""
+        os.close(self._descriptor)
+        self._slate.close()

@@ -1,0 +1,435 @@
+"""The ring buffer between one capture process and its writer.
+
+What. One producer, one consumer, one file (layout: ``engine/wire/ring_layout.py``). The producer copies a frame into
+the ring once; the consumer hands out views of it, sends them from where they lie, and moves the tail when Redis has
+acknowledged them. The tail is the commit: whoever opens the ring next goes on there.
+
+Order. Two words carry everything between the processes, ``head`` and ``tail``, each written by one side. A frame's
+bytes must be visible before the head that covers them, and a reader must be done with bytes before the tail that gives
+them back. Both orders are made by a full fence (``engine/shm/fence.py``) next to the word, on both sides; the
+four places are marked ``SYNC POINT``.
+
+Full. The producer never waits and never overwrites: a frame that does not fit is dropped and counted. Only the consumer
+gives space back, by ``commit`` (stored) or ``release`` (lost, for a named reason).
+
+Killed at any moment. Nothing is half visible: a frame exists once head covers it. Counts stay exact, because each side
+can tell on opening what its predecessor did not write down:
+
+* The producer takes a frame's number first, so no number is ever used twice. ``captured`` less the frames in the ring
+  less the counted drops is then 0, or 1 for a frame cut short by the kill, which is counted as interrupted.
+* The consumer writes down what a commit will count (the intent), moves the tail, then counts. On opening, an intent
+  whose tail was reached is counted, one whose tail was not is void.
+
+What is ugly. Numbers go through Python integers, about 0.15 µs a word. A memory error in the machine, or another
+program of the same user writing here, can damage records; the consumer checks each header and counts the loss of what
+it must skip, but payload bytes carry no checksum: at 60 KB a frame one would cost more than all the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import FrameTooLarge, RingMismatch
+from engine.shm import segment
+from engine.shm.fence import Fence
+from engine.shm.histogram import bucket
+from engine.wire import ring_layout as lay
+from engine.wire.keys import next_sequence
+
+
+class Drop(IntEnum):
+    """Why a captured frame was not stored; the value is the word that counts it."""
+
+    RING_FULL = lay.W_RING_FULL
+    TOO_LARGE = lay.W_TOO_LARGE
+    CORRUPT = lay.W_CORRUPT
+    INTERRUPTED = lay.W_INTERRUPTED
+    OUTAGE = lay.W_OUTAGE
+    REFUSED = lay.W_REFUSED
+    DAMAGED = lay.W_DAMAGED
+
+    @property
+    def label(self) -> str:
+        """The reason as status and logs show it."""
+        return self.name.lower()
+
+
+#: Reasons that the producer's side of the ring counts.
+PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
+#: Reasons that the consumer's side counts.
+CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
+
+
+class Record(NamedTuple):
+    """A frame in the ring. ``payload`` is a view of shared memory, valid until its commit or release; ``end`` is the
+    cursor behind it."""
+
+    unix_nano: int
+    sequence: int
+    width: int
+    height: int
+    encoding: int
+    keyframe: int
+    monotonic: int
+    index: int
+    payload: memoryview
+    end: int
+
+
+class RingCounts(NamedTuple):
+    """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now."""
+
+    captured: int
+    captured_bytes: int
+    stored: int
+    stored_bytes: int
+    drops: dict[str, int]
+    held: int
+    held_bytes: int
+    area: int
+    latency: list[int]
+
+    @property
+    def dropped(self) -> int:
+        """All drops, whatever the reason."""
+        return sum(self.drops.values())
+
+
+def create(path: Path, capacity: int, camera: str, *, last_sequence: int = 0, floor_nano: int = 0) -> None:
+    """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``.
+
+    Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that Redis knows.
+    Raises NoSpace.
+    """
+    if capacity < lay.ALIGN or capacity % lay.ALIGN:
+        raise ValueError(f"capacity {capacity} is not a positive multiple of {lay.ALIGN}")
+    ring = segment.create(path, lay.file_bytes(capacity))
+    try:
+        ring.words[lay.W_LAST_SEQUENCE] = last_sequence
+        ring.words[lay.W_LAST_NANO] = floor_nano
+        ring.words[lay.W_FLOOR_NANO] = floor_nano
+        lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera)
+    finally:
+        ring.close()
+
+
+class _End:
+    """What both ends share: the mapping, checked, and its counts."""
+
+    def __init__(self, path: Path, camera: str, *, writable: bool = True) -> None:
+        self._segment = segment.open_existing(path, writable=writable)
+        try:
+            if self._segment.size < lay.HEADER_BYTES:
+                raise RingMismatch(f"it has {self._segment.size} bytes, less than a header")
+            self._words = self._segment.words
+            self.capacity, owner = lay.check_identity(self._segment.view, self._words, self._segment.size)
+            if owner != camera:
+                raise RingMismatch(f"it belongs to camera {owner!r}, not {camera!r}")
+        except RingMismatch as error:
+            self._segment.close()
+            raise RingMismatch(f"ring {path}: {error}") from None
+        self.path = path
+        self.camera = camera
+        self.generation = self._words[lay.W_GENERATION]
+        self._area = lay.area_bytes(self.capacity)
+        self._data = self._segment.view[lay.HEADER_BYTES :]
+        self._fence = Fence()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes between tail and head."""
+        head, tail = self._words[lay.W_HEAD], self._words[lay.W_TAIL]
+        return max(head - tail, 0)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that the producer may still write, padding included."""
+        return self._area - self.held_bytes
+
+    def counts(self) -> RingCounts:
+        """All counts; each is exact, together they may be some frames apart while the site runs."""
+        words = self._words
+        drops = {drop.label: words[drop] for drop in Drop}
+        released = words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
+        first = lay.HISTOGRAM_WORD
+        return RingCounts(
+            captured=words[lay.W_CAPTURED],
+            captured_bytes=words[lay.W_CAPTURED_BYTES],
+            stored=words[lay.W_STORED],
+            stored_bytes=words[lay.W_STORED_BYTES],
+            drops=drops,
+            held=max(self._records_up_to(words[lay.W_HEAD]) - released, 0),
+            held_bytes=self.held_bytes,
+            area=self._area,
+            latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
+        )
+
+    def _records_up_to(self, head: int) -> int:
+        """How many frames were ever published below ``head``, also where a kill came between the two words."""
+        words = self._words
+        return words[lay.W_NEXT_RECORDS] if words[lay.W_NEXT_HEAD] == head else words[lay.W_RECORDS]
+
+    def close(self) -> None:
+        """Unmap. Records handed out before must not be used any more."""
+        self._data.release()
+        self._segment.close()
+
+
+class Observer(_End):
+    """Reads a ring's counts and changes nothing."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        super().__init__(path, camera, writable=False)
+
+
+class Producer(_End):
+    """The capture process's end."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        super().__init__(path, camera)
+        words = self._words
+        self._head = words[lay.W_HEAD]
+        words[lay.W_RECORDS] = self._records_up_to(self._head)
+        # The frame in hand when a former producer was killed has its number but stands nowhere.
+        accounted = words[lay.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
+        words[Drop.INTERRUPTED] += max(words[lay.W_CAPTURED] - accounted, 0)
+
+    @property
+    def floor_nano(self) -> int:
+        """The stamp that the next frame's must exceed, in nanoseconds UTC."""
+        return max(self._words[lay.W_LAST_NANO], self._words[lay.W_FLOOR_NANO])
+
+    def write(
+        self,
+        parts: Sequence[bytes | memoryview],
+        unix_nano: int,
+        monotonic: int,
+        width: int,
+        height: int,
+        *,
+        encoding: int = 0,
+        keyframe: bool = True,
+    ) -> int | None:
+        """Copy a frame (its ``parts`` joined) into the ring; never waits.
+
+        Returns its sequence number, or None where the ring is full: the frame is dropped and counted, its number
+        used up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
+        capacity, ValueError for an empty one.
+        """
+        words = self._words
+        size = sum(map(len, parts))
+        if not size:
+            raise ValueError(f"camera {self.camera}: an empty frame")
+        sequence = self._take_number(unix_nano, size)
+        if size > self.capacity // 2:
+            words[Drop.TOO_LARGE] += 1
+            raise FrameTooLarge(
+                f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
+                f"raise ring.capacity_mb to {-(-2 * size // 2**20)} or more"
+            )
+        need = lay.record_bytes(size)
+        head = self._head
+        position = head % self._area
+        padding = self._area - position if position + need > self._area else 0
+        # SYNC POINT ring-space: this load of the tail, before any store into the space that it gives back.
+        free = self._area - (head - words[lay.W_TAIL])
+        self._fence()
+        if padding + need > free:
+            words[Drop.RING_FULL] += 1
+            return None
+        data = self._data
+        index = words[lay.W_RECORDS]
+        if padding:
+            filler = lay.RecordHeader(lay.KIND_PADDING, padding - lay.RECORD_HEADER_BYTES, 0, 0, 0, 0, 0, 0, index, 0)
+            lay.pack_record(data, position, filler)
+            position = 0
+        flags = lay.FLAG_KEYFRAME if keyframe else 0
+        lay.pack_record(
+            data,
+            position,
+            lay.RecordHeader(
+                lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic
+            ),
+        )
+        start = position + lay.RECORD_HEADER_BYTES
+        for part in parts:
+            end = start + len(part)
+            data[start:end] = part
+            start = end
+        self._head = head + padding + need
+        words[lay.W_NEXT_RECORDS] = index + 1
+        words[lay.W_NEXT_HEAD] = self._head
+        # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
+        self._fence()
+        words[lay.W_HEAD] = self._head
+        words[lay.W_RECORDS] = index + 1
+        return sequence
+
+    def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
+        """Count a frame that is not worth storing; returns the number that it used up."""
+        sequence = self._take_number(unix_nano, size)
+        self._words[reason] += 1
+        return sequence
+
+    def _take_number(self, unix_nano: int, size: int) -> int:
+        words = self._words
+        sequence = next_sequence(words[lay.W_LAST_SEQUENCE])
+        words[lay.W_LAST_SEQUENCE] = sequence
+        words[lay.W_LAST_NANO] = unix_nano
+        words[lay.W_CAPTURED] += 1
+        words[lay.W_CAPTURED_BYTES] += size
+        if size > words[lay.W_LARGEST]:
+            words[lay.W_LARGEST] = size
+        return sequence
+
+
+class Consumer(_End):
+    """The writer's end. ``poll`` hands out frames behind those already handed out; ``rewind`` begins again at the tail."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        super().__init__(path, camera)
+        self._finish_intent()
+        self._tail = self._words[lay.W_TAIL]
+        self._read = self._tail
+
+    @property
+    def head(self) -> int:
+        """The cursor up to which frames are visible."""
+        return self._words[lay.W_HEAD]
+
+    @property
+    def pending(self) -> bool:
+        """True where poll would find a frame."""
+        return self._words[lay.W_HEAD] != self._read
+
+    @property
+    def largest_frame(self) -> int:
+        """Bytes of the largest frame that this ring was offered."""
+        return self._words[lay.W_LARGEST]
+
+    def poll(self, bytes_max: int, records_max: int) -> list[Record]:
+        """The next frames, at least one if there is any, until either bound is reached.
+
+        A damaged record costs all frames up to the head: they are counted as damaged, and the ring goes on.
+        """
+        head = self._words[lay.W_HEAD]
+        if head == self._read:
+            return []
+        # SYNC POINT ring-publish: this load of the head, before any load of the frames that it shows.
+        self._fence()
+        records: list[Record] = []
+        total = 0
+        while self._read < head and len(records) < records_max and total < bytes_max:
+            record = self._record(self._read, head)
+            if record is None:
+                if not records:
+                    self._skip_damage(head)
+                break
+            self._read = record.end
+            if record.payload:
+                records.append(record)
+                total += len(record.payload)
+        return records
+
+    def _record(self, cursor: int, head: int) -> Record | None:
+        """The record at ``cursor``, empty for padding, or None where it cannot be one."""
+        position = cursor % self._area
+        header = lay.unpack_record(self._data, position)
+        end = cursor + lay.record_bytes(header.size)
+        sound = end <= head and position + end - cursor <= self._area
+        start = position + lay.RECORD_HEADER_BYTES
+        if sound and header.kind == lay.KIND_FRAME and header.size:
+            payload = self._data[start : start + header.size].toreadonly()
+        elif sound and header.kind == lay.KIND_PADDING and end % self._area == 0:
+            payload = self._data[:0]
+        else:
+            return None
+        return Record(
+            header.unix_nano,
+            header.sequence,
+            header.width,
+            header.height,
+            header.encoding,
+            header.flags & lay.FLAG_KEYFRAME,
+            header.monotonic,
+            header.index,
+            payload,
+            end,
+        )
+
+    def commit(self, records: Sequence[Record], now_monotonic: int) -> None:
+        """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space back."""
+        words = self._words
+        for record in records:
+            latency = lay.HISTOGRAM_WORD + bucket((now_monotonic - record.monotonic) // 1000)
+            words[latency] += 1
+        if records:
+            self._move_tail(records[-1].end, lay.W_STORED, len(records), sum(len(r.payload) for r in records))
+
+    def release(self, records: Sequence[Record], reason: Drop) -> None:
+        """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
+        if records:
+            self._move_tail(records[-1].end, reason, len(records), 0)
+
+    def release_oldest(self, free_bytes_min: int, reason: Drop) -> list[Record]:
+        """Give up the oldest frames until ``free_bytes_min`` are free; returns them, payloads no longer valid."""
+        self.rewind()
+        lost: list[Record] = []
+        while self.free_bytes < free_bytes_min:
+            oldest = self.poll(1, 1)
+            if not oldest:
+                break
+            self.release(oldest, reason)
+            lost += oldest
+        return lost
+
+    def reclassify(self, records: Iterable[Record], reason: Drop) -> None:
+        """Frames that were released for ``reason`` turned out to be stored: count them so."""
+        for record in records:
+            self._words[reason] -= 1
+            self._words[lay.W_STORED] += 1
+            self._words[lay.W_STORED_BYTES] += len(record.payload)
+
+    def rewind(self) -> None:
+        """Hand out again all that was not committed."""
+        self._read = self._tail
+
+    def raise_floor(self, unix_nano: int) -> None:
+        """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
+        self._words[lay.W_FLOOR_NANO] = max(self._words[lay.W_FLOOR_NANO], unix_nano)
+
+    def _move_tail(self, tail: int, word: int, count: int, size: int) -> None:
+        words = self._words
+        words[lay.W_INTENT_COUNT] = words[word] + count
+        words[lay.W_INTENT_BYTES] = words[lay.W_STORED_BYTES] + size
+        words[lay.W_INTENT_TAIL] = tail
+        words[lay.W_INTENT_WORD] = word
+        # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
+        self._fence()
+        words[lay.W_TAIL] = tail
+        self._tail = tail
+        self._read = max(self._read, tail)
+        self._finish_intent()
+
+    def _finish_intent(self) -> None:
+        """Count what a commit changed, if its tail was reached. The intent holds the new counts and not the steps, so
+        that doing this twice is doing it once."""
+        words = self._words
+        word = words[lay.W_INTENT_WORD]
+        if word and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
+            words[word] = words[lay.W_INTENT_COUNT]
+            words[lay.W_STORED_BYTES] = words[lay.W_INTENT_BYTES]
+        words[lay.W_INTENT_WORD] = 0
+
+    def _skip_damage(self, head: int) -> None:
+        """Give up all frames up to ``head``: behind a damaged header nothing says where the next begins."""
+        if self._read != self._tail:
+            # Frames in flight come first; their commit leads back here.
+            return
+        words = self._words
+        released = words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
+        self._move_tail(head, Drop.DAMAGED, max(self._records_up_to(head) - released, 0), 0)

@@ -1,0 +1,106 @@
+"""Shared-memory files: made with their storage reserved, opened only when they are ours.
+
+A plain mapping of a file in a 0700 directory is used in place of ``multiprocessing.shared_memory``, whose resource
+tracker unlinks segments that other processes still use. Storage is reserved with ``posix_fallocate``, so that a full
+/dev/shm is an error here and never a SIGBUS at the first touch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+from pathlib import Path
+
+from engine.errors import InputError, NoSpace, RingMismatch
+
+#: Only the site's own user may look inside.
+_FILE_MODE = 0o600
+_DIRECTORY_MODE = 0o700
+
+
+class Segment:
+    """One mapped file: ``view`` is all of it as bytes, ``words`` its first page(s) as unsigned 64-bit numbers."""
+
+    def __init__(self, path: Path, descriptor: int, size: int, *, writable: bool = True) -> None:
+        self.path = path
+        self.size = size
+        self.descriptor = descriptor
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self._map = mmap.mmap(descriptor, size, access=access)
+        self.view = memoryview(self._map)
+        self.words = self.view[: size // 8 * 8].cast("Q")
+
+    def close(self) -> None:
+        """Give the descriptor back, and the mapping as soon as no view of it is left."""
+        self.words.release()
+        self.view.release()
+        # A payload that is still held elsewhere keeps the mapping; it goes with the last of them.
+        with contextlib.suppress(BufferError):
+            self._map.close()
+        os.close(self.descriptor)
+
+
+def create(path: Path, size: int) -> Segment:
+    """Make ``path`` with ``size`` zero bytes of reserved storage.
+
+    Raises NoSpace with need and have, FileExistsError where the file stands.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return Segment(path, descriptor, size)
+    except OSError as error:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+            raise NoSpace(
+                f"{path} needs {size:,} bytes and {path.parent} has {free_bytes(path.parent):,} left; "
+                "enlarge it (mount -o remount,size=…; docker run --shm-size) or lower ring.capacity_mb"
+            ) from None
+        raise
+
+
+def open_existing(path: Path, *, writable: bool = True) -> Segment:
+    """Map a file that stands.
+
+    Raises FileNotFoundError, and RingMismatch for what this user did not make: a link, another owner, an open mode.
+    """
+    try:
+        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise RingMismatch(f"{path} is a symbolic link") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise RingMismatch(f"{path} belongs to uid {status.st_uid} with mode {stat.filemode(status.st_mode)}")
+        if not status.st_size:
+            raise RingMismatch(f"{path} is empty")
+        return Segment(path, descriptor, status.st_size, writable=writable)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def private_directory(path: Path) -> Path:
+    """Make ``path`` (0700) or accept it where it is this user's own. Raises InputError saying what is wrong."""
+    try:
+        path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise InputError(f"{path} belongs to uid {status.st_uid} and not to this user ({os.geteuid()}); remove it")
+    if status.st_mode & 0o077:
+        raise InputError(f"{path} is open to others ({stat.filemode(status.st_mode)}); chmod 700 {path}")
+    return path
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that can still be reserved on the file system of ``directory``."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,1 @@
+"""Formats as bytes and strings only: no socket, no clock, no file."""

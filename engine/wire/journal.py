@@ -1,0 +1,77 @@
+"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and five short fields.
+
+Field names are one letter because each entry of a stream's listpack repeats them: ``s`` payload size in bytes, ``w``
+width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine.errors import WireError
+from engine.wire.keys import SEQUENCE_MAX
+
+#: Encodings by the number that ring records carry; the journal and the metadata carry the name.
+ENCODINGS = ("jpeg",)
+
+
+class JournalEntry(NamedTuple):
+    """One stored frame as the journal lists it; ``size`` in bytes, ``width`` and ``height`` in pixels."""
+
+    unix_nano: int
+    sequence: int
+    size: int
+    width: int
+    height: int
+    encoding: str
+    keyframe: bool
+
+
+def entry_id(unix_nano: int, sequence: int) -> str:
+    """The stream id of a frame."""
+    return f"{unix_nano}-{sequence}"
+
+
+def parse_entry_id(text: bytes | str) -> tuple[int, int]:
+    """(unix_nano, sequence) of a stream id. Raises WireError."""
+    plain = text.decode("ascii", "replace") if isinstance(text, bytes) else text
+    nano, dash, sequence = plain.partition("-")
+    if not (dash and nano.isascii() and nano.isdigit() and sequence.isascii() and sequence.isdigit()):
+        raise WireError(f"journal entry id {plain!r} is not unix_nano-sequence")
+    return int(nano), int(sequence)
+
+
+def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
+    """The entry's fields as XADD takes them: name, value, name, value, …"""
+    return (
+        b"s", b"%d" % entry.size,
+        b"w", b"%d" % entry.width,
+        b"h", b"%d" % entry.height,
+        b"e", entry.encoding.encode(),
+        b"k", b"1" if entry.keyframe else b"0",
+    )  # fmt: skip
+
+
+def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
+    """Inverse of entry_id and entry_fields, for the flat field list of XRANGE and XREAD in RESP2.
+
+    Unknown fields are passed over, so that a later version may add some. Raises WireError.
+    """
+    unix_nano, sequence = parse_entry_id(identifier)
+    if not 1 <= sequence <= SEQUENCE_MAX:
+        raise WireError(f"journal entry {identifier!r}: sequence {sequence} is not in 1..{SEQUENCE_MAX}")
+    if len(fields) == 10 and tuple(fields[0::2]) == (b"s", b"w", b"h", b"e", b"k"):
+        size, width, height, encoding, keyframe = fields[1::2]
+    else:
+        named = dict(zip(fields[0::2], fields[1::2], strict=False))
+        try:
+            size, width, height, encoding, keyframe = (named[name] for name in (b"s", b"w", b"h", b"e", b"k"))
+        except KeyError as error:
+            raise WireError(f"journal entry {identifier!r} has no field {error.args[0]!r}") from None
+    try:
+        return JournalEntry(
+            unix_nano, sequence, int(size), int(width), int(height), encoding.decode("ascii"), keyframe == b"1"
+        )
+    except ValueError as error:
+        raise WireError(f"journal entry {identifier!r}: {error}") from None

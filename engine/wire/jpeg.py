@@ -1,0 +1,121 @@
+"""JPEG byte streams: is this one complete picture, how large is it, does it stand alone?
+
+Markers and segments are those of ITU-T T.81, annex B. Only the headers are walked; entropy-coded data is never
+scanned, so that the cost does not grow with the frame.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from engine.errors import WireError
+
+SOI = b"\xff\xd8"
+EOI = b"\xff\xd9"
+_SOS = 0xDA
+_DHT = 0xC4
+_COM = 0xFE
+#: Start-of-frame markers: C0..CF without DHT (C4), JPG (C8) and DAC (CC).
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+#: Bytes that a camera may leave behind EOI (padding to even or to a word).
+_TRAILING_BYTES_MAX = 64
+#: Segments before the first scan that a walk looks at before it gives up.
+_SEGMENTS_MAX = 64
+
+
+class JpegInfo(NamedTuple):
+    """Width and height in pixels; ``scan`` is the offset of the first SOS marker; ``end`` is one past EOI."""
+
+    width: int
+    height: int
+    has_huffman_tables: bool
+    scan: int
+    end: int
+
+
+def inspect(data: bytes | memoryview) -> JpegInfo:
+    """Walk a picture's headers. Raises WireError for anything that is not one whole JPEG."""
+    size = len(data)
+    if size < 4 or bytes(data[:2]) != SOI:
+        raise WireError(f"no JPEG: {size} bytes that begin with {bytes(data[:4]).hex()!r}")
+    ending = bytes(data[-_TRAILING_BYTES_MAX:])
+    last = ending.rfind(EOI)
+    if last < 0:
+        raise WireError(f"JPEG of {size} bytes is cut short: no end of image")
+    end = size - len(ending) + last + 2
+    offset, width, height, tables = 2, 0, 0, False
+    for _ in range(_SEGMENTS_MAX):
+        if offset + 4 > end or data[offset] != 0xFF:
+            break
+        marker = data[offset + 1]
+        if marker == 0xFF:
+            offset += 1
+            continue
+        if marker == _SOS:
+            if not (width and height):
+                break
+            return JpegInfo(width, height, tables, offset, end)
+        length = data[offset + 2] << 8 | data[offset + 3]
+        if marker in _SOF and offset + 9 <= end:
+            height, width = struct.unpack_from(">HH", data, offset + 5)
+        elif marker == _DHT:
+            tables = True
+        offset += 2 + max(length, 2)
+    raise WireError(f"JPEG of {size} bytes has damaged headers at offset {offset}")
+
+
+def standalone(data: memoryview, info: JpegInfo) -> tuple[bytes | memoryview, ...]:
+    """``data`` as parts that together decode alone: where Huffman tables are missing, the standard ones go in."""
+    if info.has_huffman_tables:
+        return (data[: info.end],)
+    return data[: info.scan], STANDARD_HUFFMAN_TABLES, data[info.scan : info.end]
+
+
+def comment_segment(text: bytes) -> bytes:
+    """A COM segment of ``text``."""
+    return b"\xff\xfe" + struct.pack(">H", len(text) + 2) + text
+
+
+def comments(data: bytes | memoryview) -> list[bytes]:
+    """The texts of the COM segments before the first scan. Raises WireError for no JPEG."""
+    info = inspect(data)
+    found, offset = [], 2
+    while offset < info.scan:
+        if data[offset + 1] == 0xFF:
+            offset += 1
+            continue
+        length = data[offset + 2] << 8 | data[offset + 3]
+        if data[offset + 1] == _COM:
+            found.append(bytes(data[offset + 4 : offset + 2 + length]))
+        offset += 2 + max(length, 2)
+    return found
+
+
+def _huffman_segment() -> bytes:
+    """The tables of ITU-T T.81, annex K.3.3 to K.3.6, as one DHT segment: what an MJPEG stream may leave out."""
+    dc_luminance = bytes.fromhex("00 01 05 01 01 01 01 01 01 00 00 00 00 00 00 00") + bytes(range(12))
+    dc_chrominance = bytes.fromhex("00 03 01 01 01 01 01 01 01 01 01 00 00 00 00 00") + bytes(range(12))
+    ac_luminance = bytes.fromhex(
+        "00 02 01 03 03 02 04 03 05 05 04 04 00 00 01 7d"
+        "01 02 03 00 04 11 05 12 21 31 41 06 13 51 61 07 22 71 14 32 81 91 a1 08 23 42 b1 c1 15 52 d1 f0"
+        "24 33 62 72 82 09 0a 16 17 18 19 1a 25 26 27 28 29 2a 34 35 36 37 38 39 3a 43 44 45 46 47 48 49"
+        "4a 53 54 55 56 57 58 59 5a 63 64 65 66 67 68 69 6a 73 74 75 76 77 78 79 7a 83 84 85 86 87 88 89"
+        "8a 92 93 94 95 96 97 98 99 9a a2 a3 a4 a5 a6 a7 a8 a9 aa b2 b3 b4 b5 b6 b7 b8 b9 ba c2 c3 c4 c5"
+        "c6 c7 c8 c9 ca d2 d3 d4 d5 d6 d7 d8 d9 da e1 e2 e3 e4 e5 e6 e7 e8 e9 ea f1 f2 f3 f4 f5 f6 f7 f8"
+        "f9 fa"
+    )
+    ac_chrominance = bytes.fromhex(
+        "00 02 01 02 04 04 03 04 07 05 04 04 00 01 02 77"
+        "00 01 02 03 11 04 05 21 31 06 12 41 51 07 61 71 13 22 32 81 08 14 42 91 a1 b1 c1 09 23 33 52 f0"
+        "15 62 72 d1 0a 16 24 34 e1 25 f1 17 18 19 1a 26 27 28 29 2a 35 36 37 38 39 3a 43 44 45 46 47 48"
+        "49 4a 53 54 55 56 57 58 59 5a 63 64 65 66 67 68 69 6a 73 74 75 76 77 78 79 7a 82 83 84 85 86 87"
+        "88 89 8a 92 93 94 95 96 97 98 99 9a a2 a3 a4 a5 a6 a7 a8 a9 aa b2 b3 b4 b5 b6 b7 b8 b9 ba c2 c3"
+        "c4 c5 c6 c7 c8 c9 ca d2 d3 d4 d5 d6 d7 d8 d9 da e2 e3 e4 e5 e6 e7 e8 e9 ea f2 f3 f4 f5 f6 f7 f8"
+        "f9 fa"
+    )
+    tables = b"\x00" + dc_luminance + b"\x10" + ac_luminance + b"\x01" + dc_chrominance + b"\x11" + ac_chrominance
+    return b"\xff\xc4" + struct.pack(">H", len(tables) + 2) + tables
+
+
+STANDARD_HUFFMAN_TABLES = _huffman_segment()

@@ -1,0 +1,135 @@
+"""Names in Redis: built here, parsed here, nowhere else.
+
+A frame's key is ``{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}``. In any part, ``%``, ``:``, whitespace, control
+characters and the glob characters ``* ? [ ] \\`` are percent-encoded as UTF-8, so that ``parse(build(x)) == x`` for
+every name, and a pattern such as ``{vhost}:{prefix}:*`` meets frames only. The engine's own keys begin with
+``engine:``, which no vhost may be called.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import WireError
+
+#: First part of every key that is not a frame; reserved as a vhost.
+ENGINE = "engine"
+#: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
+#: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
+RESERVED_WORDS = frozenset({"journal", "cursor", "cameras"})
+#: The vhost of an AMQP URL without a path, or with ``/``.
+DEFAULT_VHOST = "default"
+#: Sequence numbers run 1..99999 and then begin again at 1: five digits on the wire.
+SEQUENCE_MAX = 99_999
+#: 19 digits hold every nanosecond from 2001-09-09 to 2286-11-20.
+UNIX_NANO_DIGITS = 19
+
+_UNSAFE = re.compile(r"[%:*?\[\]\\\s\x00-\x1f\x7f-\x9f]")
+_UNIX_NANO = re.compile(r"[1-9][0-9]{18}")
+_SEQUENCE = re.compile(r"[0-9]{5}")
+
+
+class FrameKey(NamedTuple):
+    """The parts of a frame's key, decoded; ``unix_nano`` in nanoseconds UTC, ``sequence`` 1..99999."""
+
+    vhost: str
+    prefix: str
+    camera: str
+    unix_nano: int
+    sequence: int
+
+
+def encode_part(name: str) -> str:
+    """Percent-encode what would make ``name`` ambiguous inside a key.
+
+    Raises WireError for an empty name or one that UTF-8 cannot hold (lone surrogates).
+    """
+    if not name:
+        raise WireError("a part of a key is empty")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise WireError(f"{name!r} cannot be part of a key: {error.reason}") from None
+    return _UNSAFE.sub(_percent, name)
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match.group().encode())
+
+
+def decode_part(part: str) -> str:
+    """Inverse of encode_part. Raises WireError for anything encode_part would not have written."""
+    try:
+        name = unquote(part, errors="strict")
+        canonical = encode_part(name)
+    except (UnicodeDecodeError, WireError):
+        canonical = ""
+    if not part or canonical != part:
+        raise WireError(f"key part {part!r} is not percent-encoded as the engine does")
+    return name
+
+
+def frame_key_prefix(vhost: str, prefix: str, camera: str) -> str:
+    """``{vhost}:{prefix}:{camera}:``, the part of a camera's keys that never changes."""
+    return f"{encode_part(vhost)}:{encode_part(prefix)}:{encode_part(camera)}:"
+
+
+def frame_key_suffix(unix_nano: int, sequence: int) -> str:
+    """``{unix_nano}:{sequence}``. Raises WireError for a number that the format cannot hold."""
+    if not 10**18 <= unix_nano < 10**19:
+        raise WireError(f"unix_nano {unix_nano} has not {UNIX_NANO_DIGITS} digits")
+    if not 1 <= sequence <= SEQUENCE_MAX:
+        raise WireError(f"sequence {sequence} is not in 1..{SEQUENCE_MAX}")
+    return f"{unix_nano}:{sequence:05d}"
+
+
+def build_frame_key(key: FrameKey) -> str:
+    """The Redis key of a frame. Raises WireError for a part that no key can hold."""
+    return frame_key_prefix(key.vhost, key.prefix, key.camera) + frame_key_suffix(key.unix_nano, key.sequence)
+
+
+def parse_frame_key(text: str | bytes) -> FrameKey:
+    """Exact inverse of build_frame_key. Raises WireError naming the part that is wrong."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            raise WireError(f"key {text!r} is not UTF-8") from None
+    parts = text.split(":")
+    if len(parts) != 5:
+        raise WireError(f"key {text!r} has {len(parts)} parts, not vhost:prefix:camera:unix_nano:sequence")
+    vhost, prefix, camera = (decode_part(part) for part in parts[:3])
+    if not _UNIX_NANO.fullmatch(parts[3]):
+        raise WireError(f"unix_nano {parts[3]!r} of key {text!r} is not {UNIX_NANO_DIGITS} digits")
+    if not _SEQUENCE.fullmatch(parts[4]) or parts[4] == "00000":
+        raise WireError(f"sequence {parts[4]!r} of key {text!r} is not five digits from 00001")
+    return FrameKey(vhost, prefix, camera, int(parts[3]), int(parts[4]))
+
+
+def journal_key(vhost: str, prefix: str, camera: str) -> str:
+    """The stream that lists a camera's stored frames."""
+    return f"{ENGINE}:{encode_part(vhost)}:journal:{encode_part(prefix)}:{encode_part(camera)}"
+
+
+def cursor_key(vhost: str, prefix: str) -> str:
+    """The hash of camera -> last entry id that the broker has confirmed."""
+    return f"{ENGINE}:{encode_part(vhost)}:cursor:{encode_part(prefix)}"
+
+
+def cameras_key(vhost: str, prefix: str) -> str:
+    """The hash of camera -> state."""
+    return f"{ENGINE}:{encode_part(vhost)}:cameras:{encode_part(prefix)}"
+
+
+def vhost_of_amqp_url(url: str | None) -> str:
+    """The vhost as it stands in keys: the URL's path, percent-decoded; ``default`` for the broker's default vhost."""
+    path = urlsplit(url).path if url else ""
+    vhost = unquote(path[1:])
+    return DEFAULT_VHOST if vhost in ("", "/") else vhost
+
+
+def next_sequence(sequence: int) -> int:
+    """The number after ``sequence``: 99999 is followed by 1, and 0 (none yet) by 1."""
+    return sequence % SEQUENCE_MAX + 1

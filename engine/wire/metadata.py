@@ -1,0 +1,127 @@
+"""Metadata messages: JSON objects as their consumers know them.
+
+Field order is the wire order. ``size_bytes`` and ``frame_size_bytes`` carry the same number because consumers of both
+names exist. Timestamps are RFC 3339 with all nine digits and ``Z``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from engine.errors import WireError
+from engine.wire.journal import JournalEntry
+from engine.wire.keys import frame_key_prefix, frame_key_suffix
+
+CameraState = Literal["active", "stalled", "offline"]
+#: Bodies are declared as this content type.
+CONTENT_TYPE = "application/json"
+#: Nanoseconds in a second.
+NANO = 1_000_000_000
+
+
+class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame"):
+    """One stored frame, announced."""
+
+    camera_id: str
+    timestamp: str
+    timestamp_nano: int
+    sequence: str
+    redis_key: str
+    vhost: str
+    width: int
+    height: int
+    encoding: str
+    size_bytes: int
+    frame_size_bytes: int
+    ttl_seconds: int
+
+
+class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="camera_status"):
+    """A camera's change of state, announced; ``last_error`` is empty while all is well."""
+
+    camera_id: str
+    timestamp: str
+    timestamp_nano: int
+    state: CameraState
+    consecutive_failures: int
+    last_error: str
+
+
+Event = FrameEvent | StatusEvent
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_batch_decoder: msgspec.json.Decoder[list[FrameEvent]] = msgspec.json.Decoder(list[FrameEvent])
+
+
+def rfc3339(unix_nano: int) -> str:
+    """``2024-11-08T14:30:00.123456789Z`` for nanoseconds since the epoch, UTC."""
+    seconds, nanos = divmod(unix_nano, NANO)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanos:09d}Z"
+
+
+class FrameEvents:
+    """Makes the events of one camera; what never changes is computed once.
+
+    ``prefix`` and ``vhost`` are the site's, ``ttl_seconds`` the frames' lifetime in Redis.
+    """
+
+    def __init__(self, vhost: str, prefix: str, camera: str, ttl_seconds: int) -> None:
+        self._vhost = vhost
+        self._camera = camera
+        self._ttl_seconds = ttl_seconds
+        self._key_prefix = frame_key_prefix(vhost, prefix, camera)
+        self._second = -1
+        self._second_text = ""
+
+    def event(self, entry: JournalEntry) -> FrameEvent:
+        """The event that announces ``entry``."""
+        unix_nano, sequence, size, width, height, encoding, _ = entry
+        seconds, nanos = divmod(unix_nano, NANO)
+        if seconds != self._second:
+            self._second = seconds
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(seconds))
+        suffix = frame_key_suffix(unix_nano, sequence)
+        return FrameEvent(
+            self._camera,
+            f"{self._second_text}{nanos:09d}Z",
+            unix_nano,
+            suffix[-5:],
+            self._key_prefix + suffix,
+            self._vhost,
+            width,
+            height,
+            encoding,
+            size,
+            size,
+            self._ttl_seconds,
+        )
+
+
+def encode_event(event: Event) -> bytes:
+    """The body of a message with one event."""
+    return _encoder.encode(event)
+
+
+def encode_batch(events: Sequence[FrameEvent]) -> bytes:
+    """The body of a message with many: one JSON array."""
+    return _encoder.encode(events)
+
+
+def decode_event(body: bytes) -> Event:
+    """Inverse of encode_event. Raises WireError."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise WireError(f"metadata message: {error}") from None
+
+
+def decode_batch(body: bytes) -> list[FrameEvent]:
+    """Inverse of encode_batch. Raises WireError."""
+    try:
+        return _batch_decoder.decode(body)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise WireError(f"metadata batch: {error}") from None

@@ -1,0 +1,134 @@
+"""Layout of a ring file, version 1.
+
+    0     header page (4096 bytes)
+            0     magic, version, capacity, generation, area size       written once, when the file is made
+            128   producer's line:  head, number and stamp of the last frame, and what head is about to become
+            256   producer's counts: captured, bytes, drops by reason
+            384   consumer's line:  tail, floor of the stamps
+            512   consumer's counts: stored, bytes, drops by reason
+            640   consumer's intent: what the commit under way will have changed
+            1024  camera's name: length, UTF-8
+            2048  consumer's latency histogram, 128 counts
+    4096  byte ring: records, each a 64-byte header and the payload, padded to 64
+
+All numbers are little-endian; words are 64 bits at multiples of 8, so that one store writes one word. Lines stand 128
+bytes apart, because adjacent-line prefetch makes two neighbouring 64-byte lines one unit of contention on x86.
+
+Cursors count bytes since the file was made and never wrap; a position in the ring is ``cursor % area``. The area is 128
+bytes larger than the capacity, which is what a frame of half the capacity needs wherever the head stands: it must be
+contiguous, so up to one record less 64 bytes may be lost to padding before it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from engine.errors import RingMismatch
+
+MAGIC = int.from_bytes(b"EVRING\r\n", "little")
+VERSION = 1
+HEADER_BYTES = 4096
+#: Records and payloads begin at multiples of this: one cache line.
+ALIGN = 64
+RECORD_HEADER_BYTES = 64
+#: Room for a name's UTF-8 bytes in the header.
+CAMERA_BYTES_MAX = 512
+CAMERA_OFFSET = 1024
+HISTOGRAM_WORD = 2048 // 8
+HISTOGRAM_BUCKETS = 128
+
+#: Indexes of 64-bit words in the header page.
+W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA = range(5)
+W_HEAD, W_LAST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
+W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
+W_TAIL, W_FLOOR_NANO = range(48, 50)
+W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED = range(64, 69)
+W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
+
+KIND_FRAME = 0x4D415246  # "FRAM"
+KIND_PADDING = 0x20444150  # "PAD "
+FLAG_KEYFRAME = 1
+
+_RECORD = struct.Struct("<IIQIIIHHQQ")
+assert _RECORD.size <= RECORD_HEADER_BYTES
+
+
+class RecordHeader(NamedTuple):
+    """What stands before a payload. ``size`` in bytes (for padding: of everything behind the header), stamps in
+    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``index`` counts the ring's frames from 0."""
+
+    kind: int
+    size: int
+    unix_nano: int
+    sequence: int
+    width: int
+    height: int
+    encoding: int
+    flags: int
+    index: int
+    monotonic: int
+
+
+def pack_record(buffer: memoryview, offset: int, record: RecordHeader) -> None:
+    """Write a record's header into ``buffer``."""
+    _RECORD.pack_into(buffer, offset, *record)
+
+
+def unpack_record(buffer: memoryview, offset: int) -> RecordHeader:
+    """Inverse of pack_record."""
+    return RecordHeader._make(_RECORD.unpack_from(buffer, offset))
+
+
+def record_bytes(payload: int) -> int:
+    """Bytes of ring that a payload takes with its header and padding."""
+    return RECORD_HEADER_BYTES + (payload + ALIGN - 1) // ALIGN * ALIGN
+
+
+def area_bytes(capacity: int) -> int:
+    """Bytes of the byte ring for a capacity (a multiple of 64)."""
+    return capacity + 2 * ALIGN
+
+
+def file_bytes(capacity: int) -> int:
+    """Bytes of the whole file for a capacity."""
+    return HEADER_BYTES + area_bytes(capacity)
+
+
+def payload_max(capacity: int) -> int:
+    """The largest frame that always fits, in bytes: half the capacity."""
+    return capacity // 2
+
+
+def write_identity(page: memoryview, words: memoryview, capacity: int, generation: int, camera: str) -> None:
+    """Fill a zeroed header page; the magic goes last, so that a file without it was never finished."""
+    name = camera.encode()
+    if len(name) > CAMERA_BYTES_MAX:
+        raise RingMismatch(f"camera name of {len(name)} bytes; at most {CAMERA_BYTES_MAX}")
+    page[CAMERA_OFFSET : CAMERA_OFFSET + 2] = len(name).to_bytes(2, "little")
+    page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + len(name)] = name
+    words[W_VERSION] = VERSION
+    words[W_CAPACITY] = capacity
+    words[W_GENERATION] = generation
+    words[W_AREA] = area_bytes(capacity)
+    words[W_MAGIC] = MAGIC
+
+
+def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple[int, str]:
+    """(capacity, camera) of a header page. Raises RingMismatch saying what does not fit."""
+    if words[W_MAGIC] != MAGIC:
+        raise RingMismatch("it is no ring file, or was never finished")
+    if words[W_VERSION] != VERSION:
+        raise RingMismatch(f"its layout is version {words[W_VERSION]}, this engine reads {VERSION}")
+    capacity = words[W_CAPACITY]
+    if words[W_AREA] != area_bytes(capacity) or file_size != file_bytes(capacity) or capacity % ALIGN or not capacity:
+        raise RingMismatch(f"its size is {file_size} bytes, its capacity {capacity} asks for {file_bytes(capacity)}")
+    length = int.from_bytes(page[CAMERA_OFFSET : CAMERA_OFFSET + 2], "little")
+    try:
+        camera = bytes(page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + min(length, CAMERA_BYTES_MAX)]).decode()
+    except UnicodeDecodeError:
+        raise RingMismatch("its camera name is damaged") from None
+    head, tail = words[W_HEAD], words[W_TAIL]
+    if not tail <= head <= tail + words[W_AREA] or head % ALIGN or tail % ALIGN:
+        raise RingMismatch(f"its cursors are damaged: head={head}, tail={tail}, area={words[W_AREA]}")
+    return capacity, camera

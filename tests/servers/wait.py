@@ -1,0 +1,77 @@
+"""Waiting for conditions, and the ends of child processes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: prctl(2) option: the signal a process gets when the thread that forked it ends.
+_PR_SET_PDEATHSIG = 1
+# Looked up here, because the child may not take locks (as dlopen does) between fork and exec.
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+_ports_given: set[int] = set()
+
+
+def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
+    """The first truthy value of `condition`; AssertionError naming `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r})")
+        time.sleep(interval)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that is free now, and not given to anyone else by this process.
+
+    It lies below the ephemeral range: there, an outgoing connection could take it while its server is down, and a
+    client that retries a closed loopback port would now and then connect to itself.
+    """
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = range(max(1024, ephemeral - 16_000), ephemeral)
+    for _ in range(1000):
+        port = random.SystemRandom().choice(ports)
+        if port in _ports_given:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        _ports_given.add(port)
+        return port
+    raise AssertionError(f"no free TCP port in {ports}")
+
+
+def accepts_tcp(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def die_with_parent() -> Callable[[], None]:
+    """A `preexec_fn`: the child is killed when the thread that started it ends, however it ends."""
+    parent = os.getpid()
+
+    def preexec() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return preexec
