@@ -92,6 +92,7 @@ class RingCounts(NamedTuple):
     held_bytes: int
     area: int
     latency: list[int]
+    latency_max_ms: float
 
     @property
     def dropped(self) -> int:
@@ -166,6 +167,7 @@ class _End:
             held_bytes=self.held_bytes,
             area=self._area,
             latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
+            latency_max_ms=words[lay.W_LATENCY_MAX] / 1000,
         )
 
     def _records_up_to(self, head: int) -> int:
@@ -202,6 +204,11 @@ class Producer(_End):
     def floor_nano(self) -> int:
         """The stamp that the next frame's must exceed, in nanoseconds UTC."""
         return max(self._words[lay.W_LAST_NANO], self._words[lay.W_FLOOR_NANO])
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the last frame; 0 before the first."""
+        return self._words[lay.W_LAST_SEQUENCE]
 
     def write(
         self,
@@ -302,6 +309,11 @@ class Consumer(_End):
         return self._words[lay.W_HEAD]
 
     @property
+    def tail(self) -> int:
+        """The cursor below which all frames are stored or given up."""
+        return self._tail
+
+    @property
     def pending(self) -> bool:
         """True where poll would find a frame."""
         return self._words[lay.W_HEAD] != self._read
@@ -364,9 +376,12 @@ class Consumer(_End):
     def commit(self, records: Sequence[Record], now_monotonic: int) -> None:
         """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space back."""
         words = self._words
+        longest = words[lay.W_LATENCY_MAX]
         for record in records:
-            latency = lay.HISTOGRAM_WORD + bucket((now_monotonic - record.monotonic) // 1000)
-            words[latency] += 1
+            latency = (now_monotonic - record.monotonic) // 1000
+            words[lay.HISTOGRAM_WORD + bucket(latency)] += 1
+            longest = max(longest, latency)
+        words[lay.W_LATENCY_MAX] = longest
         if records:
             self._move_tail(records[-1].end, lay.W_STORED, len(records), sum(len(r.payload) for r in records))
 

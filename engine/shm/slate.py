@@ -29,6 +29,8 @@ _W_MAGIC, _W_VERSION, _W_PID, _W_STARTED, _W_HEARTBEAT, _W_RESTARTS, _W_TEXT_VER
 _COUNTS = 512 // 8
 #: Times that a reader looks again when the text changes under its eyes.
 _READ_TRIES_MAX = 100
+#: Seconds that a claim is tried for: ``owned`` holds the lock for a moment too.
+_CLAIM_SECONDS = 0.5
 
 
 class CaptureCount(IntEnum):
@@ -105,16 +107,25 @@ class Slate:
         """Become the owner, for as long as this process lives. Raises SiteInUse with the pid of the one before."""
         cls.create(path)
         slate = cls(segment.open_existing(path))
-        try:
-            fcntl.flock(slate._segment.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not slate._lock():
             pid = slate.pid
             slate.close()
-            raise SiteInUse(f"{path.stem} runs already as pid {pid}; stop it first") from None
+            raise SiteInUse(f"{path.stem} runs already as pid {pid}; stop it first")
         slate._words[_W_PID] = os.getpid()
         slate._words[_W_STARTED] = time.time_ns()
         slate.beat()
         return slate
+
+    def _lock(self) -> bool:
+        deadline = time.monotonic() + _CLAIM_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._segment.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.01)
 
     @classmethod
     def watch(cls, path: Path) -> Slate:

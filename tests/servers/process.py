@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -93,7 +94,19 @@ class Child:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
-        _, left = psutil.wait_procs(offspring, timeout=3)
-        for descendant in left:
-            descendant.kill()
-        psutil.wait_procs(left, timeout=3)
+        if number != signal.SIGKILL:
+            # After a graceful end its offspring may still be at theirs.
+            with suppress(AssertionError):
+                wait_until(lambda: not any(map(_lives, offspring)), 3, "the offspring ends")
+        for descendant in filter(_lives, offspring):
+            with suppress(psutil.NoSuchProcess):
+                descendant.kill()
+        wait_until(lambda: not any(map(_lives, offspring)), 10, f"nothing is left of {self.name}: {offspring}")
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still runs; an orphan that init has not collected yet does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,241 @@
+"""The publisher's connection to RabbitMQ: pika's one door for sending.
+
+Messages are persistent and confirmed, up to a window of them at a time. A publish that returns has only been buffered;
+what counts is ``take_confirmed``, which hands back each message's token, in the order sent, once it and all before it
+were confirmed. pika's I/O loop is turned by ``pump``, so heartbeats are answered while nothing is sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import pika
+from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.channel import Channel
+from pika.exceptions import AMQPError
+from pika.spec import Basic
+
+from engine.config import AmqpSection, MetadataSection
+from engine.errors import BrokerUnavailable, ServerRefused
+from engine.wire.metadata import CONTENT_TYPE
+from engine.wire.urls import mask
+
+#: AMQP's delivery mode of a message that survives a restart of the broker.
+_PERSISTENT = 2
+
+
+class _Sent:
+    __slots__ = ("confirmed", "token")
+
+    def __init__(self, token: Any) -> None:
+        self.token = token
+        self.confirmed = False
+
+
+class Broker:
+    """One connection with one confirming channel, on which the exchange is declared."""
+
+    def __init__(self, amqp: AmqpSection, metadata: MetadataSection) -> None:
+        self._amqp = amqp
+        self._metadata = metadata
+        self._loop: IOLoop | None = None
+        self._connection: SelectConnection | None = None
+        self._channel: Channel | None = None
+        self._ready = False
+        self._error: str | None = None
+        self._give_up_at = 0.0
+        self._first_tag = 1
+        self._sent: deque[_Sent] = deque()
+        #: Negative confirms since ``open``; any means that what is not confirmed must be sent again.
+        self.nacked = 0
+        #: The broker's reason for taking nothing at the moment (memory, disk); empty where it takes messages.
+        self.blocked = ""
+        self._properties = pika.BasicProperties(content_type=CONTENT_TYPE, delivery_mode=_PERSISTENT)
+
+    @property
+    def ready(self) -> bool:
+        """True where messages may be sent."""
+        return self._ready and not self.blocked
+
+    @property
+    def opened(self) -> bool:
+        """True between open and close."""
+        return self._connection is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Messages sent and not yet taken as confirmed."""
+        return len(self._sent)
+
+    def open(self) -> None:
+        """Begin to connect; ``pump`` goes on with it."""
+        self.close()
+        self._error = None
+        self._give_up_at = time.monotonic() + self._amqp.timeout_seconds
+        self._loop = IOLoop()
+        self._loop.activate_poller()
+        self._connection = SelectConnection(
+            parameters(self._amqp),
+            on_open_callback=self._on_open,
+            on_open_error_callback=lambda _, error: self._fail(error),
+            on_close_callback=lambda _, error: self._fail(error),
+            custom_ioloop=self._loop,
+        )
+        self._connection.add_on_connection_blocked_callback(self._on_blocked)
+        self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    def close(self) -> None:
+        """Drop the connection; what is unconfirmed is forgotten."""
+        connection, loop = self._connection, self._loop
+        self._connection = self._loop = self._channel = None
+        self._ready = False
+        self.blocked = ""
+        self.nacked = 0
+        self._sent.clear()
+        if connection is not None and loop is not None:
+            if connection.is_open:
+                connection.close()
+                # One turn sends the farewell; its answer is not waited for.
+                loop.poll()
+            loop.deactivate_poller()
+            loop.close()
+
+    def pump(self, timeout_seconds: float) -> None:
+        """Do what I/O there is to do, waiting at most so long for some. Raises BrokerUnavailable once it has failed."""
+        if self._loop is None:
+            raise BrokerUnavailable("RabbitMQ is not connected")
+        alarm = self._loop.call_later(timeout_seconds, _nothing)
+        try:
+            self._loop.poll()
+            self._loop.process_timeouts()
+        except (AMQPError, OSError) as error:
+            self._fail(error)
+        if self._loop is not None:
+            self._loop.remove_timeout(alarm)
+        if self._error is None and not self._ready and time.monotonic() > self._give_up_at:
+            self._error = f"no answer within {self._amqp.timeout_seconds:g} s"
+        if self._error is not None:
+            error_text = self._error
+            self.close()
+            raise BrokerUnavailable(f"RabbitMQ at {mask(self._amqp.amqp_url)}: {error_text}")
+
+    def publish(self, body: bytes, routing_key: str, token: Any) -> None:
+        """Send a message; its ``token`` comes back from take_confirmed. Only while ``ready``."""
+        assert self._channel is not None
+        try:
+            self._channel.basic_publish(self._metadata.exchange, routing_key, body, self._properties)
+        except AMQPError as error:
+            self._fail(error)
+            return
+        self._sent.append(_Sent(token))
+
+    def take_confirmed(self) -> list[Any]:
+        """Tokens of the messages that were confirmed with all before them, oldest first; each comes once."""
+        tokens = []
+        while self._sent and self._sent[0].confirmed:
+            tokens.append(self._sent.popleft().token)
+            self._first_tag += 1
+        return tokens
+
+    def _on_open(self, connection: Any) -> None:
+        connection.channel(on_open_callback=self._on_channel)
+
+    def _on_channel(self, channel: Channel) -> None:
+        self._channel = channel
+        channel.add_on_close_callback(lambda _, error: self._fail(error))
+        channel.exchange_declare(
+            self._metadata.exchange,
+            exchange_type="topic",
+            durable=self._metadata.exchange_durable,
+            callback=self._on_exchange,
+        )
+
+    def _on_exchange(self, _: Any) -> None:
+        assert self._channel is not None
+        self._channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
+
+    def _on_confirming(self, _: Any) -> None:
+        self._first_tag = 1
+        self._ready = True
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        last = method.delivery_tag - self._first_tag
+        if not 0 <= last < len(self._sent):
+            return
+        if isinstance(method, Basic.Ack):
+            for position in range(0 if method.multiple else last, last + 1):
+                self._sent[position].confirmed = True
+        else:
+            self.nacked += last + 1 if method.multiple else 1
+
+    def _on_blocked(self, _: Any, frame: Any) -> None:
+        self.blocked = str(frame.method.reason) or "blocked"
+
+    def _on_unblocked(self, _: Any, __: Any) -> None:
+        self.blocked = ""
+
+    def _fail(self, error: object) -> None:
+        self._ready = False
+        if self._error is None:
+            self._error = _say(error)
+
+
+def parameters(amqp: AmqpSection) -> pika.URLParameters:
+    """pika's parameters for the site's URL, with our heartbeat and timeouts."""
+    found = pika.URLParameters(str(amqp.amqp_url))
+    found.heartbeat = amqp.heartbeat_seconds
+    found.socket_timeout = amqp.timeout_seconds
+    found.stack_timeout = amqp.timeout_seconds
+    found.blocked_connection_timeout = None
+    found.connection_attempts = 1
+    return found
+
+
+def check(amqp: AmqpSection, metadata: MetadataSection, beat_seconds: float = 0.1) -> None:
+    """Connect once as the publisher would.
+
+    Raises ServerRefused where the broker refuses credentials, vhost or exchange, BrokerUnavailable where it is away.
+    """
+    broker = Broker(amqp, metadata)
+    broker.open()
+    try:
+        while not broker.ready and not broker.blocked:
+            broker.pump(beat_seconds)
+    except BrokerUnavailable as error:
+        text = str(error)
+        for sign, advice in _REFUSALS.items():
+            if sign in text:
+                raise ServerRefused(f"{text}; {advice}") from None
+        raise
+    finally:
+        broker.close()
+
+
+#: What pika calls the broker's refusals (names of its exceptions, and AMQP's reply codes), and what to do about each.
+_REFUSALS = {
+    "ProbableAuthenticationError": "check user and password in amqp.amqp_url or AMQP_URL",
+    "AuthenticationError": "check user and password in amqp.amqp_url or AMQP_URL",
+    "ProbableAccessDeniedError": "check the vhost in amqp.amqp_url, and the user's permissions on it",
+    "(530)": "check the vhost in amqp.amqp_url, and the user's permissions on it",
+    "(403)": "give the user configure and write permissions on the exchange",
+    "(406)": "the exchange stands with other properties: set metadata.exchange_durable, or metadata.exchange",
+}
+
+
+def _say(error: object) -> str:
+    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some."""
+    code = getattr(error, "reply_code", None)
+    if code is not None:
+        return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()
+    if isinstance(error, BaseException):
+        inner = error.args[0] if error.args else ""
+        detail = _say(inner) if isinstance(inner, BaseException) else str(error)
+        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+    return str(error)
+
+
+def _nothing() -> None:
+    """The alarm that ends a wait."""

@@ -1,0 +1,226 @@
+"""The capture process's agent: one camera, from its source into its ring.
+
+It stamps a frame when it arrives, makes a JPEG of it, copies that once into the ring, and rings the writer's bell. It
+waits for its camera and for nothing else. A camera that fails is tried again with a growing, jittered pause.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Camera
+from engine.errors import CameraUnavailable, FrameTooLarge, WireError
+from engine.shm.doorbell import Bell
+from engine.shm.ring import Drop, Producer
+from engine.shm.slate import CaptureCount, Slate
+from engine.stages.clock import FrameClock
+from engine.stages.source import Source, SourceEnded
+from engine.wire import urls
+from engine.wire.keys import next_sequence
+from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, State, decode_status, encode_status
+
+#: First pause before a camera is tried again, and the longest, in seconds.
+BACKOFF_SECONDS_MIN = 0.5
+BACKOFF_SECONDS_MAX = 30.0
+#: A pause is drawn from this share of itself up to all of it, so that cameras of one switch do not come back at once.
+_JITTER_MIN = 0.5
+#: Seconds that an agent without a connection sleeps at most before it looks around.
+_IDLE_SECONDS = 0.2
+#: Seconds over which the frame rate is measured.
+_RATE_SECONDS = 1.0
+#: Share of the frame interval by which a frame may come early and still be taken under an fps limit.
+_EARLY = 0.1
+
+
+class Sampler:
+    """Thins a stream out to ``fps``: says of each arrival whether it is taken; the average rate is kept."""
+
+    def __init__(self, fps: float) -> None:
+        self._interval = int(1e9 / fps)
+        self._due = 0
+
+    def takes(self, monotonic: int) -> bool:
+        """Whether the frame that arrived at ``monotonic`` nanoseconds is taken."""
+        if monotonic < self._due - self._interval * _EARLY:
+            return False
+        self._due = max(self._due + self._interval, monotonic)
+        return True
+
+
+def backoff_seconds(failures: int) -> float:
+    """The pause before try number ``failures + 1``: doubling from BACKOFF_SECONDS_MIN, with jitter."""
+    pause = BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 16)
+    return min(pause, BACKOFF_SECONDS_MAX) * random.uniform(_JITTER_MIN, 1)  # noqa: S311 - jitter, no secret
+
+
+class CaptureAgent:
+    """Reads ``camera`` through sources that ``open_source`` makes, and writes frames to ``producer``."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        producer: Producer,
+        bell: Bell,
+        slate: Slate,
+        open_source: Callable[[], Source],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.role_name = f"capture {camera.id}"
+        self.finished = False
+        self._camera = camera
+        self._producer = producer
+        self._bell = bell
+        self._slate = slate
+        self._open_source = open_source
+        self._log = log
+        self._clock = FrameClock(producer.floor_nano)
+        self._sampler = Sampler(camera.fps) if camera.fps else None
+        self._source: Source | None = None
+        self._retry_at = 0.0
+        #: Tries since the camera last flowed for a good while: what the pause grows with.
+        self._failures = 0
+        self._active_since = 0.0
+        self._rate_since = time.monotonic()
+        self._rate_frames = 0
+        self._warned: set[Drop] = set()
+        self._status = self._inherited_status()
+
+    def _inherited_status(self) -> CameraStatus:
+        """A process that takes over from one that was killed goes on with its count of failures."""
+        try:
+            before = decode_status(self._slate.text)
+        except WireError:
+            before = CameraStatus()
+        return CameraStatus(consecutive_failures=0 if before.state == "active" else before.consecutive_failures)
+
+    def on_start(self) -> None:
+        """Show the camera as connecting."""
+        self._slate.text = encode_status(self._status)
+
+    def do_work(self) -> int:
+        """One frame, or one try to connect; the number of frames written."""
+        self._measure_rate()
+        if self._source is None:
+            return self._connect()
+        try:
+            if not self._source.grab():
+                return 0
+        except SourceEnded as ended:
+            self._close_source()
+            self._set_state("offline", str(ended), failures=0)
+            self._log.info("source ended", reason=str(ended))
+            self.finished = True
+            return 0
+        except CameraUnavailable as error:
+            self._lost(error)
+            return 0
+        return self._take(self._source)
+
+    def idle(self) -> None:
+        """Nothing was read: sleep until the next try, a little while at most. A source that is open waits by itself."""
+        if self._source is None and not self.finished:
+            time.sleep(max(0.0, min(self._retry_at - time.monotonic(), _IDLE_SECONDS)))
+
+    def on_close(self) -> None:
+        """The camera is no longer recorded: say so, and give all back."""
+        self._close_source()
+        if self._status.state != "offline":
+            self._set_state("offline", "recording stopped", failures=self._status.consecutive_failures)
+        self._producer.close()
+        self._bell.close()
+
+    def _connect(self) -> int:
+        if time.monotonic() < self._retry_at:
+            return 0
+        self._slate.counts[CaptureCount.CONNECTS] += 1
+        try:
+            self._source = self._open_source()
+        except CameraUnavailable as error:
+            self._failed("offline", error)
+        return 0
+
+    def _take(self, source: Source) -> int:
+        """Stamp, retrieve, write."""
+        producer = self._producer
+        unix_nano, monotonic = self._clock.stamp(producer.floor_nano)
+        if self._sampler and not self._sampler.takes(monotonic):
+            self._slate.counts[CaptureCount.SKIPPED] += 1
+            return 0
+        try:
+            frame = source.retrieve(unix_nano, next_sequence(producer.last_sequence))
+            written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
+        except WireError as error:
+            producer.discard(unix_nano, 0, Drop.CORRUPT)
+            self._warn_once(Drop.CORRUPT, str(error))
+            return 0
+        except FrameTooLarge as error:
+            self._warn_once(Drop.TOO_LARGE, str(error))
+            return 0
+        if written is None:
+            self._warn_once(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
+        else:
+            self._bell.ring()
+        if self._status.state != "active" or (frame.width, frame.height) != (self._status.width, self._status.height):
+            self._became_active(source, frame.width, frame.height)
+        self._rate_frames += 1
+        return 1
+
+    def _became_active(self, source: Source, width: int, height: int) -> None:
+        if self._status.state != "active":
+            self._active_since = time.monotonic()
+        self._set_state("active", "", failures=0, source=source, width=width, height=height)
+        self._log.info("camera active", codec=source.codec, mode=source.mode, width=width, height=height)
+
+    def _lost(self, error: CameraUnavailable) -> None:
+        """A stream that flowed has failed. One that flowed for a good while starts its pauses from the shortest."""
+        if self._status.state == "active" and time.monotonic() - self._active_since > self._camera.stall_seconds:
+            self._failures = 0
+        self._failed("stalled" if self._status.state == "active" else "offline", error)
+
+    def _failed(self, state: State, error: CameraUnavailable) -> None:
+        self._close_source()
+        self._failures += 1
+        pause = backoff_seconds(self._failures)
+        self._retry_at = time.monotonic() + pause
+        failures = self._status.consecutive_failures + 1
+        text = urls.mask(str(error))
+        self._log.warning("camera failed", state=state, error=text, failures=failures, retry_seconds=round(pause, 1))
+        self._set_state(state, text, failures=failures)
+
+    def _set_state(
+        self, state: State, error: str, *, failures: int, source: Source | None = None, width: int = 0, height: int = 0
+    ) -> None:
+        changed = state != self._status.state
+        self._status = CameraStatus(
+            state=state,
+            timestamp_nano=time.time_ns() if changed else self._status.timestamp_nano,
+            consecutive_failures=failures,
+            last_error=error[:ERROR_CHARACTERS_MAX],
+            codec=source.codec if source else self._status.codec,
+            mode=source.mode if source else self._status.mode,
+            width=width or self._status.width,
+            height=height or self._status.height,
+        )
+        self._slate.text = encode_status(self._status)
+
+    def _close_source(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+
+    def _measure_rate(self) -> None:
+        now = time.monotonic()
+        elapsed = now - self._rate_since
+        if elapsed >= _RATE_SECONDS:
+            self._slate.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1000)
+            self._rate_since, self._rate_frames = now, 0
+
+    def _warn_once(self, reason: Drop, text: str) -> None:
+        """The first drop of a kind is worth a line; the counts tell the rest."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            self._log.warning("frame dropped", reason=reason.label, error=text)

@@ -1,0 +1,322 @@
+"""The publisher process's agent: journals in, confirmed messages out.
+
+It reads each camera's journal behind its cursor, sends a message for each entry (or an array for many), and moves the
+cursor only past entries whose message, and all messages before it, the broker has confirmed. Killed or cut off at any
+moment, it begins again at the cursors: events come at least once, per camera in order. Nothing is held but a window of
+messages and one look ahead; an outage of the broker piles up in the journals, which are in Redis anyway.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Config
+from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused, WireError
+from engine.shm.slate import PublisherCount, Slate
+from engine.stages.broker import Broker
+from engine.stages.journals import Journals, cursor_of
+from engine.wire.journal import JournalEntry, parse_entry_id
+from engine.wire.metadata import NANO, FrameEvents, StatusEvent, encode_batch, encode_event, rfc3339
+from engine.wire.state import decode_status
+
+#: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.
+_QUEUE_MAX = 2048
+#: Seconds between looks for new entries while there are none: the longest that an event lies unread.
+_IDLE_SECONDS_MIN = 0.004
+_IDLE_SECONDS_MAX = 0.032
+#: Seconds between writes of the cursors: what a kill can make the publisher say twice.
+_SAVE_SECONDS = 0.1
+#: Seconds between looks at states, lag and expired entries.
+_LOOK_SECONDS = 0.25
+#: Pauses between tries to connect, in seconds: doubling, with jitter.
+_BACKOFF_SECONDS_MIN = 0.5
+_BACKOFF_SECONDS_MAX = 10.0
+#: Looks for expired entries in a row before other work goes on.
+_EXPIRY_ROUNDS_MAX = 64
+
+
+class _FrameToken(NamedTuple):
+    """The cursor of each camera once the message is confirmed, and how many events it carries."""
+
+    cursors: dict[str, str]
+    events: int
+
+
+class _StatusToken(NamedTuple):
+    camera: str
+    text: bytes
+
+
+class PublisherAgent:
+    """The publisher of a site."""
+
+    role_name = "publisher"
+
+    def __init__(self, config: Config, slate: Slate, log: FilteringBoundLogger) -> None:
+        self.finished = False
+        self._config = config
+        self._metadata = config.metadata
+        self._counts = slate.counts
+        self._log = log
+        cameras = [camera.id for camera in config.cameras]
+        ttl = config.redis.ttl_seconds
+        self._ttl_nano = ttl * NANO
+        self._events = {camera: FrameEvents(config.vhost, config.prefix, camera, ttl) for camera in cameras}
+        self._journals = Journals(
+            config.redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
+        )
+        self._broker = Broker(config.amqp, config.metadata)
+        self._queue: deque[tuple[str, JournalEntry]] = deque()
+        #: Last confirmed, last written to Redis, and last read entry of each camera.
+        self._cursors: dict[str, str] = {}
+        self._saved: dict[str, str] = {}
+        self._read: dict[str, str] = {}
+        self._states: dict[str, bytes] = {}
+        self._states_sent: dict[str, bytes] = {}
+        self._states_confirmed: dict[str, bytes] = {}
+        self._targets: dict[str, str] | None = None
+        self._idle_seconds = _IDLE_SECONDS_MIN
+        self._save_at = self._look_at = self._retry_at = 0.0
+        self._failures = 0
+        self._redis_away = self._broker_away = False
+
+    def on_start(self) -> None:
+        """Nothing is needed before the first round."""
+
+    def do_work(self) -> int:
+        """One round: events confirmed and messages sent."""
+        now = time.monotonic()
+        work = self._turn_broker(now)
+        try:
+            if not self._cursors:
+                self._begin()
+            if now >= self._look_at:
+                self._look_at = now + _LOOK_SECONDS
+                self._look()
+            if len(self._queue) < _QUEUE_MAX // 2:
+                self._fill()
+            work += self._send()
+            if now >= self._save_at:
+                self._save_at = now + _SAVE_SECONDS
+                self._save()
+        except RedisUnavailable as error:
+            self._redis_lost(error)
+            return 0
+        if self._redis_away:
+            self._redis_away = False
+            self._log.info("redis is back")
+        return work
+
+    def idle(self) -> None:
+        """Wait for the broker's I/O, which may bring confirms, a little longer each time that nothing happens."""
+        self._idle_seconds = min(self._idle_seconds * 2, _IDLE_SECONDS_MAX)
+        if self._broker.opened and not self._redis_away:
+            try:
+                self._broker.pump(self._idle_seconds)
+            except BrokerUnavailable as error:
+                self._broker_lost(error)
+        else:
+            time.sleep(_IDLE_SECONDS_MAX)
+
+    def drained(self) -> bool:
+        """True when all that stood in the journals at the first call is confirmed, or cannot be for now."""
+        if not self._broker.ready or self._redis_away or not self._cursors:
+            return True
+        try:
+            if self._targets is None:
+                self._targets = self._journals.newest()
+                self._look()
+            pending = self._states != self._states_confirmed or any(
+                parse_entry_id(self._cursors[camera]) < parse_entry_id(target)
+                for camera, target in self._targets.items()
+            )
+        except RedisUnavailable as error:
+            self._redis_lost(error)
+            return True
+        return not pending
+
+    def on_close(self) -> None:
+        """Write the cursors down and leave the broker."""
+        try:
+            self._save()
+        except RedisUnavailable as error:
+            self._log.warning("cursors not written; some events will be sent again", error=str(error))
+        self._broker.close()
+        self._journals.close()
+        self._counts[PublisherCount.CONNECTED] = 0
+
+    # Redis to broker
+
+    def _begin(self) -> None:
+        """Go on where the last publisher stopped."""
+        cursors = self._journals.cursors()
+        self._counts[PublisherCount.EXPIRED] += self._journals.missed(cursors)
+        self._cursors = cursors
+        self._saved = dict(cursors)
+        self._read = dict(cursors)
+
+    def _fill(self) -> None:
+        """Read the entries behind those already read."""
+        room = (_QUEUE_MAX - len(self._queue)) // max(len(self._read), 1)
+        found = self._journals.read(self._read, max(room, 1))
+        self._read.update(found.last)
+        self._queue.extend(found.entries)
+        self._counts[PublisherCount.UNREADABLE] += found.unreadable
+
+    def _send(self) -> int:
+        """Fill the window; returns the number of messages sent."""
+        sent = 0
+        self._send_states()
+        while self._queue and self._broker.ready and self._broker.in_flight < self._config.publisher.window:
+            if self._metadata.format == "batch":
+                self._send_batch()
+            else:
+                camera, entry = self._queue.popleft()
+                token = _FrameToken({camera: cursor_of(entry)}, 1)
+                body = encode_event(self._events[camera].event(entry))
+                self._broker.publish(body, self._metadata.routing_key, token)
+                self._counts[PublisherCount.PUBLISHED] += 1
+            sent += 1
+        if sent:
+            self._idle_seconds = _IDLE_SECONDS_MIN
+        return sent
+
+    def _send_batch(self) -> None:
+        queue = self._queue
+        taken = [queue.popleft() for _ in range(min(len(queue), self._metadata.batch_max))]
+        token = _FrameToken({camera: cursor_of(entry) for camera, entry in taken}, len(taken))
+        body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
+        self._broker.publish(body, self._metadata.batch_routing_key, token)
+        self._counts[PublisherCount.PUBLISHED] += len(taken)
+
+    def _send_states(self) -> None:
+        for camera, text in self._states.items():
+            if not self._broker.ready or self._states_sent.get(camera) == text:
+                continue
+            try:
+                status = decode_status(text)
+            except WireError as error:
+                self._log.warning("camera state cannot be read", camera=camera, error=str(error))
+                self._states_sent[camera] = self._states_confirmed[camera] = text
+                continue
+            if status.state == "connecting":
+                continue
+            event = StatusEvent(
+                camera,
+                rfc3339(status.timestamp_nano),
+                status.timestamp_nano,
+                status.state,
+                status.consecutive_failures,
+                status.last_error,
+            )
+            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, text))
+            self._states_sent[camera] = text
+
+    def _turn_broker(self, now: float) -> int:
+        """Keep the connection, take what was confirmed; returns the number of confirmed messages."""
+        try:
+            if not self._broker.opened:
+                if now < self._retry_at:
+                    return 0
+                self._counts[PublisherCount.CONNECTS] += 1
+                self._broker.open()
+            self._broker.pump(0)
+        except (BrokerUnavailable, OSError) as error:
+            self._broker_lost(error)
+            return 0
+        if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
+            self._counts[PublisherCount.CONNECTED] = 1
+            self._failures = 0
+            self._broker_away = False
+            self._log.info("rabbitmq connected")
+        tokens = self._broker.take_confirmed()
+        for token in tokens:
+            self._confirmed(token)
+        if self._broker.nacked:
+            self._counts[PublisherCount.NACKED] += self._broker.nacked
+            self._broker_lost(BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)"))
+        return len(tokens)
+
+    def _confirmed(self, token: _FrameToken | _StatusToken) -> None:
+        if isinstance(token, _StatusToken):
+            self._states_confirmed[token.camera] = token.text
+            self._counts[PublisherCount.STATUS_EVENTS] += 1
+            return
+        self._cursors.update(token.cursors)
+        self._counts[PublisherCount.CONFIRMED] += token.events
+        self._counts[PublisherCount.MESSAGES] += 1
+
+    # What is looked at now and then
+
+    def _look(self) -> None:
+        """States, lag, and what has expired."""
+        self._states = self._journals.states()
+        newest = self._journals.newest()
+        behind = (
+            parse_entry_id(last)[0] - max(parse_entry_id(self._cursors[camera])[0], self._begun_nano(camera, last))
+            for camera, last in newest.items()
+        )
+        self._counts[PublisherCount.LAG_NANO] = max(0, *behind, 0)
+        self._expire()
+
+    def _begun_nano(self, camera: str, last: str) -> int:
+        """Where nothing was ever confirmed, the lag counts from the oldest entry at hand."""
+        if parse_entry_id(self._cursors[camera])[0]:
+            return 0
+        return next((entry.unix_nano for name, entry in self._queue if name == camera), parse_entry_id(last)[0])
+
+    def _expire(self) -> None:
+        """Drop and count the events at hand whose frames are gone, until the oldest frame at hand still lives."""
+        for _ in range(_EXPIRY_ROUNDS_MAX):
+            if self._broker.in_flight:
+                return
+            deadline = time.time_ns() - self._ttl_nano
+            late = [item for item in self._queue if item[1].unix_nano < deadline]
+            alive = self._journals.alive(late)
+            gone = {id(item) for item, lives in zip(late, alive, strict=True) if not lives}
+            if not gone:
+                return
+            for item in late:
+                if id(item) in gone:
+                    self._cursors[item[0]] = cursor_of(item[1])
+            self._queue = deque(item for item in self._queue if id(item) not in gone)
+            self._counts[PublisherCount.EXPIRED] += len(gone)
+            self._fill()
+
+    def _save(self) -> None:
+        changed = {camera: cursor for camera, cursor in self._cursors.items() if self._saved[camera] != cursor}
+        if changed:
+            self._journals.save_cursors(changed)
+            self._saved.update(changed)
+
+    # Outages
+
+    def _rewind(self) -> None:
+        """Forget what is not confirmed, and read it again."""
+        self._queue.clear()
+        self._read = dict(self._cursors)
+        self._states_sent = dict(self._states_confirmed)
+
+    def _broker_lost(self, error: Exception) -> None:
+        for token in self._broker.take_confirmed():
+            self._confirmed(token)
+        self._broker.close()
+        self._counts[PublisherCount.CONNECTED] = 0
+        self._rewind()
+        self._failures += 1
+        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
+        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        if not self._broker_away:
+            self._broker_away = True
+            self._log.warning("rabbitmq is away; events wait in the journals", error=str(error))
+
+    def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
+        self._journals.close()
+        if not self._redis_away:
+            self._redis_away = True
+            self._log.warning("redis is away; nothing to announce", error=str(error))

@@ -1,0 +1,70 @@
+"""Connections to Redis: addresses, credentials and TLS are redis-py's; what goes wrong becomes our two kinds of error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.retry import Retry
+
+from engine.errors import RedisUnavailable, ServerRefused
+from engine.wire.urls import RedisAddress
+
+#: Replies as RESP2: flat lists, which our own parsing of entries expects.
+_PROTOCOL = 2
+
+
+def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
+    """A connection that has said hello and selected its database.
+
+    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials.
+    """
+    options: dict[str, Any] = {
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        "protocol": _PROTOCOL,
+        "socket_timeout": timeout_seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    connection: AbstractConnection
+    if address.path:
+        connection = redis.UnixDomainSocketConnection(path=address.path, **options)
+    else:
+        kind = redis.SSLConnection if address.tls else redis.Connection
+        options["socket_connect_timeout"] = timeout_seconds
+        connection = kind(host=address.host, port=address.port, **options)
+    try:
+        connection.connect()
+    except AuthenticationError as error:
+        connection.disconnect()
+        raise ServerRefused(
+            f"Redis at {address} refuses the credentials ({error}); "
+            "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
+        ) from None
+    except (RedisError, OSError) as error:
+        connection.disconnect()
+        raise RedisUnavailable(f"Redis at {address} cannot be reached: {error}") from None
+    return connection
+
+
+def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
+    """Send ``commands`` in one go and return their replies; error replies are returned as exceptions.
+
+    Raises RedisUnavailable where the connection breaks.
+    """
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))
+        replies = []
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except ResponseError as error:
+                replies.append(error)
+        return replies
+    except (RedisError, OSError) as error:
+        connection.disconnect()
+        raise RedisUnavailable(f"the connection to Redis broke: {error}") from None

@@ -1,0 +1,228 @@
+"""The writer's connection to Redis: many frames a round trip, sent from where they lie in shared memory.
+
+A batch is one transaction: ``MULTI``, for each frame ``SET`` and ``XADD``, for each camera the journal's upkeep,
+``EXEC``. So a batch is stored as a whole or not at all: a connection cut in the middle, or a server that runs out of
+memory on the way, cannot leave a frame without its entry, or a later entry that locks an earlier one out. Measured, the
+transaction costs nothing that can be told from noise.
+
+Commands go out with ``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s scatter-gather);
+TLS has no such call, there each piece is sent by itself. The socket and its handshake are redis-py's, replies are
+parsed by hiredis. Several batches may be in flight; replies come back in the order sent.
+"""
+
+from __future__ import annotations
+
+import select
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import hiredis
+from redis.connection import AbstractConnection
+
+from engine.errors import RedisUnavailable
+from engine.shm.ring import Record
+from engine.stages.redis_link import connect
+from engine.wire import resp
+from engine.wire.urls import RedisAddress
+
+#: Buffers that one sendmsg takes (IOV_MAX of Linux).
+_BUFFERS_MAX = 1024
+#: Bytes asked of the socket at a time; replies are short.
+_RECEIVE_BYTES = 65_536
+#: Milliseconds between looks at the clock and the heartbeat while waiting for Redis.
+_TICK_MS = 100
+
+
+class Refused(RedisUnavailable):
+    """Redis is there and takes no writes now: out of memory, loading, read only, no permission."""
+
+
+class RingBatch(NamedTuple):
+    """Frames of one camera, oldest first, and how to frame them; ``trim_nano`` as in JournalUpkeep."""
+
+    framing: resp.FrameFraming
+    records: Sequence[Record]
+    trim_nano: int
+
+
+class Outcome(NamedTuple):
+    """What became of the frames of one RingBatch: for each, whether its journal entry was refused, and with what."""
+
+    entry_errors: dict[int, str]
+
+
+class _InFlight(NamedTuple):
+    batch: Sequence[RingBatch]
+    #: Replies that must come, MULTI's to EXEC's.
+    replies: int
+
+
+class Store:
+    """A connection that stores batches. ``beat`` is called at least every 100 ms while it waits."""
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float, beat: Callable[[], None]) -> None:
+        self.address = address
+        self._timeout = timeout_seconds
+        self._beat = beat
+        self._connection: AbstractConnection | None = None
+        self._socket: Any = None
+        self._poll = select.poll()
+        self._reader = hiredis.Reader()
+        self._in_flight: deque[_InFlight] = deque()
+
+    @property
+    def connected(self) -> bool:
+        """True between attach and the first failure."""
+        return self._connection is not None
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that were sent and not yet answered."""
+        return len(self._in_flight)
+
+    def open(self) -> AbstractConnection:
+        """Make a connection, for ``attach``; may run in another thread. Raises RedisUnavailable, ServerRefused."""
+        return connect(self.address, self._timeout)
+
+    def attach(self, connection: AbstractConnection) -> None:
+        """Use ``connection`` from now on."""
+        self._connection = connection
+        # redis-py has no public name for the connected socket; the handshake is done, from here on it is ours alone.
+        self._socket = connection._get_socket()  # type: ignore[attr-defined]
+        self._socket.setblocking(False)
+        self._reader = hiredis.Reader()
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def close(self) -> None:
+        """Drop the connection and forget what was in flight."""
+        if self._connection is not None:
+            self._connection.disconnect()
+        self._connection = self._socket = None
+        self._in_flight.clear()
+
+    def send(self, batch: Sequence[RingBatch]) -> None:
+        """Send a batch; its frames must stay in their rings until ``receive`` has told of it. Raises RedisUnavailable."""
+        buffers: list[bytes | memoryview] = []
+        pending = resp.MULTI
+        replies = 2
+        for framing, records, trim_nano in batch:
+            for record in records:
+                nano, sequence, size = record.unix_nano, record.sequence, len(record.payload)
+                buffers.append(pending + framing.before(nano, sequence, size))
+                buffers.append(record.payload)
+                pending = framing.after(
+                    nano, sequence, size, record.width, record.height, record.encoding, record.keyframe
+                )
+            pending += framing.keep()
+            replies += len(records) * framing.replies_per_frame + 1
+            if trim_nano:
+                pending += framing.trim(trim_nano)
+                replies += 1
+        buffers.append(pending + resp.EXEC)
+        self._send(buffers)
+        self._in_flight.append(_InFlight(batch, replies))
+
+    def receive(self) -> tuple[Sequence[RingBatch], list[Outcome]]:
+        """Wait for the oldest batch in flight: the batch, and an outcome for each of its rings.
+
+        Raises Refused where Redis took nothing of it, RedisUnavailable where nobody can tell.
+        """
+        batch, count = self._in_flight[0]
+        replies = self._receive(count)
+        self._in_flight.popleft()
+        results = replies[-1]
+        if not isinstance(results, list):
+            reason = next((str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)), str(results))
+            raise Refused(f"Redis at {self.address} takes no frames: {reason}")
+        outcomes = []
+        position = 0
+        for framing, records, trim_nano in batch:
+            errors: dict[int, str] = {}
+            for number in range(len(records)):
+                stored, entered = results[position : position + 2]
+                position += framing.replies_per_frame
+                if isinstance(stored, hiredis.ReplyError):
+                    raise Refused(f"Redis at {self.address} takes no frames: {stored}")
+                if isinstance(entered, hiredis.ReplyError):
+                    errors[number] = str(entered)
+            position += 2 if trim_nano else 1
+            outcomes.append(Outcome(errors))
+        return batch, outcomes
+
+    def call(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send framed commands, one reply each, and wait; error replies come as hiredis.ReplyError.
+
+        Only while no batch is in flight. Raises RedisUnavailable.
+        """
+        assert not self._in_flight, "replies of a batch are still to come"
+        self._send([b"".join(commands)])
+        return self._receive(len(commands))
+
+    def _send(self, buffers: list[bytes | memoryview]) -> None:
+        first = 0
+        deadline = time.monotonic() + self._timeout
+        while first < len(buffers):
+            try:
+                if isinstance(self._socket, ssl.SSLSocket):
+                    sent = self._socket.send(buffers[first])
+                else:
+                    sent = self._socket.sendmsg(buffers[first : first + _BUFFERS_MAX])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(select.POLLOUT, deadline)
+                continue
+            except ssl.SSLWantReadError:
+                self._wait(select.POLLIN, deadline)
+                continue
+            except OSError as error:
+                raise self._broken(error) from None
+            deadline = time.monotonic() + self._timeout
+            while first < len(buffers) and sent >= len(buffers[first]):
+                sent -= len(buffers[first])
+                first += 1
+            if sent:
+                buffers[first] = memoryview(buffers[first])[sent:]
+
+    def _receive(self, count: int) -> list[Any]:
+        replies: list[Any] = []
+        deadline = time.monotonic() + self._timeout
+        while True:
+            while len(replies) < count:
+                reply = self._reader.gets()
+                if reply is False:
+                    break
+                replies.append(reply)
+            if len(replies) == count:
+                return replies
+            try:
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._wait(select.POLLIN, deadline)
+                continue
+            except ssl.SSLWantWriteError:
+                self._wait(select.POLLOUT, deadline)
+                continue
+            except OSError as error:
+                raise self._broken(error) from None
+            if not data:
+                raise self._broken("it closed the connection")
+            try:
+                self._reader.feed(data)
+            except hiredis.HiredisError as error:
+                raise self._broken(f"it sent no RESP: {error}") from None
+            deadline = time.monotonic() + self._timeout
+
+    def _wait(self, event: int, deadline: float) -> None:
+        """Wait until the socket is ready; the time since the last byte is bounded by the timeout."""
+        self._poll.modify(self._socket, event)
+        while not self._poll.poll(_TICK_MS):
+            self._beat()
+            if time.monotonic() > deadline:
+                raise self._broken(f"it did not answer for {self._timeout:g} s")
+
+    def _broken(self, reason: object) -> RedisUnavailable:
+        self.close()
+        return RedisUnavailable(f"the connection to Redis at {self.address} broke: {reason}")

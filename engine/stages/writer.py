@@ -1,0 +1,362 @@
+"""The writer process's agent: drains its cameras' rings into Redis.
+
+``do_work`` is the whole of it: poll the rings, send a batch, wait for the oldest batch's answer, commit. Everything else
+in this file is what happens while Redis is away, and the cameras' states, which take the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import hiredis
+from redis.connection import AbstractConnection
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Camera, Config
+from engine.errors import RedisUnavailable, RingMismatch, ServerRefused, WireError
+from engine.shm.doorbell import Doorbell
+from engine.shm.ring import Consumer, Drop, Record
+from engine.shm.site import SitePaths
+from engine.shm.slate import Slate, WriterCount
+from engine.stages.store import Outcome, Refused, RingBatch, Store
+from engine.stages.upkeep import JournalUpkeep
+from engine.wire import keys, resp
+from engine.wire.journal import parse_entry_id
+from engine.wire.state import decode_status
+
+#: Batches that may be in flight: one is sent while the one before is being stored.
+_BATCHES_IN_FLIGHT = 2
+#: Pauses between tries to connect, in seconds: doubling, with jitter. The longest bounds what an outage costs on top.
+_BACKOFF_SECONDS_MIN = 0.05
+_BACKOFF_SECONDS_MAX = 1.0
+#: Seconds that an idle writer sleeps at most, and one without Redis.
+_IDLE_SECONDS = 0.25
+_AWAY_SECONDS = 0.02
+#: Seconds between looks at the cameras' states and at rings that may have come.
+_STATES_SECONDS = 0.25
+#: Share of a ring that is kept free while Redis is away, so that its producer always finds room for the next frames.
+_RESERVE_SHARE = 8
+#: Commands of one lookup round trip.
+_LOOKUPS_MAX = 256
+
+
+class Attempt:
+    """One try to connect, in a thread of its own: it can block for the whole timeout, and the rings need relief
+    meanwhile. The thread is a daemon, so that a writer that stops does not wait for it."""
+
+    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
+        self._connection: AbstractConnection | None = None
+        self._error = "it was interrupted"
+        self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
+        self._thread.start()
+
+    def _run(self, connect: Callable[[], AbstractConnection]) -> None:
+        try:
+            self._connection = connect()
+        except (RedisUnavailable, ServerRefused) as error:
+            self._error = str(error)
+
+    def done(self) -> bool:
+        """True when there is a result."""
+        return not self._thread.is_alive()
+
+    def result(self) -> AbstractConnection:
+        """The connection. Raises RedisUnavailable, also where the server refused: it may change its mind."""
+        if self._connection is None:
+            raise RedisUnavailable(self._error)
+        return self._connection
+
+
+class RingDrain:
+    """One camera's ring on its way to Redis."""
+
+    def __init__(self, camera: Camera, config: Config, consumer: Consumer) -> None:
+        self.camera = camera.id
+        self.consumer = consumer
+        self.framing = resp.FrameFraming(config.vhost, config.prefix, camera.id, config.redis.ttl_seconds * 1000)
+        self.upkeep = JournalUpkeep(config.redis.ttl_seconds)
+        #: Frames that were in flight when the connection broke: Redis may have stored them.
+        self.uncertain: list[Record] = []
+
+
+#: Frames of several rings that go to Redis in one transaction.
+Batch = list[tuple[RingDrain, list[Record]]]
+
+
+class WriterAgent:
+    """Writer ``number`` of the site; opens the rings of its cameras as they appear."""
+
+    def __init__(self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger) -> None:
+        self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
+        self.finished = False
+        self._config = config
+        self._paths = SitePaths.of(config)
+        self._slate = slate
+        self._log = log
+        self._cameras = config.cameras_of(number)
+        self._doorbell = Doorbell(self._paths.doorbell(number), slate)
+        self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
+        self._drains: dict[str, RingDrain] = {}
+        self._slates: dict[str, tuple[Slate, int]] = {}
+        self._in_flight: list[Batch] = []
+        self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
+        self._next_ring = 0
+        self._states_at = 0.0
+        self._attempt: Attempt | None = None
+        self._retry_at = 0.0
+        self._failures = 0
+        self._away_since = 0.0
+        self._warned: set[str] = set()
+
+    def on_start(self) -> None:
+        """Open what rings there are."""
+        self._look_around()
+
+    def do_work(self) -> int:
+        """One round: frames stored."""
+        if time.monotonic() >= self._states_at:
+            self._look_around()
+        try:
+            if not self._ready():
+                self._relieve()
+                return 0
+            while len(self._in_flight) < _BATCHES_IN_FLIGHT and (batch := self._poll()):
+                self._in_flight.append(batch)
+                self._store.send([self._ring_batch(drain, records) for drain, records in batch])
+            stored = self._commit_oldest() if self._in_flight else 0
+            if self._troubled:
+                self._settle_troubled()
+            return stored
+        except RedisUnavailable as error:
+            self._lost(error)
+            return 0
+
+    def idle(self) -> None:
+        """Nothing to do: sleep until a producer rings."""
+        if self._store.connected and time.monotonic() >= self._retry_at:
+            self._doorbell.wait(_IDLE_SECONDS, self._any_pending)
+        else:
+            time.sleep(_AWAY_SECONDS)
+
+    def drained(self) -> bool:
+        """True when every ring is empty and no capture process is left that could fill one."""
+        if self._in_flight or any(drain.consumer.held_bytes for drain in self._drains.values()):
+            return False
+        return not any(slate.owned for slate, _ in self._slates.values())
+
+    def on_close(self) -> None:
+        """Announce the cameras' last states, and give all back."""
+        try:
+            if self._store.connected and not self._in_flight:
+                self._publish_states()
+        except RedisUnavailable as error:
+            self._log.warning("last camera states not written", error=str(error))
+        self._store.close()
+        for drain in self._drains.values():
+            drain.consumer.close()
+        self._doorbell.close()
+
+    # Rings to Redis
+
+    def _poll(self) -> Batch:
+        """The next batch: frames of as many rings as its bounds allow, beginning where the last batch ended.
+
+        A ring is in one batch at a time, so that a batch that is refused cannot be overtaken by its successor.
+        """
+        bytes_left, frames_left = self._config.writer.batch_kb * 1024, self._config.writer.batch_frames
+        busy = {drain.camera for batch in self._in_flight for drain, _ in batch}
+        drains = list(self._drains.values())
+        batch: Batch = []
+        for step in range(len(drains)):
+            drain = drains[(self._next_ring + step) % len(drains)]
+            if not drain.consumer.pending or drain.camera in busy:
+                continue
+            records = drain.consumer.poll(bytes_left, frames_left)
+            if not records:
+                continue
+            batch.append((drain, records))
+            frames_left -= len(records)
+            bytes_left -= sum(len(record.payload) for record in records)
+            if frames_left <= 0 or bytes_left <= 0:
+                self._next_ring = (self._next_ring + step + 1) % len(drains)
+                break
+        return batch
+
+    def _ring_batch(self, drain: RingDrain, records: list[Record]) -> RingBatch:
+        return RingBatch(drain.framing, records, drain.upkeep.trim_nano(time.monotonic()))
+
+    def _commit_oldest(self) -> int:
+        """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
+        batch = self._in_flight[0]
+        try:
+            _, outcomes = self._store.receive()
+        except Refused:
+            del self._in_flight[0]
+            for drain, _ in batch:
+                drain.consumer.rewind()
+            raise
+        del self._in_flight[0]
+        now_nano = time.monotonic_ns()
+        for (drain, records), outcome in zip(batch, outcomes, strict=True):
+            if outcome.entry_errors:
+                self._troubled.append((drain, records, outcome.entry_errors))
+            else:
+                drain.consumer.commit(records, now_nano)
+            drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
+        self._slate.counts[WriterCount.BATCHES] += 1
+        self._failures = 0
+        return sum(len(records) for _, records in batch)
+
+    def _settle_troubled(self) -> None:
+        """Frames whose journal entry was refused. One that stands already is a success: it was sent before, and the
+        answer was lost. Otherwise the journal has a later entry, and the frame can never be listed."""
+        while self._in_flight:
+            self._commit_oldest()
+        troubled, self._troubled = self._troubled, []
+        for drain, records, errors in troubled:
+            standing = self._standing(drain, [records[number] for number in errors])
+            for number, record in enumerate(records):
+                if number not in errors or record.sequence in standing:
+                    drain.consumer.commit([record], time.monotonic_ns())
+                    continue
+                drain.consumer.release([record], Drop.REFUSED)
+                self._warn_once(drain.camera, "journal entry refused", errors[number])
+                newest = self._store.call([drain.framing.newest()])[0]
+                if isinstance(newest, list) and newest:
+                    drain.consumer.raise_floor(parse_entry_id(newest[0][0])[0])
+
+    def _standing(self, drain: RingDrain, records: Sequence[Record]) -> set[int]:
+        """The numbers of those ``records`` whose journal entry stands."""
+        found: set[int] = set()
+        for first in range(0, len(records), _LOOKUPS_MAX):
+            part = records[first : first + _LOOKUPS_MAX]
+            replies = self._store.call([drain.framing.lookup(record.unix_nano, record.sequence) for record in part])
+            found |= {record.sequence for record, reply in zip(part, replies, strict=True) if reply and not _bad(reply)}
+        return found
+
+    def _any_pending(self) -> bool:
+        return any(drain.consumer.pending for drain in self._drains.values())
+
+    # While Redis is away
+
+    def _ready(self) -> bool:
+        """True with a connection that may be used now; otherwise one more step towards it."""
+        if time.monotonic() < self._retry_at:
+            return False
+        if self._store.connected:
+            return True
+        if self._attempt is None:
+            self._slate.counts[WriterCount.CONNECTS] += 1
+            self._attempt = Attempt(self._store.open)
+        if not self._attempt.done():
+            return False
+        attempt, self._attempt = self._attempt, None
+        self._store.attach(attempt.result())
+        self._settle_uncertain()
+        if self._away_since:
+            self._log.info("redis is back", away_seconds=round(time.monotonic() - self._away_since, 1))
+            self._away_since = 0.0
+        for camera in self._slates:
+            self._slates[camera] = (self._slates[camera][0], -1)
+        return True
+
+    def _lost(self, error: RedisUnavailable) -> None:
+        """Begin again at every tail, after a pause. Said once an outage."""
+        if isinstance(error, Refused):
+            self._slate.counts[WriterCount.RETRIES] += 1
+            while self._store.connected and self._in_flight:
+                with contextlib.suppress(RedisUnavailable):
+                    self._commit_oldest()
+        if not self._store.connected:
+            for batch in self._in_flight:
+                for drain, records in batch:
+                    drain.uncertain += records
+        self._in_flight.clear()
+        self._troubled.clear()
+        for drain in self._drains.values():
+            drain.consumer.rewind()
+        self._failures += 1
+        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures, 10), _BACKOFF_SECONDS_MAX)
+        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        if not self._away_since:
+            self._away_since = time.monotonic()
+            self._log.warning("redis takes no frames; rings hold them, retrying", error=str(error))
+
+    def _relieve(self) -> None:
+        """Redis is away: keep room for the newest frames by giving up the oldest, if the site wants it so."""
+        if self._config.ring.overflow != "drop-oldest":
+            return
+        for drain in self._drains.values():
+            reserve = max(drain.consumer.capacity // _RESERVE_SHARE, 3 * drain.consumer.largest_frame)
+            reserve = min(reserve, drain.consumer.capacity // 2)
+            if drain.consumer.free_bytes < reserve:
+                drain.consumer.release_oldest(reserve, Drop.OUTAGE)
+
+    def _settle_uncertain(self) -> None:
+        """Frames that were given up while nobody knew whether Redis had them: those that it has are stored, not lost."""
+        for drain in self._drains.values():
+            given_up = [record for record in drain.uncertain if record.end <= drain.consumer.tail]
+            drain.uncertain = []
+            standing = self._standing(drain, given_up) if given_up else set()
+            drain.consumer.reclassify([record for record in given_up if record.sequence in standing], Drop.OUTAGE)
+
+    # Rings and states that come and change
+
+    def _look_around(self) -> None:
+        """Open rings that have appeared, and pass on states that have changed."""
+        self._states_at = time.monotonic() + _STATES_SECONDS
+        for camera in self._cameras:
+            if camera.id not in self._drains:
+                self._open_ring(camera)
+        if self._store.connected and not self._in_flight:
+            try:
+                self._publish_states()
+            except RedisUnavailable as error:
+                self._lost(error)
+
+    def _open_ring(self, camera: Camera) -> None:
+        try:
+            slate = Slate.watch(self._paths.capture(camera.id))
+            consumer = Consumer(self._paths.ring(camera.id), camera.id)
+        except FileNotFoundError:
+            return
+        except RingMismatch as error:
+            self._warn_once(camera.id, "ring cannot be read", str(error))
+            return
+        self._slates[camera.id] = (slate, -1)
+        self._drains[camera.id] = RingDrain(camera, self._config, consumer)
+
+    def _publish_states(self) -> None:
+        """Write the states that have changed into the cameras' hash."""
+        pairs: list[bytes] = []
+        for camera, (slate, seen) in self._slates.items():
+            version = slate.text_version
+            if version == seen:
+                continue
+            text = slate.text
+            self._slates[camera] = (slate, version)
+            try:
+                known = decode_status(text).state != "connecting"
+            except WireError as error:
+                self._warn_once(camera, "camera state cannot be read", str(error))
+                continue
+            if known:
+                pairs += [camera.encode(), text]
+        if pairs:
+            cameras = keys.cameras_key(self._config.vhost, self._config.prefix).encode()
+            reply = self._store.call([resp.command(b"HSET", cameras, *pairs)])[0]
+            if _bad(reply):
+                self._warn_once("", "camera states refused", str(reply))
+
+    def _warn_once(self, camera: str, event: str, error: str) -> None:
+        if camera + event not in self._warned:
+            self._warned.add(camera + event)
+            self._log.warning(event, camera=camera, error=error)
+
+
+def _bad(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError)
