@@ -104,7 +104,7 @@ class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
     overflow: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
-    directory: Text = "/dev/shm"  # noqa: S108 - the tmpfs that every Linux has; private directories are made inside
+    directory: Text = "/dev/shm"
 
     @property
     def capacity(self) -> int:
@@ -303,7 +303,8 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
 
 
 def default_run_directory(name: str) -> Path:
-    """Where a site without ``run_directory`` keeps its files: the place that this user may write and a reboot clears."""
+    """Where a site without ``run_directory`` keeps its files: the place that this user may write and a reboot
+    clears."""
     if os.geteuid() == 0:
         return Path("/run/edge-video") / name
     base = os.environ.get("XDG_RUNTIME_DIR")

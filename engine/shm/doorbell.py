@@ -1,9 +1,9 @@
 """How a sleeping writer learns of a frame: a flag in its slate, and a FIFO that only a sleeper is woken through.
 
-The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has published
-looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between (the two
-``SYNC POINT doorbell``), so one of them always sees the other. A byte too many wakes the writer for nothing; nothing
-else hangs on it.
+The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
+published looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between
+(the two ``SYNC POINT doorbell``), so one of them always sees the other. A byte too many wakes the writer for nothing;
+nothing else hangs on it.
 """
 
 from __future__ import annotations

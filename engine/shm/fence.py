@@ -33,5 +33,6 @@ class Fence:
         self._acquire = lock.acquire
 
     def __call__(self) -> None:
+        """Order what was before against what comes."""
         self._release()
         self._acquire()

@@ -75,7 +75,7 @@ class Record(NamedTuple):
     encoding: int
     keyframe: int
     monotonic: int
-    index: int
+    number: int
     payload: memoryview
     end: int
 
@@ -249,9 +249,9 @@ class Producer(_End):
             words[Drop.RING_FULL] += 1
             return None
         data = self._data
-        index = words[lay.W_RECORDS]
+        number = words[lay.W_RECORDS]
         if padding:
-            filler = lay.RecordHeader(lay.KIND_PADDING, padding - lay.RECORD_HEADER_BYTES, 0, 0, 0, 0, 0, 0, index, 0)
+            filler = lay.RecordHeader(lay.KIND_PADDING, padding - lay.RECORD_HEADER_BYTES, 0, 0, 0, 0, 0, 0, number, 0)
             lay.pack_record(data, position, filler)
             position = 0
         flags = lay.FLAG_KEYFRAME if keyframe else 0
@@ -259,7 +259,7 @@ class Producer(_End):
             data,
             position,
             lay.RecordHeader(
-                lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic
+                lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic
             ),
         )
         start = position + lay.RECORD_HEADER_BYTES
@@ -268,12 +268,12 @@ class Producer(_End):
             data[start:end] = part
             start = end
         self._head = head + padding + need
-        words[lay.W_NEXT_RECORDS] = index + 1
+        words[lay.W_NEXT_RECORDS] = number + 1
         words[lay.W_NEXT_HEAD] = self._head
         # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
         self._fence()
         words[lay.W_HEAD] = self._head
-        words[lay.W_RECORDS] = index + 1
+        words[lay.W_RECORDS] = number + 1
         return sequence
 
     def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
@@ -289,13 +289,13 @@ class Producer(_End):
         words[lay.W_LAST_NANO] = unix_nano
         words[lay.W_CAPTURED] += 1
         words[lay.W_CAPTURED_BYTES] += size
-        if size > words[lay.W_LARGEST]:
-            words[lay.W_LARGEST] = size
+        words[lay.W_LARGEST] = max(words[lay.W_LARGEST], size)
         return sequence
 
 
 class Consumer(_End):
-    """The writer's end. ``poll`` hands out frames behind those already handed out; ``rewind`` begins again at the tail."""
+    """The writer's end. ``poll`` hands out frames behind those already handed out; ``rewind`` begins again at the
+    tail."""
 
     def __init__(self, path: Path, camera: str) -> None:
         super().__init__(path, camera)
@@ -368,13 +368,14 @@ class Consumer(_End):
             header.encoding,
             header.flags & lay.FLAG_KEYFRAME,
             header.monotonic,
-            header.index,
+            header.number,
             payload,
             end,
         )
 
     def commit(self, records: Sequence[Record], now_monotonic: int) -> None:
-        """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space back."""
+        """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space
+        back."""
         words = self._words
         longest = words[lay.W_LATENCY_MAX]
         for record in records:

@@ -4,8 +4,8 @@
     512   64 counts, named by the process's role
     1024  the text, at most 3072 bytes
 
-The owner writes everything but ``restarts``, which is the supervisor's. The text is guarded by its version (odd while it
-is being written), so that a reader never takes half of one for whole.
+The owner writes everything but ``restarts``, which is the supervisor's. The text is guarded by its version (odd while
+it is being written), so that a reader never takes half of one for whole.
 """
 
 from __future__ import annotations

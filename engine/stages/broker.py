@@ -24,6 +24,9 @@ from engine.wire.urls import mask
 
 #: AMQP's delivery mode of a message that survives a restart of the broker.
 _PERSISTENT = 2
+#: Seconds that a broker may take nothing before the connection is given up; so that events which expire meanwhile are
+#: noticed and counted, which is done while nothing is in flight.
+_BLOCKED_SECONDS_MAX = 30
 
 
 class _Sent:
@@ -103,7 +106,10 @@ class Broker:
             loop.close()
 
     def pump(self, timeout_seconds: float) -> None:
-        """Do what I/O there is to do, waiting at most so long for some. Raises BrokerUnavailable once it has failed."""
+        """Do what I/O there is to do, waiting at most so long for some.
+
+        Raises BrokerUnavailable once the connection has failed; what was confirmed can still be taken before ``close``.
+        """
         if self._loop is None:
             raise BrokerUnavailable("RabbitMQ is not connected")
         alarm = self._loop.call_later(timeout_seconds, _nothing)
@@ -112,14 +118,11 @@ class Broker:
             self._loop.process_timeouts()
         except (AMQPError, OSError) as error:
             self._fail(error)
-        if self._loop is not None:
-            self._loop.remove_timeout(alarm)
+        self._loop.remove_timeout(alarm)
         if self._error is None and not self._ready and time.monotonic() > self._give_up_at:
             self._error = f"no answer within {self._amqp.timeout_seconds:g} s"
         if self._error is not None:
-            error_text = self._error
-            self.close()
-            raise BrokerUnavailable(f"RabbitMQ at {mask(self._amqp.amqp_url)}: {error_text}")
+            raise BrokerUnavailable(f"RabbitMQ at {mask(self._amqp.amqp_url)}: {self._error}")
 
     def publish(self, body: bytes, routing_key: str, token: Any) -> None:
         """Send a message; its ``token`` comes back from take_confirmed. Only while ``ready``."""
@@ -189,7 +192,7 @@ def parameters(amqp: AmqpSection) -> pika.URLParameters:
     found.heartbeat = amqp.heartbeat_seconds
     found.socket_timeout = amqp.timeout_seconds
     found.stack_timeout = amqp.timeout_seconds
-    found.blocked_connection_timeout = None
+    found.blocked_connection_timeout = _BLOCKED_SECONDS_MAX
     found.connection_attempts = 1
     return found
 

@@ -125,6 +125,10 @@ class CaptureAgent:
         if self._source is None and not self.finished:
             time.sleep(max(0.0, min(self._retry_at - time.monotonic(), _IDLE_SECONDS)))
 
+    def drained(self) -> bool:
+        """Capture holds nothing back: what it had is in the ring."""
+        return True
+
     def on_close(self) -> None:
         """The camera is no longer recorded: say so, and give all back."""
         self._close_source()

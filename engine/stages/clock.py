@@ -1,8 +1,8 @@
 """Stamps for frames: UTC nanoseconds that only ever go up.
 
-While the wall clock is ahead of the last stamp, a stamp is the wall clock. When it is behind, because it was set back or
-because the journal's last entry is ahead, time runs at half speed from the last stamp until the clock has caught up:
-stamps stay unique and in order, and come closer to the truth with every second.
+While the wall clock is ahead of the last stamp, a stamp is the wall clock. When it is behind, because it was set back
+or because the journal's last entry is ahead, time runs at half speed from the last stamp until the clock has caught
+up: stamps stay unique and in order, and come closer to the truth with every second.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Journals:
         Numbers that were dropped before they were stored count here too: nothing tells them apart any more.
         """
         known = {camera: cursor for camera, cursor in cursors.items() if cursor != BEGINNING}
-        commands = []
+        commands: list[tuple[Any, ...]] = []
         for camera, cursor in known.items():
             commands.append(("XRANGE", self._keys[camera], cursor, cursor))
             commands.append(("XRANGE", self._keys[camera], f"({cursor}", "+", "COUNT", 1))

@@ -15,7 +15,7 @@ from engine.config import Camera
 from engine.errors import CameraUnavailable
 from engine.stages.source import Frame, Pacer, SourceEnded, encode_jpeg
 from engine.wire import jpeg, urls
-from engine.wire.stamp import TestStamp, build_stamp
+from engine.wire.stamp import FrameStamp, build_stamp
 from engine.wire.state import Mode
 
 #: Qualities tried until the picture fits the asked size.
@@ -49,7 +49,7 @@ class PatternSource:
 
     def retrieve(self, unix_nano: int, sequence: int) -> Frame:
         """See Source."""
-        stamp = build_stamp(TestStamp(self._camera, sequence, unix_nano))
+        stamp = build_stamp(FrameStamp(self._camera, sequence, unix_nano))
         head = jpeg.SOI + jpeg.comment_segment(stamp)
         return Frame((head, self._rest), self._pattern.width, self._pattern.height)
 
@@ -57,9 +57,9 @@ class PatternSource:
         """See Source."""
 
 
-def _picture(pattern: urls.TestPattern, camera: str) -> bytes:
+def _picture(pattern: urls.Pattern, camera: str) -> bytes:
     """A JPEG without its first two bytes, so large that with the stamp it has the pattern's size."""
-    stamp = jpeg.comment_segment(build_stamp(TestStamp(camera, 1, 10**18)))
+    stamp = jpeg.comment_segment(build_stamp(FrameStamp(camera, 1, 10**18)))
     room = pattern.kb * 1024 - len(jpeg.SOI) - len(stamp)
     colours = _colour_bars(pattern.width, pattern.height, zlib.crc32(camera.encode()))
     for quality in _QUALITIES:

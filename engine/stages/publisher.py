@@ -104,7 +104,7 @@ class PublisherAgent:
             if now >= self._save_at:
                 self._save_at = now + _SAVE_SECONDS
                 self._save()
-        except RedisUnavailable as error:
+        except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return 0
         if self._redis_away:
@@ -135,7 +135,7 @@ class PublisherAgent:
                 parse_entry_id(self._cursors[camera]) < parse_entry_id(target)
                 for camera, target in self._targets.items()
             )
-        except RedisUnavailable as error:
+        except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
         return not pending
@@ -144,7 +144,7 @@ class PublisherAgent:
         """Write the cursors down and leave the broker."""
         try:
             self._save()
-        except RedisUnavailable as error:
+        except (RedisUnavailable, ServerRefused) as error:
             self._log.warning("cursors not written; some events will be sent again", error=str(error))
         self._broker.close()
         self._journals.close()

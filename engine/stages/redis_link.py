@@ -1,8 +1,9 @@
-"""Connections to Redis: addresses, credentials and TLS are redis-py's; what goes wrong becomes our two kinds of error."""
+"""Connections to Redis: addresses, credentials and TLS are redis-py's; what goes wrong becomes our two kinds of
+error."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -30,13 +31,14 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
         "socket_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),
     }
-    connection: AbstractConnection
+    kind: Any
     if address.path:
-        connection = redis.UnixDomainSocketConnection(path=address.path, **options)
+        kind = redis.UnixDomainSocketConnection
+        options["path"] = address.path
     else:
         kind = redis.SSLConnection if address.tls else redis.Connection
-        options["socket_connect_timeout"] = timeout_seconds
-        connection = kind(host=address.host, port=address.port, **options)
+        options |= {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
+    connection = cast("AbstractConnection", kind(**options))
     try:
         connection.connect()
     except AuthenticationError as error:

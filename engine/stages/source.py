@@ -5,9 +5,9 @@ A source is grabbed, then retrieved: ``grab`` waits for the next frame to arrive
 at, and only then cv2 is told whether to hand out packets (passthrough, for cameras that send JPEG) or pictures
 (transcode, for all others).
 
-OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set before
-the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process. FFmpeg
-may log URLs with their credentials; its log is off.
+OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
+before the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process.
+FFmpeg may log URLs with their credentials; its log is off.
 """
 
 from __future__ import annotations
@@ -136,14 +136,14 @@ class VideoSource:
             raise CameraUnavailable(f"sent nothing for {waited:.1f} s")
         raise CameraUnavailable("the stream ended")
 
-    def retrieve(self, unix_nano: int, sequence: int) -> Frame:
-        """See Source; stamp and number are the test pattern's."""
+    def retrieve(self, unix_nano: int, sequence: int) -> Frame:  # noqa: ARG002 - only test patterns carry them
+        """See Source."""
         good, picture = self._capture.retrieve()
         if not good or picture is None or not picture.size:
             raise WireError("the frame could not be decoded")
         if self.mode == "passthrough":
-            return self._gate.check(memoryview(picture.reshape(-1)))
-        return self._encode(picture)
+            return self._gate.check(picture.reshape(-1).data)
+        return self._encode(np.asarray(picture, np.uint8))
 
     def close(self) -> None:
         """See Source."""
@@ -226,7 +226,7 @@ class VideoSource:
         if camera.width and camera.height and (width, height) != (camera.width, camera.height):
             width, height = camera.width, camera.height
             picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        return Frame((memoryview(encode_jpeg(picture, camera.quality)),), width, height)
+        return Frame((encode_jpeg(picture, camera.quality).data,), width, height)
 
 
 def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
@@ -244,5 +244,6 @@ def _codec(capture: cv2.VideoCapture) -> str:
 
 
 def prepare_process() -> None:
-    """Once in a process, before its first source: cv2 makes no threads of its own here, one core serves many cameras."""
+    """Once in a process, before its first source: cv2 makes no threads of its own here, one core serves many
+    cameras."""
     cv2.setNumThreads(0)

@@ -5,9 +5,9 @@ A batch is one transaction: ``MULTI``, for each frame ``SET`` and ``XADD``, for 
 memory on the way, cannot leave a frame without its entry, or a later entry that locks an earlier one out. Measured, the
 transaction costs nothing that can be told from noise.
 
-Commands go out with ``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s scatter-gather);
-TLS has no such call, there each piece is sent by itself. The socket and its handshake are redis-py's, replies are
-parsed by hiredis. Several batches may be in flight; replies come back in the order sent.
+Commands go out with ``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s
+scatter-gather); TLS has no such call, there each piece is sent by itself. The socket and its handshake are redis-py's,
+replies are parsed by hiredis. Several batches may be in flight; replies come back in the order sent.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Store:
         """Use ``connection`` from now on."""
         self._connection = connection
         # redis-py has no public name for the connected socket; the handshake is done, from here on it is ours alone.
-        self._socket = connection._get_socket()  # type: ignore[attr-defined]
+        self._socket = connection._get_socket()
         self._socket.setblocking(False)
         self._reader = hiredis.Reader()
         self._poll = select.poll()
@@ -105,7 +105,8 @@ class Store:
         self._in_flight.clear()
 
     def send(self, batch: Sequence[RingBatch]) -> None:
-        """Send a batch; its frames must stay in their rings until ``receive`` has told of it. Raises RedisUnavailable."""
+        """Send a batch; its frames must stay in their rings until ``receive`` has told of it. Raises
+        RedisUnavailable."""
         buffers: list[bytes | memoryview] = []
         pending = resp.MULTI
         replies = 2

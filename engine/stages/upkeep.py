@@ -1,9 +1,9 @@
 """When journal entries may go: not before their frames.
 
-A frame lives for the TTL from when it was stored, an entry's id says when it was captured, and an outage lies between the
-two. So the writer remembers, a few times per TTL, up to which frame it had stored by when; entries below the newest such
-mark that is a TTL (and a grace) old are trimmed. The grace leaves a publisher without a broker the time to count the events
-that it could not send.
+A frame lives for the TTL from when it was stored, an entry's id says when it was captured, and an outage lies between
+the two. So the writer remembers, a few times per TTL, up to which frame it had stored by when; entries below the
+newest such mark that is a TTL (and a grace) old are trimmed. The grace leaves a publisher without a broker the time to
+count the events that it could not send.
 """
 
 from __future__ import annotations

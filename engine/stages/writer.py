@@ -1,7 +1,7 @@
 """The writer process's agent: drains its cameras' rings into Redis.
 
-``do_work`` is the whole of it: poll the rings, send a batch, wait for the oldest batch's answer, commit. Everything else
-in this file is what happens while Redis is away, and the cameras' states, which take the same way.
+``do_work`` is the whole of it: poll the rings, send a batch, wait for the oldest batch's answer, commit. All else in
+this file is what happens while Redis is away, and the cameras' states, which take the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.shm.doorbell import Doorbell
 from engine.shm.ring import Consumer, Drop, Record
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
-from engine.stages.store import Outcome, Refused, RingBatch, Store
+from engine.stages.store import Refused, RingBatch, Store
 from engine.stages.upkeep import JournalUpkeep
 from engine.wire import keys, resp
 from engine.wire.journal import parse_entry_id
@@ -297,7 +297,7 @@ class WriterAgent:
                 drain.consumer.release_oldest(reserve, Drop.OUTAGE)
 
     def _settle_uncertain(self) -> None:
-        """Frames that were given up while nobody knew whether Redis had them: those that it has are stored, not lost."""
+        """Frames that were given up while nobody knew whether Redis had them: those that it has are not lost."""
         for drain in self._drains.values():
             given_up = [record for record in drain.uncertain if record.end <= drain.consumer.tail]
             drain.uncertain = []

@@ -56,7 +56,8 @@ assert _RECORD.size <= RECORD_HEADER_BYTES
 
 class RecordHeader(NamedTuple):
     """What stands before a payload. ``size`` in bytes (for padding: of everything behind the header), stamps in
-    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``index`` counts the ring's frames from 0."""
+    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``number`` counts the
+    ring's frames from 0."""
 
     kind: int
     size: int
@@ -66,7 +67,7 @@ class RecordHeader(NamedTuple):
     height: int
     encoding: int
     flags: int
-    index: int
+    number: int
     monotonic: int
 
 

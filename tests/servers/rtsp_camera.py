@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import quote
 
@@ -22,10 +21,10 @@ _STOP_SECONDS_MAX = 5.0
 class RtspCamera:
     """GStreamer's RTSP server with one stream, TCP only; every client gets it from its first frame on.
 
-    `clip` is an MP4 with H.264: sent as it is with codec "h264" (`fps` and `size` are then the clip's), decoded and
-    encoded again with "mjpeg". Without one there is a generated picture, which never ends. `loop` begins the clip
-    again at its end, which otherwise ends the stream. With `record`, every JPEG handed to the RTP payloader is also a
-    file there, numbered in order, across clients and restarts.
+    `clip` is an MP4 with H.264: sent as it is with codec "h264" (`fps` and `size` are then the clip's), decoded
+    and encoded again with "mjpeg". Without one there is a generated picture, which never ends. `loop` begins the
+    clip again at its end, which otherwise ends the stream. With `record`, every JPEG handed to the RTP payloader
+    is also a file there, numbered in order, across clients and restarts.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class RtspCamera:
         self.directory.mkdir(parents=True, exist_ok=True)
         if self.record is not None:
             self.record.mkdir(parents=True, exist_ok=True)
-        argv = [_SYSTEM_PYTHON, _SCRIPT, *self._arguments]
+        argv: list[str | Path] = [_SYSTEM_PYTHON, _SCRIPT, *self._arguments]
         self._child.start(argv, lambda: accepts_tcp(self.port), _START_SECONDS_MAX)
 
     def stop(self) -> None:
@@ -101,10 +100,10 @@ class RtspCamera:
 
     def pause(self) -> None:
         """The camera stands still: connections stay open, and nothing more comes."""
-        self._child.signal(signal.SIGSTOP)
+        self._child.send(signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._child.signal(signal.SIGCONT)
+        self._child.send(signal.SIGCONT)
 
     def restart(self) -> None:
         """Stop and start on the same port."""
@@ -115,7 +114,5 @@ class RtspCamera:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

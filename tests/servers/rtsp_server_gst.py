@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,15 +38,16 @@ def frames_description(options: argparse.Namespace) -> str:
         picture = f"videotestsrc pattern=ball ! {raw}"
     else:
         picture = f"{clip} ! openh264dec ! videoconvert ! videoscale ! videorate ! {raw}"
-    encoded = {
-        ("mjpeg", True): f"{picture} ! jpegenc quality=80",
-        ("mjpeg", False): f"{picture} ! jpegenc quality=80",
-        ("h264", True): f"{picture} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={options.fps}",
-        # As it was filmed: B-frames, and the decoding order that comes with them, are what tests want of a clip.
-        ("h264", False): clip,
-    }[options.codec, options.clip is None]
-    caps = {"mjpeg": "image/jpeg", "h264": "video/x-h264,stream-format=byte-stream,alignment=au"}[options.codec]
-    return f"{encoded} ! {caps} ! appsink name=frames sync=false max-buffers=4"
+    if options.codec == "mjpeg":
+        encoded = f"{picture} ! jpegenc quality=80 ! image/jpeg"
+    elif options.clip is None:
+        encoded = f"{picture} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={options.fps}"
+    else:
+        # As it was filmed: tests want a clip for its B-frames, and the decoding order that comes with them.
+        encoded = clip
+    if options.codec == "h264":
+        encoded += " ! video/x-h264,stream-format=byte-stream,alignment=au"
+    return f"{encoded} ! appsink name=frames sync=false max-buffers=4"
 
 
 class Frames:
@@ -96,7 +96,7 @@ class Recorder:
         part = path.with_suffix(".part")
         part.write_bytes(buffer.extract_dup(0, buffer.get_size()))
         # Renamed, so that whoever lists the directory sees whole frames only.
-        os.replace(part, path)
+        part.replace(path)
         return Gst.PadProbeReturn.OK
 
 
@@ -136,7 +136,7 @@ def require_login(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="An RTSP camera for tests.")
     parser.add_argument("--port", required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--codec", choices=sorted(_PAYLOADERS), required=True)

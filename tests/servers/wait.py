@@ -37,8 +37,8 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that is free now, and not given to anyone else by this process.
 
-    It lies below the ephemeral range: there, an outgoing connection could take it while its server is down, and a
-    client that retries a closed loopback port would now and then connect to itself.
+    It lies below the ephemeral range: there, an outgoing connection could take it while its server is down,
+    and a client that retries a closed loopback port would now and then connect to itself.
     """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = range(max(1024, ephemeral - 16_000), ephemeral)
@@ -66,7 +66,10 @@ def accepts_tcp(port: int) -> bool:
 
 
 def die_with_parent() -> Callable[[], None]:
-    """A `preexec_fn`: the child is killed when the thread that started it ends, however it ends."""
+    """A `preexec_fn`: the child is killed when the thread that started it ends, however it ends.
+
+    It takes no lock, which is what makes a `preexec_fn` unsafe where there are threads.
+    """
     parent = os.getpid()
 
     def preexec() -> None:

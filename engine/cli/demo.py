@@ -1,0 +1,236 @@
+"""``edge-video demo``: a site of test cameras and its own server, for some seconds, and what it did."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from contextlib import nullcontext
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from engine.cli import show
+from engine.config import Config, from_document
+from engine.errors import ConfigError
+from engine.runtime import status
+from engine.runtime.child import set_title
+from engine.runtime.logs import open_log
+from engine.runtime.supervisor import Supervisor
+from engine.wire.urls import parse_size
+
+#: Seconds of frames that a demo's ring holds at least.
+_RING_SECONDS = 4
+#: Seconds before the end at which memory is measured: all runs, nothing has ended.
+_MEASURE_SECONDS = 1.0
+
+
+#: What a demo runs where it is not told otherwise.
+DEFAULT_PROFILE = "bench"
+DEFAULT_CAMERAS = 8
+
+
+class LatencySummary(msgspec.Struct, frozen=True):
+    """Milliseconds from capture to stored."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+class CpuSummary(msgspec.Struct, frozen=True):
+    """CPU seconds of all processes of a role, start to end."""
+
+    capture: float
+    writer: float
+    publisher: float
+
+
+class MemorySummary(msgspec.Struct, frozen=True):
+    """MiB, rings apart; of the mean capture process."""
+
+    capture_each: float
+    writer: float
+    publisher: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """What a demo did. ``fps`` and ``mb_per_s`` (10^6 bytes) are of stored frames, all cameras together."""
+
+    cameras: int
+    seconds: float
+    captured: int
+    stored: int
+    dropped: int
+    published: int
+    fps: float
+    mb_per_s: float
+    latency_ms: LatencySummary
+    cpu_seconds: CpuSummary
+    memory_mb: MemorySummary
+    store: str
+
+
+def demo(
+    cameras: Annotated[int | None, typer.Option(min=1, max=1000, help="How many.  [default: 8]")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.01, max=1000, help="Frames a second each.  [default: 30]")] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels of a frame.  [default: 1280x720]")] = None,
+    kb: Annotated[int, typer.Option(min=1, max=65_536, help="Kilobytes of a frame.")] = 60,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long.")] = 20,
+    source: Annotated[str | None, typer.Option(help="A path or URL for all cameras, in place of test frames.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile's name or a site file: try its sizing.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
+) -> None:
+    """Run test cameras into a server of its own, and say what happened. Needs nothing installed."""
+    directory = Path(tempfile.mkdtemp(prefix="edge-video-demo-"))
+    try:
+        document = read_profile(profile or DEFAULT_PROFILE)
+        count = cameras if profile else cameras or DEFAULT_CAMERAS
+        config = demo_site(document, directory, count, fps, size, kb, source)
+        summary, code = run_demo(config, seconds, quiet=json)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    if json:
+        print(msgspec.json.encode(summary).decode())
+    else:
+        print_summary(Console(), summary, config)
+    raise typer.Exit(code)
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """A profile's TOML, by its name or path. Raises ConfigError."""
+    path = Path(name)
+    if not path.suffix:
+        path = profiles_directory() / f"{name}.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        known = ", ".join(sorted(file.stem for file in profiles_directory().glob("*.toml")))
+        raise ConfigError(f"profile {name}: {error.strerror}; known are {known}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+
+
+def profiles_directory() -> Path:
+    """Where the profiles are: in the package, or beside it in a checkout."""
+    packaged = Path(str(resources.files("engine"))) / "profiles"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "profiles"
+
+
+def demo_site(
+    document: dict[str, Any],
+    directory: Path,
+    cameras: int | None,
+    fps: float | None,
+    size: str | None,
+    kb: int,
+    source: str | None,
+) -> Config:
+    """A profile's site with test cameras in place of its own, on a server of its own. Raises ConfigError.
+
+    Options that are None leave what the profile says. REDIS_ADDRESS and AMQP_URL count here as for any site; the
+    frames go under the prefix ``demo``, so that they meet no others.
+    """
+    defaults = document.get("defaults", {})
+    listed = document.get("cameras", [])
+    width, height = parse_size(size) if size else (defaults.get("width", 1280), defaults.get("height", 720))
+    rate = fps or defaults.get("fps", 30)
+    names = [camera["id"] for camera in listed][:cameras]
+    names += [f"cam{number}" for number in range(len(names) + 1, (cameras or 0) + 1)]
+    url = source or f"test://?size={width}x{height}&fps={rate:g}&kb={kb}"
+    camera = {"url": url, "loop": True, **({"fps": float(fps)} if source and fps else {})}
+    ring = dict(document.get("ring", {}))
+    ring["capacity_mb"] = max(ring.get("capacity_mb", 8), -(-int(kb * rate * _RING_SECONDS) // 1024))
+    return from_document(
+        {
+            **{name: document[name] for name in ("metadata", "writer", "publisher") if name in document},
+            "ring": ring,
+            "site": {"name": f"demo-{os.getpid()}", "run_directory": str(directory), "log_level": "warning"},
+            "redis": {"ttl_seconds": document.get("redis", {}).get("ttl_seconds", 300), "prefix": "demo"},
+            "cameras": [{"id": name, **camera} for name in names],
+        },
+        os.environ,
+    )
+
+
+def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
+    """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
+    log = open_log(config)
+    set_title("supervisor")
+    supervisor = Supervisor(config, log, log)
+    supervisor.start()
+    started = time.monotonic()
+    live = show.LiveTable(config, footer="edge-video demo") if sys.stdout.isatty() and not quiet else None
+    memory: list[status.SiteReport] = []
+
+    def tick() -> None:
+        if live:
+            live.refresh()
+        if not memory and time.monotonic() - started > seconds - _MEASURE_SECONDS:
+            memory.append(status.collect(config))
+
+    with live or nullcontext():
+        code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
+    elapsed = time.monotonic() - started
+    report = status.collect(config, memory=False)
+    cpu, store = supervisor.cpu_seconds, str(supervisor.store)
+    supervisor.close()
+    # Where a signal came before the measure, there is none.
+    measured = memory[0] if memory else report
+    return summarise(report, measured, elapsed, cpu, store + (" (embedded)" if config.embedded else "")), code
+
+
+def summarise(report: status.SiteReport, measured: status.SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
+    """The summary of a drained site: counts at its end, memory while it ran, CPU of its ended processes."""
+    pss: dict[str, list[float]] = {"capture": [], "writer": [], "publisher": []}
+    for process in measured.processes:
+        if process.alive:
+            pss[process.role].append(process.memory_mb)
+    stored = sum(camera.stored for camera in report.cameras)
+    stored_bytes = sum(camera.stored_bytes for camera in report.cameras)
+    return Summary(
+        cameras=len(report.cameras),
+        seconds=round(elapsed, 2),
+        captured=sum(camera.captured for camera in report.cameras),
+        stored=stored,
+        dropped=sum(sum(camera.dropped.values()) for camera in report.cameras),
+        published=report.publisher.confirmed if report.publisher else 0,
+        fps=round(stored / elapsed, 1),
+        mb_per_s=round(stored_bytes / elapsed / 1e6, 2),
+        latency_ms=LatencySummary(report.latency_ms.p50, report.latency_ms.p99, report.latency_ms.max),
+        cpu_seconds=CpuSummary(*(round(cpu[role], 2) for role in ("capture", "writer", "publisher"))),
+        memory_mb=MemorySummary(
+            round(sum(pss["capture"]) / max(len(pss["capture"]), 1), 1),
+            round(sum(pss["writer"]), 1),
+            round(sum(pss["publisher"]), 1),
+        ),
+        store=store,
+    )
+
+
+def print_summary(console: Console, summary: Summary, config: Config) -> None:
+    """The summary for people."""
+    table = Table(box=None, show_header=False)
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("cameras", f"{summary.cameras} for {summary.seconds:.1f} s into {summary.store}")
+    table.add_row("frames", f"{summary.captured:,} captured, {summary.stored:,} stored, {summary.dropped:,} dropped")
+    table.add_row("rate", f"{summary.fps:,.0f} frames/s, {summary.mb_per_s:,.1f} MB/s")
+    latency = summary.latency_ms
+    table.add_row("capture to stored", f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms, max {latency.max:.1f} ms")
+    cpu, memory = summary.cpu_seconds, summary.memory_mb
+    table.add_row("CPU", f"capture {cpu.capture:.2f} s, writer {cpu.writer:.2f} s, publisher {cpu.publisher:.2f} s")
+    table.add_row("memory", f"{memory.capture_each:.1f} MB a camera, writer {memory.writer:.1f} MB")
+    if config.publishes:
+        table.add_row("announced", f"{summary.published:,} events confirmed by RabbitMQ")
+    else:
+        table.add_row("announced", "no broker (set AMQP_URL): the events stayed in the journals")
+    console.print(table)

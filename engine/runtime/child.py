@@ -1,0 +1,71 @@
+"""Child processes, made by fork from a supervisor that has cv2 loaded and runs no thread.
+
+The supervisor is its own fork server: a child costs a few milliseconds and the memory that it changes. It dies with its
+parent, also when that is killed with -9, because the kernel is asked to kill it then (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+import setproctitle
+
+from engine.errors import EXIT_FAILED, EngineError
+
+_PR_SET_PDEATHSIG = 1
+#: Signals that a child must not inherit as blocked or handled.
+_RESET = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when ``parent``, which started it, ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(EXIT_FAILED)
+
+
+def reset_signals() -> None:
+    """Undo what the supervisor did to its signals: a child begins with none blocked or handled."""
+    for number in _RESET:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RESET)
+
+
+def set_title(role: str) -> None:
+    """Show the process as ``edge-video: role``; command line and environment with their secrets go from sight."""
+    setproctitle.setproctitle(f"edge-video: {role}")
+
+
+def fork(title: str, main: Callable[[], int]) -> int:
+    """Run ``main`` in a child process; returns its pid. The child's exit code is what ``main`` returns."""
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Objects made so far are the children's too, unchanged; the collector must not touch (and so copy) their pages.
+    gc.freeze()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = EXIT_FAILED
+    try:
+        die_with_parent(parent)
+        reset_signals()
+        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        set_title(title)
+        code = main()
+    except EngineError as error:
+        code = error.exit_code
+        print(f"{title}: {error}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,67 @@
+"""What is checked before anything is started: servers that answer and accept, shared memory that suffices."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from redis.exceptions import ResponseError
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Config
+from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
+from engine.stages import broker
+from engine.stages.redis_link import call, connect
+
+#: XTRIM MINID and the rest of what is used came with this version.
+REDIS_VERSION_MIN = (6, 2)
+
+
+class Server(NamedTuple):
+    """A server's kind and version, as it says itself."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}".strip()
+
+
+def check_redis(config: Config) -> Server:
+    """Connect as the engine would. Raises ServerRefused: unreachable, wrong credentials, too old."""
+    address = config.redis_address
+    try:
+        connection = connect(address, config.redis.timeout_seconds)
+        reply = call(connection, ("INFO", "server"))[0]
+        connection.disconnect()
+    except RedisUnavailable as error:
+        raise ServerRefused(f"{error}; check redis.address and that the server runs") from None
+    if isinstance(reply, ResponseError):
+        if str(reply).startswith(("NOAUTH", "Authentication required")) or "uthentication" in str(reply):
+            raise ServerRefused(f"Redis at {address} asks for a password; set redis.password or REDIS_PASSWORD")
+        # A user without the right to ask for the version is a user; its server is taken as new enough.
+        return Server("redis", "")
+    fields = dict(re.findall(r"^(\w+):(.*?)\r?$", reply.decode(), re.MULTILINE))
+    version = fields.get("redis_version", "0")
+    if tuple(int(part) for part in version.split(".")[:2]) < REDIS_VERSION_MIN:
+        raise ServerRefused(
+            f"Redis at {address} is version {version}; {'.'.join(map(str, REDIS_VERSION_MIN))} or later is needed"
+        )
+    if "valkey_version" in fields:
+        return Server("valkey", fields["valkey_version"])
+    return Server("redis", version)
+
+
+def check_broker(config: Config, log: FilteringBoundLogger) -> None:
+    """Connect as the publisher would. Raises ServerRefused; a broker that is only away is a warning."""
+    if not config.publishes:
+        log.info("no broker: metadata stays in the journals", reason=_why_not(config))
+        return
+    try:
+        broker.check(config.amqp, config.metadata)
+    except BrokerUnavailable as error:
+        log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=str(error))
+
+
+def _why_not(config: Config) -> str:
+    return "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"

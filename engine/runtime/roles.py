@@ -1,0 +1,85 @@
+"""What each process runs: its agent with all that it needs, for a supervised child and for a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Camera, Config
+from engine.errors import EXIT_OK, EngineError
+from engine.runtime.agent import Agent, StopSignal, run_agent
+from engine.shm import ring
+from engine.shm.doorbell import Bell
+from engine.shm.ring import Producer
+from engine.shm.site import SitePaths
+from engine.shm.slate import Slate
+
+Role = Callable[[], int]
+
+
+def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> int:
+    """The capture process of ``camera``, until it is stopped or its source ends; its ring is made where it is
+    missing."""
+    from engine.stages.capture import CaptureAgent
+    from engine.stages.pattern import PatternSource
+    from engine.stages.source import Source, VideoSource, prepare_process
+
+    paths = SitePaths.of(config)
+    stop = StopSignal(interrupts=True)
+    slate = Slate.claim(paths.capture(camera.id))
+    prepare_process()
+    ensure_ring(config, camera)
+    writer = paths.writer(config.writer_of(camera.id))
+    Slate.create(writer)
+    bell = Bell(paths.doorbell(config.writer_of(camera.id)), Slate.watch(writer))
+    producer = Producer(paths.ring(camera.id), camera.id)
+
+    def open_source() -> Source:
+        if camera.kind == "test":
+            return PatternSource(camera, producer.counts().captured)
+        return VideoSource(camera)
+
+    log = log.bind(role="capture", camera=camera.id)
+    return _run(CaptureAgent(camera, producer, bell, slate, open_source, log), slate, stop, config, log)
+
+
+def run_writer(config: Config, number: int, log: FilteringBoundLogger) -> int:
+    """Writer ``number``, until it is stopped and its rings are empty."""
+    from engine.stages.writer import WriterAgent
+
+    stop = StopSignal()
+    slate = Slate.claim(SitePaths.of(config).writer(number))
+    log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
+    return _run(WriterAgent(config, number, slate, log), slate, stop, config, log)
+
+
+def run_publisher(config: Config, log: FilteringBoundLogger) -> int:
+    """The publisher, until it is stopped and what stood in the journals then is confirmed."""
+    from engine.stages.publisher import PublisherAgent
+
+    stop = StopSignal()
+    slate = Slate.claim(SitePaths.of(config).publisher)
+    log = log.bind(role="publisher")
+    return _run(PublisherAgent(config, slate, log), slate, stop, config, log)
+
+
+def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequence: int = 0) -> bool:
+    """Make a camera's ring where none stands; True where one was made. Raises NoSpace."""
+    path = SitePaths.of(config).ring(camera.id)
+    try:
+        ring.create(path, config.ring.capacity, camera.id, last_sequence=last_sequence, floor_nano=last_nano)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _run(agent: Agent, slate: Slate, stop: StopSignal, config: Config, log: FilteringBoundLogger) -> int:
+    log.debug("started")
+    try:
+        code = run_agent(agent, slate, stop, config.site.drain_seconds)
+    except EngineError as error:
+        log.error("cannot go on", error=str(error))
+        return error.exit_code
+    log.debug("stopped")
+    return code if code else EXIT_OK
