@@ -26,6 +26,11 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def running(self) -> bool:
+        """Whether it is alive and not stopped by SIGSTOP."""
+        return bool(self.alive and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED)
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, f"{self.name} is not running"
         return self._process.pid

@@ -76,7 +76,7 @@ class RedisServer:
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
     def client(self, **options: Any) -> redis.Redis:
-        """A client with the server's credentials, that tries nothing twice, unless `options` say otherwise."""
+        """A client with the server's credentials that tries nothing twice, unless `options` say otherwise."""
         if self.socket_path is None:
             options = {"host": "127.0.0.1", "port": self.port, **options}
         else:

@@ -1,0 +1,175 @@
+"""A site under test: its file, its processes (through the real command), its status, what it stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import redis
+
+from engine.config import Config, load
+from engine.runtime.status import collect, to_json
+from engine.shm.site import SitePaths
+from engine.wire.keys import FrameKey, parse_frame_key
+from engine.wire.stamp import find_stamp
+from tests.servers.wait import wait_until
+
+COMMAND = [sys.executable, "-m", "engine"]
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Stored(NamedTuple):
+    """What a Redis holds of a site: sequence numbers by camera in the order of their stamps, and all keys."""
+
+    numbers: dict[str, list[int]]
+    keys: list[FrameKey]
+
+
+class Site:
+    """One site file and the supervisor that runs it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True)
+        self.file = directory / "site.toml"
+        self.log = directory / "stderr.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def write(
+        self,
+        *,
+        cameras: list[dict[str, Any]],
+        redis: dict[str, Any] | None = None,
+        amqp_url: str = "",
+        **sections: dict[str, Any],
+    ) -> Path:
+        """Write the site file; sections as dictionaries."""
+        site = {"name": f"t{os.getpid()}", "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
+        document: dict[str, Any] = {"site": site, **sections}
+        document["redis"] = redis or {}
+        if amqp_url:
+            document["amqp"] = {"amqp_url": amqp_url, **document.get("amqp", {})}
+        lines = []
+        for name, table in document.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
+        for camera in cameras:
+            lines += ["[[cameras]]", *(f"{key} = {json.dumps(value)}" for key, value in camera.items()), ""]
+        self.file.write_text("\n".join(lines))
+        return self.file
+
+    @property
+    def config(self) -> Config:
+        return load(self.file, {})
+
+    @property
+    def paths(self) -> SitePaths:
+        return SitePaths.of(self.config)
+
+    def start(self, *arguments: str, wait: bool = True) -> None:
+        """``edge-video run``, in the background; ``wait`` for its processes to be up."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, "run", "-c", str(self.file), *arguments], cwd=ROOT, stdout=log, stderr=log
+            )
+        if wait:
+            wait_until(self._up, 30, f"the site is up; its log:\n{self.log_text()}")
+
+    def _up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the site ended with {self.process.returncode}:\n{self.log_text()}"
+        return self.paths.supervisor.exists() and bool(self.status()["running"])
+
+    def log_text(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def status(self) -> dict[str, Any]:
+        """What ``edge-video status --json`` prints, without the cost of a process."""
+        report: dict[str, Any] = json.loads(to_json(collect(self.config, memory=False)))
+        return report
+
+    def camera(self, name: str) -> dict[str, Any]:
+        return next(camera for camera in self.status()["cameras"] if camera["id"] == name)
+
+    def total(self, field: str) -> int:
+        return sum(int(camera[field]) for camera in self.status()["cameras"])
+
+    def dropped(self) -> dict[str, int]:
+        """Drops by reason, all cameras together, without the reasons that never occurred."""
+        totals: dict[str, int] = {}
+        for camera in self.status()["cameras"]:
+            for reason, count in camera["dropped"].items():
+                totals[reason] = totals.get(reason, 0) + count
+        return {reason: count for reason, count in totals.items() if count}
+
+    def pid(self, role: str, camera: str = "") -> int:
+        return next(
+            int(process["pid"])
+            for process in self.status()["processes"]
+            if process["role"] == role and process["camera"] == camera
+        )
+
+    def kill(self, role: str, camera: str = "") -> None:
+        """kill -9 one process, and wait until the supervisor has replaced it."""
+        before = self.pid(role, camera)
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: self.pid(role, camera) != before, 20, f"{role} {camera} was started again")
+
+    def stop(self, timeout: float = 60) -> int:
+        """SIGTERM to the supervisor; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def children(self) -> list[psutil.Process]:
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self) -> None:
+        """After a test: nothing of it runs, nothing is left in shared memory."""
+        if self.process is not None and self.process.poll() is None:
+            for child in self.children():
+                child.kill()
+            self.process.kill()
+            self.process.wait()
+        if self.file.exists():
+            command("clean", "-c", str(self.file))
+
+
+def command(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``edge-video`` to its end."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def stored_frames(client: redis.Redis, vhost: str, prefix: str = "frames", *, check_stamps: bool = True) -> Stored:
+    """Everything stored for a tenant; every test frame is proved, by its payload, to be what its key says."""
+    keys = []
+    for raw in client.scan_iter(match=f"{vhost}:{prefix}:*", count=5000):
+        keys.append(parse_frame_key(raw))
+        if check_stamps:
+            stamp = find_stamp(client.get(raw))
+            assert (stamp.camera, stamp.frame, stamp.unix_nano) == keys[-1][2:3] + (keys[-1].sequence, keys[-1].unix_nano)
+    keys.sort(key=lambda key: key.unix_nano)
+    numbers: dict[str, list[int]] = {}
+    for key in keys:
+        numbers.setdefault(key.camera, []).append(key.sequence)
+    return Stored(numbers, keys)
+
+
+def missing_numbers(numbers: list[int]) -> list[int]:
+    """Numbers between 1 and the last that are not there; asserts that none stands twice and all are in order."""
+    assert numbers == sorted(set(numbers)), "numbers repeat or are out of order"
+    return sorted(set(range(1, numbers[-1] + 1)) - set(numbers)) if numbers else []
