@@ -90,7 +90,7 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
         print(msgspec.json.encode(document).decode())
     else:
-        show.print_site(Console(), site_config, need, have)
+        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
     site.check_space(site_config)
 
 
@@ -101,7 +101,7 @@ def status(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     if json:
         print(site_status.to_json(report).decode())
     else:
-        show.print_status(Console(), report)
+        show.print_status(Console(markup=False, emoji=False, highlight=False), report)
     if not report.running:
         raise typer.Exit(EXIT_FAILED)
 

@@ -101,7 +101,7 @@ def demo(
     if json:
         print(msgspec.json.encode(summary).decode())
     else:
-        print_summary(Console(), summary, config)
+        print_summary(Console(markup=False, emoji=False, highlight=False), summary, config)
     raise typer.Exit(code)
 
 

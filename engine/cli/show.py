@@ -30,7 +30,7 @@ class LiveTable:
     def __init__(self, config: Config, footer: str) -> None:
         self._config = config
         self._footer = footer
-        self._console = Console()
+        self._console = Console(markup=False, emoji=False, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._next = 0.0
 

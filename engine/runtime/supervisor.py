@@ -122,11 +122,11 @@ class Supervisor:
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)))
             raise
-        self._slate = Slate.claim(self._paths.supervisor)
         _preload()
-        self.children = list(self._plan())
+        self.children = self._plan()
         for child in self.children:
             child.start()
+        self._slate = Slate.claim(self._paths.supervisor)
         self._log.info(
             "site started",
             site=config.site.name,

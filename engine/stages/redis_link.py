@@ -43,10 +43,7 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
         connection.connect()
     except AuthenticationError as error:
         connection.disconnect()
-        raise ServerRefused(
-            f"Redis at {address} refuses the credentials ({error}); "
-            "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
-        ) from None
+        raise _refused(error) from None
     except (RedisError, OSError) as error:
         connection.disconnect()
         raise RedisUnavailable(f"Redis at {address} cannot be reached: {error}") from None
@@ -56,7 +53,7 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
 def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
     """Send ``commands`` in one go and return their replies; error replies are returned as exceptions.
 
-    Raises RedisUnavailable where the connection breaks.
+    Raises RedisUnavailable where the connection breaks, ServerRefused where the server asks for credentials.
     """
     try:
         connection.send_packed_command(connection.pack_commands(commands))
@@ -67,6 +64,16 @@ def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any
             except ResponseError as error:
                 replies.append(error)
         return replies
+    except AuthenticationError as error:
+        connection.disconnect()
+        raise _refused(error) from None
     except (RedisError, OSError) as error:
         connection.disconnect()
         raise RedisUnavailable(f"the connection to Redis broke: {error}") from None
+
+
+def _refused(error: AuthenticationError) -> ServerRefused:
+    return ServerRefused(
+        f"Redis refuses the credentials ({str(error).rstrip('.')}); "
+        "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
+    )

@@ -97,8 +97,8 @@ class JpegGate:
     def check(self, data: memoryview) -> Frame:
         """The frame made of ``data``. Raises WireError where it is cut short or no JPEG."""
         info = self._info
-        if self._headers and data[: info.scan] == self._headers and data[-2:] == jpeg.EOI:
-            info = info._replace(end=len(data))
+        if self._headers and data[: info.scan] == self._headers:
+            info = info._replace(end=jpeg.find_end(data, info.scan))
         else:
             info = jpeg.inspect(data)
             self._headers = bytes(data[: info.scan])

@@ -39,14 +39,9 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
     size = len(data)
     if size < 4 or bytes(data[:2]) != SOI:
         raise WireError(f"no JPEG: {size} bytes that begin with {bytes(data[:4]).hex()!r}")
-    ending = bytes(data[-_TRAILING_BYTES_MAX:])
-    last = ending.rfind(EOI)
-    if last < 0:
-        raise WireError(f"JPEG of {size} bytes is cut short: no end of image")
-    end = size - len(ending) + last + 2
     offset, width, height, tables = 2, 0, 0, False
     for _ in range(_SEGMENTS_MAX):
-        if offset + 4 > end or data[offset] != 0xFF:
+        if offset + 4 > size or data[offset] != 0xFF:
             break
         marker = data[offset + 1]
         if marker == 0xFF:
@@ -55,14 +50,27 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
         if marker == _SOS:
             if not (width and height):
                 break
-            return JpegInfo(width, height, tables, offset, end)
+            return JpegInfo(width, height, tables, offset, find_end(data, offset))
         length = data[offset + 2] << 8 | data[offset + 3]
-        if marker in _SOF and offset + 9 <= end:
+        if marker in _SOF and offset + 9 <= size:
             height, width = struct.unpack_from(">HH", data, offset + 5)
         elif marker == _DHT:
             tables = True
         offset += 2 + max(length, 2)
     raise WireError(f"JPEG of {size} bytes has damaged headers at offset {offset}")
+
+
+def find_end(data: bytes | memoryview, scan: int) -> int:
+    """The offset one past EOI, for a picture whose first scan begins at ``scan``.
+
+    What stands behind the first EOI is no part of the picture (FFmpeg's RTP depacketizer adds a second one where the
+    camera sent its own). Raises WireError where there is none.
+    """
+    begin = max(scan, len(data) - _TRAILING_BYTES_MAX)
+    found = bytes(data[begin:]).find(EOI)
+    if found < 0:
+        raise WireError(f"JPEG of {len(data)} bytes is cut short: no end of image")
+    return begin + found + len(EOI)
 
 
 def standalone(data: memoryview, info: JpegInfo) -> tuple[bytes | memoryview, ...]:

@@ -21,10 +21,10 @@ _STOP_SECONDS_MAX = 5.0
 class RtspCamera:
     """GStreamer's RTSP server with one stream, TCP only; every client gets it from its first frame on.
 
-    `clip` is an MP4 with H.264: sent as it is with codec "h264" (`fps` and `size` are then the clip's), decoded
-    and encoded again with "mjpeg". Without one there is a generated picture, which never ends. `loop` begins
-    the clip again at its end, which otherwise ends the stream. With `record`, every JPEG handed to the RTP
-    payloader is also a file there, numbered in order, across clients and restarts.
+    `clip` is an MP4 with H.264: sent as it is with codec "h264" (`fps` and `size` are then the clip's), or
+    decoded and encoded again with "mjpeg". Without one there is a generated picture, which never ends. `loop`
+    begins the clip again at its end, which otherwise ends the stream. With `record`, every JPEG handed to the
+    RTP payloader is also a file there, numbered in order, across clients and restarts.
     """
 
     def __init__(

@@ -1,0 +1,122 @@
+"""Stopping: in order, in time, with nothing left; at once when asked twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import wait_until
+from tests.system.consumer import Consumer, first_times
+from tests.system.site import Site, missing_numbers, stored_frames
+
+CAMERAS = [{"id": f"cam{number}", "url": "test://?fps=30&kb=60"} for number in range(1, 9)]
+
+
+def test_sigterm_under_load_drains_everything_and_leaves_nothing(
+    site: Site, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+) -> None:
+    site.write(cameras=CAMERAS, redis={"address": redis_server.address}, amqp_url=rabbitmq.url(vhost))
+    with Consumer(rabbitmq, vhost) as consumer:
+        site.start()
+        wait_until(lambda: site.total("stored") > 500, 30, "frames flow")
+        children = site.children()
+        captured = {camera["id"]: camera["captured"] for camera in site.status()["cameras"]}
+        begun = time.monotonic()
+        assert site.stop() == 0
+        assert time.monotonic() - begun < site.config.site.drain_seconds + 5
+        numbers = stored_frames(redis_server.client(), vhost).numbers
+        total = sum(map(len, numbers.values()))
+        wait_until(lambda: sum(map(len, consumer.sequences().values())) >= total, 30, "all events arrived")
+        offline = [consumer.statuses(camera)[-1]["state"] for camera in numbers]
+    for camera, got in numbers.items():
+        assert not missing_numbers(got)
+        assert got[-1] >= captured[camera]
+        assert first_times(consumer.sequences()[camera]) == got
+    assert offline == ["offline"] * len(CAMERAS)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert not site.paths.directory.exists()
+
+
+def test_sigterm_to_the_whole_group_drains_as_well(site: Site, redis_server: RedisServer) -> None:
+    """systemd's KillMode=control-group: every process gets the signal at the same moment."""
+    site.write(cameras=CAMERAS, redis={"address": redis_server.address})
+    site.start()
+    wait_until(lambda: site.total("stored") > 500, 30, "frames flow")
+    assert site.process is not None
+    for process in [*site.children(), psutil.Process(site.process.pid)]:
+        process.send_signal(signal.SIGTERM)
+    assert site.process.wait(60) == 0
+    assert not any(missing_numbers(got) for got in stored_frames(redis_server.client(), "default").numbers.values())
+    assert not site.paths.directory.exists()
+
+
+def test_a_second_signal_stops_at_once(site: Site, redis_server: RedisServer) -> None:
+    site.write(cameras=CAMERAS, redis={"address": redis_server.address}, site={"drain_seconds": 3600})
+    site.start()
+    wait_until(lambda: site.total("stored") > 100, 30, "frames flow")
+    children = site.children()
+    redis_server.pause()
+    captured = site.total("captured")
+    wait_until(lambda: site.total("captured") > captured + 50, 30, "rings hold frames")
+    assert site.process is not None
+    site.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(site.children()) == 1, 30, "only the writer is left, waiting for Redis")
+    site.process.send_signal(signal.SIGTERM)
+    # An hour of drain was allowed; what was not stored stays for the next start.
+    assert site.process.wait(60) == 1
+    assert not psutil.wait_procs(children, 10)[1]
+    assert site.paths.directory.exists()
+    assert "frames left in shared memory for the next start" in site.log_text()
+
+
+def test_a_hung_process_is_killed_and_replaced(site: Site, redis_server: RedisServer) -> None:
+    site.write(
+        cameras=[{**camera, "stall_seconds": 1, "open_timeout_seconds": 1} for camera in CAMERAS[:2]],
+        redis={"address": redis_server.address},
+        site={"heartbeat_seconds": 2},
+    )
+    site.start()
+    wait_until(lambda: site.total("stored") > 50, 30, "frames flow")
+    for role, camera in (("capture", "cam1"), ("writer", "")):
+        pid = site.pid(role, camera)
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda pid=pid, role=role, camera=camera: site.pid(role, camera) != pid, 30, "it was replaced")
+        stored = site.camera("cam1")["stored"]
+        wait_until(lambda stored=stored: site.camera("cam1")["stored"] > stored + 30, 30, "frames flow again")
+    assert site.stop() == 0
+    for camera, numbers in stored_frames(redis_server.client(), "default").numbers.items():
+        assert len(missing_numbers(numbers)) <= 1, camera
+
+
+def test_the_embedded_server_lives_and_ends_with_its_site(site: Site) -> None:
+    site.write(cameras=CAMERAS[:2])
+    site.start()
+    wait_until(lambda: site.total("stored") > 50, 30, "frames flow")
+    children = site.children()
+    assert any("valkey-server" in " ".join(child.cmdline()) for child in children)
+    socket = site.config.run_directory / "redis.sock"
+    assert socket.is_socket()
+    assert socket.stat().st_mode & 0o777 == 0o600
+    assert site.stop() == 0
+    assert not psutil.wait_procs(children, 10)[1]
+    assert not socket.exists()
+
+
+def test_process_titles_name_the_roles_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:
+    site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
+    site.start()
+    wait_until(lambda: site.total("stored") > 10, 30, "frames flow")
+    assert site.process is not None
+    titles = [" ".join(process.cmdline()).strip() for process in [psutil.Process(site.process.pid), *site.children()]]
+    assert sorted(titles) == [
+        "edge-video: capture cam1",
+        "edge-video: capture cam2",
+        "edge-video: supervisor",
+        "edge-video: writer",
+    ]
+    assert site.stop() == 0
