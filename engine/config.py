@@ -7,7 +7,6 @@ name. Everything that can be refused without touching a server is refused here.
 
 from __future__ import annotations
 
-import difflib
 import os
 import tempfile
 import tomllib
@@ -18,7 +17,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from engine.errors import ConfigError, WireError
+from engine.config_names import explain, map_go_keys, refuse_unknown, suggestion, take_go_only
+from engine.config_rules import MIB, check
+from engine.errors import ConfigError
 from engine.wire import keys, urls
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -28,13 +29,8 @@ Fps = Annotated[float, Meta(gt=0, le=1000)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Text = Annotated[str, Meta(min_length=1)]
 
-#: Bytes that a Unix socket's path may have (sun_path less its final zero).
-SOCKET_PATH_BYTES_MAX = 107
-#: Bytes that a camera's file name in shared memory may have, less than the file system's 255 for its ending.
-CAMERA_FILE_BYTES_MAX = 200
 #: Bytes a pixel that a JPEG is reckoned with before the camera was seen: 3 bits, a busy scene at quality 90.
 JPEG_BYTES_PER_PIXEL = 3 / 8
-MIB = 2**20
 
 
 class Secret(str):
@@ -217,7 +213,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for camera in self.cameras:
             if camera.id == identifier:
                 return camera
-        raise ConfigError(f"no camera {identifier!r}{_suggestion(identifier, [c.id for c in self.cameras])}")
+        raise ConfigError(f"no camera {identifier!r}{suggestion(identifier, [c.id for c in self.cameras])}")
 
     def cameras_of(self, writer: int) -> tuple[Camera, ...]:
         """The cameras whose rings a writer drains; writers count from 0."""
@@ -228,17 +224,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [c.id for c in self.cameras].index(camera) % self.writer.writers
 
 
-#: What a Go edition's file may say that has no meaning here, by section; "*" stands for all keys of it.
-_GO_ONLY: dict[str, frozenset[str]] = {
-    "": frozenset({"protocol", "use_optimized_capture"}),
-    "optimization": frozenset({"*"}),
-    "memory": frozenset({"*"}),
-    "compression": frozenset({"*"}),
-    "registration": frozenset({"*"}),
-    "mqtt": frozenset({"*"}),
-    "amqp": frozenset({"exchange", "routing_key_prefix", "ttl_seconds"}),
-    "metadata": frozenset({"ttl_seconds"}),
-}
 #: Environment variables that win over the file, and the key each one sets.
 _ENVIRONMENT = {
     "REDIS_ADDRESS": ("redis", "address"),
@@ -285,20 +270,20 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Config:
 def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:
     """The site that a TOML document, already read, describes. Raises ConfigError."""
     document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
-    ignored = _take_go_only(document)
-    _map_go_keys(document)
-    _refuse_unknown(document)
+    ignored = take_go_only(document)
+    map_go_keys(document)
+    refuse_unknown(document, _SECTIONS, Camera)
     for variable, (section, key) in _ENVIRONMENT.items():
-        if environment.get(variable):
-            document.setdefault(section, {})[key] = environment[variable]
+        if environment.get(variable) and isinstance(document.setdefault(section, {}), dict):
+            document[section][key] = environment[variable]
     document["cameras"] = _with_defaults(document.get("cameras", []), document.get("defaults", {}))
     if ignored:
         document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
     try:
         config = msgspec.convert(document, Config, dec_hook=_secret)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), document)) from None
-    _check(config)
+        raise ConfigError(explain(str(error), document)) from None
+    check(config)
     return config
 
 
@@ -313,52 +298,6 @@ def default_run_directory(name: str) -> Path:
     return Path(tempfile.gettempdir()) / f"edge-video-{os.geteuid()}" / name
 
 
-def _take_go_only(document: dict[str, Any]) -> list[str]:
-    """Remove what only the Go edition knows; returns its names."""
-    found = [key for key in _GO_ONLY[""] if document.pop(key, None) is not None]
-    for section, names in _GO_ONLY.items():
-        if section not in document or not isinstance(document[section], dict):
-            continue
-        if "*" in names:
-            del document[section]
-            found.append(f"[{section}]")
-        else:
-            found += [f"{section}.{key}" for key in names if document[section].pop(key, None) is not None]
-    return sorted(found)
-
-
-def _map_go_keys(document: dict[str, Any]) -> None:
-    """``target_fps`` and ``ttl_seconds`` at the top are the defaults of what we call by other names."""
-    for old, section, key in (("target_fps", "defaults", "fps"), ("ttl_seconds", "redis", "ttl_seconds")):
-        if old in document:
-            document.setdefault(section, {}).setdefault(key, document.pop(old))
-
-
-def _refuse_unknown(document: dict[str, Any]) -> None:
-    known = [*_SECTIONS, "cameras", "target_fps"]
-    for key, value in document.items():
-        if key not in known:
-            raise ConfigError(f"unknown key {key!r}{_suggestion(key, known)}")
-        if key in _SECTIONS and isinstance(value, dict):
-            _refuse_unknown_fields(value, _SECTIONS[key], key)
-        elif key == "cameras" and isinstance(value, list):
-            for number, camera in enumerate(value):
-                if isinstance(camera, dict):
-                    _refuse_unknown_fields(camera, Camera, _camera_label(number, camera))
-
-
-def _refuse_unknown_fields(table: dict[str, Any], struct: type[msgspec.Struct], where: str) -> None:
-    known = list(struct.__struct_fields__)
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"unknown key '{where}.{key}'{_suggestion(key, known)}")
-
-
-def _suggestion(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:20])}"
-
-
 def _with_defaults(cameras: Any, defaults: Any) -> Any:
     if not isinstance(cameras, list) or not isinstance(defaults, dict):
         return cameras
@@ -369,102 +308,3 @@ def _secret(kind: type, value: Any) -> Any:
     if kind is Secret and isinstance(value, str):
         return Secret(value)
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")
-
-
-def _explain(message: str, document: dict[str, Any]) -> str:
-    """msgspec's words with the path as it stands in the file and, for a number, the value that was given."""
-    text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").lstrip(".")
-    value: Any = document
-    label = path
-    for step in path.replace("[", ".[").split(".") if path else ():
-        try:
-            if step.startswith("["):
-                number = int(step[1:-1])
-                value = value[number]
-                label = label.replace(f"cameras[{number}]", _camera_label(number, value))
-            else:
-                value = value[step]
-        except (KeyError, IndexError, ValueError, TypeError):
-            value = None
-    text = text.replace("Object missing required field", "lacks the key").replace("`", "")
-    shown = f", got {value!r}" if isinstance(value, int | float) and ", got" not in text else ""
-    return f"{label or 'site file'}: {text[:1].lower()}{text[1:]}{shown}"
-
-
-def _camera_label(number: int, camera: Any) -> str:
-    identifier = camera.get("id") if isinstance(camera, dict) else None
-    return f"cameras[{number}] ({identifier})" if isinstance(identifier, str) else f"cameras[{number}]"
-
-
-def _check(config: Config) -> None:
-    """What the types cannot say."""
-    _check_names(config)
-    _check_servers(config)
-    for number, camera in enumerate(config.cameras):
-        label = _camera_label(number, {"id": camera.id})
-        try:
-            _check_camera(camera, config)
-        except ConfigError as error:
-            raise ConfigError(f"{label}: {error}") from None
-
-
-def _check_names(config: Config) -> None:
-    if not config.cameras:
-        raise ConfigError("no cameras; add at least one [[cameras]] with id and url")
-    seen: set[str] = set()
-    for camera in config.cameras:
-        if camera.id in seen:
-            raise ConfigError(f"camera id {camera.id!r} stands twice; ids must differ")
-        seen.add(camera.id)
-    if config.vhost == keys.ENGINE:
-        raise ConfigError(f"vhost {keys.ENGINE!r} is reserved for the engine's own keys; use another in amqp.amqp_url")
-    for what, name in (("redis.prefix", config.prefix), *(("camera id", camera.id) for camera in config.cameras)):
-        if name in keys.RESERVED_WORDS:
-            raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
-        try:
-            keys.encode_part(name)
-        except WireError as error:
-            raise ConfigError(f"{what}: {error}") from None
-
-
-def _check_servers(config: Config) -> None:
-    if not config.redis.enabled:
-        raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
-    urls.parse_redis_address("localhost" if config.embedded else config.redis.address)
-    if config.amqp.amqp_url:
-        urls.check_amqp_url(config.amqp.amqp_url)
-    socket = config.run_directory / "redis.sock"
-    if config.embedded and len(str(socket).encode()) > SOCKET_PATH_BYTES_MAX:
-        raise ConfigError(
-            f"site.run_directory makes a socket path of {len(str(socket).encode())} bytes ({socket}); "
-            f"at most {SOCKET_PATH_BYTES_MAX}: use a shorter one"
-        )
-    if not config.run_directory.is_absolute() or not Path(config.ring.directory).is_absolute():
-        raise ConfigError("site.run_directory and ring.directory must be absolute paths")
-
-
-def _check_camera(camera: Camera, config: Config) -> None:
-    if len(file_stem(camera.id)) > CAMERA_FILE_BYTES_MAX:
-        raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
-    if (camera.width is None) != (camera.height is None):
-        raise ConfigError("width and height go together; give both or neither")
-    need = 2 * camera.frame_bytes
-    if need > config.ring.capacity:
-        raise ConfigError(
-            f"a frame of {camera.frame_bytes:,} bytes does not fit in half a ring of {config.ring.capacity:,}; "
-            f"raise ring.capacity_mb to {-(-need // MIB)} or more"
-        )
-    if config.site.heartbeat_seconds <= max(camera.stall_seconds, camera.open_timeout_seconds):
-        raise ConfigError(
-            f"stall_seconds {camera.stall_seconds:g} and open_timeout_seconds {camera.open_timeout_seconds:g} must be "
-            f"less than site.heartbeat_seconds {config.site.heartbeat_seconds:g}, or a waiting camera is killed as hung"
-        )
-
-
-def file_stem(name: str) -> str:
-    """A camera's name as part of a file name: everything but letters, digits and ``_ - ~`` percent-encoded."""
-    return "".join(
-        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-~") else f"%{byte:02X}"
-        for byte in name.encode()
-    )

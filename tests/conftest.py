@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# cv2 is loaded by the tests as the command line would load it: quiet, and without threads of its own.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
-# Secrets of the machine's own environment must not steer the sites under test.
-for _name in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL"):
-    os.environ.pop(_name, None)
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer

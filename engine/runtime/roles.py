@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Camera, Config
 from engine.errors import EXIT_OK, EngineError
 from engine.runtime.agent import Agent, StopSignal, run_agent
-from engine.shm import ring
+from engine.shm import ring_file
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
@@ -68,7 +68,7 @@ def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequenc
     """Make a camera's ring where none stands; True where one was made. Raises NoSpace."""
     path = SitePaths.of(config).ring(camera.id)
     try:
-        ring.create(path, config.ring.capacity, camera.id, last_sequence=last_sequence, floor_nano=last_nano)
+        ring_file.create(path, config.ring.capacity, camera.id, last_sequence=last_sequence, floor_nano=last_nano)
     except FileExistsError:
         return False
     return True

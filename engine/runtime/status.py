@@ -14,7 +14,7 @@ import psutil
 from engine.config import Camera, Config
 from engine.errors import RingError, WireError
 from engine.shm import histogram
-from engine.shm.ring import Observer, RingCounts
+from engine.shm.ring_file import Observer, RingCounts
 from engine.shm.site import SitePaths
 from engine.shm.slate import CaptureCount, PublisherCount, Slate, WriterCount
 from engine.wire.state import CameraStatus, decode_status

@@ -30,7 +30,7 @@ from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
 from engine.shm import site
-from engine.shm.ring import Observer
+from engine.shm.ring_file import Observer
 from engine.shm.segment import private_directory
 from engine.shm.slate import Slate
 from engine.stages.journals import newest_numbers

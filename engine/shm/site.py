@@ -6,9 +6,10 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.config import Config, file_stem
+from engine.config import Config
+from engine.config_rules import file_stem
 from engine.errors import NoSpace, RingMismatch
-from engine.shm import ring, segment
+from engine.shm import ring_file, segment
 from engine.wire import ring_layout
 
 
@@ -88,7 +89,7 @@ def _examine(path: Path, camera: str | None, capacity: int) -> Leftover:
         _, owner = ring_layout.check_identity(shared.view, shared.words, shared.size)
     finally:
         shared.close()
-    observer = ring.Observer(path, owner)
+    observer = ring_file.Observer(path, owner)
     held = observer.counts().held
     size = observer.capacity
     observer.close()

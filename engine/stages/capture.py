@@ -15,7 +15,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Camera
 from engine.errors import CameraUnavailable, FrameTooLarge, WireError
 from engine.shm.doorbell import Bell
-from engine.shm.ring import Drop, Producer
+from engine.shm.ring import Producer
+from engine.shm.ring_file import Drop
 from engine.shm.slate import CaptureCount, Slate
 from engine.stages.clock import FrameClock
 from engine.stages.source import Source, SourceEnded

@@ -19,7 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Camera, Config
 from engine.errors import RedisUnavailable, RingMismatch, ServerRefused, WireError
 from engine.shm.doorbell import Doorbell
-from engine.shm.ring import Consumer, Drop, Record
+from engine.shm.ring import Consumer, Record
+from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.store import Refused, RingBatch, Store

@@ -111,7 +111,9 @@ def test_a_frame_larger_than_half_its_ring_is_dropped_counted_and_explained(
     assert len(large) > 2**19
     with MjpegCamera([small, large], fps=10) as camera:
         site.write(
-            cameras=[{"id": "cam1", "url": camera.url}], redis={"address": redis_server.address}, ring={"capacity_mb": 1}
+            cameras=[{"id": "cam1", "url": camera.url}],
+            redis={"address": redis_server.address},
+            ring={"capacity_mb": 1},
         )
         site.start()
         wait_until(lambda: site.dropped().get("too_large", 0) >= 2, 30, "large frames are counted")
@@ -124,7 +126,10 @@ def test_a_file_that_does_not_loop_ends_and_is_not_started_again(
     site: Site, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     site.write(
-        cameras=[{"id": "short", "url": "test://?frames=20&kb=20&size=320x240"}, {"id": "gone", "url": str(tmp_path / "x.mp4")}],
+        cameras=[
+            {"id": "short", "url": "test://?frames=20&kb=20&size=320x240"},
+            {"id": "gone", "url": str(tmp_path / "x.mp4")},
+        ],
         redis={"address": redis_server.address},
     )
     site.start()

@@ -25,7 +25,9 @@ SUMMARY_KEYS = [
 
 def test_demo_prints_exactly_one_json_object_and_leaves_nothing() -> None:
     before = set(Path("/dev/shm").iterdir())
-    done = command("demo", "--cameras", "3", "--seconds", "3", "--fps", "20", "--kb", "30", "--size", "640x480", "--json")
+    done = command(
+        "demo", "--cameras", "3", "--seconds", "3", "--fps", "20", "--kb", "30", "--size", "640x480", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     summary = json.loads(done.stdout)
@@ -76,7 +78,13 @@ def test_check_prints_the_site_without_its_secrets(site: Site) -> None:
     data = command("check", "-c", str(site.file), "--json")
     assert text.returncode == data.returncode == 0
     assert "geheim" not in text.stdout + text.stderr + data.stdout + data.stderr
-    for words in ("rtsp://***@192.0.2.1/stream", "Eingang", "redis://192.0.2.2:6379", "client-a:frames:<camera>", "MiB of"):
+    for words in (
+        "rtsp://***@192.0.2.1/stream",
+        "Eingang",
+        "redis://192.0.2.2:6379",
+        "client-a:frames:<camera>",
+        "MiB of",
+    ):
         assert words in text.stdout
     document = json.loads(data.stdout)
     assert document["vhost"] == "client-a"
@@ -116,7 +124,12 @@ def test_status_shows_a_running_site_to_people_and_programs(
     assert site.stop() == 0
     assert report["running"]
     camera = report["cameras"][0]
-    assert (camera["id"], camera["name"], camera["state"], camera["mode"]) == ("cam1", "Eingang", "active", "passthrough")
+    assert (camera["id"], camera["name"], camera["state"], camera["mode"]) == (
+        "cam1",
+        "Eingang",
+        "active",
+        "passthrough",
+    )
     assert 25 < camera["fps"] < 35
     assert camera["stored"] <= camera["captured"]
     assert camera["stored_bytes"] == camera["stored"] * 60 * 1024

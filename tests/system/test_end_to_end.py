@@ -32,9 +32,7 @@ def cameras(short_path: Path) -> Iterator[dict[str, Any]]:
     jpegs = make_jpegs(100, (320, 240))
     with (
         RtspCamera(short_path / "h264", clip=person_clip(), codec="h264") as rtsp_h264,
-        RtspCamera(
-            short_path / "mjpeg", clip=car_clip(), codec="mjpeg", record=short_path / "sent"
-        ) as rtsp_mjpeg,
+        RtspCamera(short_path / "mjpeg", clip=car_clip(), codec="mjpeg", record=short_path / "sent") as rtsp_mjpeg,
         MjpegCamera(jpegs, fps=20) as http,
         MjpegCamera([strip_dht(picture) for picture in jpegs], fps=10) as bare,
     ):
@@ -58,7 +56,9 @@ def test_every_captured_frame_is_stored_announced_and_found_by_its_event(
         wait_until(
             lambda: all(camera["stored"] >= 40 for camera in site.status()["cameras"]), 60, "all cameras are stored"
         )
-        modes = {camera["id"]: (camera["mode"], camera["width"], camera["height"]) for camera in site.status()["cameras"]}
+        modes = {
+            camera["id"]: (camera["mode"], camera["width"], camera["height"]) for camera in site.status()["cameras"]
+        }
         assert site.stop() == 0
         client = redis_server.client()
         stored = stored_frames(client, vhost, check_stamps=False)
@@ -138,9 +138,7 @@ def check_added_tables(stored: list[bytes], sent: list[bytes]) -> None:
 def test_b_frames_come_out_in_display_order(site: Site, redis_server: RedisServer) -> None:
     """The clip's frames, decoded in one go, are the order that the stored ones must have."""
     clip = person_clip()
-    site.write(
-        cameras=[{"id": "person", "url": str(clip), "quality": 95}], redis={"address": redis_server.address}
-    )
+    site.write(cameras=[{"id": "person", "url": str(clip), "quality": 95}], redis={"address": redis_server.address})
     site.start()
     wait_until(lambda: site.total("stored") >= 30, 60, "frames are stored")
     assert site.stop() == 0

@@ -1,0 +1,144 @@
+"""A ring's file: made, opened and checked, and its counts. The ring itself is in ``engine/shm/ring.py``."""
+
+from __future__ import annotations
+
+import time
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import RingMismatch
+from engine.shm import segment
+from engine.shm.fence import Fence
+from engine.wire import ring_layout as lay
+
+
+class Drop(IntEnum):
+    """Why a captured frame was not stored; the value is the word that counts it."""
+
+    RING_FULL = lay.W_RING_FULL
+    TOO_LARGE = lay.W_TOO_LARGE
+    CORRUPT = lay.W_CORRUPT
+    INTERRUPTED = lay.W_INTERRUPTED
+    OUTAGE = lay.W_OUTAGE
+    REFUSED = lay.W_REFUSED
+    DAMAGED = lay.W_DAMAGED
+
+    @property
+    def label(self) -> str:
+        """The reason as status and logs show it."""
+        return self.name.lower()
+
+
+#: Reasons that the producer's side of the ring counts.
+PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
+#: Reasons that the consumer's side counts.
+CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
+
+
+class RingCounts(NamedTuple):
+    """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now."""
+
+    captured: int
+    captured_bytes: int
+    stored: int
+    stored_bytes: int
+    drops: dict[str, int]
+    held: int
+    held_bytes: int
+    area: int
+    latency: list[int]
+    latency_max_ms: float
+
+    @property
+    def dropped(self) -> int:
+        """All drops, whatever the reason."""
+        return sum(self.drops.values())
+
+
+def create(path: Path, capacity: int, camera: str, *, last_sequence: int = 0, floor_nano: int = 0) -> None:
+    """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``.
+
+    Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that Redis knows.
+    Raises NoSpace.
+    """
+    if capacity < lay.ALIGN or capacity % lay.ALIGN:
+        raise ValueError(f"capacity {capacity} is not a positive multiple of {lay.ALIGN}")
+    ring = segment.create(path, lay.file_bytes(capacity))
+    try:
+        ring.words[lay.W_LAST_SEQUENCE] = last_sequence
+        ring.words[lay.W_LAST_NANO] = floor_nano
+        ring.words[lay.W_FLOOR_NANO] = floor_nano
+        lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera)
+    finally:
+        ring.close()
+
+
+class RingEnd:
+    """What both ends share: the mapping, checked, and its counts."""
+
+    def __init__(self, path: Path, camera: str, *, writable: bool = True) -> None:
+        self._segment = segment.open_existing(path, writable=writable)
+        try:
+            if self._segment.size < lay.HEADER_BYTES:
+                raise RingMismatch(f"it has {self._segment.size} bytes, less than a header")
+            self._words = self._segment.words
+            self.capacity, owner = lay.check_identity(self._segment.view, self._words, self._segment.size)
+            if owner != camera:
+                raise RingMismatch(f"it belongs to camera {owner!r}, not {camera!r}")
+        except RingMismatch as error:
+            self._segment.close()
+            raise RingMismatch(f"ring {path}: {error}") from None
+        self.path = path
+        self.camera = camera
+        self.generation = self._words[lay.W_GENERATION]
+        self._area = lay.area_bytes(self.capacity)
+        self._data = self._segment.view[lay.HEADER_BYTES :]
+        self._fence = Fence()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes between tail and head."""
+        head, tail = self._words[lay.W_HEAD], self._words[lay.W_TAIL]
+        return max(head - tail, 0)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that the producer may still write, padding included."""
+        return self._area - self.held_bytes
+
+    def counts(self) -> RingCounts:
+        """All counts; each is exact, together they may be some frames apart while the site runs."""
+        words = self._words
+        drops = {drop.label: words[drop] for drop in Drop}
+        released = words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
+        first = lay.HISTOGRAM_WORD
+        return RingCounts(
+            captured=words[lay.W_CAPTURED],
+            captured_bytes=words[lay.W_CAPTURED_BYTES],
+            stored=words[lay.W_STORED],
+            stored_bytes=words[lay.W_STORED_BYTES],
+            drops=drops,
+            held=max(self._records_up_to(words[lay.W_HEAD]) - released, 0),
+            held_bytes=self.held_bytes,
+            area=self._area,
+            latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
+            latency_max_ms=words[lay.W_LATENCY_MAX] / 1000,
+        )
+
+    def _records_up_to(self, head: int) -> int:
+        """How many frames were ever published below ``head``, also where a kill came between the two words."""
+        words = self._words
+        return words[lay.W_NEXT_RECORDS] if words[lay.W_NEXT_HEAD] == head else words[lay.W_RECORDS]
+
+    def close(self) -> None:
+        """Unmap. Records handed out before must not be used any more."""
+        self._data.release()
+        self._segment.close()
+
+
+class Observer(RingEnd):
+    """Reads a ring's counts and changes nothing."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        super().__init__(path, camera, writable=False)

@@ -1,0 +1,1 @@
+"""Shared memory: one process at a time against models, then two against each other."""

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import config
+from engine.config_rules import CAMERA_FILE_BYTES_MAX, file_stem
+from engine.errors import NoSpace
+from engine.shm import ring_file, segment, site
+from engine.shm.ring import Consumer, Producer
+from engine.shm.site import SitePaths
+from engine.shm.slate import Slate
+from engine.wire import ring_layout
+from tests.wire.names import HOSTILE, names
+
+
+def site_config(directory, *cameras, capacity_mb=1, name="site", run_directory="/run/edge-video/test", writers=1):
+    return config.from_document(
+        {
+            "site": {"name": name, "run_directory": str(run_directory)},
+            "ring": {"capacity_mb": capacity_mb, "directory": str(directory)},
+            "writer": {"writers": writers},
+            "cameras": [{"id": camera, "url": "test://"} for camera in cameras],
+        },
+        {},
+    )
+
+
+def make_ring(path, camera, frames=0, capacity=2**20):
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    ring_file.create(path, capacity, camera)
+    producer = Producer(path, camera)
+    for number in range(frames):
+        producer.write([b"frame"], 10**18 + number, 0, 1, 1)
+    producer.close()
+
+
+def test_every_file_of_a_site_is_in_its_directory(shm):
+    paths = SitePaths.of(site_config(shm, "cam1"))
+    files = [paths.ring("cam1"), paths.capture("cam1"), paths.writer(0), paths.doorbell(0), paths.publisher]
+    files.append(paths.supervisor)
+    assert len({*files, paths.writer(1), paths.doorbell(1)}) == 8
+    assert {path.parent for path in files} == {paths.directory}
+    assert paths.directory.parent == shm
+
+
+def test_sites_with_other_run_directories_share_nothing(shm):
+    one, other = (SitePaths.of(site_config(shm, "cam1", run_directory=f"/run/{name}")) for name in "ab")
+    assert one.directory != other.directory
+
+
+@settings(max_examples=200, deadline=None)
+@given(names | st.sampled_from(("writer 0", "publisher", "supervisor", "capture a", ".", "..")), names)
+def test_no_camera_s_files_are_another_s_or_the_site_s(tmp_path_factory, one, other):
+    paths = SitePaths.of(site_config("/dev/shm", "cam1"))
+    own = {paths.writer(0), paths.doorbell(0), paths.publisher, paths.supervisor}
+    mine, others = ({paths.ring(camera), paths.capture(camera)} for camera in (one, other))
+    assert len(mine | own) == 6
+    assert (mine & others == set()) == (one != other)
+    for path in mine:
+        assert path.parent == paths.directory
+        assert path.name.isascii()
+        assert path.name.isprintable()
+
+
+def test_the_longest_camera_name_still_makes_a_file(shm):
+    longest = "é" * (CAMERA_FILE_BYTES_MAX // 6)
+    paths = SitePaths.of(site_config(shm, longest))
+    make_ring(paths.ring(longest), longest, frames=1)
+    Slate.create(paths.capture(longest))
+    assert [leftover.fits for leftover in site.leftovers(site_config(shm, longest))] == [True]
+
+
+def test_a_site_that_was_never_there_left_nothing(shm):
+    cfg = site_config(shm, "cam1")
+    assert site.leftovers(cfg) == []
+    assert site.sweep(cfg) == []
+    site.remove(SitePaths.of(cfg))
+
+
+@pytest.mark.parametrize("camera", [name for name in HOSTILE if len(file_stem(name)) <= CAMERA_FILE_BYTES_MAX])
+def test_a_ring_that_fits_is_found_with_what_it_holds(shm, camera):
+    cfg = site_config(shm, "other", camera)
+    make_ring(SitePaths.of(cfg).ring(camera), camera, frames=3)
+    (leftover,) = site.leftovers(cfg)
+    assert (leftover.camera, leftover.held, leftover.fits, leftover.reason) == (camera, 3, True, "")
+
+
+def test_only_what_does_not_fit_is_swept_and_what_it_held_is_told(shm):
+    cfg = site_config(shm, "fits", "size", "version", "garbage", "short", "open")
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("fits"), "fits", frames=1)
+    make_ring(paths.ring("size"), "size", frames=2, capacity=2**19)
+    make_ring(paths.ring("gone"), "gone", frames=4)
+    make_ring(paths.ring("version"), "version", frames=5)
+    shared = segment.open_existing(paths.ring("version"))
+    shared.words[ring_layout.W_VERSION] = 2
+    shared.close()
+    make_ring(paths.ring("open"), "open", frames=6)
+    paths.ring("open").chmod(0o644)
+    for name, content in (("garbage", b"x" * 8192), ("short", b"x"), ("empty", b"")):
+        paths.ring(name).touch(0o600)
+        paths.ring(name).write_bytes(content)
+    Slate.create(paths.writer(0))
+
+    swept = {leftover.path.stem: leftover for leftover in site.sweep(cfg)}
+
+    assert {name: leftover.held for name, leftover in swept.items()} == {
+        "size": 2,
+        "gone": 4,
+        "version": 0,
+        "garbage": 0,
+        "short": 0,
+        "empty": 0,
+        "open": 0,
+    }
+    assert "524,288" in swept["size"].reason
+    assert "1,048,576" in swept["size"].reason
+    assert "'gone' is not in the site file" in swept["gone"].reason
+    assert "version 2" in swept["version"].reason
+    assert "rw-r--r--" in swept["open"].reason
+    assert sorted(path.name for path in paths.directory.iterdir()) == ["fits.ring", "writer 0.slate"]
+    assert [leftover.camera for leftover in site.leftovers(cfg)] == ["fits"]
+
+
+def test_a_ring_under_another_camera_s_name_is_not_adopted(shm):
+    cfg = site_config(shm, "cam1", "cam2")
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("cam1"), "cam1", frames=2)
+    paths.ring("cam1").rename(paths.ring("cam2"))
+    (leftover,) = site.leftovers(cfg)
+    assert (leftover.camera, leftover.held, leftover.fits) == ("cam1", 2, False)
+
+
+def test_looking_at_leftovers_changes_nothing(shm):
+    cfg = site_config(shm, "cam1")
+    path = SitePaths.of(cfg).ring("cam1")
+    make_ring(path, "cam1", frames=3)
+    before = path.read_bytes()
+    site.leftovers(cfg)
+    assert path.read_bytes() == before
+
+
+def test_what_is_held_counts_frames_not_yet_stored(shm):
+    cfg = site_config(shm, "cam1")
+    path = SitePaths.of(cfg).ring("cam1")
+    make_ring(path, "cam1", frames=5)
+    consumer = Consumer(path, "cam1")
+    consumer.commit(consumer.poll(2**20, 2), 0)
+    consumer.close()
+    assert site.leftovers(cfg)[0].held == 3
+
+
+def test_removing_a_site_leaves_nothing(shm):
+    cfg = site_config(shm, "cam1")
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("cam1"), "cam1")
+    Slate.create(paths.publisher)
+    os.mkfifo(paths.doorbell(0))
+    site.remove(paths)
+    site.remove(paths)
+    assert not list(shm.iterdir())
+
+
+def test_the_need_is_what_the_files_take(shm):
+    cfg = site_config(shm, "cam1", "cam2", "cam3", writers=2)
+    paths = SitePaths.of(cfg)
+    for camera in ("cam1", "cam2", "cam3"):
+        make_ring(paths.ring(camera), camera)
+        Slate.create(paths.capture(camera))
+    for slate in (paths.writer(0), paths.writer(1), paths.publisher, paths.supervisor):
+        Slate.create(slate)
+    assert sum(path.stat().st_blocks * 512 for path in paths.directory.iterdir()) <= site.shared_memory_need(cfg)
+    assert sum(path.stat().st_size for path in paths.directory.iterdir()) == site.shared_memory_need(cfg)
+
+
+def test_too_little_shared_memory_is_refused_with_both_ways_out(tmpfs):
+    small = tmpfs("2m")
+    with pytest.raises(
+        NoSpace, match=r"2 cameras need [\d,]+ bytes and 2,097,152 are free; enlarge it .*shm_size\) or lower ring\.cap"
+    ):
+        site.check_space(site_config(small, "cam1", "cam2"))
+    site.check_space(site_config(small, "cam1"))
+
+
+def test_what_stands_already_needs_no_space_again(tmpfs):
+    small = tmpfs("2m")
+    cfg = site_config(small, "cam1")
+    make_ring(SitePaths.of(cfg).ring("cam1"), "cam1")
+    with pytest.raises(NoSpace):
+        site.check_space(site_config(small, "cam1"))
+    site.check_space(cfg, reserved=ring_layout.file_bytes(2**20))

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from engine.errors import RingMismatch, SiteInUse
+from engine.shm import segment
+from engine.shm.slate import TEXT_BYTES_MAX, Slate
+from tests.servers.wait import wait_until
+from tests.shm.children import Peer
+from tests.shm.peers import number_of
+
+#: The word that guards the text; odd while it is being written.
+TEXT_VERSION_WORD = 6
+
+
+def test_a_new_slate_says_nothing(shm):
+    path = shm / "writer 0.slate"
+    Slate.create(path)
+    slate = Slate.watch(path)
+    assert (slate.pid, slate.started_nano, slate.restarts, slate.heartbeat_nano) == (0, 0, 0, 0)
+    assert slate.text == b""
+    assert slate.counts.tolist() == [0] * 64
+    assert not slate.owned
+    slate.close()
+
+
+def test_its_owner_is_seen_by_all(shm):
+    path = shm / "a.slate"
+    before, beaten = time.time_ns(), time.monotonic_ns()
+    owner = Slate.claim(path)
+    watcher = Slate.watch(path)
+    owner.counts[3] = 7
+    assert watcher.pid == os.getpid()
+    assert before <= watcher.started_nano <= time.time_ns()
+    assert beaten <= watcher.heartbeat_nano <= time.monotonic_ns()
+    assert watcher.counts[3] == 7
+    assert watcher.owned
+    beat = watcher.heartbeat_nano
+    owner.beat()
+    assert watcher.heartbeat_nano >= beat
+    owner.close()
+    assert not watcher.owned
+    watcher.close()
+
+
+def test_only_one_process_can_claim_it_and_the_other_is_told_who(shm):
+    path = shm / "writer 0.slate"
+    with Peer("hold_slate", path) as peer:
+        assert peer.line() == "claimed"
+        with pytest.raises(SiteInUse, match=f"writer 0 runs already as pid {peer.pid}"):
+            Slate.claim(path)
+        peer.go()
+        assert peer.line() == "closed"
+        owner = Slate.claim(path)
+        assert owner.pid == os.getpid()
+        owner.close()
+
+
+def test_a_killed_owner_owns_it_no_more_and_what_it_left_stays(shm):
+    path = shm / "a.slate"
+    with Peer("hold_slate", path) as peer:
+        assert peer.line() == "claimed"
+        watcher = Slate.watch(path)
+        watcher.restarts = 5
+        assert watcher.owned
+        peer.kill()
+        wait_until(lambda: not watcher.owned, 30, "the slate is free")
+        assert watcher.pid == peer.pid
+    successor = Slate.claim(path)
+    assert (successor.pid, successor.restarts) == (os.getpid(), 5)
+    successor.close()
+    watcher.close()
+
+
+def test_asking_who_owns_it_does_not_hinder_a_claim(shm):
+    path = shm / "a.slate"
+    Slate.create(path)
+    watcher = Slate.watch(path)
+    with Peer("hold_slate", path) as peer:
+        while not watcher.owned:
+            pass
+        assert peer.line() == "claimed"
+    watcher.close()
+
+
+def test_an_owner_that_asks_its_own_slate_stays_the_owner(shm):
+    owner = Slate.claim(shm / "a.slate")
+    watcher = Slate.watch(shm / "a.slate")
+    assert owner.owned
+    assert watcher.owned
+    owner.close()
+    watcher.close()
+
+
+@pytest.mark.parametrize("text", [b"", b"x", b"\x00\xff", b"a" * TEXT_BYTES_MAX])
+def test_a_text_is_read_as_it_was_written(shm, text):
+    owner = Slate.claim(shm / "a.slate")
+    watcher = Slate.watch(shm / "a.slate")
+    version = watcher.text_version
+    owner.text = b"something longer before"
+    owner.text = text
+    assert watcher.text == text
+    assert watcher.text_version > version
+    owner.close()
+    watcher.close()
+
+
+def test_a_text_that_does_not_fit_is_refused_and_the_old_one_stays(shm):
+    owner = Slate.claim(shm / "a.slate")
+    owner.text = b"old"
+    with pytest.raises(ValueError, match="3073 bytes; at most 3072"):
+        owner.text = b"x" * (TEXT_BYTES_MAX + 1)
+    assert owner.text == b"old"
+    owner.close()
+
+
+def test_a_text_whose_writer_was_killed_is_not_shown_and_the_next_one_is(shm):
+    path = shm / "a.slate"
+    owner = Slate.claim(path)
+    owner.text = b"whole"
+    owner._words[TEXT_VERSION_WORD] += 1
+    owner._segment.view[1024:1027] = b"tor"
+    owner.close()
+    watcher = Slate.watch(path)
+    assert watcher.text == b""
+    odd = watcher.text_version
+    successor = Slate.claim(path)
+    successor.text = b"new"
+    assert watcher.text == b"new"
+    assert watcher.text_version > odd
+    successor.close()
+    watcher.close()
+
+
+def test_no_reader_ever_takes_half_a_text_for_a_whole_one(shm):
+    path = shm / "a.slate"
+    with Peer("write_texts", path) as peer:
+        assert peer.line() == "writing"
+        watcher = Slate.watch(path)
+        seen = [0]
+        deadline = time.monotonic() + 60
+        while len(seen) < 3000:
+            assert time.monotonic() < deadline, f"only {len(seen)} texts seen"
+            text = watcher.text
+            if text and number_of(text) != seen[-1]:
+                seen.append(number_of(text))
+        assert seen == sorted(seen)
+    watcher.close()
+
+
+def test_a_slate_that_stands_is_kept(shm):
+    path = shm / "a.slate"
+    owner = Slate.claim(path)
+    owner.text = b"kept"
+    Slate.create(path)
+    watcher = Slate.watch(path)
+    assert watcher.text == b"kept"
+    owner.close()
+    watcher.close()
+
+
+@pytest.mark.parametrize("content", [b"x" * 4096, bytes(4096), b"x", b"", bytes(8192)], ids=len)
+def test_a_file_that_is_no_slate_is_refused_and_replaced(shm, content):
+    path = shm / "a.slate"
+    path.touch(0o600)
+    path.write_bytes(content)
+    with pytest.raises(RingMismatch, match=str(path)):
+        Slate.watch(path)
+    Slate.create(path)
+    Slate.watch(path).close()
+
+
+def test_a_slate_of_another_version_is_refused(shm):
+    path = shm / "a.slate"
+    Slate.create(path)
+    shared = segment.open_existing(path)
+    shared.words[1] = 2
+    shared.close()
+    with pytest.raises(RingMismatch, match="version"):
+        Slate.watch(path)
+
+
+def test_a_missing_slate_is_just_that(shm):
+    with pytest.raises(FileNotFoundError):
+        Slate.watch(shm / "a.slate")
+
+
+def test_two_processes_that_make_it_at_once_share_it(shm, monkeypatch):
+    """The other process makes it between our look and our own try, as a capture process and a writer may."""
+    path = shm / "a.slate"
+    create = segment.create
+
+    def late(*arguments):
+        monkeypatch.setattr(segment, "create", create)
+        Slate.create(path)
+        return create(*arguments)
+
+    monkeypatch.setattr(segment, "create", late)
+    Slate.create(path)
+    Slate.watch(path).close()
+
+
+def test_a_slate_that_another_process_is_just_making_is_not_taken_for_damaged(shm, monkeypatch):
+    """Replacing it would leave two processes with two files of one name, each the owner of its own."""
+    path = shm / "a.slate"
+    create = segment.create
+
+    def interrupted(*arguments):
+        """Between the other process's making of the file and its first word, this process looks."""
+        made = create(*arguments)
+        monkeypatch.setattr(segment, "create", create)
+        Slate.create(path)
+        return made
+
+    monkeypatch.setattr(segment, "create", interrupted)
+    first = Slate.claim(path)
+    assert path.stat().st_ino == os.fstat(first._segment.descriptor).st_ino
+    first.close()

@@ -1,0 +1,96 @@
+"""What the documents show is so: commands, site files, code, keys, paths."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from engine.config import _SECTIONS, Camera, CameraDefaults, parse
+from tests.servers.wait import wait_until
+from tests.system.site import ROOT, Site, command
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_readme_site_file_and_commands_work(tmp_path: Path) -> None:
+    (site_file,) = blocks("toml")
+    file = tmp_path / "site.toml"
+    file.write_text(site_file)
+    parse(file.read_bytes(), {})
+    (shell,) = blocks("sh")
+    assert re.findall(r"bin/edge-video (\w+) -c site.toml", shell) == ["check", "run", "status"]
+    assert command("check", "-c", str(file)).returncode == 0
+
+
+def test_the_readme_code_reads_a_frame(site: Site) -> None:
+    (site_file,) = blocks("toml")
+    test_camera = tomllib.loads(site_file)["cameras"][-1]
+    site.write(cameras=[test_camera])
+    site.start()
+    wait_until(lambda: site.total("stored") > 10, 30, "frames are stored")
+    (code,) = blocks("python")
+    assert len(code.strip().splitlines()) == 5
+    shown = "/run/edge-video/site/redis.sock"
+    assert shown in code
+    names: dict[str, object] = {}
+    exec(code.replace(shown, str(site.config.run_directory / "redis.sock")), names)
+    jpeg = names["jpeg"]
+    assert isinstance(jpeg, bytes)
+    assert jpeg[:2] == b"\xff\xd8"
+    assert isinstance(names["r"], redis.Redis)
+    assert site.stop() == 0
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_paths_and_links_in_documents_exist(document: Path) -> None:
+    text = document.read_text()
+    listed = command("--help", environment={"COLUMNS": "200", "TERM": "dumb"}).stdout
+    for name in set(re.findall(r"edge-video ([a-z]+)\b", text)):
+        assert re.search(rf"\b{name}\b", listed), f"edge-video {name}"
+    for path in set(re.findall(r"`((?:engine|tests|docs|docker|profiles|benchmarks)[\w/.]*)`", text)):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (document.parent / link).exists(), link
+    for target in re.findall(r"make ([a-z]+)\b", text):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Keys and the text of their defaults in docs/configuration.md, by section."""
+    found: dict[str, dict[str, str]] = {}
+    section = ""
+    for line in (ROOT / "docs/configuration.md").read_text().splitlines():
+        if heading := re.match(r"## \[(\w+)\]", line):
+            section = heading[1]
+            found[section] = {}
+        elif row := re.match(r"\| `(\w+)` \| (.*?) \|", line):
+            found[section][row[1]] = row[2]
+    return found
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    tables = documented()
+    assert set(tables) == set(_SECTIONS)
+    for section, struct in _SECTIONS.items():
+        kind = Camera if struct is CameraDefaults else struct
+        fields = {field.name: field for field in msgspec.structs.fields(kind)}
+        assert set(tables[section]) == set(fields), section
+        for name, text in tables[section].items():
+            default = fields[name].default
+            if default is msgspec.NODEFAULT:
+                assert text == "", name
+            elif default is None:
+                assert text in ("none", "none; "), name
+            else:
+                shown = text.strip("`")
+                assert tomllib.loads(f"x = {shown}")["x"] == default, name

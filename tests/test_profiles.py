@@ -1,0 +1,195 @@
+"""The site files that come with the engine: they load, and the sizing in their comments is what they come to."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+from engine.cli.demo import demo_site, read_profile
+from engine.config import Config, load
+from engine.shm.site import shared_memory_need
+from engine.wire.resp import FrameFraming
+from engine.wire.ring_layout import area_bytes, record_bytes
+from engine.wire.urls import parse_test_url
+from tests.servers.redis_server import RedisServer
+
+ROOT = Path(__file__).parent.parent
+PROFILES = sorted((ROOT / "profiles").glob("*.toml"))
+SITES = [*PROFILES, ROOT / "docker" / "site.toml"]
+#: Share by which a number of two or three digits may stand beside what it was rounded from.
+ROUNDING = 0.03
+#: RFC 5737: addresses that are nobody's.
+DOCUMENTATION = ipaddress.ip_network("192.0.2.0/24")
+#: Frames that a server's memory is measured with.
+MEASURED_FRAMES = 400
+
+any_site = pytest.mark.parametrize("path", SITES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+any_profile = pytest.mark.parametrize("name", [path.stem for path in PROFILES])
+
+
+class Sizing(NamedTuple):
+    """The numbers of a "Sizing:" paragraph. A frame's KB are 1024 bytes, as in test URLs; the ring's and shared
+    memory's MB are MiB, as in ring.capacity_mb; the others are decimal."""
+
+    cameras: float
+    fps: float
+    frame_kb: float
+    mb_per_second: float
+    ttl_seconds: float
+    frames: float
+    redis_gb: float
+    rings: float
+    ring_mib: float
+    shared_mib: float
+    outage_seconds: float
+
+
+def comment_of(path: Path) -> str:
+    """A file's comments as one line."""
+    return " ".join(line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#"))
+
+
+def sizing_of(path: Path) -> Sizing:
+    number = r"([\d,.]*\d)"
+    found = re.search(
+        rf"Sizing: {number} cameras x {number} fps x {number} KB = {number} MB/s\. "
+        rf"Redis keeps {number} s of it: {number} frames, about {number} GB with the allocator's overhead\. "
+        rf"Shared memory: {number} rings of {number} Mi?B = {number} Mi?B, {number} s of frames while Redis is away\.",
+        comment_of(path),
+    )
+    assert found, f"{path} lacks a sizing in the form of the others"
+    return Sizing(*(float(text.replace(",", "")) for text in found.groups()))
+
+
+def frame_sizes(path: Path) -> list[int]:
+    """Bytes of frames as a file's sizing reckons with them: all alike, or evenly spread where it says from what to
+    what."""
+    average = sizing_of(path).frame_kb
+    spread = re.search(r"frames of (\d+) to (\d+) KB, (\d+) on average", comment_of(path))
+    low, high = (int(spread[1]), int(spread[2])) if spread else (average, average)
+    assert (low + high) / 2 == average
+    step = (high - low) * 1024 / (MEASURED_FRAMES - 1)
+    return [round(low * 1024 + step * number) for number in range(MEASURED_FRAMES)]
+
+
+@pytest.fixture
+def measure(tmp_path: Path) -> Callable[[Config, list[int]], float]:
+    """Bytes that a frame takes in the kind of server that a site names, its key and journal entry included."""
+
+    def measured(config: Config, sizes: list[int]) -> float:
+        camera = config.cameras[-1].id
+        framing = FrameFraming(config.vhost, config.prefix, camera, config.redis.ttl_seconds * 1000)
+        with RedisServer(tmp_path, binary="valkey" if config.embedded else "redis-server", unix=True) as server:
+            client = server.client()
+            memory = client.info("memory")
+            if not config.embedded and "jemalloc" not in memory["mem_allocator"]:
+                pytest.skip(f"this redis-server uses {memory['mem_allocator']}; the figures are jemalloc's")
+            connection = client.connection_pool.get_connection()
+            for number, size in enumerate(sizes, 1):
+                nano = 1_731_024_000_000_000_000 + number
+                frame = framing.before(nano, number, size) + bytes(size)
+                connection.send_packed_command([frame + framing.after(nano, number, size, 1280, 720, 0, 1)])
+                for _ in range(framing.replies_per_frame):
+                    connection.read_response()
+            used = client.info("memory")["used_memory"] - memory["used_memory"]
+            connection.disconnect()
+        return used / len(sizes)
+
+    return measured
+
+
+@pytest.fixture(autouse=True)
+def no_servers_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_the_profiles_that_the_documents_name_exist() -> None:
+    assert {"bench", "surveillance-20", "dense-100"} <= {path.stem for path in PROFILES}
+
+
+@any_site
+def test_loads_without_warning(path: Path) -> None:
+    config = load(path, {})
+    assert not config.warnings
+    assert len({camera.id for camera in config.cameras}) == len(config.cameras)
+    assert len({camera.url for camera in config.cameras if camera.kind != "test"}) in (0, len(config.cameras))
+
+
+@any_site
+def test_names_nobodys_camera_and_no_secret(path: Path) -> None:
+    config = load(path, {})
+    assert not config.redis.password
+    assert not config.amqp.amqp_url
+    for camera in config.cameras:
+        parts = urlsplit(camera.url)
+        assert parts.username is None
+        assert parts.password is None
+        assert camera.kind == "test" or ipaddress.ip_address(parts.hostname or "") in DOCUMENTATION
+
+
+@any_site
+def test_sizing_follows_from_the_site(path: Path) -> None:
+    config, sizing = load(path, {}), sizing_of(path)
+    frame_bytes = sizing.frame_kb * 1024
+    assert (sizing.cameras, sizing.rings) == (len(config.cameras), len(config.cameras))
+    assert (sizing.ttl_seconds, sizing.ring_mib) == (config.redis.ttl_seconds, config.ring.capacity_mb)
+    for camera in config.cameras:
+        # What a real camera sends is not in the file, but for a rate that it is held to.
+        assert camera.fps in (None, sizing.fps)
+        if camera.kind == "test":
+            pattern = parse_test_url(camera.url)
+            assert (pattern.fps, pattern.kb) == (sizing.fps, sizing.frame_kb)
+    assert sizing.mb_per_second == pytest.approx(sizing.cameras * sizing.fps * frame_bytes / 1e6, rel=ROUNDING)
+    assert sizing.frames == sizing.cameras * sizing.fps * sizing.ttl_seconds
+    assert sizing.shared_mib == pytest.approx(shared_memory_need(config) / 2**20, rel=ROUNDING)
+    held = area_bytes(config.ring.capacity) // record_bytes(int(frame_bytes))
+    assert sizing.outage_seconds == pytest.approx(held / sizing.fps, rel=ROUNDING)
+
+
+@any_site
+def test_sizing_of_redis_is_what_a_server_takes(path: Path, measure: Callable[[Config, list[int]], float]) -> None:
+    sizing = sizing_of(path)
+    frame_bytes = measure(load(path, {}), frame_sizes(path))
+    assert sizing.redis_gb == pytest.approx(sizing.frames * frame_bytes / 1e9, rel=ROUNDING)
+    stated = re.search(r"it took ([\d,]+)|took ([\d,]+) bytes each", comment_of(path))
+    if stated:
+        assert float((stated[1] or stated[2]).replace(",", "")) == pytest.approx(frame_bytes, rel=0.01)
+
+
+@any_site
+def test_check_accepts_it_and_needs_what_the_sizing_says(path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "engine", "check", "-c", path, "--json"], cwd=ROOT, capture_output=True, check=False
+    )
+    memory = json.loads(done.stdout)["shared_memory"]
+    assert memory["need_bytes"] / 2**20 == pytest.approx(sizing_of(path).shared_mib, rel=ROUNDING)
+    # A machine that is too small for a profile is told so; the file is good all the same.
+    assert done.returncode == (0 if memory["need_bytes"] <= memory["have_bytes"] else 2), done.stderr.decode()
+
+
+@any_profile
+def test_demo_runs_its_sizing_with_test_cameras(name: str, tmp_path: Path) -> None:
+    document = read_profile(name)
+    profile = load(ROOT / "profiles" / f"{name}.toml", {})
+    config = demo_site(document, tmp_path, None, None, None, 60, None)
+    assert [camera.id for camera in config.cameras] == [camera.id for camera in profile.cameras]
+    assert {camera.kind for camera in config.cameras} == {"test"}
+    assert config.embedded
+    assert (config.writer, config.metadata, config.redis.ttl_seconds) == (
+        profile.writer,
+        profile.metadata,
+        profile.redis.ttl_seconds,
+    )
+    assert config.ring.capacity >= profile.ring.capacity
+    rates = {parse_test_url(camera.url).fps for camera in config.cameras}
+    assert rates == {sizing_of(ROOT / "profiles" / f"{name}.toml").fps}

@@ -1,0 +1,1 @@
+"""Formats: golden bytes, round trips, and what must be refused."""

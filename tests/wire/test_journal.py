@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import WireError
+from engine.wire.journal import ENCODINGS, JournalEntry, entry_fields, entry_id, parse_entry, parse_entry_id
+from tests.wire.names import sequences, unix_nanos
+
+ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True)
+FIELDS = (b"s", b"245678", b"w", b"1280", b"h", b"720", b"e", b"jpeg", b"k", b"1")
+IDENTIFIER = b"1731076200123456789-1"
+
+entries = st.builds(
+    JournalEntry,
+    unix_nanos,
+    sequences,
+    st.integers(1, 2**31),
+    st.integers(1, 65_535),
+    st.integers(1, 65_535),
+    st.sampled_from(ENCODINGS),
+    st.booleans(),
+)
+
+
+def test_an_entry_is_written_as_designed():
+    assert entry_id(ENTRY.unix_nano, ENTRY.sequence).encode() == IDENTIFIER
+    assert entry_fields(ENTRY) == FIELDS
+
+
+@settings(max_examples=200, deadline=None)
+@given(entries)
+def test_every_entry_parses_back(entry):
+    identifier = entry_id(entry.unix_nano, entry.sequence)
+    assert parse_entry(identifier.encode(), entry_fields(entry)) == entry
+    assert parse_entry_id(identifier) == parse_entry_id(identifier.encode()) == (entry.unix_nano, entry.sequence)
+
+
+@settings(max_examples=100, deadline=None)
+@given(entries, st.randoms(use_true_random=False))
+def test_fields_may_come_in_any_order_and_with_others_among_them(entry, random):
+    flat = entry_fields(entry)
+    pairs = [*zip(flat[0::2], flat[1::2], strict=True), (b"later", b"field")]
+    random.shuffle(pairs)
+    fields = [part for pair in pairs for part in pair]
+    assert parse_entry(entry_id(entry.unix_nano, entry.sequence).encode(), fields) == entry
+
+
+@pytest.mark.parametrize(
+    "identifier", ["", "-", "1-", "-1", "1", "a-1", "1-a", "1-1-1", "+1-1", "1--1", "1 -1", "1_0-1", "١-1", "1-²", "0x1-1"]
+)
+def test_an_id_that_is_not_unix_nano_and_sequence_is_refused(identifier):
+    for text in (identifier, identifier.encode()):
+        with pytest.raises(WireError, match="journal entry id"):
+            parse_entry_id(text)
+
+
+@pytest.mark.parametrize("identifier", [b"1731076200123456789-0", b"1731076200123456789-100000"])
+def test_a_sequence_that_no_frame_has_is_refused(identifier):
+    with pytest.raises(WireError, match="sequence"):
+        parse_entry(identifier, FIELDS)
+
+
+@pytest.mark.parametrize("name", ["s", "w", "h", "e", "k"])
+def test_a_missing_field_is_named(name):
+    at = FIELDS.index(name.encode())
+    with pytest.raises(WireError, match=re.escape(f"{IDENTIFIER!r} has no field {name.encode()!r}")):
+        parse_entry(IDENTIFIER, FIELDS[:at] + FIELDS[at + 2 :])
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b"-5", b"+5", b"1_000", b" 7", b"7 ", b"1.0", b"\xff", "٧".encode()])
+def test_a_number_that_the_writer_never_writes_is_refused(value):
+    for name in (b"s", b"w", b"h"):
+        fields = list(FIELDS)
+        fields[fields.index(name) + 1] = value
+        with pytest.raises(WireError, match=re.escape(repr(IDENTIFIER))):
+            parse_entry(IDENTIFIER, fields)
+
+
+@pytest.mark.parametrize("name", ["s", "w", "h"])
+def test_the_field_of_a_wrong_number_is_named(name):
+    fields = list(FIELDS)
+    fields[fields.index(name.encode()) + 1] = b"x"
+    with pytest.raises(WireError, match=rf"field b'{name}'"):
+        parse_entry(IDENTIFIER, fields)
+
+
+def test_an_encoding_that_is_not_ascii_is_refused():
+    with pytest.raises(WireError):
+        parse_entry(IDENTIFIER, (*FIELDS[:7], b"\xff", *FIELDS[8:]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=40), st.lists(st.binary(max_size=12) | st.sampled_from(FIELDS), max_size=12))
+@example(b"9" * 5000 + b"-1", list(FIELDS))
+@example(IDENTIFIER, [b"s", b"9" * 5000, *FIELDS[2:]])
+def test_whatever_a_stream_holds_only_a_wire_error_comes_out(identifier, fields):
+    try:
+        parse_entry(identifier, fields)
+    except WireError:
+        pass

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import RingMismatch
+from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS
+from engine.wire import ring_layout as lay
+from engine.wire.ring_layout import RecordHeader
+
+U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
+headers = st.builds(RecordHeader, U32, U32, U64, U32, U32, U32, U16, U16, U64, U64)
+
+PRODUCER_WORDS = {
+    *(lay.W_HEAD, lay.W_LAST_SEQUENCE, lay.W_LAST_NANO, lay.W_RECORDS, lay.W_NEXT_HEAD, lay.W_NEXT_RECORDS),
+    *(lay.W_CAPTURED, lay.W_CAPTURED_BYTES, lay.W_LARGEST),
+    *PRODUCER_DROPS,
+}
+CONSUMER_WORDS = {
+    *(lay.W_TAIL, lay.W_FLOOR_NANO, lay.W_LATENCY_MAX, lay.W_STORED, lay.W_STORED_BYTES),
+    *(lay.W_INTENT_TAIL, lay.W_INTENT_WORD, lay.W_INTENT_COUNT, lay.W_INTENT_BYTES),
+    *CONSUMER_DROPS,
+    *range(lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS),
+}
+
+
+def page(capacity=1024, camera="cam4", generation=7):
+    """A header page as written, with its words."""
+    view = memoryview(bytearray(lay.HEADER_BYTES))
+    words = view.cast("Q")
+    lay.write_identity(view, words, capacity, generation, camera)
+    return view, words
+
+
+def test_a_record_header_is_written_byte_for_byte():
+    buffer = memoryview(bytearray(80))
+    record = RecordHeader(lay.KIND_FRAME, 0x0A0B, 1731024000123456789, 99_999, 1280, 720, 1, 2, 3, 4)
+    lay.pack_record(buffer, 8, record)
+    assert buffer[8:64].tobytes() == (
+        b"FRAM" + b"\x0b\x0a\x00\x00" + b"\x15\xcd\x08!(\xd5\x05\x18" + b"\x9f\x86\x01\x00"
+        + b"\x00\x05\x00\x00" + b"\xd0\x02\x00\x00" + b"\x01\x00" + b"\x02\x00"
+        + b"\x03" + bytes(7) + b"\x04" + bytes(7)
+    ) + bytes(8)  # fmt: skip
+    assert lay.unpack_record(buffer, 8) == record
+
+
+@settings(max_examples=200, deadline=None)
+@given(headers, st.integers(0, 4))
+def test_every_record_header_reads_back_and_stays_in_its_64_bytes(header, line):
+    buffer = memoryview(bytearray(5 * lay.ALIGN))
+    lay.pack_record(buffer, line * lay.ALIGN, header)
+    assert lay.unpack_record(buffer, line * lay.ALIGN) == header
+    outside = bytearray(buffer)
+    outside[line * lay.ALIGN : (line + 1) * lay.ALIGN] = bytes(lay.ALIGN)
+    assert not any(outside)
+
+
+def test_the_header_page_is_written_byte_for_byte():
+    view, _ = page(capacity=1024, camera="câmera", generation=7)
+    assert view[:40].tobytes() == (
+        b"EVRING\r\n" + b"\x01" + bytes(7) + b"\x00\x04" + bytes(6) + b"\x07" + bytes(7) + b"\x80\x04" + bytes(6)
+    )
+    assert view[1024:1033].tobytes() == b"\x07\x00" + "câmera".encode()
+    assert not any(view[40:1024])
+    assert not any(view[1033:])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 2**20).map(lambda n: n * 64), st.text(max_size=60), st.integers(0, 2**63))
+def test_every_header_page_reads_back(capacity, camera, generation):
+    view, words = page(capacity, camera, generation)
+    assert lay.check_identity(view, words, lay.file_bytes(capacity)) == (capacity, camera)
+    assert words[lay.W_GENERATION] == generation
+
+
+def test_a_camera_name_that_has_no_room_is_refused():
+    assert lay.check_identity(*page(camera="é" * 256), lay.file_bytes(1024)) == (1024, "é" * 256)
+    with pytest.raises(RingMismatch, match="514 bytes"):
+        page(camera="é" * 257)
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "part"),
+    [
+        (lay.W_MAGIC, 0, "no ring file"),
+        (lay.W_VERSION, 2, "version 2"),
+        (lay.W_CAPACITY, 2048, "capacity 2048"),
+        (lay.W_CAPACITY, 0, "capacity 0"),
+        (lay.W_AREA, 1024, "size"),
+        (lay.W_HEAD, 64 * 19, "cursors"),
+        (lay.W_HEAD, 32, "cursors"),
+        (lay.W_TAIL, 64, "cursors"),
+    ],
+)
+def test_a_header_that_does_not_fit_says_what(word, value, part):
+    view, words = page()
+    words[word] = value
+    with pytest.raises(RingMismatch, match=part):
+        lay.check_identity(view, words, lay.file_bytes(1024))
+
+
+def test_a_name_that_is_no_utf8_is_refused():
+    view, words = page()
+    view[lay.CAMERA_OFFSET + 2] = 0xFF
+    with pytest.raises(RingMismatch, match="name"):
+        lay.check_identity(view, words, lay.file_bytes(1024))
+
+
+def test_no_word_is_two_things_and_no_line_is_written_by_both_sides():
+    assert len(PRODUCER_WORDS | CONSUMER_WORDS) == len(PRODUCER_WORDS) + len(CONSUMER_WORDS)
+    assert not {word * 8 // 128 for word in PRODUCER_WORDS} & {word * 8 // 128 for word in CONSUMER_WORDS}
+
+
+def test_all_parts_of_the_header_page_stand_apart():
+    name = range(lay.CAMERA_OFFSET, lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX)
+    written = {word * 8 for word in PRODUCER_WORDS | CONSUMER_WORDS | set(range(5))}
+    assert not any(offset in name or offset + 7 in name for offset in written)
+    assert max(written) + 8 <= lay.HEADER_BYTES
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 2**32))
+def test_a_record_takes_its_header_its_payload_and_less_than_a_line(payload):
+    assert lay.record_bytes(payload) % lay.ALIGN == 0
+    assert 0 <= lay.record_bytes(payload) - lay.RECORD_HEADER_BYTES - payload < lay.ALIGN
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 2**20).map(lambda n: n * 64))
+def test_the_area_holds_the_largest_frame_behind_the_longest_padding(capacity):
+    need = lay.record_bytes(lay.payload_max(capacity))
+    assert (need - lay.ALIGN) + need <= lay.area_bytes(capacity)
+    assert lay.file_bytes(capacity) == lay.HEADER_BYTES + lay.area_bytes(capacity)

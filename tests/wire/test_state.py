@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import typing
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import WireError
+from engine.shm.slate import TEXT_BYTES_MAX
+from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, Mode, State, decode_status, encode_status
+
+STATUS = CameraStatus("offline", 1731076200123456789, 7, "refused", "MJPG", "passthrough", 1280, 720)
+statuses = st.builds(
+    CameraStatus,
+    st.sampled_from(typing.get_args(State)),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**31),
+    st.text(max_size=ERROR_CHARACTERS_MAX),
+    st.text(max_size=4),
+    st.sampled_from(typing.get_args(Mode)),
+    st.integers(0, 65_535),
+    st.integers(0, 65_535),
+)
+
+
+def test_a_state_is_written_as_json():
+    assert encode_status(STATUS) == (
+        b'{"state":"offline","timestamp_nano":1731076200123456789,"consecutive_failures":7,"last_error":"refused",'
+        b'"codec":"MJPG","mode":"passthrough","width":1280,"height":720}'
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(statuses)
+def test_every_state_parses_back(status):
+    assert decode_status(encode_status(status)) == status
+
+
+def test_no_text_is_the_state_before_the_first():
+    assert decode_status(b"") == CameraStatus()
+    assert CameraStatus().state == "connecting"
+
+
+@pytest.mark.parametrize("character", ["x", "\x01", '"', "é", "🎥"])
+def test_the_longest_error_fits_a_slate(character):
+    error = (character * ERROR_CHARACTERS_MAX)[:ERROR_CHARACTERS_MAX]
+    status = CameraStatus("connecting", 2**63, 2**63, error, "🎥🎥🎥🎥", "passthrough", 2**31, 2**31)
+    assert len(encode_status(status)) <= TEXT_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [(b"{", "camera state"), (b'{"state":"asleep"}', "asleep"), (b'{"width":"wide"}', "width"), (b"[]", "camera state")],
+)
+def test_text_that_is_no_state_is_refused(text, part):
+    with pytest.raises(WireError, match=part):
+        decode_status(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
+@example(b'{"last_error":"\xff"}', 0, ord("{"))
+@example(b'{"later":' + b"[" * 3000, 0, ord("{"))
+def test_whatever_a_slate_holds_only_a_wire_error_comes_out(noise, at, byte):
+    text = bytearray(encode_status(STATUS))
+    text[at % len(text)] = byte
+    for damaged in (noise, bytes(text)):
+        try:
+            decode_status(damaged)
+        except WireError:
+            pass
