@@ -73,7 +73,7 @@ def documented() -> dict[str, dict[str, str]]:
         if heading := re.match(r"## \[(\w+)\]", line):
             section = heading[1]
             found[section] = {}
-        elif row := re.match(r"\| `(\w+)` \| (.*?) \|", line):
+        elif row := re.match(r"\| `(\w+)` \| (.*?) ?\|", line):
             found[section][row[1]] = row[2]
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -33,7 +34,7 @@ def test_demo_prints_exactly_one_json_object_and_leaves_nothing() -> None:
     summary = json.loads(done.stdout)
     assert list(summary) == SUMMARY_KEYS
     assert list(summary["latency_ms"]) == ["p50", "p99", "max"]
-    assert list(summary["cpu_seconds"]) == list(("capture", "writer", "publisher"))
+    assert list(summary["cpu_seconds"]) == ["capture", "writer", "publisher"]
     assert list(summary["memory_mb"]) == ["capture_each", "writer", "publisher"]
     assert summary["cameras"] == 3
     assert summary["captured"] == summary["stored"] > 3 * 20 * 2
@@ -177,10 +178,8 @@ def test_run_shows_a_live_table_on_a_terminal(site: Site, redis_server: RedisSer
     shown = bytearray()
 
     def sees(words: bytes) -> bool:
-        try:
+        with contextlib.suppress(BlockingIOError):
             shown.extend(os.read(leader, 65536))
-        except BlockingIOError:
-            pass
         return words in shown
 
     wait_until(lambda: sees(b"1 of 1 cameras active"), 30, "the table shows the camera")

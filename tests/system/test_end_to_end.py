@@ -170,15 +170,12 @@ def test_the_consumer_of_the_product_page_works_as_it_stands(
     queue = channel.queue_declare(queue="", exclusive=True).method.queue
     channel.queue_bind(exchange="camera.metadata", queue=queue, routing_key="camera.metadata.event")
     client = redis_server.client()
-    found = 0
-    for _, _, body in channel.consume(queue, auto_ack=True, inactivity_timeout=10):
+    events = channel.consume(queue, auto_ack=True, inactivity_timeout=10)
+    for _, (_, _, body) in zip(range(20), events, strict=False):
         assert body is not None, "no events"
         event = json.loads(body)
         key = f"{vhost}:frames:{event['camera_id']}:{event['timestamp_nano']}:{event.get('sequence', '00001')}"
         assert client.get(key) is not None
-        found += 1
-        if found == 20:
-            break
     connection.close()
     assert site.stop() == 0
 

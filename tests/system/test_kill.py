@@ -58,7 +58,7 @@ def test_children_die_with_a_killed_supervisor_and_the_next_start_adopts_the_rin
     assert site.process is not None
     site.process.kill()
     site.process.wait()
-    gone, alive = psutil.wait_procs(children, 10)
+    _gone, alive = psutil.wait_procs(children, 10)
     assert not alive
     redis_server.resume()
     site.start()
