@@ -161,7 +161,8 @@ def stored_frames(client: redis.Redis, vhost: str, prefix: str = "frames", *, ch
         keys.append(parse_frame_key(raw))
         if check_stamps:
             stamp = find_stamp(client.get(raw))
-            assert (stamp.camera, stamp.frame, stamp.unix_nano) == (*keys[-1][2:3], keys[-1].sequence, keys[-1].unix_nano)
+            key = keys[-1]
+            assert (stamp.camera, stamp.frame, stamp.unix_nano) == (key.camera, key.sequence, key.unix_nano)
     keys.sort(key=lambda key: key.unix_nano)
     numbers: dict[str, list[int]] = {}
     for key in keys:
