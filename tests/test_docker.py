@@ -324,7 +324,7 @@ def clean_environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+def image(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """The directory of the image's programs, and an environment that finds them: COPY and pip steps done in a fresh
     virtual environment."""
     subprocess.run([base_python(), "-m", "venv", tmp_path / "venv"], check=True)
@@ -352,7 +352,9 @@ def image(tmp_path: Path) -> tuple[Path, dict[str, str]]:
             assert done.returncode == 0, f"{step.text}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     # What runs must be what was installed.
     shutil.rmtree(source)
-    return programs, environment
+    yield programs, environment
+    # pytest keeps the directories of its last runs, and this is some hundred megabytes.
+    shutil.rmtree(tmp_path / "venv")
 
 
 def test_install_steps_of_the_image_give_an_engine_that_runs(

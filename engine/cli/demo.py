@@ -166,6 +166,7 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
     log = open_log(config)
     set_title("supervisor")
     supervisor = Supervisor(config, log, log)
+    begun = time.monotonic()
     supervisor.start()
     started = time.monotonic()
     live = show.LiveTable(config, footer="edge-video demo") if sys.stdout.isatty() and not quiet else None
@@ -179,7 +180,8 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
 
     with live or nullcontext():
         code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
-    elapsed = time.monotonic() - started
+    # Cameras record while others are still being started: the rate is reckoned from the very beginning.
+    elapsed = time.monotonic() - begun
     report = status.collect(config, memory=False)
     cpu, store = supervisor.cpu_seconds, str(supervisor.store)
     supervisor.close()

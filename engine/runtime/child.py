@@ -19,8 +19,8 @@ import setproctitle
 from engine.errors import EXIT_FAILED, EngineError
 
 _PR_SET_PDEATHSIG = 1
-#: Signals that a child must not inherit as blocked or handled.
-_RESET = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
+#: Signals that the supervisor blocks, to take them with sigtimedwait.
+_BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
 
 
 def die_with_parent(parent: int) -> None:
@@ -31,10 +31,8 @@ def die_with_parent(parent: int) -> None:
 
 
 def reset_signals() -> None:
-    """Undo what the supervisor did to its signals: a child begins with none blocked or handled."""
-    for number in _RESET:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _RESET)
+    """Undo what the supervisor did to its signals, for a program that knows nothing of it."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
 
 
 def set_title(role: str) -> None:
@@ -55,7 +53,8 @@ def fork(title: str, main: Callable[[], int]) -> int:
     code = EXIT_FAILED
     try:
         die_with_parent(parent)
-        reset_signals()
+        # SIGTERM stays blocked until the agent's StopSignal waits for it: sent earlier, it is kept and not lost.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGCHLD, signal.SIGINT})
         # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         set_title(title)

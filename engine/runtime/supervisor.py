@@ -32,7 +32,7 @@ from engine.runtime.lock import SiteLock
 from engine.shm import site
 from engine.shm.ring_file import Observer
 from engine.shm.segment import private_directory
-from engine.shm.slate import Slate
+from engine.shm.slate import CaptureCount, Slate
 from engine.stages.journals import newest_numbers
 from engine.stages.redis_link import connect
 
@@ -249,7 +249,7 @@ class Supervisor:
     def _ended(self, child: Child, code: int) -> None:
         if self._stops or self._fatal:
             return
-        if code == EXIT_OK and child.role == "capture":
+        if code == EXIT_OK and child.role == "capture" and child.slate.counts[CaptureCount.FINISHED]:
             child.finished = True
             return
         if code == EXIT_INPUT:

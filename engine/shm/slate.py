@@ -40,6 +40,8 @@ class CaptureCount(IntEnum):
     CONNECTS = 1
     #: Frames that the fps limit passed over; they were never captured.
     SKIPPED = 2
+    #: 1 once the source has ended for good: the process is not to be started again.
+    FINISHED = 3
 
 
 class WriterCount(IntEnum):

@@ -100,6 +100,7 @@ class CaptureAgent:
 
     def on_start(self) -> None:
         """Show the camera as connecting."""
+        self._slate.counts[CaptureCount.FINISHED] = 0
         self._slate.text = encode_status(self._status)
 
     def do_work(self) -> int:
@@ -115,6 +116,7 @@ class CaptureAgent:
             self._set_state("offline", str(ended), failures=0)
             self._log.info("source ended", reason=str(ended))
             self.finished = True
+            self._slate.counts[CaptureCount.FINISHED] = 1
             return 0
         except CameraUnavailable as error:
             self._lost(error)

@@ -12,8 +12,11 @@ from pathlib import Path
 from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.slate import Slate
+from engine.wire.keys import next_sequence
 
-#: Length, number in the stream's own count, CRC of all that follows.
+#: Frames that a consumer takes at a time, and so may be handed again when it is killed.
+POLL_FRAMES = 8
+#: Length, number and CRC of all that follows.
 _SELF_CHECK = struct.Struct("<IQI")
 
 
@@ -103,31 +106,45 @@ def check(payload: memoryview) -> int:
     return number
 
 
+def write_frame(producer: Producer, size: int, chance: random.Random) -> None:
+    """Write a frame that carries the number that its key will have."""
+    number = next_sequence(producer.last_sequence)
+    whole = self_checking(number, size, chance)
+    cut = chance.randrange(len(whole))
+    wrote = producer.write((whole[:cut], whole[cut:]), producer.floor_nano + 1, time.monotonic_ns(), size, 1)
+    assert wrote in (None, number)
+
+
 def produce(ring_path: str, size_max: str) -> None:
-    """Write frames as fast as they can be made, for ever; each carries the number that its key will have."""
+    """Write frames as fast as they can be made, for ever."""
     producer = Producer(Path(ring_path), "cam")
     chance = random.Random()
-    pieces = [chance.randrange(int(size_max)) for _ in range(50)]
     while True:
-        for size in pieces:
-            number = producer.last_sequence + 1
-            whole = self_checking(number, size, chance)
-            cut = chance.randrange(len(whole))
-            wrote = producer.write((whole[:cut], whole[cut:]), producer.floor_nano + 1, time.monotonic_ns(), size, 1)
-            assert wrote in (None, number)
+        write_frame(producer, chance.randrange(int(size_max)), chance)
+
+
+def produce_patiently(ring_path: str, size_max: str, frames: str) -> None:
+    """Write frames as fast as there is room for any of them."""
+    producer = Producer(Path(ring_path), "cam")
+    chance = random.Random(2)
+    for _ in range(int(frames)):
+        while producer.free_bytes < 2 * (int(size_max) + 128):
+            pass
+        write_frame(producer, chance.randrange(int(size_max)), chance)
+    say("done")
 
 
 def consume(ring_path: str, log_path: str) -> None:
-    """Check frames, note their numbers, and only then commit, for ever: what was stored was noted at least once."""
+    """Check frames, note them, and only then commit, for ever: what was stored was noted at least once."""
     consumer = Consumer(Path(ring_path), "cam")
     with Path(log_path).open("ab", buffering=0) as log:
         while True:
-            records = consumer.poll(20_000, 8)
+            records = consumer.poll(20_000, POLL_FRAMES)
             for record in records:
                 assert check(record.payload) == record.sequence
                 assert record.width == len(record.payload) - _SELF_CHECK.size
             if records:
-                log.write(b"".join(b"%d\n" % record.sequence for record in records))
+                log.write(b"".join(b"%d %d\n" % (record.number, record.sequence) for record in records))
                 consumer.commit(records, time.monotonic_ns())
 
 

@@ -173,8 +173,8 @@ def test_the_need_is_what_the_files_take(shm):
         Slate.create(paths.capture(camera))
     for slate in (paths.writer(0), paths.writer(1), paths.publisher, paths.supervisor):
         Slate.create(slate)
-    assert sum(path.stat().st_blocks * 512 for path in paths.directory.iterdir()) <= site.shared_memory_need(cfg)
-    assert sum(path.stat().st_size for path in paths.directory.iterdir()) == site.shared_memory_need(cfg)
+    taken = [path.stat().st_blocks * 512 for path in paths.directory.iterdir()]
+    assert sum(taken) <= site.shared_memory_need(cfg) <= sum(taken) + 4096 * len(taken)
 
 
 def test_too_little_shared_memory_is_refused_with_both_ways_out(tmpfs):

@@ -203,19 +203,17 @@ def test_two_processes_that_make_it_at_once_share_it(shm, monkeypatch):
     Slate.watch(path).close()
 
 
-def test_a_slate_that_another_process_is_just_making_is_not_taken_for_damaged(shm, monkeypatch):
-    """Replacing it would leave two processes with two files of one name, each the owner of its own."""
+def test_a_slate_is_never_seen_half_made(shm, monkeypatch):
+    """Who sees one replaces it, and then two processes have two files of one name, each the owner of its own."""
     path = shm / "a.slate"
     create = segment.create
 
-    def interrupted(*arguments):
-        """Between the other process's making of the file and its first word, this process looks."""
+    def look(*arguments):
         made = create(*arguments)
-        monkeypatch.setattr(segment, "create", create)
-        Slate.create(path)
+        assert not path.exists()
         return made
 
-    monkeypatch.setattr(segment, "create", interrupted)
-    first = Slate.claim(path)
-    assert path.stat().st_ino == os.fstat(first._segment.descriptor).st_ino
-    first.close()
+    monkeypatch.setattr(segment, "create", look)
+    Slate.create(path)
+    Slate.watch(path).close()
+    assert list(shm.iterdir()) == [path]

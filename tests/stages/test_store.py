@@ -1,0 +1,173 @@
+"""The writer's connection against real servers: what Redis has after it, and what it says when Redis will not."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import RedisUnavailable, ServerRefused
+from engine.shm import ring_file
+from engine.shm.ring import Consumer, Producer, Record
+from engine.stages.store import Refused, RingBatch, Store
+from engine.wire.resp import FrameFraming
+from engine.wire.urls import parse_redis_address
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import free_port
+
+FRAMING = FrameFraming("v", "frames", "cam1", 60_000)
+BEGIN = 1_731_024_000_123_456_789
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[list[Record]]:
+    """Ten frames in a ring, of sizes around the server's and the socket's bounds."""
+    path = tmp_path / "cam1.ring"
+    ring_file.create(path, 4 * 2**20, "cam1")
+    producer, consumer = Producer(path, "cam1"), Consumer(path, "cam1")
+    for number, size in enumerate((1, 63, 64, 65, 32_768, 60_000, 65_536, 200_000, 1_000_000, 5)):
+        producer.write((bytes([number]) * size,), BEGIN + number, time.monotonic_ns(), 1280, 720)
+    yield consumer.poll(2**30, 100)
+    producer.close()
+    consumer.close()
+
+
+def store_at(address: str, timeout: float = 5.0) -> Store:
+    store = Store(parse_redis_address(address), timeout, lambda: None)
+    store.attach(store.open())
+    return store
+
+
+def check_stored(client, records: list[Record]) -> None:
+    entries = client.xrange("engine:v:journal:frames:cam1")
+    assert [entry for entry, _ in entries] == [f"{r.unix_nano}-{r.sequence}".encode() for r in records]
+    for record in records:
+        key = f"v:frames:cam1:{record.unix_nano}:{record.sequence:05d}"
+        assert client.get(key) == record.payload
+        assert 0 < client.pttl(key) <= 60_000
+    assert entries[-1][1] == {b"s": b"5", b"w": b"1280", b"h": b"720", b"e": b"jpeg", b"k": b"1"}
+    assert 0 < client.pttl("engine:v:journal:frames:cam1") <= 60_000
+
+
+@pytest.mark.parametrize(("binary", "unix"), [("redis-server", False), ("redis-server", True), ("valkey", True)])
+def test_a_batch_is_stored_with_its_journal(binary: str, unix: bool, short_path: Path, records: list[Record]) -> None:
+    with RedisServer(short_path / "r", binary=binary, unix=unix) as server:
+        store = store_at(server.url)
+        store.send([RingBatch(FRAMING, records, 0)])
+        _, outcomes = store.receive()
+        assert outcomes[0].entry_errors == {}
+        check_stored(server.client(), records)
+
+
+def test_two_batches_in_flight_are_answered_in_order(redis_server: RedisServer, records: list[Record]) -> None:
+    store = store_at(redis_server.url)
+    store.send([RingBatch(FRAMING, records[:5], 0)])
+    store.send([RingBatch(FRAMING, records[5:], BEGIN)])
+    first, _ = store.receive()
+    second, _ = store.receive()
+    assert (first[0].records, second[0].records) == (records[:5], records[5:])
+    check_stored(redis_server.client(), records)
+
+
+def test_sending_again_changes_nothing_and_names_the_entries_that_stood(
+    redis_server: RedisServer, records: list[Record]
+) -> None:
+    for attempt in range(2):
+        store = store_at(redis_server.url)
+        store.send([RingBatch(FRAMING, records, 0)])
+        _, outcomes = store.receive()
+        assert len(outcomes[0].entry_errors) == attempt * len(records)
+    check_stored(redis_server.client(), records)
+    assert all(store.call([FRAMING.lookup(record.unix_nano, record.sequence)])[0] for record in records)
+    assert store.call([FRAMING.lookup(BEGIN - 1, 1)])[0] == []
+
+
+def test_tls_has_no_sendmsg_and_stores_the_same(
+    short_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = short_path / "cert.pem", short_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
+    with RedisServer(short_path / "r", args=[*tls, "--tls-auth-clients", "no"]) as server:
+        store = store_at(f"rediss://localhost:{port}")
+        store.send([RingBatch(FRAMING, records, 0)])
+        store.send([RingBatch(FrameFraming("v", "frames", "cam2", 60_000), records, 0)])
+        assert store.receive()[1][0].entry_errors == {}
+        assert store.receive()[1][0].entry_errors == {}
+        check_stored(server.client(), records)
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with pytest.raises(RedisUnavailable, match="certificate"):
+            store_at(f"rediss://localhost:{port}")
+
+
+def test_out_of_memory_refuses_a_batch_as_a_whole_and_keeps_the_connection(
+    short_path: Path, records: list[Record]
+) -> None:
+    with RedisServer(short_path / "r", args=["--maxmemory-policy", "noeviction"]) as server:
+        client = server.client()
+        client.set("ballast", bytes(1_500_000))
+        # Room for some of the batch's frames, and not for all.
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 700_000)
+        store = store_at(server.url)
+        store.send([RingBatch(FRAMING, records, 0)])
+        with pytest.raises(Refused, match="OOM"):
+            store.receive()
+        assert client.keys("*") == [b"ballast"], "nothing of the batch was stored"
+        client.delete("ballast")
+        client.config_set("maxmemory", 0)
+        store.send([RingBatch(FRAMING, records, 0)])
+        store.receive()
+        check_stored(server.client(), records)
+
+
+def test_a_read_only_replica_refuses(redis_server: RedisServer, short_path: Path, records: list[Record]) -> None:
+    host, _, port = redis_server.address.partition(":")
+    with RedisServer(short_path / "replica", args=["--replicaof", host, port]) as replica:
+        store = store_at(replica.url)
+        store.send([RingBatch(FRAMING, records, 0)])
+        with pytest.raises(Refused, match="READONLY"):
+            store.receive()
+
+
+def test_a_silent_server_is_given_up_and_the_heart_beats_meanwhile(
+    redis_server: RedisServer, records: list[Record]
+) -> None:
+    beats = []
+    store = Store(parse_redis_address(redis_server.url), 1.0, lambda: beats.append(1))
+    store.attach(store.open())
+    redis_server.pause()
+    store.send([RingBatch(FRAMING, records[:3], 0)])
+    with pytest.raises(RedisUnavailable, match="did not answer for 1 s"):
+        store.receive()
+    assert len(beats) > 3
+    assert not store.connected
+    redis_server.resume()
+
+
+def test_a_wrong_password_is_refused(short_path: Path) -> None:
+    with RedisServer(short_path / "r", username="writer", password="right") as server:
+        store_at(server.url).close()
+        with pytest.raises(ServerRefused, match="credentials"):
+            store_at(server.url.replace("right", "wrong"))
+
+
+def test_a_journal_of_another_type_is_an_entry_error_of_its_frames_alone(
+    redis_server: RedisServer, records: list[Record]
+) -> None:
+    redis_server.client().set("engine:v:journal:frames:cam2", "not a stream")
+    other = FrameFraming("v", "frames", "cam2", 60_000)
+    store = store_at(redis_server.url)
+    store.send([RingBatch(other, records[:2], 0), RingBatch(FRAMING, records, 0)])
+    _, outcomes = store.receive()
+    assert set(outcomes[0].entry_errors) == {0, 1}
+    assert outcomes[1].entry_errors == {}
+    check_stored(redis_server.client(), records)
