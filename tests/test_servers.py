@@ -127,7 +127,7 @@ class TestRedisServer:
                 server.client().ping()
             server.start()
 
-            hasty = server.client(socket_timeout=0.2)
+            hasty = server.client(socket_timeout=0.5)
             assert hasty.ping()
             server.pause()
             with pytest.raises(redis.TimeoutError):
@@ -192,7 +192,7 @@ class TestRedisServer:
 
 
 def processes_at_home(home: Path) -> list[str]:
-    """The names of all processes with this HOME, of whatever parent; Erlang's helpers leave the family easily."""
+    """The names of all processes with this HOME, of whatever parent: Erlang's helpers leave the family."""
     names = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):

@@ -35,6 +35,8 @@ _IDLE_SECONDS = 0.2
 _RATE_SECONDS = 1.0
 #: Share of the frame interval by which a frame may come early and still be taken under an fps limit.
 _EARLY = 0.1
+#: Nanoseconds of stream that an fps limit lets through in one go: what a network held back and then sent at once.
+_BURST_NANO = 500_000_000
 
 
 class Sampler:
@@ -48,7 +50,7 @@ class Sampler:
         """Whether the frame that arrived at ``monotonic`` nanoseconds is taken."""
         if monotonic < self._due - self._interval * _EARLY:
             return False
-        self._due = max(self._due + self._interval, monotonic)
+        self._due = max(self._due + self._interval, monotonic - _BURST_NANO)
         return True
 
 

@@ -7,7 +7,9 @@ at, and only then cv2 is told whether to hand out packets (passthrough, for came
 
 OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
 before the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process.
-FFmpeg may log URLs with their credentials; its log is off.
+Without ``fpsprobesize;0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured)
+and then hands them out at once, so that they would get wrong stamps. FFmpeg may log URLs with their credentials; its
+log is off.
 """
 
 from __future__ import annotations
@@ -154,7 +156,7 @@ class VideoSource:
         if self._kind == "device":
             capture = cv2.VideoCapture(camera.url, cv2.CAP_V4L2)
         else:
-            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;{camera.transport}"
+            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;{camera.transport}|fpsprobesize;0"
             options = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
                 int(camera.open_timeout_seconds * 1000),

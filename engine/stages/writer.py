@@ -210,6 +210,9 @@ class WriterAgent:
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
         self._slate.counts[WriterCount.BATCHES] += 1
         self._failures = 0
+        if self._away_since:
+            self._log.info("redis is back", away_seconds=round(time.monotonic() - self._away_since, 1))
+            self._away_since = 0.0
         return sum(len(records) for _, records in batch)
 
     def _settle_troubled(self) -> None:
@@ -258,9 +261,6 @@ class WriterAgent:
         attempt, self._attempt = self._attempt, None
         self._store.attach(attempt.result())
         self._settle_uncertain()
-        if self._away_since:
-            self._log.info("redis is back", away_seconds=round(time.monotonic() - self._away_since, 1))
-            self._away_since = 0.0
         for camera in self._slates:
             self._slates[camera] = (self._slates[camera][0], -1)
         return True

@@ -134,6 +134,6 @@ def test_a_file_that_does_not_loop_ends_and_is_not_started_again(
     )
     site.start()
     wait_until(lambda: site.camera("short")["state"] == "offline", 30, "it has ended")
-    assert site.camera("short")["stored"] == 20
+    wait_until(lambda: site.camera("short")["stored"] == 20, 30, "all its frames are stored")
     wait_until(lambda: "there is no file" in site.camera("gone")["last_error"], 30, "the missing file is reported")
     assert site.stop() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -52,8 +53,8 @@ def test_a_redis_pause_that_the_rings_outlast_loses_nothing(site: Site, redis_se
     assert not any(missing_numbers(got) for got in stored_frames(redis_server.client(), "default").numbers.values())
 
 
-def test_a_redis_restart_that_the_rings_outlast_loses_nothing(site: Site, short_path: object) -> None:
-    with RedisServer(site.directory / "aof", args=["--appendonly", "yes", "--appendfsync", "always"]) as server:
+def test_a_redis_restart_that_the_rings_outlast_loses_nothing(site: Site, short_path: Path) -> None:
+    with RedisServer(short_path / "aof", args=["--appendonly", "yes", "--appendfsync", "always"]) as server:
         site.write(cameras=CAMERAS[:4], redis={"address": server.address})
         site.start()
         wait_until(lambda: site.total("stored") > 200, 30, "frames flow")
@@ -90,3 +91,53 @@ def test_a_redis_outage_longer_than_the_rings_loses_exactly_what_is_counted(
         # The outage ended with the newest frames in the ring.
         assert got[-1] == frames
     assert site.stop() == 0
+
+
+def test_events_that_expire_while_the_broker_is_away_are_counted(
+    site: Site, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+) -> None:
+    frames = 400
+    url = f"test://?fps=30&kb=20&size=320x240&frames={frames}"
+    site.write(
+        cameras=[{"id": "cam1", "url": url}, {"id": "cam2", "url": url}],
+        redis={"address": redis_server.address, "ttl_seconds": 3},
+        amqp_url=rabbitmq.url(vhost),
+    )
+    with Consumer(rabbitmq, vhost) as consumer:
+        site.start()
+        wait_until(lambda: len(consumer.frames()) > 60, 30, "events arrive")
+        rabbitmq.stop()
+        wait_until(lambda: site.status()["publisher"]["expired"] > 100, 60, "events expire")
+        rabbitmq.start()
+        wait_until(lambda: site.total("stored") == 2 * frames, 60, "all is stored")
+
+        def settled() -> bool:
+            publisher = site.status()["publisher"]
+            return publisher["confirmed"] + publisher["expired"] >= 2 * frames
+
+        wait_until(settled, 60, "every event is announced or counted")
+        publisher = site.status()["publisher"]
+        assert site.stop() == 0
+        announced = {camera: first_times(got) for camera, got in consumer.sequences().items()}
+    assert sum(map(len, announced.values())) + publisher["expired"] == 2 * frames
+    assert all(got == sorted(got) for got in announced.values())
+
+
+def test_a_redis_out_of_memory_is_said_once_counted_and_survived(site: Site, short_path: Path) -> None:
+    with RedisServer(short_path / "small", args=["--maxmemory", "30mb", "--maxmemory-policy", "noeviction"]) as server:
+        frames = 600
+        site.write(
+            cameras=[{"id": "cam1", "url": f"test://?fps=60&kb=60&frames={frames}"}],
+            redis={"address": server.address},
+            ring={"capacity_mb": 4},
+        )
+        site.start()
+        wait_until(lambda: site.dropped().get("outage", 0) > 20, 60, "the ring overflows")
+        server.client().config_set("maxmemory", 0)
+        wait_until(lambda: site.total("stored") + sum(site.dropped().values()) == frames, 60, "all is accounted for")
+        numbers = stored_frames(server.client(), "default").numbers["cam1"]
+        assert len(numbers) == site.total("stored")
+        assert site.stop() == 0
+    assert site.log_text().count("redis takes no frames") == 1
+    assert "OOM" in site.log_text()
+    assert "redis is back" in site.log_text()

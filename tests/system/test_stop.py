@@ -7,7 +7,10 @@ import signal
 import time
 
 import psutil
+import redis
 
+from engine.shm.segment import private_directory
+from engine.shm.slate import Slate
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
@@ -102,6 +105,12 @@ def test_the_embedded_server_lives_and_ends_with_its_site(site: Site) -> None:
     socket = site.config.run_directory / "redis.sock"
     assert socket.is_socket()
     assert socket.stat().st_mode & 0o777 == 0o600
+    client = redis.Redis(unix_socket_path=str(socket), decode_responses=True)
+    settings = client.config_get("maxmemory*") | client.config_get("port") | client.config_get("save")
+    assert settings["maxmemory-policy"] == "volatile-ttl"
+    assert int(settings["maxmemory"]) == psutil.virtual_memory().total * 50 // 100
+    assert (settings["port"], settings["save"]) == ("0", "")
+    client.close()
     assert site.stop() == 0
     assert not psutil.wait_procs(children, 10)[1]
     assert not socket.exists()
@@ -120,3 +129,36 @@ def test_process_titles_name_the_roles_and_hide_the_rest(site: Site, redis_serve
         "edge-video: writer",
     ]
     assert site.stop() == 0
+
+
+def test_the_embedded_server_keeps_frames_over_a_restart_where_it_is_asked_to(site: Site) -> None:
+    site.write(
+        cameras=[{"id": "cam1", "url": "test://?frames=50&kb=20&size=320x240"}],
+        redis={"persistence": "aof"},
+    )
+    site.start()
+    wait_until(lambda: site.total("stored") == 50, 30, "all frames are stored")
+    assert site.stop() == 0
+    site.write(
+        cameras=[{"id": "cam1", "url": "test://?frames=10&kb=20&size=320x240"}],
+        redis={"persistence": "aof"},
+    )
+    site.start()
+    wait_until(lambda: site.total("stored") == 10, 30, "more frames are stored")
+    client = redis.Redis(unix_socket_path=str(site.config.run_directory / "redis.sock"))
+    # Numbers and stamps go on where the journal of the former run ended.
+    assert stored_frames(client, "default").numbers == {"cam1": list(range(1, 61))}
+    client.close()
+    assert site.stop() == 0
+
+
+def test_a_boot_failure_that_a_restart_cannot_mend_ends_the_run(site: Site, redis_server: RedisServer) -> None:
+    site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
+    private_directory(site.paths.directory)
+    held = Slate.claim(site.paths.writer(0))
+    site.start(wait=False)
+    assert site.process is not None
+    assert site.process.wait(30) == 2
+    held.close()
+    assert f"writer 0 runs already as pid {os.getpid()}" in site.log_text()
+    assert "process cannot start; ending the site" in site.log_text()

