@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from engine import config
@@ -125,17 +125,16 @@ def test_bytes_that_are_no_utf8_are_named():
         ("[redis]\nadress = 'x'\n", "unknown key 'redis.adress'; did you mean 'address'?"),
         ("[site]\nqqqq = 1\n", "unknown key 'site.qqqq'; known are name, run_directory"),
         ("[defaults]\nqualty = 5\n", "unknown key 'defaults.qualty'; did you mean 'quality'?"),
-        (camera("qualty = 5\n"), "unknown key 'cameras[1] (cam1).qualty'; did you mean 'quality'?"),
         ("warnings = ['x']\n", "unknown key 'warnings'"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(text, message):
-    if text.startswith("[[cameras]]"):
-        assert message in refused(text, cameras='[[cameras]]\nid = "cam0"\nurl = "test://"\n' and text).replace(
-            "cameras[0]", "cameras[1]"
-        )
-    else:
-        assert message in refused(text)
+    assert message in refused(text)
+
+
+def test_an_unknown_key_of_a_camera_is_named_by_the_camera_s_place_and_id():
+    message = refused("", cameras=CAMERA + '[[cameras]]\nid = "cam2"\nurl = "test://"\nqualty = 5\n')
+    assert message == "unknown key 'cameras[1] (cam2).qualty'; did you mean 'quality'?"
 
 
 @pytest.mark.parametrize(
@@ -344,7 +343,12 @@ def test_a_file_of_the_go_edition_is_read_with_one_warning_that_names_what_is_ig
 def test_names_of_this_edition_win_over_those_of_the_go_edition():
     made = site("target_fps = 12\nttl_seconds = 77\n[defaults]\nfps = 3\n[redis]\nttl_seconds = 5\n")
     assert (made.cameras[0].fps, made.redis.ttl_seconds) == (3.0, 5)
-    assert "defaults.fps: expected float > 0" in refused("target_fps = 0\n")
+
+
+@pytest.mark.parametrize("text", ["target_fps = 0\n", f"{CAMERA}[defaults]\nfps = 0\n"])
+def test_a_wrong_default_is_not_blamed_on_a_camera(text):
+    cameras = "" if CAMERA in text else CAMERA
+    assert "defaults.fps: expected float > 0" in refused(text, cameras=cameras)
 
 
 SECRET = "hunter2"
@@ -361,22 +365,12 @@ url = "rtsp://admin:{SECRET}@10.0.0.5/s"
 """
 
 
-@pytest.mark.parametrize("part", ["redis.password", "redis.username", "amqp", "redis.address", "cameras"])
+@pytest.mark.parametrize("part", ["amqp", "redis", "cameras", "redis_address"])
 def test_no_secret_is_shown_where_a_site_is_printed(part):
     made = parse(WITH_SECRETS.encode(), {})
-    shown: object = made
-    for name in part.split("."):
-        shown = getattr(shown, name)
-    owner = made.redis if part.startswith("redis") else shown
-    assert SECRET not in repr({"redis.address": made.redis.address}.get(part, shown))
-    if part in ("amqp", "cameras"):
-        assert SECRET not in repr(owner)
-
-
-def test_a_whole_site_can_be_printed():
-    made = parse(WITH_SECRETS.encode(), {})
-    for text in (repr(made), str(made), f"{made}", repr(made.redis_address)):
-        assert SECRET not in text
+    shown = getattr(made, part)
+    for text in (repr(shown), f"{shown}", repr(made), f"{made}"):
+        assert re.findall(f".{{,40}}{SECRET}", text) == []
 
 
 @pytest.mark.parametrize(
@@ -505,9 +499,9 @@ transport = "udp"
 """
 TOKENS = (
     *("[", "]", "[[", "]]", "{", "}", '"', "'", "=", "\n", "#", ",", ".", ":", "://", "@", "/", "%", "\\", "\\u0000"),
-    *("-1", "0", "1e400", "nan", "inf", "9" * 30, "9" * 5000, "true", "1979-05-27", "''", '""', "[]", "{}", "é", "\x00"),
+    *("-1", "0", "1e400", "nan", "inf", "9" * 30, "true", "1979-05-27", "''", '""', "[]", "{}", "é", "\x00"),
     *("redis://[::1", "amqp://[::1/v", "test://[", "test://?size=1x1", "redis = 5\n", "defaults = 5\n", "cameras = 5\n"),
-    *("[redis]\n", "[[redis]]\n", "ttl_seconds = 5\n", "engine", "journal", "[mqtt]\nx = 1\n", "\u2100", "[" * 3000),
+    *("[redis]\n", "[[redis]]\n", "ttl_seconds = 5\n", "engine", "journal", "[mqtt]\nx = 1\n", "\u2100"),
 )
 environments = st.fixed_dictionaries(
     {},
@@ -585,10 +579,13 @@ def test_whatever_a_document_holds_it_is_refused_or_can_be_used(document, enviro
         assert str(error)
 
 
+@pytest.mark.parametrize("value", ["[" * 3000, "{a=" * 3000, "9" * 5000], ids=["arrays", "tables", "digits"])
+def test_toml_that_python_will_not_read_is_refused_too(value):
+    refused(f"[redis]\nttl_seconds = {value}\n")
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
-@example(b"x = " + b"[" * 3000)
-@example(b"x = " + b"9" * 5000)
 def test_whatever_bytes_there_are_only_a_config_error_comes_out(data):
     with pytest.raises(ConfigError):
         parse(data, {})
@@ -598,7 +595,6 @@ def test_whatever_bytes_there_are_only_a_config_error_comes_out(data):
 @given(st.text(min_size=1, max_size=20))
 def test_any_name_that_a_file_can_hold_reaches_the_keys_unchanged(name):
     quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if name in keys.RESERVED_WORDS or len(config.parse.__name__) == 0:
-        return
+    assume(name not in keys.RESERVED_WORDS)
     made = site("", cameras=f'[[cameras]]\nid = {quoted}\nurl = "test://"\n')
     assert made.cameras[0].id == name

@@ -84,7 +84,7 @@ def _filler(size: int) -> bytes:
 
 def _colour_bars(width: int, height: int, seed: int) -> NDArray[np.uint8]:
     """(height, width, 3) BGR: eight bars whose colours are the camera's own, over a ramp."""
-    colours = np.random.default_rng(seed).integers(40, 216, (8, 3))
+    colours = np.random.default_rng(seed).integers(0, 176, (8, 3), np.uint8)
     bars = colours[np.arange(width) * 8 // width]
-    ramp = np.linspace(-40, 39, height)[:, None, None]
-    return np.clip(bars[None, :, :] + ramp, 0, 255).astype(np.uint8)
+    ramp = (np.arange(height) * 80 // height).astype(np.uint8)
+    return bars[None, :, :] + ramp[:, None, None]

@@ -86,27 +86,38 @@ def test_frames_in_flight_are_not_given_up_with_the_damaged_ones(tmp_path):
         goes_on(producer, consumer)
 
 
+@contextlib.contextmanager
+def ring_with_padding():
+    """A ring in which one frame stands, and padding before it; both ends open, and where the padding begins."""
+    with standing_ring([400], capacity=1024) as (producer, consumer, _):
+        drain(consumer)
+        write(producer, payload(400, 2))
+        drain(consumer)
+        padding = consumer.head % lay.area_bytes(1024)
+        write(producer, payload(400, 3))
+        assert consumer.held_bytes > lay.record_bytes(400)
+        yield producer, consumer, padding
+
+
 def test_damage_behind_padding_with_nothing_in_flight_is_passed():
     """The padding is read, no frame is: what stands before the damage is not in flight."""
-    with standing_ring([450], capacity=1024) as (producer, consumer, _):
-        drain(consumer)
-        write(producer, payload(450, 2))
-        drain(consumer)
-        write(producer, payload(450, 3))
-        assert consumer.head - consumer.tail > lay.record_bytes(450), "there is padding before the frame"
+    with ring_with_padding() as (producer, consumer, _):
         damage(consumer, 0, kind=0)
         assert drain(consumer) == []
         assert consumer.counts().drops["damaged"] == 1
         goes_on(producer, consumer)
 
 
+def test_making_room_passes_damage_behind_padding():
+    with ring_with_padding() as (producer, consumer, _):
+        damage(consumer, 0, kind=0)
+        consumer.release_oldest(1024, Drop.OUTAGE)
+        assert consumer.free_bytes >= 1024
+        goes_on(producer, consumer)
+
+
 def test_damaged_padding_is_passed():
-    with standing_ring([450], capacity=1024) as (producer, consumer, _):
-        drain(consumer)
-        write(producer, payload(450, 2))
-        drain(consumer)
-        padding = consumer.head % lay.area_bytes(1024)
-        write(producer, payload(450, 3))
+    with ring_with_padding() as (producer, consumer, padding):
         damage(consumer, padding, kind=0)
         assert drain(consumer) == []
         assert consumer.counts().drops["damaged"] == 1

@@ -44,7 +44,7 @@ BEFORE_WRITE = {
     "first frame": ([], 0),
     "second frame": ([300], 0),
     "after all were stored": ([300, 300], 2),
-    "behind padding": ([450, 450], 2),
+    "behind padding": ([400, 400], 2),
     "ring full": ([300, 300, 300], 0),
 }
 
@@ -126,7 +126,7 @@ def test_a_frame_is_counted_once_whatever_became_of_it(size, stores):
         assert len(frames) <= look(path).captured
 
 
-#: What a consumer that is killed is at: it was handed four frames, the last of them behind padding.
+#: What a consumer that is killed is at: it was handed four frames, padding among them.
 RELEASING = {
     "commit one": lambda consumer, records: consumer.commit(records[:1], 0),
     "commit all": lambda consumer, records: consumer.commit(records, 0),

@@ -56,7 +56,7 @@ def test_fill_bytes_before_markers_are_passed_over(count):
     assert np.array_equal(decode(filled), decode(SMALL))
 
 
-@pytest.mark.parametrize("padding", [b"\x00", b"\xff", b"\x00" * 3, b"\x00" * 62, b"\r\n--boundary"])
+@pytest.mark.parametrize("padding", [b"\x00", b"\xff", b"\x00" * 3, b"\x00" * 62, b"\r\n--boundary", b"\xff\xd9"])
 def test_padding_behind_the_picture_is_cut_off(padding):
     data = SMALL + padding
     info = jpeg.inspect(data)

@@ -12,17 +12,10 @@ from engine.wire.ring_layout import RecordHeader
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 headers = st.builds(RecordHeader, U32, U32, U64, U32, U32, U32, U16, U16, U64, U64)
 
-PRODUCER_WORDS = {
-    *(lay.W_HEAD, lay.W_LAST_SEQUENCE, lay.W_LAST_NANO, lay.W_RECORDS, lay.W_NEXT_HEAD, lay.W_NEXT_RECORDS),
-    *(lay.W_CAPTURED, lay.W_CAPTURED_BYTES, lay.W_LARGEST),
-    *PRODUCER_DROPS,
-}
-CONSUMER_WORDS = {
-    *(lay.W_TAIL, lay.W_FLOOR_NANO, lay.W_LATENCY_MAX, lay.W_STORED, lay.W_STORED_BYTES),
-    *(lay.W_INTENT_TAIL, lay.W_INTENT_WORD, lay.W_INTENT_COUNT, lay.W_INTENT_BYTES),
-    *CONSUMER_DROPS,
-    *range(lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS),
-}
+WORDS = {name: index for name, index in vars(lay).items() if name.startswith("W_")}
+HISTOGRAM = range(lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS)
+#: Byte offsets of what each side writes, as the module's diagram has them.
+IDENTITY, PRODUCER, CONSUMER = range(128), range(128, 384), range(384, 1024)
 
 
 def page(capacity=1024, camera="cam4", generation=7):
@@ -107,16 +100,24 @@ def test_a_name_that_is_no_utf8_is_refused():
         lay.check_identity(view, words, lay.file_bytes(1024))
 
 
-def test_no_word_is_two_things_and_no_line_is_written_by_both_sides():
-    assert len(PRODUCER_WORDS | CONSUMER_WORDS) == len(PRODUCER_WORDS) + len(CONSUMER_WORDS)
-    assert not {word * 8 // 128 for word in PRODUCER_WORDS} & {word * 8 // 128 for word in CONSUMER_WORDS}
+def test_no_word_is_two_things():
+    assert len(set(WORDS.values()) | set(HISTOGRAM)) == len(WORDS) + len(HISTOGRAM)
+
+
+def test_no_line_is_written_by_both_sides():
+    """Lines are 128 bytes, and each side's begin at multiples of that."""
+    producer = {lay.W_HEAD, lay.W_LAST_NANO, lay.W_RECORDS, lay.W_NEXT_HEAD, lay.W_NEXT_RECORDS, *PRODUCER_DROPS}
+    producer |= {lay.W_CAPTURED, lay.W_CAPTURED_BYTES, lay.W_LARGEST}
+    consumer = {lay.W_TAIL, lay.W_FLOOR_NANO, lay.W_LATENCY_MAX, lay.W_STORED, lay.W_STORED_BYTES, *CONSUMER_DROPS}
+    consumer |= {index for name, index in WORDS.items() if name.startswith("W_INTENT")}
+    assert {index * 8 for index in producer} <= set(PRODUCER)
+    assert {index * 8 for index in consumer} <= set(CONSUMER)
+    assert {index * 8 for index in set(WORDS.values())} <= {*IDENTITY, *PRODUCER, *CONSUMER}
 
 
 def test_all_parts_of_the_header_page_stand_apart():
-    name = range(lay.CAMERA_OFFSET, lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX)
-    written = {word * 8 for word in PRODUCER_WORDS | CONSUMER_WORDS | set(range(5))}
-    assert not any(offset in name or offset + 7 in name for offset in written)
-    assert max(written) + 8 <= lay.HEADER_BYTES
+    name_end = lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX
+    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= HISTOGRAM.start * 8 < HISTOGRAM.stop * 8 <= lay.HEADER_BYTES
 
 
 @settings(max_examples=200, deadline=None)
