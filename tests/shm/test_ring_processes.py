@@ -20,7 +20,7 @@ from tests.shm.rings import assert_balanced
 CAMERA = "cam"
 FRAME_BYTES_MAX = 4000
 #: Frames stored between one kill and the next.
-LAP = 1500
+LAP = 4000
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 from tests.servers.rabbitmq import RabbitMQ
@@ -70,3 +72,25 @@ def test_children_die_with_a_killed_supervisor_and_the_next_start_adopts_the_rin
         # Each capture process may have been killed with one frame in hand.
         assert len(missing_numbers(numbers)) <= 1, camera
     assert not site.paths.directory.exists()
+
+
+def test_what_was_sent_and_not_acknowledged_is_sent_again_by_the_successor(site: Site, short_path: Path) -> None:
+    """Redis and the writer die with a batch between them: only the ring still has its frames."""
+    with RedisServer(short_path / "aof", args=["--appendonly", "yes", "--appendfsync", "always"]) as server:
+        site.write(cameras=CAMERAS[:2], redis={"address": server.address})
+        site.start()
+        for _ in range(3):
+            before = site.total("stored")
+            wait_until(lambda before=before: site.total("stored") > before + 60, 30, "frames flow")
+            server.pause()
+            captured = site.total("captured")
+            wait_until(lambda captured=captured: site.total("captured") > captured + 10, 30, "a batch is on its way")
+            server.kill()
+            site.kill("writer")
+            server.start()
+        stored = site.total("stored")
+        wait_until(lambda: site.total("stored") > stored + 60, 30, "frames flow again")
+        assert site.stop() == 0
+        numbers = stored_frames(server.client(), "default").numbers
+    assert len(numbers) == 2
+    assert not any(missing_numbers(got) for got in numbers.values())

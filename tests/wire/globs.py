@@ -31,7 +31,7 @@ def _regex(pattern: str) -> str:
 
 
 def _members(pattern: str, at: int) -> tuple[str, int]:
-    """The regex of a bracket whose inside begins at ``at``, and where it ends; one that is not closed runs to the end."""
+    """The regex of a bracket whose inside begins at ``at``, and where it ends: with the text, if it is not closed."""
     negated = pattern[at : at + 1] == "^"
     at += negated
     members = ""

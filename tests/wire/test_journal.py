@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import re
 
 import pytest
@@ -50,7 +51,8 @@ def test_fields_may_come_in_any_order_and_with_others_among_them(entry, random):
 
 
 @pytest.mark.parametrize(
-    "identifier", ["", "-", "1-", "-1", "1", "a-1", "1-a", "1-1-1", "+1-1", "1--1", "1 -1", "1_0-1", "١-1", "1-²", "0x1-1"]
+    "identifier",
+    ["", "-", "1-", "-1", "1", "a-1", "1-a", "1-1-1", "+1-1", "1--1", "1 -1", "1_0-1", "١-1", "1-²", "0x1-1"],
 )
 def test_an_id_that_is_not_unix_nano_and_sequence_is_refused(identifier):
     for text in (identifier, identifier.encode()):
@@ -103,7 +105,5 @@ def test_a_number_that_python_will_not_read_is_refused_too():
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40), st.lists(st.binary(max_size=12) | st.sampled_from(FIELDS), max_size=12))
 def test_whatever_a_stream_holds_only_a_wire_error_comes_out(identifier, fields):
-    try:
+    with contextlib.suppress(WireError):
         parse_entry(identifier, fields)
-    except WireError:
-        pass

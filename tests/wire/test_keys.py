@@ -69,10 +69,9 @@ def test_different_frames_have_different_keys(one, other):
 def test_a_part_is_refused_unless_it_is_exactly_what_encoding_writes(part):
     try:
         name = keys.decode_part(part)
-    except WireError as error:
-        assert repr(part) in str(error)
-    else:
-        assert keys.encode_part(name) == part
+    except WireError:
+        return
+    assert keys.encode_part(name) == part
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -133,7 +135,9 @@ def test_an_amqp_url_is_accepted(url):
     urls.check_amqp_url(url)
 
 
-@pytest.mark.parametrize("url", ["h", "http://h", "amqp://", "amqp:///v", "amqp://h:x/v", "amqp://h:0/v", "amqp://[::1/v"])
+@pytest.mark.parametrize(
+    "url", ["h", "http://h", "amqp://", "amqp:///v", "amqp://h:x/v", "amqp://h:0/v", "amqp://[::1/v"]
+)
 def test_what_is_no_amqp_url_is_refused_and_the_form_shown(url):
     with pytest.raises(ConfigError, match="amqp://user:password@host:port/vhost"):
         urls.check_amqp_url(url)
@@ -167,7 +171,9 @@ def test_an_address_that_is_refused_is_shown_without_its_password(address):
     assert "hunter2" not in str(caught.value)
 
 
-plain = st.text(alphabet=st.characters(codec="ascii", exclude_characters="/?#@ \t\n\r\f\v\x1c\x1d\x1e\x1f&"), min_size=4)
+plain = st.text(
+    alphabet=st.characters(codec="ascii", exclude_characters="/?#@ \t\n\r\f\v\x1c\x1d\x1e\x1f&"), min_size=4
+)
 
 
 @settings(max_examples=200, deadline=None)
@@ -180,8 +186,8 @@ hostile_urls = st.builds(
     "".join,
     st.lists(
         st.sampled_from(
-            ("redis", "amqp", "test", "unix", "file", "://", "[", "]", "::1", "@", ":", "/", "?", "&", "=", "#", "%", "%zz",
-             "size", "fps", "kb", "1x1", "db", "-1", "99999", "nan", "\u2100", "\x00", " ", "\n", "host", "²"),
+            ("redis", "amqp", "test", "unix", "file", "://", "[", "]", "::1", "@", ":", "/", "?", "&", "=", "#", "%",
+             "%zz", "size", "fps", "kb", "1x1", "db", "-1", "99999", "nan", "\u2100", "\x00", " ", "\n", "host", "²"),
         ),
         max_size=10,
     ),
@@ -195,8 +201,6 @@ hostile_urls = st.builds(
 @example("redis://a\u2100b")
 def test_of_any_text_only_a_config_error_comes_out(url):
     for read in (urls.source_kind, urls.parse_size, urls.parse_test_url, urls.parse_redis_address, urls.check_amqp_url):
-        try:
+        with contextlib.suppress(ConfigError):
             read(url)
-        except ConfigError as error:
-            assert str(error)
     urls.mask(url)
