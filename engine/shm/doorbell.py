@@ -27,7 +27,10 @@ def _open(path: Path) -> int:
     """The FIFO's descriptor, made if need be; read and write, so that neither side waits for or misses the other."""
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o600)
-    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise RingMismatch(f"{path} is not this site's doorbell: {error.strerror}") from None
     status = os.fstat(descriptor)
     if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
         os.close(descriptor)

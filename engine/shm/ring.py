@@ -35,7 +35,7 @@ from engine.errors import FrameTooLarge
 from engine.shm.histogram import bucket
 from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS, Drop, RingEnd
 from engine.wire import ring_layout as lay
-from engine.wire.keys import next_sequence
+from engine.wire.keys import sequence_after
 
 
 class Record(NamedTuple):
@@ -54,6 +54,10 @@ class Record(NamedTuple):
     end: int
 
 
+#: What a commit may count: the words that an intent may name.
+_COUNTED = frozenset({lay.W_STORED, *CONSUMER_DROPS})
+
+
 class Producer(RingEnd):
     """The capture process's end."""
 
@@ -61,7 +65,7 @@ class Producer(RingEnd):
         super().__init__(path, camera)
         words = self._words
         self._head = words[lay.W_HEAD]
-        words[lay.W_RECORDS] = self._records_up_to(self._head)
+        words[lay.W_RECORDS] = self._published()[1]
         # The frame in hand when a former producer was killed has its number but stands nowhere.
         accounted = words[lay.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
         words[Drop.INTERRUPTED] += max(words[lay.W_CAPTURED] - accounted, 0)
@@ -74,7 +78,8 @@ class Producer(RingEnd):
     @property
     def last_sequence(self) -> int:
         """The number of the last frame; 0 before the first."""
-        return self._words[lay.W_LAST_SEQUENCE]
+        words = self._words
+        return sequence_after(words[lay.W_FIRST_SEQUENCE], words[lay.W_CAPTURED])
 
     def write(
         self,
@@ -134,8 +139,11 @@ class Producer(RingEnd):
             data[start:end] = part
             start = end
         self._head = head + padding + need
-        words[lay.W_NEXT_RECORDS] = number + 1
+        # In this order: while only the first stands, it is not the head, and the count is the old one.
         words[lay.W_NEXT_HEAD] = self._head
+        # SYNC POINT ring-count
+        self._fence()
+        words[lay.W_NEXT_RECORDS] = number + 1
         # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
         self._fence()
         words[lay.W_HEAD] = self._head
@@ -150,13 +158,13 @@ class Producer(RingEnd):
 
     def _take_number(self, unix_nano: int, size: int) -> int:
         words = self._words
-        sequence = next_sequence(words[lay.W_LAST_SEQUENCE])
-        words[lay.W_LAST_SEQUENCE] = sequence
         words[lay.W_LAST_NANO] = unix_nano
-        words[lay.W_CAPTURED] += 1
+        # One store counts the frame and uses up its number, which follows from the count.
+        captured = words[lay.W_CAPTURED] + 1
+        words[lay.W_CAPTURED] = captured
         words[lay.W_CAPTURED_BYTES] += size
         words[lay.W_LARGEST] = max(words[lay.W_LARGEST], size)
-        return sequence
+        return sequence_after(words[lay.W_FIRST_SEQUENCE], captured)
 
 
 class Consumer(RingEnd):
@@ -168,6 +176,8 @@ class Consumer(RingEnd):
         self._finish_intent()
         self._tail = self._words[lay.W_TAIL]
         self._read = self._tail
+        #: The number that the next record must have.
+        self._number = self._released()
 
     @property
     def head(self) -> int:
@@ -204,11 +214,13 @@ class Consumer(RingEnd):
         while self._read < head and len(records) < records_max and total < bytes_max:
             record = self._record(self._read, head)
             if record is None:
-                if not records:
-                    self._skip_damage(head)
+                # Frames in flight come first; their commit leads back here.
+                if self._number == self._released():
+                    self._skip_damage()
                 break
             self._read = record.end
             if record.payload:
+                self._number += 1
                 records.append(record)
                 total += len(record.payload)
         return records
@@ -220,6 +232,7 @@ class Consumer(RingEnd):
         end = cursor + lay.record_bytes(header.size)
         sound = end <= head and position + end - cursor <= self._area
         start = position + lay.RECORD_HEADER_BYTES
+        sound = sound and header.number == self._number
         if sound and header.kind == lay.KIND_FRAME and header.size:
             payload = self._data[start : start + header.size].toreadonly()
         elif sound and header.kind == lay.KIND_PADDING and end % self._area == 0:
@@ -271,14 +284,21 @@ class Consumer(RingEnd):
 
     def reclassify(self, records: Iterable[Record], reason: Drop) -> None:
         """Frames that were released for ``reason`` turned out to be stored: count them so."""
-        for record in records:
-            self._words[reason] -= 1
-            self._words[lay.W_STORED] += 1
-            self._words[lay.W_STORED_BYTES] += len(record.payload)
+        sizes = [len(record.payload) for record in records]
+        if sizes:
+            words = self._words
+            words[lay.W_INTENT_FROM_COUNT] = words[reason] - len(sizes)
+            words[lay.W_INTENT_FROM] = reason
+            self._intend(self._tail, lay.W_STORED, len(sizes), sum(sizes))
+            self._finish_intent()
+            words[lay.W_INTENT_FROM] = 0
 
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
         self._read = self._tail
+        self._number = self._released()
+        #: The number that the next record must have.
+        self._number = self._released()
 
     def raise_floor(self, unix_nano: int) -> None:
         """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
@@ -286,32 +306,35 @@ class Consumer(RingEnd):
 
     def _move_tail(self, tail: int, word: int, count: int, size: int) -> None:
         words = self._words
-        words[lay.W_INTENT_COUNT] = words[word] + count
-        words[lay.W_INTENT_BYTES] = words[lay.W_STORED_BYTES] + size
-        words[lay.W_INTENT_TAIL] = tail
-        words[lay.W_INTENT_WORD] = word
+        self._intend(tail, word, count, size)
         # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
         self._fence()
         words[lay.W_TAIL] = tail
         self._tail = tail
-        self._read = max(self._read, tail)
         self._finish_intent()
+
+    def _intend(self, tail: int, word: int, count: int, size: int) -> None:
+        """Write down what will be counted once the tail has reached ``tail``; the word goes last and makes it valid."""
+        words = self._words
+        words[lay.W_INTENT_COUNT] = words[word] + count
+        words[lay.W_INTENT_BYTES] = words[lay.W_STORED_BYTES] + size
+        words[lay.W_INTENT_TAIL] = tail
+        words[lay.W_INTENT_WORD] = word
 
     def _finish_intent(self) -> None:
         """Count what a commit changed, if its tail was reached. The intent holds the new counts and not the steps, so
         that doing this twice is doing it once."""
         words = self._words
         word = words[lay.W_INTENT_WORD]
-        if word and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
+        if word in _COUNTED and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
             words[word] = words[lay.W_INTENT_COUNT]
             words[lay.W_STORED_BYTES] = words[lay.W_INTENT_BYTES]
+            if words[lay.W_INTENT_FROM] in CONSUMER_DROPS:
+                words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
         words[lay.W_INTENT_WORD] = 0
 
-    def _skip_damage(self, head: int) -> None:
-        """Give up all frames up to ``head``: behind a damaged header nothing says where the next begins."""
-        if self._read != self._tail:
-            # Frames in flight come first; their commit leads back here.
-            return
-        words = self._words
-        released = words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
-        self._move_tail(head, Drop.DAMAGED, max(self._records_up_to(head) - released, 0), 0)
+    def _skip_damage(self) -> None:
+        """Give up all frames up to the head: behind a damaged header nothing says where the next begins."""
+        head, published = self._published()
+        self._move_tail(head, Drop.DAMAGED, max(published - self._released(), 0), 0)
+        self.rewind()

@@ -36,6 +36,10 @@ PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED
 CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
 
 
+#: Looks at a producer at full speed before one is taken that may be a frame off.
+_LOOKS_MAX = 100
+
+
 class RingCounts(NamedTuple):
     """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now."""
 
@@ -64,14 +68,14 @@ def create(path: Path, capacity: int, camera: str, *, last_sequence: int = 0, fl
     """
     if capacity < lay.ALIGN or capacity % lay.ALIGN:
         raise ValueError(f"capacity {capacity} is not a positive multiple of {lay.ALIGN}")
-    ring = segment.create(path, lay.file_bytes(capacity))
-    try:
-        ring.words[lay.W_LAST_SEQUENCE] = last_sequence
+
+    def fill(ring: segment.Segment) -> None:
+        ring.words[lay.W_FIRST_SEQUENCE] = last_sequence
         ring.words[lay.W_LAST_NANO] = floor_nano
         ring.words[lay.W_FLOOR_NANO] = floor_nano
         lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera)
-    finally:
-        ring.close()
+
+    segment.create(path, lay.file_bytes(capacity), fill).close()
 
 
 class RingEnd:
@@ -111,7 +115,6 @@ class RingEnd:
         """All counts; each is exact, together they may be some frames apart while the site runs."""
         words = self._words
         drops = {drop.label: words[drop] for drop in Drop}
-        released = words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
         first = lay.HISTOGRAM_WORD
         return RingCounts(
             captured=words[lay.W_CAPTURED],
@@ -119,17 +122,31 @@ class RingEnd:
             stored=words[lay.W_STORED],
             stored_bytes=words[lay.W_STORED_BYTES],
             drops=drops,
-            held=max(self._records_up_to(words[lay.W_HEAD]) - released, 0),
+            held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
             area=self._area,
             latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
             latency_max_ms=words[lay.W_LATENCY_MAX] / 1000,
         )
 
-    def _records_up_to(self, head: int) -> int:
-        """How many frames were ever published below ``head``, also where a kill came between the two words."""
+    def _published(self) -> tuple[int, int]:
+        """The head, and how many frames were ever published below it; also where a kill came between the two words."""
         words = self._words
-        return words[lay.W_NEXT_RECORDS] if words[lay.W_NEXT_HEAD] == head else words[lay.W_RECORDS]
+        for _ in range(_LOOKS_MAX):
+            head = words[lay.W_HEAD]
+            # SYNC POINT ring-count: the count to come before the head to come; the producer writes them the other way.
+            following = words[lay.W_NEXT_RECORDS]
+            self._fence()
+            count = following if words[lay.W_NEXT_HEAD] == head else words[lay.W_RECORDS]
+            self._fence()
+            if words[lay.W_HEAD] == head:
+                break
+        return head, count
+
+    def _released(self) -> int:
+        """How many frames the consumer has given back, stored or not."""
+        words = self._words
+        return words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
 
     def close(self) -> None:
         """Unmap. Records handed out before must not be used any more."""

@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import InputError, NoSpace, RingMismatch
@@ -43,24 +44,37 @@ class Segment:
         os.close(self.descriptor)
 
 
-def create(path: Path, size: int) -> Segment:
-    """Make ``path`` with ``size`` zero bytes of reserved storage.
+def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: None) -> Segment:
+    """Make ``path`` with ``size`` bytes of reserved storage, zero but for what ``fill`` writes; returns it mapped.
 
-    Raises NoSpace with need and have, FileExistsError where the file stands.
+    The file appears under its name when it is complete, never before. Raises NoSpace with need and have, FileExistsError
+    where the file stands.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _FILE_MODE)
     try:
         os.posix_fallocate(descriptor, 0, size)
-        return Segment(path, descriptor, size)
+        shared = Segment(draft, descriptor, size)
     except OSError as error:
         os.close(descriptor)
-        path.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
             raise NoSpace(
                 f"{path} needs {size:,} bytes and {path.parent} has {free_bytes(path.parent):,} left; "
                 "enlarge it (mount -o remount,size=…; docker run --shm-size) or lower ring.capacity_mb"
             ) from None
         raise
+    try:
+        fill(shared)
+        path.hardlink_to(draft)
+    except BaseException:
+        shared.close()
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
+    shared.path = path
+    return shared
 
 
 def open_existing(path: Path, *, writable: bool = True) -> Segment:

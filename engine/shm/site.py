@@ -13,6 +13,10 @@ from engine.shm import ring_file, segment
 from engine.wire import ring_layout
 
 
+#: What a memory file system gives out at a time.
+_PAGE_BYTES = 4096
+
+
 class SitePaths(NamedTuple):
     """Paths of one site's shared memory. ``directory`` follows from the run directory, whose lock guards it."""
 
@@ -63,8 +67,9 @@ class Leftover(NamedTuple):
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site takes: its rings, and a page for each process."""
-    pages = 2 + config.writer.writers + len(config.cameras)
-    return len(config.cameras) * ring_layout.file_bytes(config.ring.capacity) + pages * 4096
+    slates = 2 + config.writer.writers + len(config.cameras)
+    ring_pages = -(-ring_layout.file_bytes(config.ring.capacity) // _PAGE_BYTES)
+    return (len(config.cameras) * ring_pages + slates) * _PAGE_BYTES
 
 
 def leftovers(config: Config) -> list[Leftover]:

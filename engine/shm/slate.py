@@ -10,6 +10,7 @@ it is being written), so that a reader never takes half of one for whole.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -83,6 +84,7 @@ class Slate:
         self._segment = shared
         self._words = shared.words
         self._fence = Fence()
+        self._claimed = False
         if shared.size != _BYTES or self._words[_W_MAGIC] != _MAGIC or self._words[_W_VERSION] != _VERSION:
             path = shared.path
             shared.close()
@@ -99,10 +101,14 @@ class Slate:
             pass
         except RingMismatch:
             path.unlink()
-        shared = segment.create(path, _BYTES)
-        shared.words[_W_VERSION] = _VERSION
-        shared.words[_W_MAGIC] = _MAGIC
-        shared.close()
+
+        def fill(shared: segment.Segment) -> None:
+            shared.words[_W_VERSION] = _VERSION
+            shared.words[_W_MAGIC] = _MAGIC
+
+        # Whoever was quicker has made the same.
+        with contextlib.suppress(FileExistsError):
+            segment.create(path, _BYTES, fill).close()
 
     @classmethod
     def claim(cls, path: Path) -> Slate:
@@ -123,6 +129,7 @@ class Slate:
         while True:
             try:
                 fcntl.flock(self._segment.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._claimed = True
                 return True
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -156,6 +163,8 @@ class Slate:
     @property
     def owned(self) -> bool:
         """True while a live process holds the slate."""
+        if self._claimed:
+            return True
         try:
             fcntl.flock(self._segment.descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

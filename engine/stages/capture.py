@@ -44,13 +44,14 @@ class Sampler:
 
     def __init__(self, fps: float) -> None:
         self._interval = int(1e9 / fps)
-        self._due = 0
+        self._due = -1
 
     def takes(self, monotonic: int) -> bool:
         """Whether the frame that arrived at ``monotonic`` nanoseconds is taken."""
         if monotonic < self._due - self._interval * _EARLY:
             return False
-        self._due = max(self._due + self._interval, monotonic - _BURST_NANO)
+        begun = self._due < 0
+        self._due = monotonic + self._interval if begun else max(self._due + self._interval, monotonic - _BURST_NANO)
         return True
 
 

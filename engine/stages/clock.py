@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable
 
 
+#: The first stamp of 19 digits, which is what keys have room for: a machine whose clock was never set stands before it.
+_FIRST_NANO = 10**18
+
+
 class FrameClock:
     """Stamps of one camera. ``floor_nano`` is a stamp that all must exceed; the clocks are for tests."""
 
@@ -22,7 +26,7 @@ class FrameClock:
     ) -> None:
         self._wall = wall
         self._monotonic = monotonic
-        self._last = floor_nano
+        self._last = max(floor_nano, _FIRST_NANO - 1)
         self._last_monotonic = monotonic()
 
     def stamp(self, floor_nano: int = 0) -> tuple[int, int]:

@@ -33,13 +33,13 @@ class PatternSource:
     def __init__(self, camera: Camera, already: int = 0) -> None:
         self._pattern = urls.parse_test_url(camera.url)
         self._camera = camera.id
-        self._left = self._pattern.frames - already if self._pattern.frames else -1
+        self._left = max(self._pattern.frames - already, 0) if self._pattern.frames else -1
         self._pacer = Pacer(self._pattern.fps)
         self._rest = memoryview(_picture(self._pattern, camera.id))
 
     def grab(self) -> bool:
         """See Source."""
-        if self._left == 0 or self._left < -1:
+        if self._left == 0:
             raise SourceEnded(f"all {self._pattern.frames} frames were sent")
         if not self._pacer.wait():
             return False

@@ -20,8 +20,8 @@ _COM = 0xFE
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 #: Bytes that a camera may leave behind EOI (padding to even or to a word).
 _TRAILING_BYTES_MAX = 64
-#: Segments before the first scan that a walk looks at before it gives up.
-_SEGMENTS_MAX = 64
+#: Segments before the first scan that a walk looks at before it gives up: what 64 MiB of comments take.
+_SEGMENTS_MAX = 1100
 
 
 class JpegInfo(NamedTuple):

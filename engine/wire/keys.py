@@ -133,3 +133,8 @@ def vhost_of_amqp_url(url: str | None) -> str:
 def next_sequence(sequence: int) -> int:
     """The number after ``sequence``: 99999 is followed by 1, and 0 (none yet) by 1."""
     return sequence % SEQUENCE_MAX + 1
+
+
+def sequence_after(sequence: int, count: int) -> int:
+    """The number ``count`` steps after ``sequence``; 0 only where none was ever given."""
+    return (sequence + count - 1) % SEQUENCE_MAX + 1 if sequence + count else 0

@@ -40,11 +40,14 @@ HISTOGRAM_BUCKETS = 128
 
 #: Indexes of 64-bit words in the header page.
 W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA = range(5)
-W_HEAD, W_LAST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
+W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
 W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
 W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED = range(64, 69)
-W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
+W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES, W_INTENT_FROM, W_INTENT_FROM_COUNT = range(80, 86)
+
+#: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
+_COUNT_MAX = 2**62
 
 KIND_FRAME = 0x4D415246  # "FRAM"
 KIND_PADDING = 0x20444150  # "PAD "
@@ -129,6 +132,9 @@ def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple
         camera = bytes(page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + min(length, CAMERA_BYTES_MAX)]).decode()
     except UnicodeDecodeError:
         raise RingMismatch("its camera name is damaged") from None
+    counts = (*words[W_HEAD : CAMERA_OFFSET // 8], *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS])
+    if max(counts) > _COUNT_MAX:
+        raise RingMismatch("its counts are damaged")
     head, tail = words[W_HEAD], words[W_TAIL]
     if not tail <= head <= tail + words[W_AREA] or head % ALIGN or tail % ALIGN:
         raise RingMismatch(f"its cursors are damaged: head={head}, tail={tail}, area={words[W_AREA]}")

@@ -64,7 +64,9 @@ def test_polling_stops_at_either_bound_but_never_short_of_one_frame(producer, co
     assert len(consumer.poll(2**20, 2)) == 2
     assert len(consumer.poll(1, 64)) == 1
     assert len(consumer.poll(101, 64)) == 2
-    assert len(consumer.poll(2**20, 64)) == 1
+    consumer.rewind()
+    assert len(consumer.poll(100, 64)) == 1
+    assert len(consumer.poll(2**20, 64)) == 5
     assert consumer.poll(2**20, 64) == []
     consumer.rewind()
     assert [record.sequence for record in consumer.poll(2**20, 64)] == [1, 2, 3, 4, 5, 6]
@@ -94,6 +96,23 @@ def test_a_full_ring_drops_the_new_frame_and_its_number_is_used_up(producer, con
     assert write(producer, bytes(900)) == 6
     assert [frame.sequence for frame in drain(consumer)] == [2, 3, 4, 6]
     assert_balanced(consumer.counts())
+
+
+@pytest.mark.parametrize("size", [1, 64, 65, 448, 449, 960, 1000, 2048])
+def test_a_ring_that_was_filled_to_the_brim_holds_every_frame_whole(path, size):
+    """Wherever the oldest frame stands: a step of one line too far would be over its header."""
+    area = lay.area_bytes(4096)
+    for tail in range(0, area, 64):
+        set_words(path, HEAD=tail, TAIL=tail)
+        producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+        frames = []
+        while write(producer, payload(size, len(frames))) is not None:
+            frames.append(payload(size, len(frames)))
+        assert consumer.free_bytes < 2 * lay.record_bytes(size)
+        assert [frame.payload for frame in drain(consumer)] == frames
+        assert not consumer.counts().drops["damaged"]
+        producer.close()
+        consumer.close()
 
 
 def test_payloads_are_contiguous_across_the_end_of_the_ring(producer, consumer):

@@ -208,10 +208,12 @@ def test_a_slate_is_never_seen_half_made(shm, monkeypatch):
     path = shm / "a.slate"
     create = segment.create
 
-    def look(*arguments):
-        made = create(*arguments)
-        assert not path.exists()
-        return made
+    def look(where, size, fill):
+        def fill_unseen(shared):
+            fill(shared)
+            assert not path.exists()
+
+        return create(where, size, fill_unseen)
 
     monkeypatch.setattr(segment, "create", look)
     Slate.create(path)

@@ -79,7 +79,14 @@ def test_more_behind_the_picture_than_padding_is_refused():
         jpeg.inspect(SMALL + b"\x00" * 63)
 
 
-@pytest.mark.parametrize("data", [SMALL, WITH_THUMBNAIL, encode(24, 16, PROGRESSIVE, 1)], ids=["plain", "exif", "prog"])
+WITH_END_IN_COMMENT = join([*segments(SMALL)[:-1], (0xFE, jpeg.comment_segment(jpeg.EOI)), segments(SMALL)[-1]])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [SMALL, WITH_THUMBNAIL, WITH_END_IN_COMMENT, encode(24, 16, PROGRESSIVE, 1)],
+    ids=["plain", "thumbnail", "end in a comment", "progressive"],
+)
 def test_every_truncation_is_refused(data):
     jpeg.inspect(data)
     for size in range(len(data)):
