@@ -12,7 +12,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -42,10 +42,19 @@ class Secret(str):
         return "'***'" if self else "''"
 
 
+class Url(str):
+    """An address that shows without its credentials wherever it is printed as part of something."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(urls.mask(self))
+
+
 class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[site]``: the installation's name, where it keeps its files, how it starts and stops."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "site"
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
     run_directory: str = ""
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Seconds = 20.0
@@ -56,7 +65,7 @@ class RedisSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[redis]``: where frames are stored and for how long."""
 
     enabled: bool = True
-    address: Text = urls.EMBEDDED
+    address: Url = Url(urls.EMBEDDED)
     username: Secret = Secret()
     password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
@@ -140,7 +149,7 @@ class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """``[[cameras]]``: one camera, with the site's defaults filled in."""
 
     id: Text
-    url: Text
+    url: Url
     name: str = ""
 
     @property
@@ -231,6 +240,13 @@ _ENVIRONMENT = {
     "REDIS_PASSWORD": ("redis", "password"),
     "AMQP_URL": ("amqp", "amqp_url"),
 }
+
+
+class _OnlyDefaults(msgspec.Struct, frozen=True):
+    defaults: CameraDefaults
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
 _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "site": SiteSection,
     "redis": RedisSection,
@@ -261,7 +277,7 @@ def parse(data: bytes, environment: Mapping[str, str]) -> Config:
         document = tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         lines = data.count(b"\n") + 1
         raise ConfigError(f"is not TOML: {error}".replace("end of document", f"line {lines}, end of file")) from None
     return from_document(document, environment)
@@ -276,13 +292,13 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     for variable, (section, key) in _ENVIRONMENT.items():
         if environment.get(variable) and isinstance(document.setdefault(section, {}), dict):
             document[section][key] = environment[variable]
+    if isinstance(document.get("defaults"), dict):
+        # Before cameras take them over, so that what is wrong is shown where it stands.
+        _convert({"defaults": document["defaults"]}, _OnlyDefaults)
     document["cameras"] = _with_defaults(document.get("cameras", []), document.get("defaults", {}))
     if ignored:
         document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
-    try:
-        config = msgspec.convert(document, Config, dec_hook=_secret)
-    except msgspec.ValidationError as error:
-        raise ConfigError(explain(str(error), document)) from None
+    config = _convert(document, Config)
     check(config)
     return config
 
@@ -304,7 +320,14 @@ def _with_defaults(cameras: Any, defaults: Any) -> Any:
     return [{**defaults, **camera} if isinstance(camera, dict) else camera for camera in cameras]
 
 
-def _secret(kind: type, value: Any) -> Any:
-    if kind is Secret and isinstance(value, str):
-        return Secret(value)
+def _convert(document: dict[str, Any], struct: type[_Struct]) -> _Struct:
+    try:
+        return msgspec.convert(document, struct, dec_hook=_text)
+    except msgspec.ValidationError as error:
+        raise ConfigError(explain(str(error), document)) from None
+
+
+def _text(kind: type, value: Any) -> Any:
+    if kind in (Secret, Url) and isinstance(value, str):
+        return kind(value)
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

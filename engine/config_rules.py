@@ -21,8 +21,8 @@ MIB = 2**20
 
 def check(config: Config) -> None:
     """All rules, in the order in which a person would mend them."""
-    _check_names(config)
     _check_servers(config)
+    _check_names(config)
     for number, camera in enumerate(config.cameras):
         label = camera_label(number, {"id": camera.id})
         try:
@@ -41,8 +41,12 @@ def _check_names(config: Config) -> None:
         seen.add(camera.id)
     if config.vhost == keys.ENGINE:
         raise ConfigError(f"vhost {keys.ENGINE!r} is reserved for the engine's own keys; use another in amqp.amqp_url")
-    for what, name in (("redis.prefix", config.prefix), *(("camera id", camera.id) for camera in config.cameras)):
-        if name in keys.RESERVED_WORDS:
+    for what, name in (
+        ("vhost", config.vhost),
+        ("redis.prefix", config.prefix),
+        *(("camera id", camera.id) for camera in config.cameras),
+    ):
+        if what != "vhost" and name in keys.RESERVED_WORDS:
             raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
         try:
             keys.encode_part(name)
@@ -67,6 +71,8 @@ def _check_servers(config: Config) -> None:
 
 
 def _check_camera(camera: Camera, config: Config) -> None:
+    if not camera.url:
+        raise ConfigError("url is empty")
     if len(file_stem(camera.id)) > CAMERA_FILE_BYTES_MAX:
         raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
     if (camera.width is None) != (camera.height is None):

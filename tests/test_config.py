@@ -207,7 +207,7 @@ def test_a_camera_that_cannot_be_is_refused_by_its_place_and_id(text, message):
         (CAMERA + CAMERA, "camera id 'cam1' stands twice"),
         ("[[cameras]]\nid = 'a'\nurl = 'ftp://h/x'\n", "cameras[0] (a): unsupported URL scheme 'ftp'"),
         ("[[cameras]]\nid = 'a'\nurl = 'test://?size=640'\n", "cameras[0] (a): size '640' is not WIDTHxHEIGHT"),
-        ("[[cameras]]\nid = 'a'\nurl = 'test://?speed=1'\n", "cameras[0] (a): test URL"),
+        ("[[cameras]]\nid = 'a'\nurl = 'test://?speed=1'\n", "cameras[0] (a): the test URL"),
         (f"[[cameras]]\nid = '{'é' * 34}'\nurl = 'test://'\n", "id is too long: 204 bytes encoded, at most 200"),
     ],
 )
@@ -233,10 +233,10 @@ def test_redis_cannot_be_switched_off():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[redis]\naddress = 'http://h'\n", "redis.address 'http://h': use host:port"),
+        ("[redis]\naddress = 'http://h'\n", "redis.address: use host:port"),
         ("[redis]\naddress = 'h:port'\n", "port and database are numbers"),
         ("[redis]\naddress = 'redis://[::1'\n", "redis.address"),
-        ("[amqp]\namqp_url = 'http://h'\n", "amqp.amqp_url 'http://h' is not amqp://"),
+        ("[amqp]\namqp_url = 'http://h'\n", "amqp.amqp_url is not amqp://"),
         ("[amqp]\namqp_url = 'amqp://[::1'\n", "amqp.amqp_url"),
         ("[site]\nrun_directory = 'run'\n", "must be absolute paths"),
         ("[ring]\ndirectory = 'shm'\n", "must be absolute paths"),

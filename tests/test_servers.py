@@ -49,9 +49,7 @@ def rtsp_over_tcp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
 
 
-def open_video(
-    url: str, *, raw: bool = False, open_seconds: float = 20, read_seconds: float = 20
-) -> cv2.VideoCapture:
+def open_video(url: str, *, raw: bool = False, open_seconds: float = 20, read_seconds: float = 20) -> cv2.VideoCapture:
     limits = {
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: round(open_seconds * 1000),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC: round(read_seconds * 1000),
@@ -107,9 +105,7 @@ class TestWaiting:
 class TestRedisServer:
     @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
     @pytest.mark.parametrize("binary", ["redis-server", "valkey"])
-    def test_round_trip_and_life(
-        self, tmp_path: Path, binary: Literal["redis-server", "valkey"], unix: bool
-    ) -> None:
+    def test_round_trip_and_life(self, tmp_path: Path, binary: Literal["redis-server", "valkey"], unix: bool) -> None:
         with RedisServer(tmp_path, binary=binary, unix=unix) as server:
             address, client = server.address, server.client()
             assert address == (f"unix://{tmp_path}/redis.sock" if unix else f"127.0.0.1:{server.port}")
@@ -555,9 +551,7 @@ class TestMjpegCamera:
         address = ("127.0.0.1", camera.port)
         with socket.create_connection(address, 20) as mute, socket.create_connection(address, 20) as lazy:
             lazy.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            wait_until(
-                lambda: len(lazy.recv(200_000, socket.MSG_PEEK)) > 100_000, 10, "a frame is on its way"
-            )
+            wait_until(lambda: len(lazy.recv(200_000, socket.MSG_PEEK)) > 100_000, 10, "a frame is on its way")
             wait_until(lambda: camera.open_connections == 2, 10, "both are accepted")
             camera.mode = "refuse"
             assert ended(mute)

@@ -47,8 +47,8 @@ class Segment:
 def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: None) -> Segment:
     """Make ``path`` with ``size`` bytes of reserved storage, zero but for what ``fill`` writes; returns it mapped.
 
-    The file appears under its name when it is complete, never before. Raises NoSpace with need and have, FileExistsError
-    where the file stands.
+    The file appears under its name when it is complete, never before. Raises NoSpace with need and have,
+    FileExistsError where the file stands.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)

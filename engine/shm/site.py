@@ -12,7 +12,6 @@ from engine.errors import NoSpace, RingMismatch
 from engine.shm import ring_file, segment
 from engine.wire import ring_layout
 
-
 #: What a memory file system gives out at a time.
 _PAGE_BYTES = 4096
 

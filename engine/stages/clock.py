@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-
 #: The first stamp of 19 digits, which is what keys have room for: a machine whose clock was never set stands before it.
 _FIRST_NANO = 10**18
 

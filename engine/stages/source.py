@@ -99,11 +99,12 @@ class JpegGate:
     def check(self, data: memoryview) -> Frame:
         """The frame made of ``data``. Raises WireError where it is cut short or no JPEG."""
         info = self._info
-        if self._headers and data[: info.scan] == self._headers:
+        if self._headers and data[: len(self._headers)] == self._headers:
             info = info._replace(end=jpeg.find_end(data, info.scan))
         else:
             info = jpeg.inspect(data)
-            self._headers = bytes(data[: info.scan])
+            # With the marker of the scan, so that what passes has one.
+            self._headers = bytes(data[: info.scan + 2])
             self._info = info
         return Frame(jpeg.standalone(data, info), info.width, info.height)
 

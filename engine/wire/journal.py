@@ -6,11 +6,16 @@ width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stand
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.errors import WireError
 from engine.wire.keys import SEQUENCE_MAX
+
+#: Redis keeps both parts of an id in 64 bits.
+_ENTRY_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 #: Encodings by the number that ring records carry; the journal and the metadata carry the name.
 ENCODINGS = ("jpeg",)
@@ -35,11 +40,11 @@ def entry_id(unix_nano: int, sequence: int) -> str:
 
 def parse_entry_id(text: bytes | str) -> tuple[int, int]:
     """(unix_nano, sequence) of a stream id. Raises WireError."""
-    plain = text.decode("ascii", "replace") if isinstance(text, bytes) else text
-    nano, dash, sequence = plain.partition("-")
-    if not (dash and nano.isascii() and nano.isdigit() and sequence.isascii() and sequence.isdigit()):
-        raise WireError(f"journal entry id {plain!r} is not unix_nano-sequence")
-    return int(nano), int(sequence)
+    plain = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    match = _ENTRY_ID.fullmatch(plain)
+    if not match:
+        raise WireError(f"journal entry id {plain[:60]!r} is not unix_nano-sequence")
+    return int(match[1]), int(match[2])
 
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
@@ -69,9 +74,12 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
             size, width, height, encoding, keyframe = (named[name] for name in (b"s", b"w", b"h", b"e", b"k"))
         except KeyError as error:
             raise WireError(f"journal entry {identifier!r} has no field {error.args[0]!r}") from None
+    for name, value in ((b"s", size), (b"w", width), (b"h", height)):
+        if not _NUMBER.fullmatch(value):
+            raise WireError(f"journal entry {identifier!r}: field {name!r} is {value[:30]!r}, not a number")
     try:
         return JournalEntry(
             unix_nano, sequence, int(size), int(width), int(height), encoding.decode("ascii"), keyframe == b"1"
         )
-    except ValueError as error:
-        raise WireError(f"journal entry {identifier!r}: {error}") from None
+    except UnicodeDecodeError as error:
+        raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None

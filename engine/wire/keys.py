@@ -124,8 +124,14 @@ def cameras_key(vhost: str, prefix: str) -> str:
 
 
 def vhost_of_amqp_url(url: str | None) -> str:
-    """The vhost as it stands in keys: the URL's path, percent-decoded; ``default`` for the broker's default vhost."""
-    path = urlsplit(url).path if url else ""
+    """The vhost as it stands in keys: the URL's path, percent-decoded; ``default`` for the broker's default vhost.
+
+    Raises WireError for what is no URL.
+    """
+    try:
+        path = urlsplit(url).path if url else ""
+    except ValueError as error:
+        raise WireError(f"the AMQP URL cannot be read: {error}") from None
     vhost = unquote(path[1:])
     return DEFAULT_VHOST if vhost in ("", "/") else vhost
 

@@ -115,7 +115,7 @@ def decode_event(body: bytes) -> Event:
     """Inverse of encode_event. Raises WireError."""
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"metadata message: {error}") from None
 
 
@@ -123,5 +123,5 @@ def decode_batch(body: bytes) -> list[FrameEvent]:
     """Inverse of encode_batch. Raises WireError."""
     try:
         return _batch_decoder.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"metadata batch: {error}") from None

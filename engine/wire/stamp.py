@@ -39,5 +39,9 @@ def find_stamp(picture: bytes | memoryview) -> FrameStamp:
     for comment in jpeg.comments(picture):
         match = _STAMP.fullmatch(comment)
         if match:
-            return FrameStamp(decode_part(match[3].decode()), int(match[1]), int(match[2]))
+            try:
+                camera = match[3].decode()
+            except UnicodeDecodeError:
+                raise WireError(f"the stamp's camera {match[3]!r} is not UTF-8") from None
+            return FrameStamp(decode_part(camera), int(match[1]), int(match[2]))
     raise WireError("the picture carries no test stamp")

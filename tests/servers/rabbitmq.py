@@ -68,9 +68,7 @@ class RabbitMQ:
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
         return f"amqp://{login}@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
 
-    def connect(
-        self, vhost: str = "/", user: str = "guest", password: str = "guest"
-    ) -> pika.BlockingConnection:
+    def connect(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> pika.BlockingConnection:
         return pika.BlockingConnection(pika.URLParameters(self.url(vhost, user, password)))
 
     def start(self) -> None:

@@ -50,9 +50,7 @@ class RedisServer:
         self.args = list(args)
         self.socket_path = directory / "redis.sock" if unix else None
         if self.socket_path is not None and len(bytes(self.socket_path)) > _UNIX_PATH_BYTES_MAX:
-            raise ValueError(
-                f"{self.socket_path} is longer than the {_UNIX_PATH_BYTES_MAX} bytes of a socket path"
-            )
+            raise ValueError(f"{self.socket_path} is longer than the {_UNIX_PATH_BYTES_MAX} bytes of a socket path")
         self.port = 0 if unix else port or free_port()
         self._child = Child(binary, directory / "redis.log")
 

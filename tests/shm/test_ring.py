@@ -86,6 +86,16 @@ def test_the_tail_moves_only_with_a_commit_or_release(producer, consumer):
     assert counts.stored_bytes == 5
 
 
+def test_what_is_acknowledged_after_a_rewind_is_not_handed_out_again(producer, consumer):
+    for _ in range(4):
+        write(producer, b"frame")
+    records = consumer.poll(2**20, 3)
+    consumer.rewind()
+    consumer.commit(records[:2], 0)
+    assert [record.sequence for record in consumer.poll(2**20, 64)] == [3, 4]
+    assert consumer.counts().stored == 2
+
+
 def test_a_full_ring_drops_the_new_frame_and_its_number_is_used_up(producer, consumer):
     held = [write(producer, bytes(900)) for _ in range(4)]
     assert held == [1, 2, 3, 4]

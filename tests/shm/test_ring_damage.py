@@ -142,7 +142,7 @@ def test_a_size_that_swallows_the_next_frame_is_damage():
         goes_on(producer, consumer)
 
 
-@pytest.mark.parametrize("word", ["STORED", "NEXT_HEAD", "NEXT_RECORDS", "RECORDS"])
+@pytest.mark.parametrize("word", ["HEAD", "STORED", "NEXT_HEAD", "NEXT_RECORDS", "RECORDS"])
 def test_frames_that_arrive_while_damage_is_counted_are_not_counted_with_it(word):
     """The producer writes on in the middle of the consumer's counting."""
     with standing_ring([100] * 3) as (producer, consumer, starts):

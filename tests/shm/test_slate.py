@@ -206,16 +206,13 @@ def test_two_processes_that_make_it_at_once_share_it(shm, monkeypatch):
 def test_a_slate_is_never_seen_half_made(shm, monkeypatch):
     """Who sees one replaces it, and then two processes have two files of one name, each the owner of its own."""
     path = shm / "a.slate"
-    create = segment.create
+    reserve = os.posix_fallocate
 
-    def look(where, size, fill):
-        def fill_unseen(shared):
-            fill(shared)
-            assert not path.exists()
+    def look(*arguments):
+        reserve(*arguments)
+        assert not path.exists()
 
-        return create(where, size, fill_unseen)
-
-    monkeypatch.setattr(segment, "create", look)
+    monkeypatch.setattr(os, "posix_fallocate", look)
     Slate.create(path)
     Slate.watch(path).close()
     assert list(shm.iterdir()) == [path]
