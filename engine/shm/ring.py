@@ -312,6 +312,9 @@ class Consumer(RingEnd):
         words[lay.W_TAIL] = tail
         self._tail = tail
         self._finish_intent()
+        if self._read < tail:
+            # Acknowledged after a rewind: what is stored is not handed out again.
+            self.rewind()
 
     def _intend(self, tail: int, word: int, count: int, size: int) -> None:
         """Write down what will be counted once the tail has reached ``tail``; the word goes last and makes it valid."""

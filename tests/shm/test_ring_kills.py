@@ -203,6 +203,30 @@ def test_counting_a_lost_frame_as_stored_is_whole_or_void(stores):
 
 
 @every_kill
+def test_what_was_cut_short_does_not_spoil_later_counts(stores):
+    with new_ring(1024) as path:
+        half_stored(path)
+        consumer = Consumer(path, CAMERA)
+        lost = consumer.release_oldest(2**20, Drop.OUTAGE)
+        with killed_after(stores, consumer):
+            consumer.reclassify(lost, Drop.OUTAGE)
+        fill(path, [100, 100, 100, 100])
+        heir = Consumer(path, CAMERA)
+        before = heir.counts()
+        heir.release(heir.poll(1, 1), Drop.OUTAGE)
+        heir.commit(heir.poll(1, 1), 0)
+        heir.release(heir.poll(1, 1), Drop.REFUSED)
+        heir.reclassify(heir.release_oldest(2**20, Drop.OUTAGE), Drop.OUTAGE)
+        after = heir.counts()
+        assert_balanced(after)
+        assert after.held == 0
+        assert after.stored - before.stored == 2
+        changed = {label: after.drops[label] - before.drops[label] for label in ("outage", "refused")}
+        assert changed == {"outage": 1, "refused": 1}
+        heir.close()
+
+
+@every_kill
 def test_a_producer_s_death_is_not_the_consumer_s_concern(stores):
     """The consumer goes on with the ring it has open, and is right about all counts when a producer is back."""
     with new_ring(1024) as path:

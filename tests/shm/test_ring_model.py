@@ -7,7 +7,7 @@ from collections import Counter
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine.errors import FrameTooLarge
 from engine.shm.ring import Consumer, Producer
@@ -38,7 +38,6 @@ class RingModel(RuleBasedStateMachine):
         self.drops = Counter()
         self.held = []
         self.in_flight = []
-        self.lost = []
 
     @initialize(capacity=st.sampled_from((64, 192, 1024, 2048, 4096)), last_sequence=st.sampled_from((0, 41, 99_990)))
     def make(self, capacity, last_sequence):
@@ -185,22 +184,32 @@ class RingModel(RuleBasedStateMachine):
 
     @rule(share=st.floats(0, 1.2), reason=reasons)
     def release_oldest(self, share, reason):
+        self.make_room(int(self.capacity * share), reason)
+
+    def make_room(self, least, reason):
         consumer = self.open_consumer()
-        least = int(self.capacity * share)
         lost = consumer.release_oldest(least, reason)
         assert [record.sequence for record in lost] == [frame.sequence for frame in self.held[: len(lost)]]
         self.gone(len(lost), reason)
         self.in_flight = []
-        self.lost = lost if reason == Drop.OUTAGE else []
         assert consumer.free_bytes >= least or not self.held
         if len(lost) > 1:
             assert lost[-2].end + consumer.counts().area - consumer.head < least, "one less would have done"
+        return lost
 
-    @precondition(lambda self: self.lost)
-    @rule(count=st.integers(1, 3))
-    def reclassify(self, count):
-        found, self.lost = self.lost[:count], self.lost[count:]
-        self.consumer.reclassify(found, Drop.OUTAGE)
+    @rule(share=st.floats(0.3, 1.2), count=st.integers(1, 3), stores=st.none() | stores)
+    def reclassify(self, share, count, stores):
+        """Some frames of an outage were stored after all; the consumer may be killed while it counts them so."""
+        found = self.make_room(int(self.capacity * share), Drop.OUTAGE)[:count]
+        if stores is None:
+            self.consumer.reclassify(found, Drop.OUTAGE)
+        else:
+            with killed_after(stores, self.consumer):
+                self.consumer.reclassify(found, Drop.OUTAGE)
+            self.consumer = None
+            counted = self.open_consumer().counts().stored - self.stored
+            assert 0 <= counted <= len(found)
+            found = found[:counted]
         self.drops["outage"] -= len(found)
         self.stored += len(found)
         self.stored_bytes += sum(len(record.payload) for record in found)
@@ -228,13 +237,13 @@ class RingModel(RuleBasedStateMachine):
                 self.consumer.release(records, reason)
         if look(self.path).held_bytes < before.held_bytes:
             self.gone(len(records), reason)
-        self.consumer, self.in_flight, self.lost = None, [], []
+        self.consumer, self.in_flight = None, []
 
     @rule()
     def close_consumer(self):
         if self.consumer:
             self.consumer.close()
-        self.consumer, self.in_flight, self.lost = None, [], []
+        self.consumer, self.in_flight = None, []
 
     @invariant()
     def counts_are_those_of_the_model(self):
