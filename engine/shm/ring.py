@@ -286,12 +286,8 @@ class Consumer(RingEnd):
         """Frames that were released for ``reason`` turned out to be stored: count them so."""
         sizes = [len(record.payload) for record in records]
         if sizes:
-            words = self._words
-            words[lay.W_INTENT_FROM_COUNT] = words[reason] - len(sizes)
-            words[lay.W_INTENT_FROM] = reason
-            self._intend(self._tail, lay.W_STORED, len(sizes), sum(sizes))
+            self._intend(self._tail, lay.W_STORED, len(sizes), sum(sizes), taken_from=reason)
             self._finish_intent()
-            words[lay.W_INTENT_FROM] = 0
 
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
@@ -316,9 +312,11 @@ class Consumer(RingEnd):
             # Acknowledged after a rewind: what is stored is not handed out again.
             self.rewind()
 
-    def _intend(self, tail: int, word: int, count: int, size: int) -> None:
+    def _intend(self, tail: int, word: int, count: int, size: int, taken_from: int = 0) -> None:
         """Write down what will be counted once the tail has reached ``tail``; the word goes last and makes it valid."""
         words = self._words
+        words[lay.W_INTENT_FROM] = taken_from
+        words[lay.W_INTENT_FROM_COUNT] = words[taken_from] - count if taken_from else 0
         words[lay.W_INTENT_COUNT] = words[word] + count
         words[lay.W_INTENT_BYTES] = words[lay.W_STORED_BYTES] + size
         words[lay.W_INTENT_TAIL] = tail

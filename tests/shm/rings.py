@@ -111,9 +111,11 @@ class MortalWords:
 def killed_after(stores: int, end: RingEnd) -> Iterator[None]:
     """What is done with ``end`` inside ends with a kill, at the latest behind its last line; ``end`` is gone then."""
     end._words = MortalWords(end._words, stores)
-    with contextlib.suppress(Killed):
-        yield
-    end.close()
+    try:
+        with contextlib.suppress(Killed):
+            yield
+    finally:
+        end.close()
 
 
 @contextlib.contextmanager

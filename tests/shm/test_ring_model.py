@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 
 import hypothesis.strategies as st
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from engine.errors import FrameTooLarge
@@ -259,21 +259,31 @@ class RingModel(RuleBasedStateMachine):
 
     def teardown(self):
         """Whatever happened: those who take over find all that is held, and nothing else."""
-        if hasattr(self, "path"):
-            self.close_producer()
-            self.close_consumer()
-            self.open_producer()
-            self.poll(2**30, 2**20)
-            self.commit(2**20)
-            self.counts_are_those_of_the_model()
-            assert not self.held
-            assert look(self.path).held_bytes == 0
-            self.close_producer()
-            self.close_consumer()
-        self.stack.close()
+        with self.stack:
+            if hasattr(self, "path"):
+                try:
+                    self.hand_over()
+                finally:
+                    self.close_producer()
+                    self.close_consumer()
+
+    def hand_over(self):
+        self.close_producer()
+        self.close_consumer()
+        self.open_producer()
+        self.poll(2**30, 2**20)
+        self.commit(2**20)
+        self.counts_are_those_of_the_model()
+        assert not self.held
+        assert look(self.path).held_bytes == 0
 
 
 TestRingModel = RingModel.TestCase
 TestRingModel.settings = settings(
-    max_examples=300, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=300,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Shrinking takes minutes here; test_ring_kills has small cases of its own.
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
