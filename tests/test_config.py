@@ -204,7 +204,7 @@ def test_a_camera_that_cannot_be_is_refused_by_its_place_and_id(text, message):
         ("[[cameras]]\nid = 'a'\n", "cameras[0] (a): lacks the key url"),
         ("[[cameras]]\nid = ''\nurl = 'test://'\n", "cameras[0] ().id: expected str of length >= 1"),
         ("[[cameras]]\nid = 5\nurl = 'test://'\n", "cameras[0].id: expected str, got int"),
-        ("[[cameras]]\nid = 'a'\nurl = ''\n", "cameras[0] (a).url: expected str of length >= 1"),
+        ("[[cameras]]\nid = 'a'\nurl = ''\n", "cameras[0] (a): url is empty"),
         (CAMERA + CAMERA, "camera id 'cam1' stands twice"),
         ("[[cameras]]\nid = 'a'\nurl = 'ftp://h/x'\n", "cameras[0] (a): unsupported URL scheme 'ftp'"),
         ("[[cameras]]\nid = 'a'\nurl = 'test://?size=640'\n", "cameras[0] (a): size '640' is not WIDTHxHEIGHT"),

@@ -95,7 +95,6 @@ class RingEnd:
             raise RingMismatch(f"ring {path}: {error}") from None
         self.path = path
         self.camera = camera
-        self.generation = self._words[lay.W_GENERATION]
         self._area = lay.area_bytes(self.capacity)
         self._data = self._segment.view[lay.HEADER_BYTES :]
         self._fence = Fence()

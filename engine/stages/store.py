@@ -41,17 +41,16 @@ class Refused(RedisUnavailable):
 
 
 class RingBatch(NamedTuple):
-    """Frames of one camera, oldest first, and how to frame them; ``trim_nano`` as in JournalUpkeep."""
+    """Frames of one camera, oldest first, and how to frame them. Journal entries below ``trim_nano``, if it is not 0,
+    may go."""
 
     framing: resp.FrameFraming
     records: Sequence[Record]
     trim_nano: int
 
 
-class Outcome(NamedTuple):
-    """What became of the frames of one RingBatch: for each, whether its journal entry was refused, and with what."""
-
-    entry_errors: dict[int, str]
+#: Of one RingBatch, the frames whose journal entry was refused, by their place in it, and what Redis said.
+EntryErrors = dict[int, str]
 
 
 class _InFlight(NamedTuple):
@@ -127,8 +126,8 @@ class Store:
         self._send(buffers)
         self._in_flight.append(_InFlight(batch, replies))
 
-    def receive(self) -> tuple[Sequence[RingBatch], list[Outcome]]:
-        """Wait for the oldest batch in flight: the batch, and an outcome for each of its rings.
+    def receive(self) -> list[EntryErrors]:
+        """Wait for the oldest batch in flight; its frames are stored. Returns what was refused, for each RingBatch.
 
         Raises Refused where Redis took nothing of it, RedisUnavailable where nobody can tell.
         """
@@ -139,10 +138,10 @@ class Store:
         if not isinstance(results, list):
             reason = next((str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)), str(results))
             raise Refused(f"Redis at {self.address} takes no frames: {reason}")
-        outcomes = []
+        refused: list[EntryErrors] = []
         position = 0
         for framing, records, trim_nano in batch:
-            errors: dict[int, str] = {}
+            errors: EntryErrors = {}
             for number in range(len(records)):
                 stored, entered = results[position : position + 2]
                 position += framing.replies_per_frame
@@ -151,8 +150,8 @@ class Store:
                 if isinstance(entered, hiredis.ReplyError):
                     errors[number] = str(entered)
             position += 2 if trim_nano else 1
-            outcomes.append(Outcome(errors))
-        return batch, outcomes
+            refused.append(errors)
+        return refused
 
     def call(self, commands: Sequence[bytes]) -> list[Any]:
         """Send framed commands, one reply each, and wait; error replies come as hiredis.ReplyError.

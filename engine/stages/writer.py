@@ -194,7 +194,7 @@ class WriterAgent:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
         batch = self._in_flight[0]
         try:
-            _, outcomes = self._store.receive()
+            refused = self._store.receive()
         except Refused:
             del self._in_flight[0]
             for drain, _ in batch:
@@ -202,9 +202,9 @@ class WriterAgent:
             raise
         del self._in_flight[0]
         now_nano = time.monotonic_ns()
-        for (drain, records), outcome in zip(batch, outcomes, strict=True):
-            if outcome.entry_errors:
-                self._troubled.append((drain, records, outcome.entry_errors))
+        for (drain, records), entry_errors in zip(batch, refused, strict=True):
+            if entry_errors:
+                self._troubled.append((drain, records, entry_errors))
             else:
                 drain.consumer.commit(records, now_nano)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
