@@ -1,6 +1,6 @@
 """Latency histogram over 64-bit words: one addition a sample, percentiles on reading.
 
-Buckets are logarithmic with four steps an octave (19 % wide), from 1 µs; 128 of them reach 71 minutes. The layout is
+Buckets are logarithmic with four steps an octave (19 % wide), from 1 µs; 128 of them reach 143 minutes. The layout is
 HdrHistogram's idea with two bits of mantissa.
 """
 

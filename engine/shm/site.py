@@ -118,7 +118,12 @@ def check_space(config: Config, *, reserved: int = 0) -> None:
 
 
 def sweep(config: Config) -> list[Leftover]:
-    """Remove the rings that the site cannot adopt; returns them, with what they held."""
+    """Remove the rings that the site cannot adopt; returns them, with what they held.
+
+    Drafts of files whose maker was killed go too; the caller holds the site's lock, so nobody is making any.
+    """
+    for draft in SitePaths.of(config).directory.glob(".*"):
+        draft.unlink(missing_ok=True)
     unfit = [leftover for leftover in leftovers(config) if not leftover.fits]
     for leftover in unfit:
         leftover.path.unlink(missing_ok=True)

@@ -119,13 +119,16 @@ class WriterAgent:
 
     def do_work(self) -> int:
         """One round: frames stored."""
-        if time.monotonic() >= self._states_at:
+        # States go out between batches; while a look is due, no new batch delays it.
+        due = time.monotonic() >= self._states_at
+        if due and not self._in_flight:
             self._look_around()
+            due = False
         try:
             if not self._ready():
                 self._relieve()
                 return 0
-            while len(self._in_flight) < _BATCHES_IN_FLIGHT and (batch := self._poll()):
+            while not due and len(self._in_flight) < _BATCHES_IN_FLIGHT and (batch := self._poll()):
                 self._in_flight.append(batch)
                 self._store.send([self._ring_batch(drain, records) for drain, records in batch])
             stored = self._commit_oldest() if self._in_flight else 0
@@ -313,7 +316,7 @@ class WriterAgent:
         for camera in self._cameras:
             if camera.id not in self._drains:
                 self._open_ring(camera)
-        if self._store.connected and not self._in_flight:
+        if self._store.connected and time.monotonic() >= self._retry_at:
             try:
                 self._publish_states()
             except RedisUnavailable as error:

@@ -130,9 +130,9 @@ def vhost_of_amqp_url(url: str | None) -> str:
     """
     try:
         path = urlsplit(url).path if url else ""
+        vhost = unquote(path[1:], errors="strict")
     except ValueError as error:
         raise WireError(f"the AMQP URL cannot be read: {error}") from None
-    vhost = unquote(path[1:])
     return DEFAULT_VHOST if vhost in ("", "/") else vhost
 
 

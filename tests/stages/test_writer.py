@@ -1,0 +1,116 @@
+"""The writer's agent between real rings and a real Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from engine.config import Config, from_document
+from engine.shm import ring_file, segment
+from engine.shm.ring import Producer
+from engine.shm.site import SitePaths
+from engine.shm.slate import Slate
+from engine.stages.writer import WriterAgent
+from engine.wire.state import CameraStatus, encode_status
+from tests.servers.redis_server import RedisServer
+
+NANO = 1_731_024_000_000_000_000
+
+
+class Bench:
+    """A writer, and the producers and slates of its cameras."""
+
+    def __init__(self, config: Config) -> None:
+        paths = SitePaths.of(config)
+        segment.private_directory(paths.directory)
+        self.producers = {}
+        self.slates = {}
+        for camera in config.cameras:
+            ring_file.create(paths.ring(camera.id), config.ring.capacity, camera.id)
+            self.producers[camera.id] = Producer(paths.ring(camera.id), camera.id)
+            self.slates[camera.id] = Slate.claim(paths.capture(camera.id))
+        self.agent = WriterAgent(config, 0, Slate.claim(paths.writer(0)), structlog.get_logger())
+        self.agent.on_start()
+
+    def write(self, camera: str, count: int = 1) -> None:
+        producer = self.producers[camera]
+        for _ in range(count):
+            producer.write((bytes(30_000),), max(producer.floor_nano + 1, NANO), time.monotonic_ns(), 640, 480)
+
+    def turn(self, until: Callable[[], object], refill: Callable[[], None] = lambda: None) -> None:
+        """Turn the agent as its loop does; bounded in time, so that what never comes fails the test."""
+        deadline = time.monotonic() + 20
+        while not until():
+            assert time.monotonic() < deadline, "it did not come"
+            refill()
+            if not self.agent.do_work():
+                self.agent.idle()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
+    made = Bench(
+        from_document(
+            {
+                "site": {"run_directory": str(tmp_path / "run")},
+                "ring": {"directory": str(tmp_path), "capacity_mb": 1},
+                "redis": {"address": redis_server.address},
+                "cameras": [{"id": "cam1", "url": "test://"}, {"id": "cam2", "url": "test://"}],
+            },
+            {},
+        )
+    )
+    yield made
+    made.agent.on_close()
+
+
+def stored(bench: Bench, camera: str) -> int:
+    return bench.producers[camera].counts().stored
+
+
+def test_states_go_out_while_frames_never_stop(bench: Bench, redis_server: RedisServer) -> None:
+    client = redis_server.client()
+
+    def refill() -> None:
+        for camera in bench.producers:
+            bench.write(camera, 3)
+
+    bench.turn(lambda: stored(bench, "cam1") > 30, refill)
+    bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO))
+    bench.turn(lambda: client.hget("engine:default:cameras:frames", "cam1"), refill)
+
+
+def test_what_the_journal_holds_is_the_floor_of_later_stamps(bench: Bench, redis_server: RedisServer) -> None:
+    """Another edition, or a clock that was ahead, has left a later entry: that frame is lost, and no other."""
+    ahead = NANO + 10**15
+    redis_server.client().xadd("engine:default:journal:frames:cam1", {"s": 1}, id=f"{ahead}-7")
+    bench.write("cam1")
+    bench.turn(lambda: bench.producers["cam1"].counts().drops["refused"] == 1)
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    ids = [entry for entry, _ in redis_server.client().xrange("engine:default:journal:frames:cam1")]
+    assert ids == [f"{ahead}-7".encode(), *(f"{ahead + step}-{step + 1}".encode() for step in range(1, 6))]
+
+
+def test_a_camera_whose_journal_is_no_stream_leaves_the_others_alone(bench: Bench, redis_server: RedisServer) -> None:
+    redis_server.client().set("engine:default:journal:frames:cam1", "something else")
+    bench.write("cam1", 5)
+    bench.write("cam2", 5)
+    bench.turn(lambda: stored(bench, "cam2") == 5 and bench.producers["cam1"].counts().drops["refused"] == 5)
+
+
+def test_it_is_drained_when_rings_are_empty_and_no_capture_is_left(bench: Bench) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    assert not bench.agent.drained(), "capture processes still live"
+    for slate in bench.slates.values():
+        slate.close()
+    assert bench.agent.drained()
+    bench.write("cam2")
+    assert not bench.agent.drained(), "a frame is in a ring"
+    bench.turn(bench.agent.drained)
+    assert stored(bench, "cam2") == 1
