@@ -59,6 +59,8 @@ def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
                 "site": {"run_directory": str(tmp_path / "run")},
                 "ring": {"directory": str(tmp_path), "capacity_mb": 1},
                 "redis": {"address": redis_server.address},
+                # One ring fills a batch, so that another batch is in flight whenever one is answered.
+                "writer": {"batch_frames": 3},
                 "cameras": [{"id": "cam1", "url": "test://"}, {"id": "cam2", "url": "test://"}],
             },
             {},
