@@ -26,9 +26,12 @@ from engine.wire.state import decode_status
 
 #: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.
 _QUEUE_MAX = 2048
-#: Seconds between looks for new entries while there are none: the longest that an event lies unread.
-_IDLE_SECONDS_MIN = 0.004
-_IDLE_SECONDS_MAX = 0.032
+#: Seconds between looks for new entries: the shortest while there are some, doubling to the longest while there are
+#: none. A look costs the same for one entry as for many.
+_READ_SECONDS_MIN = 0.01
+_READ_SECONDS_MAX = 0.04
+#: Seconds that a publisher without a broker or without Redis sleeps at a time.
+_AWAY_SECONDS = 0.04
 #: Seconds between writes of the cursors: what a kill can make the publisher say twice.
 _SAVE_SECONDS = 0.1
 #: Seconds between looks at states, lag and expired entries.
@@ -80,8 +83,8 @@ class PublisherAgent:
         self._states_sent: dict[str, bytes] = {}
         self._states_confirmed: dict[str, bytes] = {}
         self._targets: dict[str, str] | None = None
-        self._idle_seconds = _IDLE_SECONDS_MIN
-        self._save_at = self._look_at = self._retry_at = 0.0
+        self._read_seconds = _READ_SECONDS_MIN
+        self._read_at = self._save_at = self._look_at = self._retry_at = 0.0
         self._failures = 0
         self._redis_away = self._broker_away = False
 
@@ -98,7 +101,7 @@ class PublisherAgent:
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
-            if len(self._queue) < _QUEUE_MAX // 2:
+            if len(self._queue) < _QUEUE_MAX // 2 and now >= self._read_at:
                 self._fill()
             work += self._send()
             if now >= self._save_at:
@@ -113,15 +116,14 @@ class PublisherAgent:
         return work
 
     def idle(self) -> None:
-        """Wait for the broker's I/O, which may bring confirms, a little longer each time that nothing happens."""
-        self._idle_seconds = min(self._idle_seconds * 2, _IDLE_SECONDS_MAX)
+        """Wait for the broker's I/O, which may bring confirms, until the next look for entries is due."""
         if self._broker.opened and not self._redis_away:
             try:
-                self._broker.pump(self._idle_seconds)
+                self._broker.pump(max(self._read_at - time.monotonic(), 0.0))
             except BrokerUnavailable as error:
                 self._broker_lost(error)
         else:
-            time.sleep(_IDLE_SECONDS_MAX)
+            time.sleep(_AWAY_SECONDS)
 
     def drained(self) -> bool:
         """True when all that stood in the journals at the first call is confirmed, or cannot be for now."""
@@ -162,8 +164,14 @@ class PublisherAgent:
 
     def _fill(self) -> None:
         """Read the entries behind those already read."""
-        room = (_QUEUE_MAX - len(self._queue)) // max(len(self._read), 1)
-        found = self._journals.read(self._read, max(room, 1))
+        room = max((_QUEUE_MAX - len(self._queue)) // max(len(self._read), 1), 1)
+        found = self._journals.read(self._read, room)
+        if len(found.entries) >= room:
+            # There may be more of some camera than was asked for.
+            self._read_at = 0.0
+        else:
+            self._read_seconds = _READ_SECONDS_MIN if found.entries else min(2 * self._read_seconds, _READ_SECONDS_MAX)
+            self._read_at = time.monotonic() + self._read_seconds
         self._read.update(found.last)
         self._queue.extend(found.entries)
         self._counts[PublisherCount.UNREADABLE] += found.unreadable
@@ -182,8 +190,6 @@ class PublisherAgent:
                 self._broker.publish(body, self._metadata.routing_key, token)
                 self._counts[PublisherCount.PUBLISHED] += 1
             sent += 1
-        if sent:
-            self._idle_seconds = _IDLE_SECONDS_MIN
         return sent
 
     def _send_batch(self) -> None:
