@@ -31,7 +31,7 @@ _QUEUE_MAX = 2048
 _READ_SECONDS_MIN = 0.01
 _READ_SECONDS_MAX = 0.04
 #: Seconds that a publisher without a broker or without Redis sleeps at a time.
-_AWAY_SECONDS = 0.04
+_AWAY_SECONDS = 0.2
 #: Seconds between writes of the cursors: what a kill can make the publisher say twice.
 _SAVE_SECONDS = 0.1
 #: Seconds between looks at states, lag and expired entries.
@@ -127,13 +127,15 @@ class PublisherAgent:
 
     def drained(self) -> bool:
         """True when all that stood in the journals at the first call is confirmed, or cannot be for now."""
-        if not self._broker.ready or self._redis_away or not self._cursors:
+        if self._broker_away or self._broker.blocked or self._redis_away:
             return True
+        if not self._broker.ready or not self._cursors:
+            return False
         try:
             if self._targets is None:
                 self._targets = self._journals.newest()
                 self._look()
-            pending = self._states != self._states_confirmed or any(
+            pending = any(self._states_confirmed.get(camera) != text for camera, text in self._states.items()) or any(
                 parse_entry_id(self._cursors[camera]) < parse_entry_id(target)
                 for camera, target in self._targets.items()
             )

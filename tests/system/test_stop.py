@@ -58,6 +58,27 @@ def test_sigterm_to_the_whole_group_drains_as_well(site: Site, redis_server: Red
     assert not site.paths.directory.exists()
 
 
+def test_a_publisher_that_dies_as_the_drain_begins_is_started_again_for_it(
+    site: Site, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+) -> None:
+    site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address}, amqp_url=rabbitmq.url(vhost))
+    with Consumer(rabbitmq, vhost) as consumer:
+        site.start()
+        wait_until(lambda: len(consumer.frames()) > 60, 30, "events arrive")
+        assert site.process is not None
+        site.process.send_signal(signal.SIGSTOP)
+        os.kill(site.pid("publisher"), signal.SIGKILL)
+        site.process.send_signal(signal.SIGTERM)
+        stored = site.total("stored")
+        wait_until(lambda: site.total("stored") > stored + 60, 30, "frames are stored that nobody announces")
+        site.process.send_signal(signal.SIGCONT)
+        assert site.process.wait(60) == 0
+        numbers = stored_frames(redis_server.client(), vhost).numbers
+        total = sum(map(len, numbers.values()))
+        wait_until(lambda: sum(map(len, map(first_times, consumer.sequences().values()))) >= total, 30, "all arrived")
+        assert {camera: first_times(got) for camera, got in consumer.sequences().items()} == numbers
+
+
 def test_a_second_signal_stops_at_once(site: Site, redis_server: RedisServer) -> None:
     site.write(cameras=CAMERAS, redis={"address": redis_server.address}, site={"drain_seconds": 3600})
     site.start()
