@@ -30,7 +30,6 @@ from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
 from engine.shm import site
-from engine.shm.ring_file import Observer
 from engine.shm.segment import private_directory
 from engine.shm.slate import CaptureCount, Slate
 from engine.stages.journals import newest_numbers
@@ -62,6 +61,8 @@ class Child:
         self.slate = Slate.watch(slate)
         self.slate.restarts = 0
         self.pid = 0
+        #: How it ended last: its exit code, or the signal's number below 0.
+        self.code = EXIT_OK
         self.finished = False
         self.failures = 0
         self.started_at = 0.0
@@ -146,7 +147,8 @@ class Supervisor:
                 self._pause(_TICK_SECONDS)
                 self._watch()
                 on_tick()
-            return self._drain() or self._fatal
+            drained = self._drain()
+            return self._fatal or drained
         finally:
             self._kill_all()
 
@@ -244,9 +246,11 @@ class Supervisor:
             if pid:
                 self.cpu_seconds[child.role] += usage.ru_utime + usage.ru_stime
                 child.pid = 0
-                self._ended(child, os.waitstatus_to_exitcode(status))
+                child.code = os.waitstatus_to_exitcode(status)
+                self._ended(child)
 
-    def _ended(self, child: Child, code: int) -> None:
+    def _ended(self, child: Child) -> None:
+        code = child.code
         if self._stops or self._fatal:
             return
         if code == EXIT_OK and child.role == "capture" and child.slate.counts[CaptureCount.FINISHED]:
@@ -267,7 +271,8 @@ class Supervisor:
     # Drain
 
     def _drain(self) -> int:
-        """Stop stage by stage in a frame's order of travel; returns EXIT_FAILED where time ran out."""
+        """Stop stage by stage in a frame's order of travel; returns EXIT_FAILED where time ran out or frames are
+        left."""
         self._stops = max(self._stops, 1)
         deadline = time.monotonic() + self._config.site.drain_seconds
         in_time = True
@@ -277,15 +282,21 @@ class Supervisor:
             ("publisher", deadline),
         ):
             in_time &= self._drain_stage([child for child in self.children if child.role == role], role, bound)
-        return EXIT_OK if in_time else EXIT_FAILED
+        return EXIT_OK if in_time and not self._held() else EXIT_FAILED
 
     def _drain_stage(self, stage: list[Child], role: str, deadline: float) -> bool:
         self._reap()
         for child in stage:
-            if not child.pid and role != "capture" and not self._fatal:
-                child.start()
+            # Whoever is down when its turn comes, or goes down before it is done, is needed once more.
+            child.code = EXIT_OK if child.pid or role == "capture" else EXIT_FAILED
             child.signal(signal.SIGTERM)
-        while any(child.pid for child in stage) and time.monotonic() < deadline and self._stops < 2:
+        while time.monotonic() < deadline and self._stops < 2:
+            for child in stage:
+                if not child.pid and child.code != EXIT_OK and role != "capture" and not self._fatal:
+                    child.start()
+                    child.signal(signal.SIGTERM)
+            if not any(child.pid for child in stage):
+                break
             self._pause(_TICK_SECONDS)
             self._reap()
         left = [child for child in stage if child.pid]
@@ -312,12 +323,7 @@ class Supervisor:
 
     def _held(self) -> int:
         """Frames that are in rings now."""
-        held = 0
-        for camera in self._config.cameras:
-            observer = Observer(self._paths.ring(camera.id), camera.id)
-            held += observer.counts().held
-            observer.close()
-        return held
+        return sum(leftover.held for leftover in site.leftovers(self._config))
 
     def _leave(self, *, remove: bool) -> None:
         if self._server:

@@ -79,6 +79,40 @@ def test_a_publisher_that_dies_as_the_drain_begins_is_started_again_for_it(
         assert {camera: first_times(got) for camera, got in consumer.sequences().items()} == numbers
 
 
+def test_a_writer_killed_in_its_drain_is_started_again_for_it(site: Site, redis_server: RedisServer) -> None:
+    site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
+    site.start()
+    wait_until(lambda: site.total("stored") > 60, 30, "frames flow")
+    redis_server.pause()
+    captured = site.total("captured")
+    wait_until(lambda: site.total("captured") > captured + 30, 30, "rings hold frames")
+    assert site.process is not None
+    site.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: len(site.children()) == 1, 30, "only the writer is left")
+    os.kill(site.children()[0].pid, signal.SIGKILL)
+    redis_server.resume()
+    assert site.process.wait(60) == 0
+    numbers = stored_frames(redis_server.client(), "default").numbers
+    assert len(numbers) == 2
+    assert not any(missing_numbers(got) for got in numbers.values())
+    assert not site.paths.directory.exists()
+
+
+def test_a_drain_that_runs_out_of_time_says_so_and_keeps_the_frames(site: Site, redis_server: RedisServer) -> None:
+    site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address}, site={"drain_seconds": 3})
+    site.start()
+    wait_until(lambda: site.total("stored") > 60, 30, "frames flow")
+    redis_server.pause()
+    captured = site.total("captured")
+    wait_until(lambda: site.total("captured") > captured + 30, 30, "rings hold frames")
+    assert site.stop() == 1
+    assert "frames left in shared memory for the next start" in site.log_text()
+    redis_server.resume()
+    site.start()
+    assert site.stop() == 0
+    assert not any(missing_numbers(got) for got in stored_frames(redis_server.client(), "default").numbers.values())
+
+
 def test_a_second_signal_stops_at_once(site: Site, redis_server: RedisServer) -> None:
     site.write(cameras=CAMERAS, redis={"address": redis_server.address}, site={"drain_seconds": 3600})
     site.start()
