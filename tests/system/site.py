@@ -74,8 +74,14 @@ class Site:
     def start(self, *arguments: str, wait: bool = True) -> None:
         """``edge-video run``, in the background; ``wait`` for its processes to be up."""
         with self.log.open("ab") as log:
+            # In a session of its own: tests stop processes of it, and a group that loses its shell while a member is
+            # stopped gets SIGHUP from the kernel as a whole.
             self.process = subprocess.Popen(
-                [*COMMAND, "run", "-c", str(self.file), *arguments], cwd=ROOT, stdout=log, stderr=log
+                [*COMMAND, "run", "-c", str(self.file), *arguments],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         if wait:
             wait_until(self._up, 30, f"the site is up; its log:\n{self.log_text()}")
