@@ -38,14 +38,6 @@ DEFAULT_PROFILE = "bench"
 DEFAULT_CAMERAS = 8
 
 
-class LatencySummary(msgspec.Struct, frozen=True):
-    """Milliseconds from capture to stored."""
-
-    p50: float
-    p99: float
-    max: float
-
-
 class CpuSummary(msgspec.Struct, frozen=True):
     """CPU seconds of all processes of a role, start to end."""
 
@@ -73,7 +65,7 @@ class Summary(msgspec.Struct, frozen=True):
     published: int
     fps: float
     mb_per_s: float
-    latency_ms: LatencySummary
+    latency_ms: status.Latency
     cpu_seconds: CpuSummary
     memory_mb: MemorySummary
     store: str
@@ -207,7 +199,7 @@ def summarise(report: status.SiteReport, measured: status.SiteReport, elapsed: f
         published=report.publisher.confirmed if report.publisher else 0,
         fps=round(stored / elapsed, 1),
         mb_per_s=round(stored_bytes / elapsed / 1e6, 2),
-        latency_ms=LatencySummary(report.latency_ms.p50, report.latency_ms.p99, report.latency_ms.max),
+        latency_ms=report.latency_ms,
         cpu_seconds=CpuSummary(*(round(cpu[role], 2) for role in ("capture", "writer", "publisher"))),
         memory_mb=MemorySummary(
             round(sum(pss["capture"]) / max(len(pss["capture"]), 1), 1),

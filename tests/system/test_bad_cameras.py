@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from engine.stages.capture import BACKOFF_SECONDS_MIN
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -64,9 +66,11 @@ def test_each_kind_of_bad_camera_is_retried_reported_and_leaves_the_others_alone
     for name in ("good", "test"):
         assert not missing_numbers(numbers[name])
         assert not sum(report[name]["dropped"].values())
-    # Backoff: the pauses between connections grow.
+    # Backoff: the least pause, jitter taken off, doubles with each try.
     times = servers["garbage"].connections
     assert len(times) >= 2
+    for tries, (before, after) in enumerate(pairwise(times)):
+        assert after - before >= BACKOFF_SECONDS_MIN / 2 * 2**tries
     # A connection that dies in the middle of a frame: no half frame was stored as if it were one.
     for key in redis_server.client().scan_iter(match=f"{vhost}:frames:dying:*"):
         assert redis_server.client().get(key) in make_jpegs(20)
