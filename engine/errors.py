@@ -14,6 +14,8 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 #: The input (file, flags, servers named in it, machine) must be changed first; nothing was started.
 EXIT_INPUT = 2
+#: A query was answered, and there is nothing that fits it.
+EXIT_NOTHING = 3
 
 
 class EngineError(Exception):
@@ -34,6 +36,14 @@ class ConfigError(InputError):
 
 class SiteInUse(InputError):
     """Another live process holds the site's run directory or one of its roles."""
+
+
+class QueryError(InputError, ValueError):
+    """A question that cannot be: a reversed range, a naive time, a malformed key."""
+
+
+class UnknownName(InputError, LookupError):
+    """No camera or tenant of that name has anything stored; the message has the nearest known name."""
 
 
 class NoSpace(InputError):

@@ -21,7 +21,8 @@ from engine.shm.slate import PublisherCount, Slate
 from engine.stages.broker import Broker
 from engine.stages.journals import Journals, cursor_of
 from engine.wire.journal import JournalEntry, parse_entry_id
-from engine.wire.metadata import NANO, FrameEvents, StatusEvent, encode_batch, encode_event, rfc3339
+from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
+from engine.wire.rfc3339 import NANO, rfc3339
 from engine.wire.state import decode_status
 
 #: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.

@@ -18,36 +18,49 @@ from engine.wire.urls import RedisAddress
 _PROTOCOL = 2
 
 
-def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
-    """A connection that has said hello and selected its database.
-
-    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials.
-    """
+def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[str, Any]:
+    """What redis-py's connection classes are made with, those of asyncio too: nothing is retried behind our back, and
+    nothing is sent that a least-privilege user may not (CLIENT SETINFO)."""
     options: dict[str, Any] = {
         "db": address.database,
         "username": address.username,
         "password": address.password,
         "protocol": _PROTOCOL,
         "socket_timeout": timeout_seconds,
-        "retry": Retry(NoBackoff(), 0),
+        "driver_info": None,
     }
-    kind: Any
     if address.path:
-        kind = redis.UnixDomainSocketConnection
-        options["path"] = address.path
-    else:
-        kind = redis.SSLConnection if address.tls else redis.Connection
-        options |= {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
-    connection = cast("AbstractConnection", kind(**options))
+        return options | {"path": address.path}
+    return options | {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
+
+
+def connection_kind(address: RedisAddress) -> Any:
+    """redis-py's class of connection for an address."""
+    if address.path:
+        return redis.UnixDomainSocketConnection
+    return redis.SSLConnection if address.tls else redis.Connection
+
+
+def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
+    """A connection that has said hello and selected its database.
+
+    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials.
+    """
+    options = connection_options(address, timeout_seconds)
+    connection = cast("AbstractConnection", connection_kind(address)(**options, retry=Retry(NoBackoff(), 0)))
     try:
         connection.connect()
-    except AuthenticationError as error:
-        connection.disconnect()
-        raise _refused(error) from None
     except (RedisError, OSError) as error:
         connection.disconnect()
-        raise RedisUnavailable(f"Redis at {address} cannot be reached: {error}") from None
+        raise connection_error(address, error) from None
     return connection
+
+
+def connection_error(address: RedisAddress, error: Exception) -> RedisUnavailable | ServerRefused:
+    """The error of ours that a failed connection is."""
+    if isinstance(error, AuthenticationError):
+        return _refused(error)
+    return RedisUnavailable(f"Redis at {address} cannot be reached: {error}")
 
 
 def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:

@@ -7,6 +7,7 @@ scanned, so that the cost does not grow with the frame.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from engine.errors import WireError
@@ -39,25 +40,47 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
     size = len(data)
     if size < 4 or bytes(data[:2]) != SOI:
         raise WireError(f"no JPEG: {size} bytes that begin with {bytes(data[:4]).hex()!r}")
-    offset, width, height, tables = 2, 0, 0, False
-    for _ in range(_SEGMENTS_MAX):
-        if offset + 4 > size or data[offset] != 0xFF:
-            break
-        marker = data[offset + 1]
-        if marker == 0xFF:
-            offset += 1
-            continue
-        if marker == _SOS:
-            if not (width and height):
-                break
+    width, height, tables, seen = 0, 0, False, 2
+    for marker, offset, end in _segments(data):
+        if marker == _SOS and width and height:
             return JpegInfo(width, height, tables, offset, find_end(data, offset))
-        length = data[offset + 2] << 8 | data[offset + 3]
         if marker in _SOF and offset + 9 <= size:
             height, width = struct.unpack_from(">HH", data, offset + 5)
         elif marker == _DHT:
             tables = True
-        offset += 2 + max(length, 2)
-    raise WireError(f"JPEG of {size} bytes has damaged headers at offset {offset}")
+        seen = offset if marker == _SOS else end
+    raise WireError(f"JPEG of {size} bytes has damaged headers at offset {seen}")
+
+
+def describe(head: bytes) -> tuple[int, int, str]:
+    """(width, height, encoding) of what begins with ``head``; no size where its headers do not reach that far.
+
+    The encoding is ``jpeg`` for anything that begins like one, else ``unknown``.
+    """
+    if head[:2] != SOI:
+        return 0, 0, "unknown"
+    for marker, offset, _ in _segments(head):
+        if marker in _SOF and offset + 9 <= len(head):
+            height, width = struct.unpack_from(">HH", head, offset + 5)
+            return width, height, "jpeg"
+    return 0, 0, "jpeg"
+
+
+def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+    """(marker, offset, end) of each segment from the one behind SOI to the first scan, as far as they make sense."""
+    offset = 2
+    for _ in range(_SEGMENTS_MAX):
+        if offset + 4 > len(data) or data[offset] != 0xFF:
+            return
+        marker = data[offset + 1]
+        if marker == 0xFF:
+            offset += 1
+            continue
+        end = offset + 2 + max(data[offset + 2] << 8 | data[offset + 3], 2)
+        yield marker, offset, end
+        if marker == _SOS:
+            return
+        offset = end
 
 
 def find_end(data: bytes | memoryview, scan: int) -> int:
@@ -87,17 +110,8 @@ def comment_segment(text: bytes) -> bytes:
 
 def comments(data: bytes | memoryview) -> list[bytes]:
     """The texts of the COM segments before the first scan. Raises WireError for no JPEG."""
-    info = inspect(data)
-    found, offset = [], 2
-    while offset < info.scan:
-        if data[offset + 1] == 0xFF:
-            offset += 1
-            continue
-        length = data[offset + 2] << 8 | data[offset + 3]
-        if data[offset + 1] == _COM:
-            found.append(bytes(data[offset + 4 : offset + 2 + length]))
-        offset += 2 + max(length, 2)
-    return found
+    inspect(data)
+    return [bytes(data[offset + 4 : end]) for marker, offset, end in _segments(data) if marker == _COM]
 
 
 def _huffman_segment() -> bytes:

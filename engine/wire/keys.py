@@ -18,7 +18,7 @@ from engine.errors import WireError
 ENGINE = "engine"
 #: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
 #: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
-RESERVED_WORDS = frozenset({"journal", "cursor", "cameras"})
+RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild"})
 #: The vhost of an AMQP URL without a path, or with ``/``.
 DEFAULT_VHOST = "default"
 #: Sequence numbers run 1..99999 and then begin again at 1: five digits on the wire.
@@ -121,6 +121,16 @@ def cursor_key(vhost: str, prefix: str) -> str:
 def cameras_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> state."""
     return f"{ENGINE}:{encode_part(vhost)}:cameras:{encode_part(prefix)}"
+
+
+def recovery_key(vhost: str, prefix: str) -> str:
+    """The hash of camera -> last entry id that ``edge-video recover`` has sent on."""
+    return f"{cursor_key(vhost, prefix)}:recovery"
+
+
+def rebuild_key(vhost: str, token: str) -> str:
+    """A journal that is being made anew, until it takes the old one's place; ``token`` tells the makers apart."""
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
 
 
 def vhost_of_amqp_url(url: str | None) -> str:

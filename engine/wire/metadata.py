@@ -15,12 +15,11 @@ import msgspec
 from engine.errors import WireError
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import frame_key_prefix, frame_key_suffix
+from engine.wire.rfc3339 import NANO
 
 CameraState = Literal["active", "stalled", "offline"]
 #: Bodies are declared as this content type.
 CONTENT_TYPE = "application/json"
-#: Nanoseconds in a second.
-NANO = 1_000_000_000
 
 
 class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame"):
@@ -55,12 +54,6 @@ Event = FrameEvent | StatusEvent
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _batch_decoder: msgspec.json.Decoder[list[FrameEvent]] = msgspec.json.Decoder(list[FrameEvent])
-
-
-def rfc3339(unix_nano: int) -> str:
-    """``2024-11-08T14:30:00.123456789Z`` for nanoseconds since the epoch, UTC."""
-    seconds, nanos = divmod(unix_nano, NANO)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{nanos:09d}Z"
 
 
 class FrameEvents:

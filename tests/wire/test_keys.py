@@ -183,7 +183,13 @@ vhosts = (pool | names).filter(lambda name: name != keys.ENGINE)
 @given(vhosts, words, words, vhosts, words, words)
 def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix, camera, v, p, c):
     v, p, c = (keys.encode_part(name) for name in (v, p, c))
-    own = (keys.journal_key(vhost, prefix, camera), keys.cursor_key(vhost, prefix), keys.cameras_key(vhost, prefix))
+    own = (
+        keys.journal_key(vhost, prefix, camera),
+        keys.cursor_key(vhost, prefix),
+        keys.cameras_key(vhost, prefix),
+        keys.recovery_key(vhost, prefix),
+        keys.rebuild_key(vhost, "0123456789abcdef"),
+    )
     for pattern in (f"{v}:*", f"{v}:{p}:*", f"{v}:{p}:{c}:*", f"*:{p}:{c}:*"):
         for key in own:
             assert not matches(pattern, key)
@@ -200,6 +206,7 @@ def test_the_product_page_s_patterns_meet_the_frames(key):
 @pytest.mark.parametrize("word", sorted(keys.RESERVED_WORDS))
 def test_a_reserved_word_would_let_a_pattern_meet_a_key_of_the_engine(word):
     own = {keys.journal_key("a", "b", "c"), keys.cursor_key("a", "b"), keys.cameras_key("a", "b")}
+    own |= {keys.rebuild_key("a", "0123")}
     assert any(matches(f"*:a:{word}:*", key) for key in own)
 
 

@@ -81,13 +81,13 @@ def test_the_event_s_key_is_its_frame_s(vhost, prefix, camera, stored):
         assert (event.vhost, event.camera_id, event.timestamp_nano) == (vhost, camera, entry.unix_nano)
         assert event.sequence == f"{entry.sequence:05d}"
         assert event.size_bytes == event.frame_size_bytes == entry.size
-        assert event.timestamp == metadata.rfc3339(entry.unix_nano)
+        assert event.timestamp == rfc3339(entry.unix_nano)
 
 
 @settings(max_examples=200, deadline=None)
 @given(unix_nanos)
 def test_a_timestamp_holds_every_nanosecond(unix_nano):
-    text = metadata.rfc3339(unix_nano)
+    text = rfc3339(unix_nano)
     seconds, _, nanos = text.removesuffix("Z").partition(".")
     moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
     assert len(nanos) == 9
@@ -99,7 +99,7 @@ def test_a_timestamp_holds_every_nanosecond(unix_nano):
 def test_making_events_in_any_order_of_time_gives_the_right_timestamps(nanos, sequence):
     made = FrameEvents("v", "frames", "cam", 300)
     for nano in nanos:
-        assert made.event(ENTRY._replace(unix_nano=nano, sequence=sequence)).timestamp == metadata.rfc3339(nano)
+        assert made.event(ENTRY._replace(unix_nano=nano, sequence=sequence)).timestamp == rfc3339(nano)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,91 @@
+"""A stored frame as readers get it."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from engine.wire import jpeg, keys
+from engine.wire.journal import JournalEntry, entry_id
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+class FrameEntry(msgspec.Struct, frozen=True, gc=False):
+    """What is known of a frame without its payload.
+
+    ``unix_nano`` is when it was captured (UTC), ``sequence`` its number, ``size`` in bytes, ``width`` and ``height`` in
+    pixels (0 where nobody knows them).
+    """
+
+    vhost: str
+    prefix: str
+    camera: str
+    unix_nano: int
+    sequence: int
+    size: int
+    width: int
+    height: int
+    encoding: str
+    keyframe: bool
+
+    @property
+    def key(self) -> str:
+        """The frame's key in Redis."""
+        return keys.build_frame_key(keys.FrameKey(self.vhost, self.prefix, self.camera, self.unix_nano, self.sequence))
+
+    @property
+    def timestamp(self) -> datetime.datetime:
+        """When it was captured, in UTC; a datetime holds microseconds, ``unix_nano`` holds it all."""
+        return _EPOCH + datetime.timedelta(microseconds=self.unix_nano // 1000)
+
+    @property
+    def entry_id(self) -> str:
+        """The frame's place in its camera's journal, as ``tail(since=…)`` takes it."""
+        return entry_id(self.unix_nano, self.sequence)
+
+
+class Frame(FrameEntry, frozen=True, gc=False):
+    """A frame with its payload; ``size`` is the payload's."""
+
+    data: bytes
+
+    def image(self) -> NDArray[np.uint8]:
+        """The picture, decoded: (height, width, 3), BGR. Raises WireError where it is no picture. Loads cv2."""
+        from engine.client.picture import decode
+
+        return decode(self.data)
+
+
+def entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> FrameEntry:
+    """A journal's entry with its camera."""
+    return FrameEntry(vhost, prefix, camera, *entry)
+
+
+def with_data(entry: FrameEntry, data: bytes) -> Frame:
+    """``entry`` and its payload."""
+    return Frame(
+        entry.vhost,
+        entry.prefix,
+        entry.camera,
+        entry.unix_nano,
+        entry.sequence,
+        len(data),
+        entry.width,
+        entry.height,
+        entry.encoding,
+        entry.keyframe,
+        data,
+    )
+
+
+def frame_of(key: keys.FrameKey, data: bytes) -> Frame:
+    """The frame of a key that no journal lists; size and encoding are what its bytes say."""
+    width, height, encoding = jpeg.describe(data)
+    return Frame(*key, len(data), width, height, encoding, True, data)

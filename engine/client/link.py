@@ -1,0 +1,195 @@
+"""Connections of the read side, and what carries a query over one: blocking, or on asyncio.
+
+A query is a generator that yields commands, many for one round trip, and is sent their replies (RESP2, as they came);
+what it returns is its result. So the queries are written once, and neither socket nor event loop stands in them.
+
+All commands of a query only read, so one that fails on a broken connection is sent again. Replies that are errors never
+reach a query: they become an error of ours here, with the server and the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Generator, Sequence
+from typing import Any, TypeVar
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.retry import Retry
+
+from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
+from engine.stages.redis_link import call, connection_error, connection_kind, connection_options
+from engine.wire.urls import RedisAddress
+
+Command = tuple[Any, ...]
+Result = TypeVar("Result")
+Query = Generator[Sequence[Command], list[Any], Result]
+
+#: Tries of one round trip before a query fails, and the pause before the second, in seconds; it doubles, with jitter.
+TRIES = 3
+_PAUSE_SECONDS = 0.05
+#: Connections that the threads or tasks of one store share; more wait for one.
+_CONNECTIONS_MAX = 16
+_ASYNC_KINDS: dict[Any, Any] = {
+    redis.UnixDomainSocketConnection: aioredis.UnixDomainSocketConnection,
+    redis.SSLConnection: aioredis.SSLConnection,
+    redis.Connection: aioredis.Connection,
+}
+
+
+class Link:
+    """A pool of blocking connections; may be shared by threads."""
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
+        self.address = address
+        self._pool = redis.BlockingConnectionPool(
+            connection_class=connection_kind(address),
+            max_connections=_CONNECTIONS_MAX,
+            timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            **connection_options(address, timeout_seconds),
+        )
+
+    def run(self, query: Query[Result]) -> Result:
+        """Carry a query to its result."""
+        try:
+            commands = next(query)
+            while True:
+                commands = query.send(self.call(commands))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        finally:
+            query.close()
+
+    def call(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return checked(self.address, commands, self._once(commands))
+            except RedisUnavailable:
+                if attempt == TRIES:
+                    raise
+            time.sleep(_pause(attempt))
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._pool.disconnect()
+
+    def _once(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            connection = self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise connection_error(self.address, error) from None
+        try:
+            return call(connection, *commands)
+        except RedisUnavailable as error:
+            raise RedisUnavailable(f"Redis at {self.address}: {error}") from None
+        except BaseException:
+            # Interrupted between a command and its reply: the connection cannot be used again.
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
+
+
+class AsyncLink:
+    """A pool of asyncio connections; used from one event loop."""
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
+        self.address = address
+        self._pool = aioredis.BlockingConnectionPool(
+            connection_class=_ASYNC_KINDS[connection_kind(address)],
+            max_connections=_CONNECTIONS_MAX,
+            timeout=timeout_seconds,
+            retry=AsyncRetry(NoBackoff(), 0),
+            **connection_options(address, timeout_seconds),
+        )
+
+    async def run(self, query: Query[Result]) -> Result:
+        """Carry a query to its result."""
+        try:
+            commands = next(query)
+            while True:
+                commands = query.send(await self.call(commands))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        finally:
+            query.close()
+
+    async def call(self, commands: Sequence[Command]) -> list[Any]:
+        """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                return checked(self.address, commands, await self._once(commands))
+            except RedisUnavailable:
+                if attempt == TRIES:
+                    raise
+            await asyncio.sleep(_pause(attempt))
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Give all connections back."""
+        await self._pool.disconnect()
+
+    async def _once(self, commands: Sequence[Command]) -> list[Any]:
+        connection: Any
+        try:
+            connection = await self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise connection_error(self.address, error) from None
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(await connection.read_response())
+                except AuthenticationError:
+                    raise
+                except ResponseError as error:
+                    replies.append(error)
+            return replies
+        except (RedisError, OSError) as error:
+            await connection.disconnect()
+            raise connection_error(self.address, error) from None
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+
+def checked(address: RedisAddress, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
+    """The replies, none of which is an error. Raises what the first error among them means."""
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, ResponseError):
+            raise _meaning(address, command, reply)
+    return replies
+
+
+def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> EngineError:
+    text = str(error)
+    name = _text(command[0])
+    if isinstance(error, NoPermissionError):
+        return ServerRefused(f"Redis at {address} does not permit {name} to this user: {text}")
+    if "wrong kind of value" in text:
+        key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
+        return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")
+    if text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")) or "loading" in text:
+        return RedisUnavailable(f"Redis at {address} cannot answer now: {text}")
+    return ServerRefused(f"Redis at {address} refuses {name}: {text}")
+
+
+def _text(word: Any) -> str:
+    return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+
+
+def _pause(attempt: int) -> float:
+    return _PAUSE_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret

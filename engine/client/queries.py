@@ -1,0 +1,298 @@
+"""What can be asked of a tenant's frames, as queries: no socket stands here, see ``link``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from engine.client.frame import Frame, FrameEntry, frame_of, with_data
+from engine.client.link import Command, Query
+from engine.client.times import Span, When, to_nano, to_span, window
+from engine.client.walk import ENTRIES_MAX, Payloads, Tail, Tenant, Walk
+from engine.errors import QueryError, WireError
+from engine.wire import keys
+from engine.wire.journal import entry_id
+from engine.wire.state import CameraStatus, decode_status
+
+#: Buckets of one answer; more are a mistake in the bucket's length.
+_BUCKETS_MAX = 1_000_000
+#: Keys of one round trip of ``get_many``, whose frames' sizes nobody knows before.
+_GETS_MAX = 32
+
+
+class Bucket(msgspec.Struct, frozen=True):
+    """Frames of one span of time that begins at ``start_nano``: how many, their bytes, and the mean of those."""
+
+    start_nano: int
+    frames: int
+    bytes: int
+    mean_bytes: float
+
+
+class CameraStats(msgspec.Struct, frozen=True):
+    """What is stored of a camera: frames that are there, their bytes, the oldest and newest (nanoseconds, 0 without
+    frames), the mean of their remaining lifetimes (None where none has one), frames without a TTL, and entries whose
+    frames are gone."""
+
+    frames: int = 0
+    bytes: int = 0
+    oldest_nano: int = 0
+    newest_nano: int = 0
+    mean_ttl_seconds: float | None = None
+    without_ttl: int = 0
+    missing: int = 0
+
+
+class StoreStats(msgspec.Struct, frozen=True):
+    """What is stored of a tenant under one prefix: the sum of its cameras, and each of them."""
+
+    vhost: str
+    prefix: str
+    total: CameraStats
+    cameras: dict[str, CameraStats]
+
+
+class Queries:
+    """All questions about one tenant. Times are resolved when a question is asked, and checked then.
+
+    All raise QueryError for what cannot be asked, UnknownName for a camera that nobody knows.
+    """
+
+    def __init__(self, vhost: str, prefix: str, known: Iterable[str], chunk_bytes: int) -> None:
+        try:
+            self.tenant = Tenant(vhost or keys.DEFAULT_VHOST, prefix, frozenset(known))
+            keys.cameras_key(self.tenant.vhost, prefix)
+        except WireError as error:
+            raise QueryError(f"vhost {vhost!r}, prefix {prefix!r}: {error}") from None
+        if chunk_bytes < 1:
+            raise QueryError(f"chunk_bytes {chunk_bytes} is not positive")
+        self._chunk_bytes = chunk_bytes
+        #: Cameras that a snapshot has met; the next one asks for them in its first round trip.
+        self._met: frozenset[str] = frozenset()
+
+    def nearest(self, camera: str, when: When | None) -> Query[Frame | None]:
+        """The newest frame at or before a moment."""
+        walk = self.walk(camera, None, when, limit=1, reverse=True)
+        while not walk.done:
+            found: list[Frame] = yield from walk.chunk()
+            if found:
+                return found[0]
+        return None
+
+    def walk(
+        self,
+        camera: str,
+        start: When | None,
+        end: When | None,
+        *,
+        limit: int | None = None,
+        step: Span | None = None,
+        reverse: bool = False,
+        payload: bool = True,
+    ) -> Walk:
+        """A walk over one camera's frames, or entries."""
+        first, last = window(start, end, time.time_ns())
+        if limit is not None and limit < 0:
+            raise QueryError(f"limit {limit} is negative")
+        _check_name("camera", camera)
+        return Walk(
+            self.tenant,
+            camera,
+            first,
+            last,
+            limit=limit,
+            step=None if step is None else to_span(step),
+            reverse=reverse,
+            payload=payload,
+            chunk_bytes=self._chunk_bytes,
+        )
+
+    def tail(
+        self,
+        cameras: Sequence[str] | str | None,
+        since: When | Mapping[str, str] | None,
+        *,
+        payload: bool,
+        block_ms: int,
+    ) -> Tail:
+        """A tail over some cameras."""
+        chosen = [cameras] if isinstance(cameras, str) else cameras
+        if chosen is not None:
+            if not chosen:
+                raise QueryError("no cameras to tail; name some, or None for all")
+            for camera in chosen:
+                _check_name("camera", camera)
+        begin = since if since is None or isinstance(since, Mapping) else to_nano(since, time.time_ns())
+        return Tail(self.tenant, chosen, begin, payload=payload, chunk_bytes=self._chunk_bytes, block_ms=block_ms)
+
+    def get_many(self, names: Iterable[str | bytes]) -> Query[list[Frame | None]]:
+        """The frames of some keys, None where one is gone. Keys of other tenants are refused."""
+        wanted = [self._own(name) for name in names]
+        found: list[Frame | None] = []
+        for first in range(0, len(wanted), _GETS_MAX):
+            part = wanted[first : first + _GETS_MAX]
+            identifiers = [entry_id(key.unix_nano, key.sequence) for key in part]
+            payloads, *listed = yield [
+                ("MGET", *(keys.build_frame_key(key) for key in part)),
+                *(
+                    ("XRANGE", self.tenant.journal(key.camera), identifier, identifier)
+                    for key, identifier in zip(part, identifiers, strict=True)
+                ),
+            ]
+            for key, data, entries in zip(part, payloads, listed, strict=True):
+                if data is None:
+                    found.append(None)
+                    continue
+                parsed, _ = self.tenant.parse(key.camera, entries)
+                found.append(with_data(parsed[0], data) if parsed else frame_of(key, data))
+        return found
+
+    def cameras(self) -> Query[dict[str, CameraStatus]]:
+        """The cameras of the tenant, by name, and their states."""
+        (flat,) = yield [("HGETALL", self.tenant.cameras)]
+        found = {
+            name.decode("utf-8", "replace"): _status(text) for name, text in zip(flat[0::2], flat[1::2], strict=True)
+        }
+        found.update((camera, CameraStatus()) for camera in self.tenant.known if camera not in found)
+        return dict(sorted(found.items()))
+
+    def snapshot(self) -> Query[dict[str, Frame]]:
+        """The newest frame of every camera that has one."""
+        met = sorted(self._met | self.tenant.known)
+        newest, names = yield from self._newest(met, ("HKEYS", self.tenant.cameras))
+        new = sorted({name.decode("utf-8", "replace") for name in names} - set(met))
+        if new:
+            more, _ = yield from self._newest(new, ("PING",))
+            newest += more
+            self._met = frozenset([*met, *new])
+        payloads = Payloads(self._chunk_bytes)
+        payloads.pending.extend(newest)
+        frames: dict[str, Frame] = {}
+        while payloads.pending:
+            for frame in (yield from payloads.fetch(len(newest))):
+                frames[frame.camera] = frame
+        for entry in newest:
+            if entry.camera not in frames and (older := (yield from self.nearest(entry.camera, None))):
+                frames[entry.camera] = older
+        return dict(sorted(frames.items()))
+
+    def count(self, camera: str, start: When | None, end: When | None) -> Query[int]:
+        """How many frames there are in a range."""
+        walk = self.walk(camera, start, end, payload=False)
+        count = 0
+        while not walk.done:
+            count += len((yield from walk.chunk()))
+        return count
+
+    def rate(self, camera: str, start: When | None, end: When | None, bucket: Span) -> Query[list[Bucket]]:
+        """Frames and bytes for each span of ``bucket``, aligned to the epoch, from the first frame's to the last's."""
+        length = to_span(bucket)
+        walk = self.walk(camera, start, end, payload=False)
+        sums: dict[int, list[int]] = {}
+        while not walk.done:
+            entries: list[FrameEntry] = yield from walk.chunk()
+            for entry in entries:
+                sum_ = sums.setdefault(entry.unix_nano // length, [0, 0])
+                sum_[0] += 1
+                sum_[1] += entry.size
+            if len(sums) > _BUCKETS_MAX:
+                break
+        if not sums:
+            return []
+        first, last = min(sums), max(sums)
+        if last - first >= _BUCKETS_MAX:
+            raise QueryError(f"bucket {bucket!r} makes {last - first + 1:,} buckets; at most {_BUCKETS_MAX:,}")
+        buckets = []
+        for number in range(first, last + 1):
+            frames, size = sums.get(number, (0, 0))
+            buckets.append(Bucket(number * length, frames, size, size / frames if frames else 0.0))
+        return buckets
+
+    def stats(self) -> Query[StoreStats]:
+        """What is stored, camera by camera; every frame's lifetime is asked for, a chunk at a time."""
+        listed = yield from self.cameras()
+        cameras: dict[str, CameraStats] = {}
+        lifetimes: list[tuple[float, int]] = []
+        for camera in listed:
+            cameras[camera], lifetime = yield from self._camera_stats(camera)
+            lifetimes.append(lifetime)
+        stored = [stats for stats in cameras.values() if stats.frames]
+        total = CameraStats(
+            frames=sum(stats.frames for stats in stored),
+            bytes=sum(stats.bytes for stats in stored),
+            oldest_nano=min((stats.oldest_nano for stats in stored), default=0),
+            newest_nano=max((stats.newest_nano for stats in stored), default=0),
+            mean_ttl_seconds=_mean(sum(total for total, _ in lifetimes), sum(count for _, count in lifetimes)),
+            without_ttl=sum(stats.without_ttl for stats in stored),
+            missing=sum(stats.missing for stats in cameras.values()),
+        )
+        return StoreStats(self.tenant.vhost, self.tenant.prefix, total, cameras)
+
+    def _camera_stats(self, camera: str) -> Query[tuple[CameraStats, tuple[float, int]]]:
+        """A camera's numbers, and the sum and count of its frames' lifetimes in seconds."""
+        begin, size, missing, without = "-", 0, 0, 0
+        frames = oldest = newest = lifetime_ms = living = 0
+        while True:
+            (reply,) = yield [("XRANGE", self.tenant.journal(camera), begin, "+", "COUNT", ENTRIES_MAX)]
+            entries, _ = self.tenant.parse(camera, reply)
+            commands: list[Command] = [("PTTL", entry.key) for entry in entries]
+            lifetimes = (yield commands) if commands else []
+            for entry, left_ms in zip(entries, lifetimes, strict=True):
+                if left_ms == -2:
+                    missing += 1
+                    continue
+                frames += 1
+                size += entry.size
+                oldest = oldest or entry.unix_nano
+                newest = entry.unix_nano
+                if left_ms < 0:
+                    without += 1
+                else:
+                    lifetime_ms += left_ms
+                    living += 1
+            if len(reply) < ENTRIES_MAX:
+                break
+            begin = f"({reply[-1][0].decode()}"
+        total = lifetime_ms / 1000
+        return CameraStats(frames, size, oldest, newest, _mean(total, living), without, missing), (total, living)
+
+    def _newest(self, cameras: Sequence[str], other: Command) -> Query[tuple[list[FrameEntry], list[bytes]]]:
+        """The last entry of each camera that has one, and the reply to one more command, in one round trip."""
+        commands: list[Command] = [("XREVRANGE", self.tenant.journal(c), "+", "-", "COUNT", 1) for c in cameras]
+        *replies, answer = yield [*commands, other]
+        parsed = (self.tenant.parse(camera, reply)[0] for camera, reply in zip(cameras, replies, strict=True))
+        return [entry for entries in parsed for entry in entries], answer
+
+    def _own(self, name: str | bytes) -> keys.FrameKey:
+        try:
+            key = keys.parse_frame_key(name)
+        except WireError as error:
+            raise QueryError(str(error)) from None
+        if (key.vhost, key.prefix) != (self.tenant.vhost, self.tenant.prefix):
+            raise QueryError(
+                f"key {name!r} is of tenant {key.vhost!r} and prefix {key.prefix!r}; "
+                f"this store reads {self.tenant.vhost!r} and {self.tenant.prefix!r}"
+            )
+        return key
+
+
+def _check_name(what: str, name: object) -> None:
+    try:
+        if not isinstance(name, str):
+            raise WireError(f"{name!r} is no text")
+        keys.encode_part(name)
+    except WireError as error:
+        raise QueryError(f"{what}: {error}") from None
+
+
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None
+
+
+def _status(text: bytes) -> CameraStatus:
+    try:
+        return decode_status(text)
+    except WireError:
+        return CameraStatus()

@@ -1,0 +1,94 @@
+"""Times and durations as people give them, to integers of nanoseconds."""
+
+from __future__ import annotations
+
+import datetime
+import re
+
+from engine.errors import QueryError, WireError
+from engine.wire.rfc3339 import NANO, parse_rfc3339
+
+#: A moment: int nanoseconds since the epoch (UTC), an aware datetime, "now", an offset from now such as "-30s" or
+#: "-5m", or RFC 3339 text with an offset.
+When = int | datetime.datetime | str
+#: A span: int nanoseconds, a timedelta, or text such as "500ms", "30s", "5m", "1h", "2d".
+Span = int | datetime.timedelta | str
+
+_UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": NANO, "m": 60 * NANO, "h": 3600 * NANO, "d": 86_400 * NANO}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", re.ASCII)
+#: What an int between the epoch's first year and our 19 digits is most likely meant to be, by its number of digits.
+_LIKELY = {9: "seconds", 10: "seconds", 12: "milliseconds", 13: "milliseconds", 15: "microseconds", 16: "microseconds"}
+#: A stream's ids have 64 bits; nothing is later.
+NANO_MAX = 2**64 - 1
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+def to_nano(when: When, now_nano: int) -> int:
+    """Nanoseconds since the epoch. Raises QueryError where ``when`` is ambiguous or no time at all."""
+    if isinstance(when, bool):
+        raise QueryError(f"{when!r} is no time")
+    if isinstance(when, int):
+        if when < 0 or when > NANO_MAX:
+            raise QueryError(f"time {when} is not in 0..{NANO_MAX} nanoseconds")
+        if unit := _LIKELY.get(len(str(when))):
+            raise QueryError(f"time {when} looks like {unit}; give nanoseconds since the epoch")
+        return when
+    if isinstance(when, datetime.datetime):
+        if when.utcoffset() is None:
+            raise QueryError(
+                f"datetime {when.isoformat()} is naive: it does not say in which time zone; "
+                "use datetime.now(timezone.utc), or .astimezone() for local time"
+            )
+        return _bounded((when - _EPOCH) // _MICROSECOND * 1000, when)
+    if isinstance(when, str):
+        if when == "now":
+            return now_nano
+        if when.startswith("-"):
+            return _bounded(now_nano - to_span(when[1:]), when)
+        if when.isascii() and when.isdigit():
+            return to_nano(int(when), now_nano)
+        if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ][\d:.]+", when):
+            raise QueryError(f"time {when!r} has no time zone; add Z or an offset such as -03:00")
+        try:
+            return _bounded(parse_rfc3339(when), when)
+        except WireError:
+            pass
+    raise QueryError(
+        f"time {when!r} is not int nanoseconds, an aware datetime, 'now', an offset such as '-30s', or RFC 3339 text"
+    )
+
+
+def to_span(span: Span) -> int:
+    """Nanoseconds of a duration, at least one. Raises QueryError."""
+    nano = 0
+    if isinstance(span, datetime.timedelta):
+        nano = span // _MICROSECOND * 1000
+    elif isinstance(span, int) and not isinstance(span, bool):
+        nano = span
+    elif isinstance(span, str) and (match := _SPAN.fullmatch(span)):
+        # Decimal text times an integer: exact for whole numbers, and within a nanosecond otherwise.
+        whole, _, fraction = match[1].partition(".")
+        unit = _UNITS[match[2]]
+        nano = int(whole) * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+    if nano < 1:
+        raise QueryError(f"duration {span!r} is not positive nanoseconds, a timedelta, or text such as '30s' or '5m'")
+    return nano
+
+
+def window(start: When | None, end: When | None, now_nano: int) -> tuple[int, int]:
+    """(first, last) nanosecond of a range; None is the beginning or the end of what there is.
+
+    Raises QueryError where the end comes before the start.
+    """
+    first = 0 if start is None else to_nano(start, now_nano)
+    last = NANO_MAX if end is None else to_nano(end, now_nano)
+    if last < first:
+        raise QueryError(f"the range is reversed: its end {end!r} is before its start {start!r}")
+    return first, last
+
+
+def _bounded(nano: int, when: object) -> int:
+    if not 0 <= nano <= NANO_MAX:
+        raise QueryError(f"time {when!r} is out of range: before 1970 or after 2554")
+    return nano

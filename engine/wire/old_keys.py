@@ -1,0 +1,40 @@
+"""Keys of the Go edition before 1.2: ``{prefix}:{vhost}:{camera}:{RFC 3339}:{sequence}``.
+
+The timestamp contains colons, and cameras may: what is fixed is read from the right, and what is left between the
+vhost and the timestamp is the camera. Names stand there as they are, without percent-encoding.
+"""
+
+from __future__ import annotations
+
+import re
+
+from engine.errors import WireError
+from engine.wire import rfc3339
+from engine.wire.keys import DEFAULT_VHOST, SEQUENCE_MAX, FrameKey, frame_key_suffix
+
+#: The camera is greedy, so that the last timestamp counts where a camera's name looks like one.
+_OLD_KEY = re.compile(
+    rf"(?P<vhost>[^:]*):(?P<camera>.+):(?P<timestamp>{rfc3339.PATTERN}):(?P<sequence>\d+)", re.ASCII | re.DOTALL
+)
+
+
+def parse_old_key(text: str | bytes, prefix: str) -> FrameKey:
+    """The frame that an old key under ``prefix`` names. Raises WireError naming the part that is wrong."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            raise WireError(f"key {text!r} is not UTF-8") from None
+    if not text.startswith(f"{prefix}:"):
+        raise WireError(f"key {text!r} does not begin with {prefix!r}")
+    match = _OLD_KEY.fullmatch(text, len(prefix) + 1)
+    if not match:
+        raise WireError(f"key {text!r} is not {prefix}:vhost:camera:timestamp:sequence with an RFC 3339 timestamp")
+    vhost, camera, sequence = match["vhost"], match["camera"], int(match["sequence"])
+    try:
+        unix_nano = rfc3339.parse_rfc3339(match["timestamp"])
+        frame_key_suffix(unix_nano, sequence)
+    except WireError as error:
+        raise WireError(f"key {text!r}: {error}") from None
+    assert sequence <= SEQUENCE_MAX
+    return FrameKey(DEFAULT_VHOST if vhost in ("", "/") else vhost, prefix, camera, unix_nano, sequence)
