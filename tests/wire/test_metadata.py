@@ -12,6 +12,7 @@ from engine.wire import metadata
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import parse_frame_key
 from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent
+from engine.wire.rfc3339 import rfc3339
 from tests.wire.names import names, sequences, unix_nanos
 from tests.wire.test_journal import entries
 
