@@ -25,6 +25,10 @@ def main() -> None:
 
     try:
         app()
+    except BrokenPipeError:
+        # Whoever read our output has gone, as in `| head`; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
