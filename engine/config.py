@@ -68,6 +68,8 @@ class RedisSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: Url = Url(urls.EMBEDDED)
     username: Secret = Secret()
     password: Secret = Secret()
+    publisher_username: Secret = Secret()
+    publisher_password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
     prefix: Text = "frames"
     timeout_seconds: Seconds = 5.0
@@ -217,6 +219,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             password=str(self.redis.password) or address.password,
         )
 
+    @property
+    def publisher_redis_address(self) -> urls.RedisAddress:
+        """The same server for the publisher, which may be a user with fewer rights."""
+        if not self.redis.publisher_username:
+            return self.redis_address
+        return self.redis_address._replace(
+            username=str(self.redis.publisher_username), password=str(self.redis.publisher_password) or None
+        )
+
     def camera(self, identifier: str) -> Camera:
         """The camera of that id. Raises ConfigError with the nearest one."""
         for camera in self.cameras:
@@ -238,6 +249,8 @@ _ENVIRONMENT = {
     "REDIS_ADDRESS": ("redis", "address"),
     "REDIS_USERNAME": ("redis", "username"),
     "REDIS_PASSWORD": ("redis", "password"),
+    "REDIS_PUBLISHER_USERNAME": ("redis", "publisher_username"),
+    "REDIS_PUBLISHER_PASSWORD": ("redis", "publisher_password"),
     "AMQP_URL": ("amqp", "amqp_url"),
 }
 

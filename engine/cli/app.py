@@ -15,6 +15,8 @@ from rich.console import Console
 from engine import __version__
 from engine.cli import show
 from engine.cli.demo import demo
+from engine.cli.jobs import migrate, recover, reindex
+from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import roles
@@ -35,6 +37,10 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(demo)
+app.command()(migrate)
+app.command()(reindex)
+app.command()(recover)
+app.add_typer(tenants, name="tenants")
 
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (TOML).", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print for programs: JSON.")]

@@ -15,10 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from engine.errors import InputError
 
+#: Columns of output that no terminal bounds.
+_WIDTH = 240
+
 
 def console(*, stderr: bool = False) -> Console:
-    """Plain text to standard output, with a terminal's width and colours where it is one."""
-    return Console(markup=False, emoji=False, highlight=False, stderr=stderr)
+    """Plain text to standard output, with a terminal's width and colours where it is one, else as wide as it takes."""
+    made = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _WIDTH
+    return made
 
 
 def print_json(value: Any) -> None:

@@ -38,7 +38,7 @@ class Masking:
 def secrets_of(config: Config) -> list[str]:
     """Everything in a site that must not be printed."""
     address = config.redis_address
-    found = [str(config.redis.password), address.password or ""]
+    found = [str(config.redis.password), str(config.redis.publisher_password), address.password or ""]
     for url in (str(config.amqp.amqp_url), *(camera.url for camera in config.cameras)):
         credentials = url.partition("://")[2].rpartition("@")[0]
         found.append(credentials.partition(":")[2])

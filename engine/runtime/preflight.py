@@ -12,6 +12,7 @@ from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
 from engine.stages import broker
 from engine.stages.redis_link import call, connect
+from engine.wire.urls import RedisAddress
 
 #: XTRIM MINID and the rest of what is used came with this version.
 REDIS_VERSION_MIN = (6, 2)
@@ -28,8 +29,15 @@ class Server(NamedTuple):
 
 
 def check_redis(config: Config) -> Server:
-    """Connect as the engine would. Raises ServerRefused: unreachable, wrong credentials, too old."""
-    address = config.redis_address
+    """Connect as the writer and, where it is another user, as the publisher would. Raises ServerRefused: unreachable,
+    wrong credentials, too old."""
+    server = _check_redis(config, config.redis_address)
+    if config.publishes and config.publisher_redis_address != config.redis_address:
+        _check_redis(config, config.publisher_redis_address)
+    return server
+
+
+def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
         connection = connect(address, config.redis.timeout_seconds)
         reply = call(connection, ("INFO", "server"))[0]
@@ -56,7 +64,7 @@ def check_broker(config: Config, log: FilteringBoundLogger) -> None:
         log.info("no broker: metadata stays in the journals", reason=_why_not(config))
         return
     try:
-        broker.check(config.amqp, config.metadata)
+        broker.check(config.amqp, broker.metadata_exchange(config.metadata))
     except BrokerUnavailable as error:
         log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=str(error))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 from pika.adapters.select_connection import IOLoop, SelectConnection
@@ -29,6 +29,15 @@ _PERSISTENT = 2
 _BLOCKED_SECONDS_MAX = 30
 
 
+class Exchange(NamedTuple):
+    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss."""
+
+    name: str
+    durable: bool = True
+    kind: str = "topic"
+    mandatory: bool = False
+
+
 class _Sent:
     __slots__ = ("confirmed", "token")
 
@@ -40,9 +49,9 @@ class _Sent:
 class Broker:
     """One connection with one confirming channel, on which the exchange is declared."""
 
-    def __init__(self, amqp: AmqpSection, metadata: MetadataSection) -> None:
+    def __init__(self, amqp: AmqpSection, exchange: Exchange) -> None:
         self._amqp = amqp
-        self._metadata = metadata
+        self._exchange = exchange
         self._loop: IOLoop | None = None
         self._connection: SelectConnection | None = None
         self._channel: Channel | None = None
@@ -53,6 +62,8 @@ class Broker:
         self._sent: deque[_Sent] = deque()
         #: Negative confirms since ``open``; any means that what is not confirmed must be sent again.
         self.nacked = 0
+        #: True once a mandatory message came back because no queue takes it; nothing counts as confirmed from then on.
+        self.unroutable = False
         #: The broker's reason for taking nothing at the moment (memory, disk); empty where it takes messages.
         self.blocked = ""
         self._properties = pika.BasicProperties(content_type=CONTENT_TYPE, delivery_mode=_PERSISTENT)
@@ -96,6 +107,7 @@ class Broker:
         self._ready = False
         self.blocked = ""
         self.nacked = 0
+        self.unroutable = False
         self._sent.clear()
         if connection is not None and loop is not None:
             if connection.is_open:
@@ -124,11 +136,16 @@ class Broker:
         if self._error is not None:
             raise BrokerUnavailable(f"RabbitMQ at {mask(self._amqp.amqp_url)}: {self._error}")
 
-    def publish(self, body: bytes, routing_key: str, token: Any) -> None:
-        """Send a message; its ``token`` comes back from take_confirmed. Only while ``ready``."""
+    def publish(
+        self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
+    ) -> None:
+        """Send a message, as persistent JSON or as ``properties`` say; its ``token`` comes back from take_confirmed.
+        Only while ``ready``."""
         assert self._channel is not None
         try:
-            self._channel.basic_publish(self._metadata.exchange, routing_key, body, self._properties)
+            self._channel.basic_publish(
+                self._exchange.name, routing_key, body, properties or self._properties, self._exchange.mandatory
+            )
         except AMQPError as error:
             self._fail(error)
             return
@@ -148,10 +165,11 @@ class Broker:
     def _on_channel(self, channel: Channel) -> None:
         self._channel = channel
         channel.add_on_close_callback(lambda _, error: self._fail(error))
+        channel.add_on_return_callback(self._on_return)
         channel.exchange_declare(
-            self._metadata.exchange,
-            exchange_type="topic",
-            durable=self._metadata.exchange_durable,
+            self._exchange.name,
+            exchange_type=self._exchange.kind,
+            durable=self._exchange.durable,
             callback=self._on_exchange,
         )
 
@@ -166,13 +184,18 @@ class Broker:
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
         last = method.delivery_tag - self._first_tag
-        if not 0 <= last < len(self._sent):
+        # The broker returns an unroutable message and confirms it then.
+        if self.unroutable or not 0 <= last < len(self._sent):
             return
         if isinstance(method, Basic.Ack):
             for position in range(0 if method.multiple else last, last + 1):
                 self._sent[position].confirmed = True
         else:
             self.nacked += last + 1 if method.multiple else 1
+
+    def _on_return(self, _: Any, method: Any, __: Any, ___: Any) -> None:
+        self.unroutable = True
+        self._fail(f"exchange {method.exchange!r} has no queue bound for {method.routing_key!r}")
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self.blocked = str(frame.method.reason) or "blocked"
@@ -186,6 +209,24 @@ class Broker:
             self._error = _say(error)
 
 
+def payload_properties(
+    content_type: str, message_id: str, unix_seconds: int, headers: dict[str, Any]
+) -> pika.BasicProperties:
+    """Properties of a persistent message whose body says nothing of itself; the id is for who must know a repeat."""
+    return pika.BasicProperties(
+        content_type=content_type,
+        delivery_mode=_PERSISTENT,
+        message_id=message_id,
+        timestamp=unix_seconds,
+        headers=headers,
+    )
+
+
+def metadata_exchange(metadata: MetadataSection) -> Exchange:
+    """The exchange that a site's events go to."""
+    return Exchange(metadata.exchange, metadata.exchange_durable)
+
+
 def parameters(amqp: AmqpSection) -> pika.URLParameters:
     """pika's parameters for the site's URL, with our heartbeat and timeouts."""
     found = pika.URLParameters(str(amqp.amqp_url))
@@ -197,12 +238,12 @@ def parameters(amqp: AmqpSection) -> pika.URLParameters:
     return found
 
 
-def check(amqp: AmqpSection, metadata: MetadataSection, beat_seconds: float = 0.1) -> None:
+def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> None:
     """Connect once as the publisher would.
 
     Raises ServerRefused where the broker refuses credentials, vhost or exchange, BrokerUnavailable where it is away.
     """
-    broker = Broker(amqp, metadata)
+    broker = Broker(amqp, exchange)
     broker.open()
     try:
         while not broker.ready and not broker.blocked:
@@ -224,7 +265,7 @@ _REFUSALS = {
     "ProbableAccessDeniedError": "check the vhost in amqp.amqp_url, and the user's permissions on it",
     "(530)": "check the vhost in amqp.amqp_url, and the user's permissions on it",
     "(403)": "give the user configure and write permissions on the exchange",
-    "(406)": "the exchange stands with other properties: set metadata.exchange_durable, or metadata.exchange",
+    "(406)": "the exchange stands with other properties: name another, or set metadata.exchange_durable",
 }
 
 

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused, WireError
 from engine.shm.slate import PublisherCount, Slate
-from engine.stages.broker import Broker
+from engine.stages.broker import Broker, metadata_exchange
 from engine.stages.journals import Journals, cursor_of
 from engine.wire.journal import JournalEntry, parse_entry_id
 from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
@@ -72,9 +72,9 @@ class PublisherAgent:
         self._ttl_nano = ttl * NANO
         self._events = {camera: FrameEvents(config.vhost, config.prefix, camera, ttl) for camera in cameras}
         self._journals = Journals(
-            config.redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
+            config.publisher_redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
         )
-        self._broker = Broker(config.amqp, config.metadata)
+        self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue: deque[tuple[str, JournalEntry]] = deque()
         #: Last confirmed, last written to Redis, and last read entry of each camera.
         self._cursors: dict[str, str] = {}

@@ -123,6 +123,14 @@ def cameras_key(vhost: str, prefix: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:cameras:{encode_part(prefix)}"
 
 
+def parse_cameras_key(text: bytes) -> tuple[str, str]:
+    """(vhost, prefix): exact inverse of cameras_key. Raises WireError."""
+    match text.decode("utf-8", "replace").split(":"):
+        case [first, vhost, "cameras", prefix] if first == ENGINE:
+            return decode_part(vhost), decode_part(prefix)
+    raise WireError(f"key {text!r} is not engine:vhost:cameras:prefix")
+
+
 def recovery_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> last entry id that ``edge-video recover`` has sent on."""
     return f"{cursor_key(vhost, prefix)}:recovery"

@@ -1,0 +1,226 @@
+"""``edge-video migrate``, ``reindex`` and ``recover``: work on stored frames, beside a running site."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
+from engine.cli.output import console, print_json, progress
+from engine.client.frame import FrameEntry
+from engine.config import AmqpSection, Secret
+from engine.errors import EXIT_FAILED, EXIT_NOTHING, InputError
+from engine.jobs.migrate import Migration
+from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
+from engine.jobs.redis_session import RedisSession
+from engine.jobs.reindex import Reindex
+from engine.jobs.stored import Ears, Strange
+from engine.stages import broker
+from engine.wire import urls
+
+#: Keys that are left alone and named one by one on a terminal; the rest is counted, and all are in --json.
+_NAMED_MAX = 20
+
+
+class _Left:
+    """Keys that a job leaves alone: told as they come."""
+
+    def __init__(self, *, json: bool) -> None:
+        self._json = json
+        self.count = 0
+
+    def hear(self, strange: Strange) -> None:
+        """One more."""
+        self.count += 1
+        if self._json:
+            print_json({"left_alone": strange.key, "reason": strange.reason})
+        elif self.count <= _NAMED_MAX:
+            named = strange.reason if strange.key in strange.reason else f"{strange.key}: {strange.reason}"
+            print(f"left alone: {named}", file=sys.stderr)
+
+    def summary(self) -> None:
+        """How many were not named."""
+        if not self._json and self.count > _NAMED_MAX:
+            print(f"left alone: {self.count - _NAMED_MAX} more; --json names all", file=sys.stderr)
+
+
+def migrate(
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    vhost: Vhost = None,
+    prefix: Prefix = None,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Not only the site's (or --vhost's).")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; change nothing.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Give frames under old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) the new ones, and list them in the journals.
+
+    Lifetimes and nanoseconds stay as they are. It may be stopped and run again, while the site runs.
+    """
+    target = resolve(config, redis, vhost, prefix)
+    left = _Left(json=json)
+    with interruptible(), RedisSession(target.address, target.timeout_seconds) as session, progress() as bar:
+        ears = _ears(session, bar, "looking for old keys", left)
+        job = Migration(session, target.prefix, None if all_tenants else target.vhost, ears, dry_run=dry_run)
+        reports = job.run()
+        standing = None if dry_run else job.left()
+    left.summary()
+    columns = ("found", "bytes", "moved", "duplicates", "expired", "conflicts", "deferred")
+    _print_reports(reports, ("vhost", "camera"), columns[:2] if dry_run else columns, json=json)
+    if not json and reports and standing is not None:
+        print(
+            f"{standing} old keys are left: conflicts, or too new" if standing else "no old keys are left",
+            file=sys.stderr,
+        )
+    if json:
+        print_json({"left_alone": left.count, "old_keys_left": standing, "dry_run": dry_run})
+    if not reports:
+        tenant = "" if all_tenants else f" of tenant {target.vhost!r}; --all-tenants looks for all"
+        print(f"no old keys under {target.prefix!r}{tenant}", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING)
+    # Frames that were not moved; what is no frame is not ours to judge.
+    if standing:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def reindex(
+    config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
+) -> None:
+    """Make a tenant's journals agree with its frames' keys: list what no journal lists, remove entries of frames that
+    are gone. It may be stopped and run again, while the site runs."""
+    target = resolve(config, redis, vhost, prefix)
+    left = _Left(json=json)
+    with interruptible(), RedisSession(target.address, target.timeout_seconds) as session, progress() as bar:
+        ears = _ears(session, bar, "looking for frames", left)
+        reports = Reindex(session, target.vhost, target.prefix, ears).run()
+    left.summary()
+    _print_reports(reports, ("camera",), ("frames", "added", "removed", "deferred"), json=json)
+    if json:
+        print_json({"left_alone": left.count})
+    if not reports:
+        raise typer.Exit(EXIT_NOTHING)
+
+
+def recover(
+    cameras: Annotated[list[str] | None, typer.Argument(help="Cameras.  [default: all]", metavar="[CAM]...")] = None,
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    vhost: Vhost = None,
+    prefix: Prefix = None,
+    amqp: Annotated[str | None, typer.Option(help="The broker, where it is not the site's.", metavar="URL")] = None,
+    exchange: Annotated[str, typer.Option(help="Where the frames go; declared as it is named here.")] = EXCHANGE,
+    exchange_type: Annotated[str, typer.Option(help="topic, direct, fanout or headers.")] = "topic",
+    durable: Annotated[bool, typer.Option(help="How the exchange is declared.")] = True,
+    routing_key: Annotated[str, typer.Option(help="With which key.")] = ROUTING_KEY,
+    start: Annotated[str | None, typer.Option(help="From this time on, such as -1h.")] = None,
+    end: Annotated[str, typer.Option(help="Up to this time.")] = "now",
+    again: Annotated[bool, typer.Option("--again", help="Also what an earlier run has sent.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove each frame that the broker has confirmed.")] = False,
+    fps: Annotated[float | None, typer.Option(min=0.001, help="At most so many frames a second.")] = None,
+    mbit: Annotated[float | None, typer.Option(min=0.001, help="At most so many megabits a second.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Send stored frames, payload and metadata headers, to an AMQP exchange, oldest first: what piled up while the
+    uplink was away. It may be stopped and run again, and goes on at the frame where it was."""
+    target = resolve(config, redis, vhost, prefix)
+    section = _amqp_section(target, amqp)
+    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
+    rate = Rate(fps, mbit * 125_000 if mbit else None)
+    # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
+    until: str | int = time.time_ns() if end == "now" else end
+    with interruptible(), target.store() as store, RedisSession(target.address, target.timeout_seconds) as session:
+        chosen = cameras or list(store.cameras())
+        total = sum(store.count(camera, start, until) for camera in chosen)
+        if not total:
+            print("no frames to send", file=sys.stderr)
+            raise typer.Exit(EXIT_NOTHING)
+        broker.check(section, where)
+        link = broker.Broker(section, where)
+        with progress() as bar:
+            task = bar.add_task("sending", total=total)
+            job = Recovery(
+                store,
+                session,
+                link,
+                routing_key,
+                rate,
+                delete=delete,
+                on_confirmed=lambda _: bar.advance(task),
+                on_away=lambda reason: print(f"waiting for the broker: {urls.mask(reason)}", file=sys.stderr),
+            )
+            try:
+                entries: Iterator[FrameEntry] = job.pending(chosen, start, until, again=again)
+                report = job.run(entries)
+            finally:
+                link.close()
+    if json:
+        print_json(report)
+    else:
+        parts = [f"{report.confirmed:,} frames sent and confirmed, {report.bytes / 1e6:,.1f} MB"]
+        parts += [f"{report.deleted:,} removed"] if delete else []
+        parts += [f"{report.gone:,} expired before they could be sent"] if report.gone else []
+        print("; ".join(parts))
+    if not report.confirmed:
+        raise typer.Exit(EXIT_NOTHING)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends a job as Ctrl-C does: what is done is done, the rest is for the next run."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("stopped; run it again to go on", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _ears(session: RedisSession, bar: Progress, title: str, left: _Left) -> Ears:
+    task: TaskID = bar.add_task(title, total=session.scan_steps())
+    return Ears(step=lambda: bar.advance(task), strange=left.hear)
+
+
+def _amqp_section(target: Target, url: str | None) -> AmqpSection:
+    """The broker that is named here, in the environment or in the site file. Raises InputError, ConfigError."""
+    section = target.config.amqp if target.config else AmqpSection()
+    chosen = url or os.environ.get("AMQP_URL") or str(section.amqp_url)
+    if not chosen:
+        raise InputError("no broker: give --amqp or AMQP_URL, or set amqp.amqp_url in the site file")
+    urls.check_amqp_url(chosen)
+    return msgspec.structs.replace(section, amqp_url=Secret(chosen))
+
+
+def _print_reports(reports: list[Any], names: tuple[str, ...], columns: tuple[str, ...], *, json: bool) -> None:
+    """A line for each camera, and for people a table with a sum."""
+    if json:
+        for report in reports:
+            print_json(report)
+        return
+    table = Table(box=None, header_style="dim")
+    for name in (*names, *columns):
+        table.add_column(name, justify="left" if name in names else "right")
+    for report in reports:
+        table.add_row(
+            *(getattr(report, name) for name in names), *(f"{getattr(report, column):,}" for column in columns)
+        )
+    if len(reports) > 1:
+        sums = (f"{sum(getattr(report, column) for report in reports):,}" for column in columns)
+        table.add_row("all", *("" for _ in names[1:]), *sums)
+    if reports:
+        console().print(table)

@@ -1,0 +1,182 @@
+"""``edge-video tenants``: who keeps frames on a server, how much, and the Redis users for them."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resolve
+from engine.cli.output import console, print_json
+from engine.client.queries import CameraStats, StoreStats
+from engine.client.store import FrameStore
+from engine.config_names import suggestion
+from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
+from engine.jobs.redis_session import RedisSession
+from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.wire import keys
+from engine.wire.rfc3339 import rfc3339
+
+tenants = typer.Typer(no_args_is_help=True, help="Tenants: list them, add up what they store, give them Redis users.")
+
+#: Bytes of entropy in a password that is made up here.
+_PASSWORD_BYTES = 24
+_ROLES: dict[str, Role] = {"reader": "reader", "writer": "writer", "publisher": "publisher"}
+
+
+@tenants.command("list")
+def list_tenants(config: SiteFile = None, redis: RedisUrl = None, json: AsJson = False) -> None:
+    """List all tenants of the server, with their prefixes and cameras. Looks through all its keys."""
+    target = resolve(config, redis, None, None)
+    with RedisSession(target.address, target.timeout_seconds) as session:
+        found = discover(session)
+    table = Table("tenant", "prefix", "cameras", "active", box=None, header_style="dim")
+    for vhost, prefix in found:
+        with FrameStore(target.address, vhost, prefix, timeout_seconds=target.timeout_seconds) as store:
+            cameras = store.cameras()
+        active = sum(status.state == "active" for status in cameras.values())
+        if json:
+            print_json({"vhost": vhost, "prefix": prefix, "cameras": list(cameras), "active": active})
+        table.add_row(vhost, prefix, str(len(cameras)), str(active))
+    _finish(table, found=bool(found), json=json)
+
+
+@tenants.command()
+def stats(
+    names: Annotated[list[str] | None, typer.Argument(help="Tenants.  [default: all]", metavar="[TENANT]...")] = None,
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    prefix: Prefix = None,
+    cameras: Annotated[bool, typer.Option("--cameras", help="A line for each camera, too.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Looks at every frame."""
+    target = resolve(config, redis, None, None)
+    table = Table(box=None, header_style="dim")
+    for name in ("tenant", "prefix", "cameras", "frames", "MB", "oldest (UTC)", "newest (UTC)", "mean TTL s", "no TTL"):
+        table.add_column(name, justify="left" if name in ("tenant", "prefix") else "right")
+    found = False
+    for vhost, word in _chosen(target, names, prefix):
+        with FrameStore(target.address, vhost, word, timeout_seconds=target.timeout_seconds) as store:
+            report = store.stats()
+        found = found or report.total.frames > 0
+        if json:
+            print_json(report)
+        _add_rows(table, report, cameras=cameras)
+    _finish(table, found=found, json=json)
+
+
+@tenants.command()
+def acl(
+    tenant: Annotated[str, typer.Argument(help="The tenant (vhost).", metavar="TENANT")],
+    role: Annotated[list[str], typer.Option(help="reader, writer or publisher; may be given several times.")],
+    user: Annotated[str | None, typer.Option(help="The user's name.  [default: TENANT-ROLE]")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Where the password is, - for standard input.  [default: one is made up]")
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Set the user on the server, as one who may.")] = False,
+    redis_6: Annotated[bool, typer.Option("--redis-6", help="For servers before version 7.")] = False,
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Print the ACL SETUSER line of a user that may do what its role needs, for this tenant alone."""
+    try:
+        roles = [_ROLES[name] for name in role]
+    except KeyError as error:
+        raise InputError(f"there is no role {error.args[0]!r}{suggestion(error.args[0], list(_ROLES))}") from None
+    vhost = keys.DEFAULT_VHOST if tenant in ("", "/") else tenant
+    if vhost == keys.ENGINE:
+        raise InputError(f"tenant {vhost!r} is reserved for the engine's own keys")
+    target = resolve(config, redis, vhost, None) if apply or config or redis else None
+    password = _read_password(password_file) if password_file else secrets.token_urlsafe(_PASSWORD_BYTES)
+    try:
+        name = user or f"{keys.encode_part(vhost)}-{'-'.join(dict.fromkeys(roles))}"
+        database = target.address.database if target else 0
+        rules = acl_rules(vhost, roles, password, database=database, read_only_patterns=not redis_6)
+    except WireError as error:
+        raise QueryError(f"tenant: {error}") from None
+    line = " ".join(["ACL SETUSER", name, *rules])
+    kept: bool | None = None
+    if apply and target:
+        with RedisSession(target.address, target.timeout_seconds) as session:
+            kept = apply_rules(session, name, rules)
+    if json:
+        shown = {} if password_file else {"password": password}
+        print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})
+        return
+    # Not through rich: the line is one line, however long.
+    print(line)
+    if not password_file:
+        print(f"password of {name}: {password}", file=sys.stderr)
+    if kept is False:
+        print("set; the server has no ACL file, so it forgets the user when it restarts", file=sys.stderr)
+
+
+def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:
+    """(vhost, prefix) of the tenants that were named, all without names. Raises UnknownName."""
+    with RedisSession(target.address, target.timeout_seconds) as session:
+        if names and prefix:
+            wanted = [(name, prefix) for name in names]
+            there = session.call(*(("EXISTS", keys.cameras_key(*pair)) for pair in wanted))
+            if all(there):
+                return wanted
+        known = discover(session)
+    if prefix:
+        known = [pair for pair in known if pair[1] == prefix]
+    chosen = []
+    for name in names or sorted({vhost for vhost, _ in known}):
+        found = [pair for pair in known if pair[0] == name]
+        if not found:
+            listed = sorted({vhost for vhost, _ in known})
+            raise UnknownName(f"no tenant {name!r} at {target.address}{suggestion(name, listed) if listed else ''}")
+        chosen += found
+    return chosen
+
+
+def _add_rows(table: Table, report: StoreStats, *, cameras: bool) -> None:
+    total = report.total
+    table.add_row(report.vhost, report.prefix, str(len(report.cameras)), *_columns(total))
+    if cameras:
+        for camera, stats_ in report.cameras.items():
+            table.add_row("", f"  {camera}", "", *_columns(stats_))
+
+
+def _columns(stats_: CameraStats) -> list[str]:
+    ttl = "-" if stats_.mean_ttl_seconds is None else f"{stats_.mean_ttl_seconds:.1f}"
+    return [
+        f"{stats_.frames:,}",
+        f"{stats_.bytes / 1e6:,.1f}",
+        _second(stats_.oldest_nano),
+        _second(stats_.newest_nano),
+        ttl,
+        f"{stats_.without_ttl:,}",
+    ]
+
+
+def _second(unix_nano: int) -> str:
+    """Month, day and time (UTC); a server keeps minutes, not years."""
+    return rfc3339(unix_nano)[5:19].replace("T", " ") if unix_nano else "-"
+
+
+def _finish(table: Table, *, found: bool, json: bool) -> None:
+    if not json and table.row_count:
+        console().print(table)
+    if not found:
+        print("nothing is stored", file=sys.stderr)
+        raise typer.Exit(EXIT_NOTHING)
+
+
+def _read_password(path: Path) -> str:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the password cannot be read from {path}: {error}") from None
+    password = text.strip("\r\n")
+    if not password:
+        raise InputError(f"there is no password in {path}")
+    return password

@@ -1,0 +1,249 @@
+"""Stored frames to an AMQP exchange, payload and all: what piled up while the uplink was away, oldest first.
+
+A frame counts as sent when the broker has confirmed it and a queue took it. Behind each confirm the job's cursor in
+Redis moves (one for each camera), and with ``delete`` the frame goes in the same transaction, so a job that was killed
+goes on at the exact frame: what was confirmed and not written down comes twice, with the same message id, and nothing
+is left out. Not more than a window of frames is held; a broken connection sends what is unconfirmed in it again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.client.frame import Frame, FrameEntry
+from engine.client.link import Command
+from engine.client.store import FrameStore
+from engine.client.times import When
+from engine.errors import BrokerUnavailable, ServerRefused
+from engine.jobs.redis_session import RedisSession
+from engine.stages.broker import Broker, payload_properties
+from engine.wire import keys
+from engine.wire.journal import parse_entry_id
+from engine.wire.rfc3339 import NANO, rfc3339
+
+#: Exchange and routing key of the product's recovery service, and how it declares its messages.
+EXCHANGE = "cameras"
+ROUTING_KEY = "camera.backup"
+CONTENT_TYPE = "application/octet-stream"
+#: Frames and bytes that may be unconfirmed at a time.
+_WINDOW_FRAMES = 64
+_WINDOW_BYTES = 16 * 2**20
+#: Frames and bytes that are fetched ahead of the window.
+_AHEAD_FRAMES = 32
+_AHEAD_BYTES = 4 * 2**20
+#: Seconds that one wait for the broker lasts at most.
+_PUMP_SECONDS = 0.2
+#: Pauses between tries to connect, in seconds: doubling, with jitter.
+_BACKOFF_SECONDS_MIN = 0.5
+_BACKOFF_SECONDS_MAX = 30.0
+
+
+class RecoveryReport(msgspec.Struct):
+    """Frames that the broker confirmed, their bytes, frames deleted, frames that expired on the way, and connections
+    that were lost."""
+
+    confirmed: int = 0
+    bytes: int = 0
+    deleted: int = 0
+    gone: int = 0
+    reconnects: int = 0
+
+
+class Rate:
+    """Holds frames to so many a second, and so many bytes a second; None does not bound."""
+
+    def __init__(self, frames_per_second: float | None, bytes_per_second: float | None) -> None:
+        self._frame_seconds = 1 / frames_per_second if frames_per_second else 0.0
+        self._byte_seconds = 1 / bytes_per_second if bytes_per_second else 0.0
+        self._due = time.monotonic()
+
+    def wait_seconds(self) -> float:
+        """Seconds until the next frame may go; 0 where it may go now."""
+        return max(self._due - time.monotonic(), 0.0)
+
+    def sent(self, size: int) -> None:
+        """A frame of so many bytes went."""
+        self._due = max(self._due, time.monotonic()) + max(self._frame_seconds, size * self._byte_seconds)
+
+
+class Recovery:
+    """One run over a tenant's frames.
+
+    ``delete`` removes what was confirmed. ``on_confirmed`` hears of each confirmed frame, ``on_away`` of each lost
+    connection, with the reason.
+    """
+
+    def __init__(
+        self,
+        store: FrameStore,
+        session: RedisSession,
+        broker: Broker,
+        routing_key: str,
+        rate: Rate,
+        *,
+        delete: bool = False,
+        on_confirmed: Callable[[FrameEntry], None] = lambda _: None,
+        on_away: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._session = session
+        self._broker = broker
+        self._routing_key = routing_key
+        self._rate = rate
+        self._delete = delete
+        self._on_confirmed = on_confirmed
+        self._on_away = on_away
+        self._cursor_key = keys.recovery_key(store.vhost, store.prefix)
+        self._unconfirmed: deque[Frame] = deque()
+        self._unconfirmed_bytes = 0
+        self._failures = 0
+        self._retry_at = 0.0
+        self.report = RecoveryReport()
+
+    def pending(
+        self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False
+    ) -> Iterator[FrameEntry]:
+        """The entries to send, oldest first over all cameras; behind the cursor, unless they are to go ``again``."""
+        (flat,) = self._session.call(("HGETALL", self._cursor_key))
+        cursors = {} if again else dict(zip(flat[0::2], flat[1::2], strict=True))
+        walks = [self._behind(camera, cursors.get(camera.encode()), start, end) for camera in cameras]
+        return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
+
+    def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
+        """Send them all, and wait for the last confirm.
+
+        Raises ServerRefused where no queue takes the frames, RedisUnavailable where Redis is away; a broker that is
+        away is waited for.
+        """
+        for part in _parts(entries):
+            for frame in self._store.get_many(entry.key for entry in part):
+                if frame is None:
+                    self.report.gone += 1
+                    continue
+                while not self._has_room(frame):
+                    self._turn(_PUMP_SECONDS)
+                while wait := self._rate.wait_seconds():
+                    self._turn(min(wait, _PUMP_SECONDS))
+                self._rate.sent(frame.size)
+                self._send(frame)
+        while self._unconfirmed:
+            self._turn(_PUMP_SECONDS)
+        return self.report
+
+    def _behind(self, camera: str, cursor: bytes | None, start: When | None, end: When | None) -> Iterator[FrameEntry]:
+        last = parse_entry_id(cursor) if cursor else (0, 0)
+        for entry in self._store.entries(camera, start, end):
+            if (entry.unix_nano, entry.sequence) > last:
+                yield entry
+
+    def _has_room(self, frame: Frame) -> bool:
+        if not self._broker.ready:
+            return False
+        full = self._unconfirmed_bytes + frame.size > _WINDOW_BYTES or len(self._unconfirmed) >= _WINDOW_FRAMES
+        return not self._unconfirmed or not full
+
+    def _send(self, frame: Frame) -> None:
+        self._unconfirmed.append(frame)
+        self._unconfirmed_bytes += frame.size
+        self._publish(frame)
+
+    def _publish(self, frame: Frame) -> None:
+        self._broker.publish(frame.data, self._routing_key, frame, properties_of(frame))
+
+    def _turn(self, seconds: float) -> None:
+        """Keep the connection, take what was confirmed."""
+        try:
+            if not self._broker.opened:
+                if (pause := self._retry_at - time.monotonic()) > 0:
+                    time.sleep(min(pause, seconds))
+                    return
+                self._broker.open()
+                while not self._broker.ready:
+                    self._broker.pump(seconds)
+                self._failures = 0
+                for frame in self._unconfirmed:
+                    self._publish(frame)
+            self._broker.pump(seconds)
+        except BrokerUnavailable as error:
+            self._take()
+            self._lost(error)
+            return
+        self._take()
+        if self._broker.nacked:
+            self._lost(BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} frames (nack)"))
+
+    def _lost(self, error: BrokerUnavailable) -> None:
+        unroutable = self._broker.unroutable
+        self._broker.close()
+        if unroutable:
+            raise ServerRefused(f"{error}; bind a queue that keeps the frames, or name another exchange or key")
+        self._failures += 1
+        self.report.reconnects += 1
+        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
+        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        self._on_away(str(error))
+
+    def _take(self) -> None:
+        """Write down what was confirmed."""
+        confirmed: list[Frame] = self._broker.take_confirmed()
+        if not confirmed:
+            return
+        for _ in confirmed:
+            self._unconfirmed_bytes -= self._unconfirmed.popleft().size
+        cursors = {frame.camera: frame.entry_id for frame in confirmed}
+        commands: list[Command] = [("MULTI",)]
+        commands.append(("HSET", self._cursor_key, *(part for pair in cursors.items() for part in pair)))
+        if self._delete:
+            commands.append(("UNLINK", *(frame.key for frame in confirmed)))
+            for frame in confirmed:
+                journal = keys.journal_key(frame.vhost, frame.prefix, frame.camera)
+                commands.append(("XDEL", journal, frame.entry_id))
+        replies = self._session.call(*commands, ("EXEC",))
+        if self._delete:
+            self.report.deleted += replies[-1][1]
+        self.report.confirmed += len(confirmed)
+        self.report.bytes += sum(frame.size for frame in confirmed)
+        for frame in confirmed:
+            self._on_confirmed(frame)
+
+
+def properties_of(frame: Frame) -> Any:
+    """A frame's metadata as AMQP headers; its key is the message id, by which a repeat is known."""
+    return payload_properties(
+        CONTENT_TYPE,
+        frame.key,
+        frame.unix_nano // NANO,
+        {
+            "camera_id": frame.camera,
+            "timestamp": rfc3339(frame.unix_nano),
+            "timestamp_nano": frame.unix_nano,
+            "sequence": f"{frame.sequence:05d}",
+            "redis_key": frame.key,
+            "vhost": frame.vhost,
+            "width": frame.width,
+            "height": frame.height,
+            "encoding": frame.encoding,
+            "size_bytes": frame.size,
+        },
+    )
+
+
+def _parts(entries: Iterator[FrameEntry]) -> Iterator[list[FrameEntry]]:
+    """Entries in parts whose payloads may be held at a time."""
+    part: list[FrameEntry] = []
+    size = 0
+    for entry in entries:
+        if part and (len(part) >= _AHEAD_FRAMES or size + entry.size > _AHEAD_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(entry)
+        size += entry.size
+    if part:
+        yield part
