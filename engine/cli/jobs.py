@@ -17,7 +17,6 @@ from rich.table import Table
 
 from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
 from engine.cli.output import console, print_json, progress
-from engine.client.frame import FrameEntry
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_NOTHING, InputError
 from engine.jobs.migrate import Migration
@@ -140,14 +139,9 @@ def recover(
     until: str | int = time.time_ns() if end == "now" else end
     with interruptible(), target.store() as store, RedisSession(target.address, target.timeout_seconds) as session:
         chosen = cameras or list(store.cameras())
-        total = sum(store.count(camera, start, until) for camera in chosen)
-        if not total:
-            print("no frames to send", file=sys.stderr)
-            raise typer.Exit(EXIT_NOTHING)
-        broker.check(section, where)
         link = broker.Broker(section, where)
         with progress() as bar:
-            task = bar.add_task("sending", total=total)
+            task = bar.add_task("sending", total=None)
             job = Recovery(
                 store,
                 session,
@@ -158,9 +152,14 @@ def recover(
                 on_confirmed=lambda _: bar.advance(task),
                 on_away=lambda reason: print(f"waiting for the broker: {urls.mask(reason)}", file=sys.stderr),
             )
+            total = sum(1 for _ in job.pending(chosen, start, until, again=again))
+            if not total:
+                print("no frames to send", file=sys.stderr)
+                raise typer.Exit(EXIT_NOTHING)
+            bar.update(task, total=total)
+            broker.check(section, where)
             try:
-                entries: Iterator[FrameEntry] = job.pending(chosen, start, until, again=again)
-                report = job.run(entries)
+                report = job.run(job.pending(chosen, start, until, again=again))
             finally:
                 link.close()
     if json:

@@ -25,7 +25,7 @@ from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.redis_session import RedisSession
 from engine.stages.broker import Broker, payload_properties
 from engine.wire import keys
-from engine.wire.journal import parse_entry_id
+from engine.wire.journal import entry_id, parse_entry_id
 from engine.wire.rfc3339 import NANO, rfc3339
 
 #: Exchange and routing key of the product's recovery service, and how it declares its messages.
@@ -103,6 +103,7 @@ class Recovery:
         self._cursor_key = keys.recovery_key(store.vhost, store.prefix)
         self._unconfirmed: deque[Frame] = deque()
         self._unconfirmed_bytes = 0
+        self._cursors: dict[str, tuple[int, int]] = {}
         self._failures = 0
         self._retry_at = 0.0
         self.report = RecoveryReport()
@@ -112,8 +113,10 @@ class Recovery:
     ) -> Iterator[FrameEntry]:
         """The entries to send, oldest first over all cameras; behind the cursor, unless they are to go ``again``."""
         (flat,) = self._session.call(("HGETALL", self._cursor_key))
-        cursors = {} if again else dict(zip(flat[0::2], flat[1::2], strict=True))
-        walks = [self._behind(camera, cursors.get(camera.encode()), start, end) for camera in cameras]
+        self._cursors = {
+            camera.decode(): parse_entry_id(last) for camera, last in zip(flat[0::2], flat[1::2], strict=True)
+        }
+        walks = [self._behind(camera, (0, 0) if again else self._cursor(camera), start, end) for camera in cameras]
         return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
 
     def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
@@ -137,8 +140,10 @@ class Recovery:
             self._turn(_PUMP_SECONDS)
         return self.report
 
-    def _behind(self, camera: str, cursor: bytes | None, start: When | None, end: When | None) -> Iterator[FrameEntry]:
-        last = parse_entry_id(cursor) if cursor else (0, 0)
+    def _cursor(self, camera: str) -> tuple[int, int]:
+        return self._cursors.get(camera, (0, 0))
+
+    def _behind(self, camera: str, last: tuple[int, int], start: When | None, end: When | None) -> Iterator[FrameEntry]:
         for entry in self._store.entries(camera, start, end):
             if (entry.unix_nano, entry.sequence) > last:
                 yield entry
@@ -197,9 +202,12 @@ class Recovery:
             return
         for _ in confirmed:
             self._unconfirmed_bytes -= self._unconfirmed.popleft().size
-        cursors = {frame.camera: frame.entry_id for frame in confirmed}
-        commands: list[Command] = [("MULTI",)]
-        commands.append(("HSET", self._cursor_key, *(part for pair in cursors.items() for part in pair)))
+        for frame in confirmed:
+            # What is sent again does not bring back what was sent since.
+            self._cursors[frame.camera] = max(self._cursor(frame.camera), (frame.unix_nano, frame.sequence))
+        changed = dict.fromkeys(frame.camera for frame in confirmed)
+        pairs = [part for camera in changed for part in (camera, entry_id(*self._cursors[camera]))]
+        commands: list[Command] = [("MULTI",), ("HSET", self._cursor_key, *pairs)]
         if self._delete:
             commands.append(("UNLINK", *(frame.key for frame in confirmed)))
             for frame in confirmed:
