@@ -129,11 +129,16 @@ class _Store:
         self._queries = Queries("default" if vhost == "/" else vhost, prefix, cameras, chunk_bytes)
         # Redis answers a waiting tail before the connection would be given up.
         self._block_ms = max(min(TAIL_BLOCK_MS, int(timeout_seconds * 500)), 1)
+        self._open()
+
+    def _open(self) -> None:
+        raise NotImplementedError
 
     @classmethod
     def from_site(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """The store of a site file: its server, tenant, prefix and cameras. Raises ConfigError."""
         config = load(path, os.environ)
+        options = {"timeout_seconds": config.redis.timeout_seconds, **options}
         cameras = [camera.id for camera in config.cameras]
         return cls(config.redis_address, config.vhost, config.prefix, cameras=cameras, **options)
 
@@ -162,8 +167,7 @@ class FrameStore(_Store):
     RedisUnavailable and ServerRefused with the server, WireError where something else stands under the engine's names.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def _open(self) -> None:
         self._link = Link(self._address, self._timeout)
 
     def __enter__(self) -> Self:
@@ -266,8 +270,7 @@ class FrameStore(_Store):
 class AsyncFrameStore(_Store):
     """``FrameStore`` for asyncio: the same questions, awaited; ranges and tails are async iterators."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def _open(self) -> None:
         self._link = AsyncLink(self._address, self._timeout)
 
     async def __aenter__(self) -> Self:
