@@ -19,19 +19,19 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from engine.client.link import Command
-from engine.errors import EngineError, RedisUnavailable
+from engine.errors import EngineError, RedisUnavailable, WireError
 from engine.jobs.redis_session import BATCH_MAX, RedisSession, batches, is_error
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id, parse_entry_id
 from engine.wire.rfc3339 import NANO
-from engine.wire.state import CameraStatus, encode_status
+from engine.wire.state import CameraStatus, decode_status, encode_status
 
 #: Milliseconds after which a stream that nobody finished is gone.
 _ABANDONED_MS = 60_000
 #: Tries to take the journal's place; of a site at 1000 frames a second, every second one succeeds.
 _TRIES_MAX = 200
-#: Nanoseconds since its last entry that a journal counts as being written. A site that was cut off from Redis for
-#: longer may have one frame a camera refused when it comes back, which it counts.
+#: Nanoseconds since its last entry that the journal of a camera that is up counts as being written. A site that was cut
+#: off from Redis for longer may have frames refused when it comes back, which it counts.
 _WRITTEN_NANO = 60 * NANO
 #: What PTTL answers for a key without a lifetime.
 WITHOUT_TTL = -1
@@ -57,7 +57,7 @@ def merge_entries(
     tenant's, if it was not. Raises RedisUnavailable, and EngineError where the site never leaves a gap to write in.
     """
     journal = keys.journal_key(vhost, prefix, camera)
-    limit = _limit(session, journal)
+    limit = _limit(session, vhost, prefix, camera)
     unique = sorted({(entry.unix_nano, entry.sequence): entry for entry in entries}.items())
     missing = _missing(session, journal, [entry for identifier, entry in unique if identifier < limit])
     for attempt in range(1, _TRIES_MAX + 1):
@@ -78,13 +78,18 @@ def drop_entries(session: RedisSession, journal: str, identifiers: Sequence[byte
     return sum(session.call(("XDEL", journal, *part))[0] for part in batches(identifiers))
 
 
-def _limit(session: RedisSession, journal: str) -> tuple[int, int]:
+def _limit(session: RedisSession, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
     """The id from which on entries are too new: the journal's last where a site writes it, else the clock's, for
     nothing may be listed in the future."""
+    journal, states = keys.journal_key(vhost, prefix, camera), keys.cameras_key(vhost, prefix)
+    newest, state = session.call(("XREVRANGE", journal, "+", "-", "COUNT", 1), ("HGET", states, camera))
     now = time.time_ns()
-    newest = session.call(("XREVRANGE", journal, "+", "-", "COUNT", 1))[0]
     last = parse_entry_id(newest[0][0]) if newest else (0, 0)
-    return last if now - last[0] < _WRITTEN_NANO else (now, 0)
+    try:
+        seen = decode_status(state or b"").state in ("active", "stalled")
+    except WireError:
+        seen = True
+    return last if seen and now - last[0] < _WRITTEN_NANO else (now, 0)
 
 
 def _missing(session: RedisSession, journal: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
