@@ -9,15 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.client.consumer import FrameConsumer
     from engine.client.frame import Frame, FrameEntry
     from engine.client.store import AsyncFrameStore, FrameStore
 
 __version__ = "0.1.0"
-__all__ = ["AsyncFrameStore", "Frame", "FrameEntry", "FrameStore", "__version__"]
+__all__ = ["AsyncFrameStore", "Frame", "FrameConsumer", "FrameEntry", "FrameStore", "__version__"]
 
 _EXPORTS = {
     "AsyncFrameStore": "engine.client.store",
     "Frame": "engine.client.frame",
+    "FrameConsumer": "engine.client.consumer",
     "FrameEntry": "engine.client.frame",
     "FrameStore": "engine.client.store",
 }

@@ -14,7 +14,9 @@ from rich.console import Console
 
 from engine import __version__
 from engine.cli import show
+from engine.cli.consume import consume
 from engine.cli.demo import demo
+from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.tenants import tenants
 from engine.config import Config, load
@@ -37,9 +39,11 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(demo)
+app.command()(consume)
 app.command()(migrate)
 app.command()(reindex)
 app.command()(recover)
+app.add_typer(frames, name="frames")
 app.add_typer(tenants, name="tenants")
 
 SiteFile = Annotated[Path, typer.Option("--config", "-c", help="The site file (TOML).", metavar="FILE")]

@@ -88,9 +88,9 @@ class Link:
         except (RedisError, OSError) as error:
             raise connection_error(self.address, error) from None
         try:
-            return call(connection, *commands)
-        except RedisUnavailable as error:
-            raise RedisUnavailable(f"Redis at {self.address}: {error}") from None
+            return call(self.address, connection, *commands)
+        except EngineError:
+            raise
         except BaseException:
             # Interrupted between a command and its reply: the connection cannot be used again.
             connection.disconnect()
@@ -158,7 +158,7 @@ class AsyncLink:
             return replies
         except (RedisError, OSError) as error:
             await connection.disconnect()
-            raise connection_error(self.address, error) from None
+            raise connection_error(self.address, error, "broke the connection") from None
         except BaseException:
             await connection.disconnect(nowait=True)
             raise

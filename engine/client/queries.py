@@ -9,11 +9,11 @@ import msgspec
 
 from engine.client.frame import Frame, FrameEntry, frame_of, with_data
 from engine.client.link import Command, Query
-from engine.client.times import Span, When, to_nano, to_span, window
-from engine.client.walk import ENTRIES_MAX, Payloads, Tail, Tenant, Walk
+from engine.client.times import NANO_MAX, Span, When, to_nano, to_span, window
+from engine.client.walk import ENTRIES_MAX, LAST_ID, Payloads, Tail, Tenant, Walk
 from engine.errors import QueryError, WireError
 from engine.wire import keys
-from engine.wire.journal import entry_id
+from engine.wire.journal import entry_id, parse_entry_id
 from engine.wire.state import CameraStatus, decode_status
 
 #: Buckets of one answer; more are a mistake in the bucket's length.
@@ -66,6 +66,8 @@ class Queries:
             keys.cameras_key(self.tenant.vhost, prefix)
         except WireError as error:
             raise QueryError(f"vhost {vhost!r}, prefix {prefix!r}: {error}") from None
+        for camera in self.tenant.known:
+            _check_name("camera", camera)
         if chunk_bytes < 1:
             raise QueryError(f"chunk_bytes {chunk_bytes} is not positive")
         self._chunk_bytes = chunk_bytes
@@ -94,6 +96,8 @@ class Queries:
     ) -> Walk:
         """A walk over one camera's frames, or entries."""
         first, last = window(start, end, time.time_ns())
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            raise QueryError(f"limit {limit!r} is no number of frames")
         if limit is not None and limit < 0:
             raise QueryError(f"limit {limit} is negative")
         _check_name("camera", camera)
@@ -125,6 +129,8 @@ class Queries:
             for camera in chosen:
                 _check_name("camera", camera)
         begin = since if since is None or isinstance(since, Mapping) else to_nano(since, time.time_ns())
+        if isinstance(begin, Mapping):
+            _check_position(begin)
         return Tail(self.tenant, chosen, begin, payload=payload, chunk_bytes=self._chunk_bytes, block_ms=block_ms)
 
     def get_many(self, names: Iterable[str | bytes]) -> Query[list[Frame | None]]:
@@ -152,30 +158,27 @@ class Queries:
     def cameras(self) -> Query[dict[str, CameraStatus]]:
         """The cameras of the tenant, by name, and their states."""
         (flat,) = yield [("HGETALL", self.tenant.cameras)]
-        found = {
-            name.decode("utf-8", "replace"): _status(text) for name, text in zip(flat[0::2], flat[1::2], strict=True)
-        }
-        found.update((camera, CameraStatus()) for camera in self.tenant.known if camera not in found)
-        return dict(sorted(found.items()))
+        states = dict(zip(flat[0::2], flat[1::2], strict=True))
+        return {camera: _status(states.get(camera.encode(), b"")) for camera in self.tenant.names(states)}
 
     def snapshot(self) -> Query[dict[str, Frame]]:
         """The newest frame of every camera that has one."""
         met = sorted(self._met | self.tenant.known)
         newest, names = yield from self._newest(met, ("HKEYS", self.tenant.cameras))
-        new = sorted({name.decode("utf-8", "replace") for name in names} - set(met))
+        new = sorted(set(self.tenant.names(names)) - set(met))
         if new:
             more, _ = yield from self._newest(new, ("PING",))
-            newest += more
+            newest.update(more)
             self._met = frozenset([*met, *new])
         payloads = Payloads(self._chunk_bytes)
-        payloads.pending.extend(newest)
+        payloads.pending.extend(entry for entries in newest.values() for entry in entries)
         frames: dict[str, Frame] = {}
         while payloads.pending:
             for frame in (yield from payloads.fetch(len(newest))):
                 frames[frame.camera] = frame
-        for entry in newest:
-            if entry.camera not in frames and (older := (yield from self.nearest(entry.camera, None))):
-                frames[entry.camera] = older
+        for camera in newest:
+            if camera not in frames and (older := (yield from self.nearest(camera, None))):
+                frames[camera] = older
         return dict(sorted(frames.items()))
 
     def count(self, camera: str, start: When | None, end: When | None) -> Query[int]:
@@ -252,20 +255,23 @@ class Queries:
                 else:
                     lifetime_ms += left_ms
                     living += 1
-            if len(reply) < ENTRIES_MAX:
+            if len(reply) < ENTRIES_MAX or reply[-1][0] == LAST_ID:
                 break
             begin = f"({reply[-1][0].decode()}"
         total = lifetime_ms / 1000
         return CameraStats(frames, size, oldest, newest, _mean(total, living), without, missing), (total, living)
 
-    def _newest(self, cameras: Sequence[str], other: Command) -> Query[tuple[list[FrameEntry], list[bytes]]]:
-        """The last entry of each camera that has one, and the reply to one more command, in one round trip."""
+    def _newest(self, cameras: Sequence[str], other: Command) -> Query[tuple[dict[str, list[FrameEntry]], list[bytes]]]:
+        """The last entry of each camera that has one (none where the engine did not write it), and the reply to one
+        more command, in one round trip."""
         commands: list[Command] = [("XREVRANGE", self.tenant.journal(c), "+", "-", "COUNT", 1) for c in cameras]
         *replies, answer = yield [*commands, other]
-        parsed = (self.tenant.parse(camera, reply)[0] for camera, reply in zip(cameras, replies, strict=True))
-        return [entry for entries in parsed for entry in entries], answer
+        listed = zip(cameras, replies, strict=True)
+        return {camera: self.tenant.parse(camera, reply)[0] for camera, reply in listed if reply}, answer
 
     def _own(self, name: str | bytes) -> keys.FrameKey:
+        if not isinstance(name, str | bytes):
+            raise QueryError(f"{name!r} is no key; a key is text")
         try:
             key = keys.parse_frame_key(name)
         except WireError as error:
@@ -285,6 +291,16 @@ def _check_name(what: str, name: object) -> None:
         keys.encode_part(name)
     except WireError as error:
         raise QueryError(f"{what}: {error}") from None
+
+
+def _check_position(position: Mapping[str, str]) -> None:
+    for camera, identifier in position.items():
+        _check_name("position: camera", camera)
+        try:
+            if not isinstance(identifier, str) or max(parse_entry_id(identifier)) > NANO_MAX:
+                raise WireError(f"{identifier!r} is no journal id")
+        except WireError as error:
+            raise QueryError(f"position of camera {camera!r}: {error}") from None
 
 
 def _mean(total: float, count: int) -> float | None:

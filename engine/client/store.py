@@ -76,8 +76,10 @@ class Frames(_Items[Item]):
 
     def poll(self) -> Item | None:
         """The next one; None where there is none now: for a tail, where none came within half a second."""
-        if not self._ready and not self._walk.done:
+        while not self._ready and not self._walk.done:
             self._ready.extend(self._link.run(self._walk.chunk()))
+            if self._walk.idle:
+                break
         return self._take() if self._ready else None
 
 
@@ -100,8 +102,10 @@ class AsyncFrames(_Items[Item]):
 
     async def poll(self) -> Item | None:
         """See Frames.poll."""
-        if not self._ready and not self._walk.done:
+        while not self._ready and not self._walk.done:
             self._ready.extend(await self._link.run(self._walk.chunk()))
+            if self._walk.idle:
+                break
         return self._take() if self._ready else None
 
 

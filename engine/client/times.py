@@ -15,7 +15,9 @@ When = int | datetime.datetime | str
 Span = int | datetime.timedelta | str
 
 _UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": NANO, "m": 60 * NANO, "h": 3600 * NANO, "d": 86_400 * NANO}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)", re.ASCII)
+_SPAN = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|ms|s|m|h|d)", re.ASCII)
+#: Digits of the latest time there is.
+_DIGITS_MAX = 20
 #: What an int between the epoch's first year and our 19 digits is most likely meant to be, by its number of digits.
 _LIKELY = {9: "seconds", 10: "seconds", 12: "milliseconds", 13: "milliseconds", 15: "microseconds", 16: "microseconds"}
 #: A stream's ids have 64 bits; nothing is later.
@@ -46,7 +48,7 @@ def to_nano(when: When, now_nano: int) -> int:
             return now_nano
         if when.startswith("-"):
             return _bounded(now_nano - to_span(when[1:]), when)
-        if when.isascii() and when.isdigit():
+        if when.isascii() and when.isdigit() and len(when) <= _DIGITS_MAX:
             return to_nano(int(when), now_nano)
         if re.fullmatch(r"\d{4}-\d\d-\d\d[Tt ][\d:.]+", when):
             raise QueryError(f"time {when!r} has no time zone; add Z or an offset such as -03:00")

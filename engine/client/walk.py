@@ -1,16 +1,18 @@
 """Walks along journals, a chunk of entries and a chunk of payloads at a time: ranges, and live tails.
 
 What a walk holds is bounded: ``ENTRIES_MAX`` entries, and ``chunk_bytes`` of payload (or one frame, where that is
-larger). A frame that is gone while its entry stands is passed over and counted in ``missing``; an entry that the engine
-did not write, in ``unreadable``.
+larger). It moves on when a chunk is complete: one that failed on the way is asked for again. A frame that is gone
+while its entry stands is passed over and counted in ``missing``; an entry that the engine did not write, in
+``unreadable``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.client.frame import Frame, FrameEntry, entry_of, with_data
@@ -23,6 +25,8 @@ from engine.wire.journal import parse_entry
 
 #: Entries of one round trip: about 100 bytes each, and a millisecond of Redis's time.
 ENTRIES_MAX = 1000
+#: The last id that a stream can hold; nothing can be asked for behind it.
+LAST_ID = f"{NANO_MAX}-{NANO_MAX}".encode()
 #: Payload bytes of one round trip, where the caller does not say.
 CHUNK_BYTES = 4 * 2**20
 #: Frames of one round trip; small frames are many.
@@ -50,6 +54,15 @@ class Tenant(NamedTuple):
         """The hash of the cameras' states."""
         return keys.cameras_key(self.vhost, self.prefix)
 
+    def names(self, reply: Iterable[bytes]) -> list[str]:
+        """The cameras of an HKEYS reply, and those known besides; what no camera could be called is passed over."""
+        found = set(self.known)
+        for name in reply:
+            with contextlib.suppress(UnicodeDecodeError, WireError):
+                keys.encode_part(name.decode())
+                found.add(name.decode())
+        return sorted(found)
+
     def parse(self, camera: str, reply: Sequence[Sequence[Any]]) -> tuple[list[FrameEntry], int]:
         """The entries of an XRANGE reply, and how many in it the engine did not write."""
         found = []
@@ -63,7 +76,7 @@ class Tenant(NamedTuple):
         if camera in self.known:
             return
         names, journal = yield [("HKEYS", self.cameras), ("EXISTS", self.journal(camera))]
-        listed = sorted({name.decode("utf-8", "replace") for name in names} | self.known)
+        listed = self.names(names)
         if journal or camera in listed:
             return
         if not listed:
@@ -84,12 +97,14 @@ class Payloads:
         """The next frames, fewer where some are gone."""
         taken: list[FrameEntry] = []
         size = 0
-        while self.pending and len(taken) < min(count_max, _FRAMES_MAX):
-            size += self.pending[0].size
+        for entry in itertools.islice(self.pending, min(count_max, _FRAMES_MAX)):
+            size += entry.size
             if taken and size > self._chunk_bytes:
                 break
-            taken.append(self.pending.popleft())
+            taken.append(entry)
         (payloads,) = yield [("MGET", *(entry.key for entry in taken))]
+        for _ in taken:
+            self.pending.popleft()
         frames = [with_data(entry, data) for entry, data in zip(taken, payloads, strict=True) if data is not None]
         self.missing += len(taken) - len(frames)
         return frames
@@ -130,6 +145,7 @@ class Walk(Payloads):
     ) -> None:
         super().__init__(chunk_bytes)
         self.done = limit == 0
+        self.idle = False
         self._tenant = tenant
         self._camera = camera
         self._left = limit
@@ -165,16 +181,16 @@ class Walk(Payloads):
         count = ENTRIES_MAX if self._left is None or look else min(self._left, ENTRIES_MAX)
         name = "XREVRANGE" if self._reverse else "XRANGE"
         (reply,) = yield [(name, self._journal, self._from, self._to, "COUNT", count)]
+        if not reply and self._empty:
+            yield from self._tenant.check_camera(self._camera)
+        entries, strange = self._tenant.parse(self._camera, reply)
+        if look:
+            entries = yield from self.keep_living(entries)
         if reply:
             self._from = f"({reply[-1][0].decode()}"
             self._empty = False
-        self._exhausted = len(reply) < count
-        if self._empty:
-            yield from self._tenant.check_camera(self._camera)
-        entries, strange = self._tenant.parse(self._camera, reply)
+        self._exhausted = len(reply) < count or (not self._reverse and reply[-1][0] == LAST_ID)
         self.unreadable += strange
-        if look:
-            entries = yield from self.keep_living(entries)
         self.pending.extend(entries if self._step is None else self._thin(entries, self._step))
 
     def _thin(self, entries: list[FrameEntry], step: int) -> list[FrameEntry]:
@@ -197,6 +213,8 @@ class Tail(Payloads):
     """
 
     done = False
+    #: True where the last look found nothing new.
+    idle = False
 
     def __init__(
         self,
@@ -239,19 +257,17 @@ class Tail(Payloads):
         now = time.monotonic()
         if self._begun and (self._cameras is not None or now < self._cameras_at):
             return
-        self._cameras_at = now + _CAMERAS_SECONDS
         if self._cameras is None:
             (names,) = yield [("HKEYS", self._tenant.cameras)]
-            wanted = sorted({name.decode("utf-8", "replace") for name in names} | self._tenant.known)
+            wanted = self._tenant.names(names)
         else:
             wanted = list(self._cameras)
             for camera in wanted:
                 yield from self._tenant.check_camera(camera)
         new = [camera for camera in wanted if camera not in self._read_to]
         if not new:
-            self._begun = True
-            return
-        if isinstance(self._since, Mapping):
+            begins = []
+        elif isinstance(self._since, Mapping):
             begins = [self._since.get(camera, "0-0") for camera in new]
         elif isinstance(self._since, int):
             begins = [f"{self._since - 1}-{NANO_MAX}" if self._since else "0-0"] * len(new)
@@ -262,6 +278,7 @@ class Tail(Payloads):
             newest = yield [("XREVRANGE", self._tenant.journal(camera), "+", "-", "COUNT", 1) for camera in new]
             begins = [reply[0][0].decode() if reply else "0-0" for reply in newest]
         self._begun = True
+        self._cameras_at = now + _CAMERAS_SECONDS
         self._read_to.update(zip(new, begins, strict=True))
         self.position.update(zip(new, begins, strict=True))
 
@@ -275,6 +292,7 @@ class Tail(Payloads):
         count = max(ENTRIES_MAX // len(names), 1)
         (reply,) = yield [("XREAD", "COUNT", count, "BLOCK", self._block_ms, "STREAMS", *names, *after)]
         entries: list[FrameEntry] = []
+        self.idle = not reply
         for stream, found in reply or ():
             camera = streams[stream]
             self._read_to[camera] = found[-1][0].decode()

@@ -3,7 +3,9 @@
 A stream only takes entries newer than its last, so older ones need a new stream: it is made beside the old one, from
 the old one's entries and the added ones in order, and takes its place in one transaction. The old one is watched from
 the last look at it: where the site has written meanwhile, the transaction does nothing, what has come is copied too,
-and it is tried again. So no entry of the site's is lost, and readers find one or the other, both whole.
+and it is tried again. So no entry of the site's is lost, and readers find one or the other, both whole. Where another
+job has swapped the journal since this one began to copy, or the draft has lost something because this job stood still
+for too long, it begins again.
 
 Entries newer than the last of a journal that is being written are left out: with them in place, the site's next frames,
 which may have waited in a ring, could no longer be listed. A kill leaves at most a half-made
@@ -28,6 +30,8 @@ from engine.wire.state import CameraStatus, decode_status, encode_status
 
 #: Milliseconds after which a stream that nobody finished is gone.
 _ABANDONED_MS = 60_000
+#: Milliseconds that a swap is remembered: longer than any draft that it could have overtaken.
+_REMEMBERED_MS = 10 * _ABANDONED_MS
 #: Tries to take the journal's place; of a site at 1000 frames a second, every second one succeeds.
 _TRIES_MAX = 200
 #: Nanoseconds since its last entry that the journal of a camera that is up counts as being written. A site that was cut
@@ -45,7 +49,7 @@ class Merged(NamedTuple):
 
 
 class _Overtaken(Exception):
-    """The site wrote an entry older than one that was already copied behind it."""
+    """What was copied does not fit the journal any more; the rebuild begins again."""
 
 
 def merge_entries(
@@ -64,11 +68,12 @@ def merge_entries(
         if not missing:
             break
         try:
-            _Rebuild(session, journal, keys.rebuild_key(vhost, secrets.token_hex(8)), missing, ttl_ms).run()
+            _Rebuild(session, vhost, prefix, camera, missing, ttl_ms).run()
             break
         except _Overtaken:
             if attempt == _TRIES_MAX:
-                raise EngineError(f"journal {journal!r} is written out of order; stop what else writes it") from None
+                raise EngineError(f"journal {journal!r} is changed by others all the time; stop them") from None
+            missing = _missing(session, journal, missing)
     session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
     return Merged(len(missing), limit)
 
@@ -106,30 +111,48 @@ class _Rebuild:
     """One journal, made anew with more in it. ``added`` are in order, and none is in the journal."""
 
     def __init__(
-        self, session: RedisSession, journal: str, draft: str, added: Sequence[JournalEntry], ttl_ms: int
+        self,
+        session: RedisSession,
+        vhost: str,
+        prefix: str,
+        camera: str,
+        added: Sequence[JournalEntry],
+        ttl_ms: int,
     ) -> None:
         self._session = session
-        self._journal = journal
-        self._draft = draft
+        self._journal = keys.journal_key(vhost, prefix, camera)
+        self._token = secrets.token_hex(8)
+        self._draft = keys.rebuild_key(vhost, self._token)
+        self._swapped = keys.rebuilt_key(vhost, prefix, camera)
         self._added = added
         self._ttl_ms = ttl_ms
         self._next = 0
         self._copied_to = "-"
+        self._length = 0
 
     def run(self) -> None:
         """Copy, add, swap. Raises _Overtaken, EngineError."""
         try:
+            (before,) = self._session.call(("GET", self._swapped))
             while found := self._session.call(self._following())[0]:
                 self._copy(found)
             for _ in range(_TRIES_MAX):
-                _, lifetime_ms, late = self._session.call(
-                    ("WATCH", self._journal), ("PTTL", self._journal), self._following()
+                _, _, last, length, lifetime_ms, late = self._session.call(
+                    ("UNWATCH",),
+                    ("WATCH", self._journal, self._draft, self._swapped),
+                    ("GET", self._swapped),
+                    ("XLEN", self._draft),
+                    ("PTTL", self._journal),
+                    self._following(),
                 )
-                self._copy(late)
-                if len(late) < BATCH_MAX:
-                    self._append(self._added_before(None))
-                    if self._swap(lifetime_ms):
-                        return
+                if last != before or length != self._length:
+                    raise _Overtaken
+                if late or self._next < len(self._added):
+                    self._copy(late)
+                    if len(late) < BATCH_MAX:
+                        self._append(self._added_before(None))
+                elif self._swap(lifetime_ms):
+                    return
             raise EngineError(
                 f"journal {self._journal!r} changed in each of {_TRIES_MAX} tries to take its place; "
                 "run this again when its camera sends fewer frames"
@@ -170,6 +193,7 @@ class _Rebuild:
             if error is not None and "equal or smaller" in str(error):
                 raise _Overtaken
             self._session.check(part, replies[:-1])
+            self._length += len(part)
 
     def _swap(self, lifetime_ms: int) -> bool:
         """Let the draft take the journal's place; False where the journal has changed since it was watched."""
@@ -177,5 +201,11 @@ class _Rebuild:
             keep: Command = ("PERSIST", self._draft)
         else:
             keep = ("PEXPIRE", self._draft, max(lifetime_ms, self._ttl_ms))
-        replies = self._session.call(("MULTI",), keep, ("RENAME", self._draft, self._journal), ("EXEC",))
+        replies = self._session.call(
+            ("MULTI",),
+            keep,
+            ("RENAME", self._draft, self._journal),
+            ("SET", self._swapped, self._token, "PX", _REMEMBERED_MS),
+            ("EXEC",),
+        )
         return replies[-1] is not None

@@ -92,15 +92,43 @@ class Migration:
         report.bytes += sum(frame.entry.size for frame in frames)
         if self._dry_run or not frames:
             return
-        lifetimes = [frame.ttl_ms for frame in frames]
+        frames, copies = self._sort_out(frames, report)
+        wanted = frames + copies
+        if not wanted:
+            return
+        lifetimes = [frame.ttl_ms for frame in wanted]
         ttl_ms = WITHOUT_TTL if WITHOUT_TTL in lifetimes else max(lifetimes)
-        entries = [frame.entry for frame in frames]
+        entries = [frame.entry for frame in wanted]
         merged = merge_entries(self._session, report.vhost, self._prefix, report.camera, entries, ttl_ms)
         # The others would stand under their new keys without being listed; they wait for a later run.
-        listed = [frame for frame in frames if frame.identifier < merged.limit]
-        report.deferred += len(frames) - len(listed)
-        for some in batches(listed):
+        report.deferred += sum(frame.identifier >= merged.limit for frame in wanted)
+        for some in batches([frame for frame in frames if frame.identifier < merged.limit]):
             self._rename(list(some), report)
+        for some in batches([copy for copy in copies if copy.identifier < merged.limit]):
+            report.duplicates += self._session.call(("UNLINK", *(copy.name for copy in some)))[0]
+
+    def _sort_out(self, frames: list[Stored], report: CameraMigration) -> tuple[list[Stored], list[Stored]]:
+        """The frames whose new keys are free, one for each key, and copies of frames that have their new keys."""
+        free: dict[str, Stored] = {}
+        copies: list[Stored] = []
+        names = [keys.build_frame_key(frame.key) for frame in frames]
+        there = self._session.call_many([("EXISTS", name) for name in names])
+        for frame, name, taken in zip(frames, names, there, strict=True):
+            if not taken and name not in free:
+                free[name] = frame
+            elif self._same(frame.name, name if taken else free[name].name, report):
+                copies.append(frame)
+        return list(free.values()), copies
+
+    def _same(self, name: bytes, other: str | bytes, report: CameraMigration) -> bool:
+        """Whether the same bytes stand at both; if not, that is a conflict."""
+        ours, theirs = self._session.try_call(("GET", name), ("GET", other))
+        if ours == theirs:
+            return True
+        report.conflicts += 1
+        standing = other if isinstance(other, str) else other.decode("utf-8", "backslashreplace")
+        self._ears.leave(name, f"another frame has its new key: {standing}")
+        return False
 
     def _rename(self, frames: list[Stored], report: CameraMigration) -> None:
         names = [keys.build_frame_key(frame.key) for frame in frames]
@@ -114,18 +142,10 @@ class Migration:
             elif is_error(reply):
                 self._session.check([command], [reply])
             else:
-                self._settle(frame, command[2], report)
+                # Taken since it was looked at; the next run sorts it out.
+                report.conflicts += 1
+                self._ears.leave(frame.name, f"another frame has its new key: {command[2]}")
         self._verify(moved, report)
-
-    def _settle(self, frame: Stored, name: str, report: CameraMigration) -> None:
-        """The new name was taken already."""
-        old, new = self._session.call(("GET", frame.name), ("GET", name))
-        if old == new or old is None:
-            self._session.call(("UNLINK", frame.name))
-            report.duplicates += 1
-        else:
-            report.conflicts += 1
-            self._ears.leave(frame.name, f"another frame stands at {name}")
 
     def _verify(self, moved: list[Stored], report: CameraMigration) -> None:
         """Count what was moved by looking for it: the frame and its entry."""

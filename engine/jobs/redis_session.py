@@ -40,7 +40,7 @@ class RedisSession:
 
     def try_call(self, *commands: Command) -> list[Any]:
         """One round trip; replies that are errors come as ResponseError."""
-        return call(self._connection, *commands) if commands else []
+        return call(self.address, self._connection, *commands) if commands else []
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
         """As many round trips as it takes; replies that are errors come as ResponseError."""

@@ -40,7 +40,7 @@ def check_redis(config: Config) -> Server:
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
         connection = connect(address, config.redis.timeout_seconds)
-        reply = call(connection, ("INFO", "server"))[0]
+        reply = call(address, connection, ("INFO", "server"))[0]
         connection.disconnect()
     except RedisUnavailable as error:
         raise ServerRefused(f"{error}; check redis.address and that the server runs") from None

@@ -176,7 +176,7 @@ class Supervisor:
             connection = connect(config.redis_address, config.redis.timeout_seconds)
             for camera in config.cameras:
                 if camera.id not in adopted:
-                    last = newest_numbers(connection, config.vhost, config.prefix, camera.id)
+                    last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
                     roles.ensure_ring(config, camera, *last)
             connection.disconnect()
         except RedisUnavailable as error:

@@ -115,7 +115,7 @@ class Journals:
         if self._connection is None:
             self._connection = connect(self._address, self._timeout)
         try:
-            replies = call(self._connection, *commands)
+            replies = call(self._address, self._connection, *commands)
         except RedisUnavailable:
             self._connection = None
             raise
@@ -125,9 +125,11 @@ class Journals:
         return replies
 
 
-def newest_numbers(connection: AbstractConnection, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
+def newest_numbers(
+    address: RedisAddress, connection: AbstractConnection, vhost: str, prefix: str, camera: str
+) -> tuple[int, int]:
     """(unix_nano, sequence) of a journal's last entry, (0, 0) where there is none. Raises RedisUnavailable."""
-    reply = call(connection, ("XREVRANGE", keys.journal_key(vhost, prefix, camera), "+", "-", "COUNT", 1))[0]
+    reply = call(address, connection, ("XREVRANGE", keys.journal_key(vhost, prefix, camera), "+", "-", "COUNT", 1))[0]
     if isinstance(reply, ResponseError) or not reply:
         return 0, 0
     return parse_entry_id(reply[0][0])

@@ -56,14 +56,19 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
     return connection
 
 
-def connection_error(address: RedisAddress, error: Exception) -> RedisUnavailable | ServerRefused:
+def connection_error(
+    address: RedisAddress, error: Exception, what: str = "cannot be reached"
+) -> RedisUnavailable | ServerRefused:
     """The error of ours that a failed connection is."""
     if isinstance(error, AuthenticationError):
-        return _refused(error)
-    return RedisUnavailable(f"Redis at {address} cannot be reached: {error}")
+        return ServerRefused(
+            f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); "
+            "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
+        )
+    return RedisUnavailable(f"Redis at {address} {what}: {error}")
 
 
-def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
+def call(address: RedisAddress, connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
     """Send ``commands`` in one go and return their replies; error replies are returned as exceptions.
 
     Raises RedisUnavailable where the connection breaks, ServerRefused where the server asks for credentials.
@@ -77,16 +82,6 @@ def call(connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any
             except ResponseError as error:
                 replies.append(error)
         return replies
-    except AuthenticationError as error:
-        connection.disconnect()
-        raise _refused(error) from None
     except (RedisError, OSError) as error:
         connection.disconnect()
-        raise RedisUnavailable(f"the connection to Redis broke: {error}") from None
-
-
-def _refused(error: AuthenticationError) -> ServerRefused:
-    return ServerRefused(
-        f"Redis refuses the credentials ({str(error).rstrip('.')}); "
-        "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
-    )
+        raise connection_error(address, error, "broke the connection") from None

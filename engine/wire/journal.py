@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.errors import WireError
-from engine.wire.keys import SEQUENCE_MAX
+from engine.wire.keys import frame_key_suffix
 
 #: Redis keeps both parts of an id in 64 bits.
 _ENTRY_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
@@ -64,8 +64,10 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     Unknown fields are passed over, so that a later version may add some. Raises WireError.
     """
     unix_nano, sequence = parse_entry_id(identifier)
-    if not 1 <= sequence <= SEQUENCE_MAX:
-        raise WireError(f"journal entry {identifier!r}: sequence {sequence} is not in 1..{SEQUENCE_MAX}")
+    try:
+        frame_key_suffix(unix_nano, sequence)
+    except WireError as error:
+        raise WireError(f"journal entry {identifier!r}: {error}") from None
     if len(fields) == 10 and tuple(fields[0::2]) == (b"s", b"w", b"h", b"e", b"k"):
         size, width, height, encoding, keyframe = fields[1::2]
     else:

@@ -141,6 +141,11 @@ def rebuild_key(vhost: str, token: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
 
 
+def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
+    """Tells two makers of the same journal of each other: who took the old one's place last."""
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
+
+
 def vhost_of_amqp_url(url: str | None) -> str:
     """The vhost as it stands in keys: the URL's path, percent-decoded; ``default`` for the broker's default vhost.
 

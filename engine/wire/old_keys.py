@@ -12,6 +12,8 @@ from engine.errors import WireError
 from engine.wire import rfc3339
 from engine.wire.keys import DEFAULT_VHOST, SEQUENCE_MAX, FrameKey, frame_key_suffix
 
+#: Digits of a sequence that are worth reading as a number.
+_DIGITS_MAX = 18
 #: The camera is greedy, so that the last timestamp counts where a camera's name looks like one.
 _OLD_KEY = re.compile(
     rf"(?P<vhost>[^:]*):(?P<camera>.+):(?P<timestamp>{rfc3339.PATTERN}):(?P<sequence>\d+)", re.ASCII | re.DOTALL
@@ -30,6 +32,8 @@ def parse_old_key(text: str | bytes, prefix: str) -> FrameKey:
     match = _OLD_KEY.fullmatch(text, len(prefix) + 1)
     if not match:
         raise WireError(f"key {text!r} is not {prefix}:vhost:camera:timestamp:sequence with an RFC 3339 timestamp")
+    if len(match["sequence"]) > _DIGITS_MAX:
+        raise WireError(f"key {text[:200]!r}: sequence {match['sequence'][:_DIGITS_MAX]}… has too many digits")
     vhost, camera, sequence = match["vhost"], match["camera"], int(match["sequence"])
     try:
         unix_nano = rfc3339.parse_rfc3339(match["timestamp"])

@@ -147,12 +147,14 @@ class Site:
             command("clean", "-c", str(self.file))
 
 
-def command(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def command(
+    *arguments: str, environment: dict[str, str] | None = None, directory: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     """Run ``edge-video`` to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(environment or {})},
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=120,

@@ -189,6 +189,7 @@ def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix,
         keys.cameras_key(vhost, prefix),
         keys.recovery_key(vhost, prefix),
         keys.rebuild_key(vhost, "0123456789abcdef"),
+        keys.rebuilt_key(vhost, prefix, camera),
     )
     for pattern in (f"{v}:*", f"{v}:{p}:*", f"{v}:{p}:{c}:*", f"*:{p}:{c}:*"):
         for key in own:

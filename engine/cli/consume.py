@@ -1,0 +1,117 @@
+"""``edge-video consume``: the events of a site as they are announced, and whether their frames are there."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from engine.cli.options import AsJson, RedisUrl, SiteFile, resolve
+from engine.client.frame import Frame
+from engine.errors import ConfigError, InputError
+from engine.wire.metadata import FrameEvent, StatusEvent
+
+#: Messages held at a time; what is printed needs no more.
+_PREFETCH = 64
+
+
+class _OutputClosed(BaseException):
+    """Printing failed. No failure of the message's, so it must not be tried again: it goes past the consumer."""
+
+
+def consume(
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    amqp: Annotated[
+        str | None, typer.Option(help="With --redis: this RabbitMQ. AMQP_URL counts too.", metavar="URL")
+    ] = None,
+    queue: Annotated[
+        str, typer.Option(help="A durable queue that collects meanwhile.  [default: listen live]", metavar="NAME")
+    ] = "",
+    dead_letter: Annotated[
+        str | None, typer.Option(help="The queue for messages that are no events.", metavar="NAME")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.", metavar="N")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Print cameras' changes of state as well.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Print each event as it is announced, and whether its frame is there or gone, until Ctrl-C or SIGTERM."""
+    from engine.client.consumer import FrameConsumer
+
+    target = resolve(config, redis, None, None)
+    if amqp is not None and redis is None:
+        raise ConfigError("--amqp goes with --redis; a site file names its own broker")
+    printer = _Printer(limit, json=json)
+    prefetch = _PREFETCH if limit is None else min(limit, _PREFETCH)
+    options: dict[str, Any] = {"queue": queue, "dead_letter": dead_letter, "prefetch": prefetch}
+    options["timeout_seconds"] = target.timeout_seconds
+    if status:
+        options["on_status"] = printer.status
+    if target.config is None:
+        url = amqp or os.environ.get("AMQP_URL")
+        if not url:
+            raise ConfigError("--redis needs the broker too: give --amqp, or AMQP_URL")
+        consumer = FrameConsumer(url, target.address, printer.frame, **options)
+    else:
+        consumer = FrameConsumer.from_config(target.config, printer.frame, **options)
+    printer.stop = consumer.stop
+    # What pika says here, it also raises, and the consumer says it in one line.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    logging.basicConfig(format="edge-video: %(message)s", level=logging.WARNING)
+    try:
+        consumer.run()
+    except _OutputClosed as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            raise BrokenPipeError from None
+        raise InputError(f"events cannot be printed: {error.__cause__}") from None
+
+
+class _Printer:
+    """Prints events, one a line, and stops after ``limit`` of them."""
+
+    def __init__(self, limit: int | None, *, json: bool) -> None:
+        self._left = limit
+        self._json = json
+        self.stop = _nothing
+
+    def frame(self, event: FrameEvent, frame: Frame | None) -> None:
+        """An event, and whether its frame was there."""
+        found = "gone" if frame is None else "there"
+        if self._json:
+            self._print(msgspec.json.encode({**msgspec.to_builtins(event), "frame": found}).decode())
+        else:
+            size = event.size_bytes if frame is None else frame.size
+            self._print(_plain(f"{event.camera_id}  {event.timestamp}  {event.redis_key}  {size} bytes  {found}"))
+
+    def status(self, event: StatusEvent) -> None:
+        """A camera's change of state."""
+        if self._json:
+            self._print(msgspec.json.encode(event).decode())
+        else:
+            failures = f"  {event.consecutive_failures} failures" if event.consecutive_failures else ""
+            line = f"{event.camera_id}  {event.timestamp}  {event.state}{failures}  {event.last_error}"
+            self._print(_plain(line.rstrip()))
+
+    def _print(self, line: str) -> None:
+        try:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        except OSError as error:
+            raise _OutputClosed from error
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                self.stop()
+
+
+def _plain(line: str) -> str:
+    """Names come from whoever may publish; they must not drive the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _nothing() -> None:
+    """Until the consumer is there."""

@@ -1,0 +1,229 @@
+"""``edge-video frames export``: a camera's stored frames as an MP4 or as JPEG files, all or nothing of each file."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NamedTuple, NoReturn
+
+import typer
+from rich.progress import Progress
+
+from engine.cli import output
+from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
+from engine.client.frame import Frame, FrameEntry
+from engine.client.store import Frames, FrameStore
+from engine.client.times import window
+from engine.config_rules import file_stem
+from engine.errors import EXIT_NOTHING, InputError
+from engine.wire.rfc3339 import rfc3339
+
+_FILM = ".mp4"
+#: Endings that say that one file is wanted, of a kind that is not written here.
+_OTHER_FILES = frozenset({".avi", ".mkv", ".mov", ".webm", ".jpg", ".jpeg", ".png", ".zip", ".tar"})
+
+Start = Annotated[
+    str | None,
+    typer.Option("--start", help="From here on: RFC 3339, nanoseconds, or from now, as -30s, -5m.", metavar="TIME"),
+]
+End = Annotated[str | None, typer.Option("--end", help="Up to here, as --start.", metavar="TIME")]
+Step = Annotated[
+    str | None, typer.Option("--step", help="The first frame of each such span, as 500ms, 10s.", metavar="SPAN")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")]
+
+
+class Question(NamedTuple):
+    """Which frames are exported; asked twice, so its times stand still."""
+
+    camera: str
+    start: str | int | None
+    end: str | int | None
+    step: str | None
+    limit: int | None
+
+    def entries(self, store: FrameStore) -> Frames[FrameEntry]:
+        """The frames without payloads."""
+        return store.entries(self.camera, self.start, self.end, step=self.step, limit=self.limit)
+
+    def frames(self, store: FrameStore) -> Frames[Frame]:
+        """The frames."""
+        return store.range(self.camera, self.start, self.end, step=self.step, limit=self.limit)
+
+
+class Done:
+    """What was exported: frames and bytes, and the nanoseconds of the first and the last."""
+
+    def __init__(self) -> None:
+        self.frames = self.bytes = self.first_nano = self.last_nano = 0
+
+    def add(self, frame: Frame) -> None:
+        """One more is written."""
+        self.first_nano = self.first_nano or frame.unix_nano
+        self.last_nano = frame.unix_nano
+        self.frames += 1
+        self.bytes += frame.size
+
+
+def export(
+    camera: Annotated[str, typer.Argument(help="The camera's id.", metavar="CAM")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A film's name, ending in .mp4, or a directory.", metavar="OUT")
+    ],
+    start: Start = None,
+    end: End = None,
+    step: Step = None,
+    limit: Limit = None,
+    force: Force = False,
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    vhost: Vhost = None,
+    prefix: Prefix = None,
+    json: AsJson = False,
+) -> None:
+    """Write a camera's frames as they are stored: one MP4, each frame at its own time, or a directory of JPEG files.
+
+    Nothing is encoded again. Files get the time of their (last) frame. JPEG files are named
+    CAMERA-NANOSECONDS-SEQUENCE.jpg.
+    """
+    target = resolve(config, redis, vhost, prefix)
+    start, end = fixed_times(start, end)
+    film = out.suffix.lower() == _FILM
+    if film:
+        output.check_output(out, force=force)
+    else:
+        _check_directory(out)
+    # What is partial goes on SIGTERM as on Ctrl-C.
+    signal.signal(signal.SIGTERM, _exit)
+    with target.store() as store, output.progress() as bar:
+        question, total = _look(
+            store, Question(camera, start, end, step, limit), None if film or force or not out.is_dir() else out
+        )
+        found = question.frames(store)
+        first = next(found, None) if total else None
+        if first is None:
+            nothing(f"no frame of camera {camera!r} is stored in that range")
+        frames = _shown(bar, itertools.chain([first], found), total)
+        done = _write_film(frames, out, force=force) if film else _write_files(frames, out, force=force)
+    if found.missing:
+        print(f"edge-video: {found.missing:,} more frames were gone before they could be read", file=sys.stderr)
+    _report(done, camera, out, found.missing, json=json)
+
+
+def fixed_times(start: str | None, end: str | None) -> tuple[str | None, str | None]:
+    """A range's ends as absolute times, so that several questions mean the same moments. Raises QueryError."""
+    first, last = window(start, end, time.time_ns())
+    return None if start is None else rfc3339(first), None if end is None else rfc3339(last)
+
+
+def nothing(message: str) -> NoReturn:
+    """End the command: it was answered, and there is nothing."""
+    print(f"edge-video: {message}", file=sys.stderr)
+    raise typer.Exit(EXIT_NOTHING)
+
+
+def file_name(frame: FrameEntry) -> str:
+    """The name of a frame's JPEG file; names of one camera sort as its frames do."""
+    return f"{file_stem(frame.camera)}-{frame.unix_nano}-{frame.sequence:05d}.jpg"
+
+
+def _look(store: FrameStore, question: Question, directory: Path | None) -> tuple[Question, int]:
+    """How many frames there are, and the question about just these, whatever comes while they are written.
+
+    Raises InputError for the first that exists in ``directory`` already.
+    """
+    total, first_nano, last_nano = 0, 0, 0
+    for entry in question.entries(store):
+        total += 1
+        first_nano = first_nano or entry.unix_nano
+        last_nano = entry.unix_nano
+        if directory is not None:
+            output.check_output(directory / file_name(entry), force=False)
+    # Steps are counted from the start that was asked for.
+    start = first_nano if question.start is None else question.start
+    return question._replace(start=start, end=last_nano) if total else question, total
+
+
+def _shown(bar: Progress, frames: Iterator[Frame], total: int) -> Iterator[Frame]:
+    """The frames, with progress as they are taken."""
+    task = bar.add_task("exporting", total=total)
+    for frame in frames:
+        yield frame
+        bar.advance(task)
+
+
+def _write_film(frames: Iterator[Frame], path: Path, *, force: bool) -> Done:
+    from engine.client.picture import Film
+
+    done = Done()
+    with output.whole_file(path, force=force) as partial:
+        with Film(partial) as film:
+            for frame in frames:
+                film.add(frame)
+                done.add(frame)
+        os.utime(partial, ns=(done.last_nano, done.last_nano))
+    return done
+
+
+def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Done:
+    done = Done()
+    made = not directory.exists()
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be made: {error.strerror}") from None
+    try:
+        for frame in frames:
+            with output.whole_file(directory / file_name(frame), force=force) as partial:
+                partial.write_bytes(frame.data)
+                os.utime(partial, ns=(frame.unix_nano, frame.unix_nano))
+            done.add(frame)
+    except InputError as error:
+        before = f"; the {done.frames:,} frames before it are written" if done.frames else ""
+        raise InputError(f"{error}{before}") from None
+    finally:
+        if made and not done.frames:
+            directory.rmdir()
+    return done
+
+
+def _check_directory(out: Path) -> None:
+    """Raises InputError for what is no directory and cannot become one."""
+    if str(out) == "-":
+        raise InputError("an export is no single stream; give a name that ends in .mp4, or a directory")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} exists and is no directory")
+    if not out.exists() and out.suffix.lower() in _OTHER_FILES:
+        raise InputError(f"{out}: films are written as .mp4; a name without an ending makes a directory of JPEG files")
+    if not out.absolute().parent.is_dir():
+        raise InputError(f"{out.parent} is no directory")
+
+
+def _report(done: Done, camera: str, out: Path, missing: int, *, json: bool) -> None:
+    times = rfc3339(done.first_nano), rfc3339(done.last_nano)
+    if not json:
+        print(f"{out}: {done.frames:,} frames, {done.bytes:,} bytes, {times[0]} to {times[1]}")
+        return
+    output.print_json(
+        {
+            "camera": camera,
+            "file": str(out),
+            "frames": done.frames,
+            "bytes": done.bytes,
+            "missing": missing,
+            "start": times[0],
+            "end": times[1],
+            "start_nano": done.first_nano,
+            "end_nano": done.last_nano,
+        }
+    )
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,90 @@
+"""A message from the broker on its way through a consumer: what it is, how it ends, what is counted of it."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from engine.client.frame import Frame
+from engine.wire.metadata import Event, FrameEvent, StatusEvent
+
+FrameCallback = Callable[[FrameEvent, Frame | None], object]
+StatusCallback = Callable[[StatusEvent], object]
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """What a consumer has done so far.
+
+    Of messages: ``received``, those of them ``redelivered``, ``malformed``, ``dead_lettered`` and ``dropped`` (after
+    the last try, or malformed). Of events that the callback accepted: ``frames``, ``missing`` (their frame was gone),
+    ``statuses``. ``failed`` are calls that raised, ``reconnects`` connections to the broker after the first.
+    """
+
+    received: int = 0
+    redelivered: int = 0
+    frames: int = 0
+    missing: int = 0
+    statuses: int = 0
+    failed: int = 0
+    malformed: int = 0
+    dead_lettered: int = 0
+    dropped: int = 0
+    reconnects: int = 0
+
+
+class Verdict(enum.Enum):
+    """How a delivery ended, as the broker is told."""
+
+    ACCEPT = "ack"
+    AGAIN = "nack"
+    REFUSE = "reject"
+
+
+class Delivery:
+    """A message from the broker until it is settled. ``tries`` counts its deliveries before this one."""
+
+    __slots__ = ("accepted", "body", "events", "failed", "generation", "redelivered", "tag", "todo", "tries")
+
+    def __init__(self, generation: int, tag: int, body: bytes, redelivered: bool, tries: int) -> None:
+        self.generation = generation
+        self.tag = tag
+        self.body = body
+        self.redelivered = redelivered
+        self.tries = tries
+        self.events: list[Event] = []
+        #: One bit for each event that the callback has accepted.
+        self.accepted = 0
+        #: Events not yet called in this try, by their place.
+        self.todo: deque[int] = deque()
+        self.failed = False
+
+    def begin(self) -> None:
+        """Another try: of the events that were not accepted."""
+        self.todo.extend(place for place in range(len(self.events)) if not self.accepted >> place & 1)
+        self.failed = False
+
+
+class Subscription(Protocol):
+    """The broker's side, as the work sees it."""
+
+    #: Counts connections, lost ones too; a delivery of another generation cannot be settled any more.
+    generation: int
+
+    def settle(self, delivery: Delivery, verdict: Verdict) -> None:
+        """Tell the broker, unless the delivery's connection has gone."""
+
+    def allow(self, consuming: bool) -> None:
+        """Whether a new connection may begin to consume."""
+
+
+class Policy(NamedTuple):
+    """What happens to messages that fail; ``named`` for a queue that outlives its consumer."""
+
+    attempts: int
+    retry_seconds: float
+    dead_letter: str | None
+    named: bool

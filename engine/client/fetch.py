@@ -1,0 +1,83 @@
+"""Frames of events, many per round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis.connection import AbstractConnection
+
+from engine.client.frame import Frame
+from engine.client.link import checked
+from engine.stages.redis_link import call, connect
+from engine.wire import jpeg
+from engine.wire.events import key_of
+from engine.wire.metadata import FrameEvent
+from engine.wire.urls import RedisAddress
+
+#: Bounds of one round trip: frames, and their bytes as the events give them. Together they bound the payloads held.
+FRAMES_MAX = 32
+BYTES_MAX = 8 * 1024 * 1024
+#: What a frame is reckoned with whose event does not say its size.
+_UNKNOWN_BYTES = 256 * 1024
+
+
+def reckoned_bytes(event: FrameEvent) -> int:
+    """What a frame counts against BYTES_MAX."""
+    return event.size_bytes or _UNKNOWN_BYTES
+
+
+def frame_of(event: FrameEvent, data: bytes) -> Frame:
+    """The frame that an event announces. Where the event does not say its width and height, its bytes do."""
+    width, height = event.width, event.height
+    if not (width and height):
+        width, height, _ = jpeg.describe(data)
+    return Frame(
+        event.vhost,
+        key_of(event.redis_key).prefix,
+        event.camera_id,
+        event.timestamp_nano,
+        int(event.sequence),
+        len(data),
+        width,
+        height,
+        event.encoding,
+        True,
+        data,
+    )
+
+
+class Fetcher:
+    """One connection to Redis, made when it is needed and made anew after it broke. Of one thread.
+
+    Nothing is tried twice here: who asks knows whether to wait.
+    """
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+        self._connection: AbstractConnection | None = None
+
+    def fetch(self, events: Sequence[FrameEvent]) -> list[Frame | None]:
+        """The events' frames in their order, None for each that is gone; without events, whether Redis answers.
+
+        Raises RedisUnavailable, ServerRefused.
+        """
+        # The keys as the events have them: those of older editions are not what this engine would build.
+        command = ("MGET", *(event.redis_key for event in events)) if events else ("PING",)
+        if self._connection is None:
+            self._connection = connect(self.address, self._timeout_seconds)
+        try:
+            (found,) = checked(self.address, [command], call(self.address, self._connection, command))
+        except BaseException:
+            # Also when interrupted between a command and its reply: the connection cannot be used again.
+            self.close()
+            raise
+        if not events:
+            return []
+        return [None if data is None else frame_of(event, data) for event, data in zip(events, found, strict=True)]
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None

@@ -1,0 +1,69 @@
+"""What a consumer declares at the broker, and what the broker's refusals ask for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+#: Messages that wait in an exclusive queue before the oldest give way: a listener that does not keep up must not fill
+#: the broker's memory, which would stop those who publish.
+_WAITING_MAX = 100_000
+
+
+class Topology(NamedTuple):
+    """Exchange, bindings and queues; ``queue`` is empty for an exclusive one, which the broker names."""
+
+    exchange: str
+    exchange_durable: bool
+    routing_keys: tuple[str, ...]
+    queue: str
+    attempts: int
+    dead_letter: str | None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The queue's arguments.
+
+        Refused messages are routed by the broker itself, through the default exchange to the queue of that name. A
+        quorum queue counts the times that a message came back, and takes it away at one more than its limit.
+        """
+        found: dict[str, Any] = {}
+        if self.dead_letter is not None:
+            found |= {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": self.dead_letter}
+        if not self.queue:
+            return found | {"x-max-length": _WAITING_MAX}
+        found |= {"x-queue-type": "quorum", "x-delivery-limit": self.attempts - 1}
+        if self.dead_letter is not None:
+            # Kept until the other queue has confirmed; the broker does so only where the queue refuses what is too
+            # much for it, which without a length it never is.
+            found |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
+        return found
+
+    def advice(self, error: BaseException) -> str:
+        """What to do about pika's error; empty where the broker was merely away, and trying again can help."""
+        if type(error).__name__ in ("ProbableAuthenticationError", "AuthenticationError"):
+            return "check user and password of the AMQP URL"
+        code = getattr(error, "reply_code", 0)
+        if type(error).__name__ == "ProbableAccessDeniedError" or code == 530:
+            return "check the vhost in the AMQP URL, and the user's permissions on it"
+        if code == 403:
+            return "give the user configure, write and read permissions on the exchange and the queues"
+        if code == 405:
+            return "the queue belongs to another connection alone: name another queue"
+        if code == 406:
+            return (
+                f"it stands with other properties: for exchange {self.exchange!r} set exchange_durable; a queue keeps "
+                "those it was made with (attempts and dead_letter are among them): delete it, or name another"
+            )
+        return ""
+
+
+def say(error: object) -> str:
+    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some."""
+    code = getattr(error, "reply_code", None)
+    if code is not None:
+        return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()
+    if isinstance(error, BaseException):
+        inner = error.args[0] if error.args else ""
+        detail = say(inner) if isinstance(inner, BaseException) else str(error)
+        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+    return str(error)

@@ -1,0 +1,249 @@
+"""What a consumer does with the messages that the broker delivers: parse, fetch, call, and say how each ended.
+
+Everything here runs in the thread that called ``FrameConsumer.run``; the connection to the broker lives in another
+(``consumer.py``), and puts deliveries into ``Work.inbox``. A delivery is settled once: accepted, to come again, or
+refused. Deliveries of a connection that has since been lost cannot be settled any more; the broker sends them again.
+
+How often a message is tried. A named queue is a quorum queue whose broker counts the deliveries of a message
+(``x-delivery-count``) and takes it away when it comes back after the last: one that is nacked, and one whose
+consumer died with it. So a failed delivery is held for a pause and then nacked, whoever gets it next sees its number,
+and the last is refused here. An exclusive queue ends with its connection and nobody else can get its messages: there a
+failed delivery is kept and tried again without going back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import logging
+import queue
+import random
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Subscription, Verdict
+from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, reckoned_bytes
+from engine.client.frame import Frame
+from engine.errors import RedisUnavailable, WireError
+from engine.wire.events import parse_message
+from engine.wire.metadata import Event, FrameEvent
+
+logger = logging.getLogger("engine.client.consumer")
+
+#: Pauses between tries to reach a server, in seconds; they double, with jitter.
+_BACKOFF_SECONDS_MIN = 0.1
+_BACKOFF_SECONDS_MAX = 5.0
+#: Messages of which it is remembered what the callback accepted of them, at 16 bytes of digest and a number each.
+_REMEMBERED_MAX = 4096
+
+
+class _Call(NamedTuple):
+    delivery: Delivery
+    place: int
+    last: bool
+
+
+class Work:
+    """Deliveries on their way through the callback. ``stop`` may be called from anywhere, also from a signal's
+    handler; all else is of one thread."""
+
+    def __init__(
+        self, fetcher: Fetcher, callback: FrameCallback, on_status: StatusCallback | None, policy: Policy
+    ) -> None:
+        #: Deliveries, errors that end the work, and None to wake it. Bounded by the prefetch, of two connections at
+        #: most. A SimpleQueue, because its ``put`` may interrupt its own ``get``, as a signal's handler does.
+        self.inbox: queue.SimpleQueue[Delivery | BaseException | None] = queue.SimpleQueue()
+        self.counts = dict.fromkeys(Counts.__struct_fields__, 0)
+        self.stopping = False
+        self._fetcher = fetcher
+        self._callback = callback
+        self._on_status = on_status
+        self._policy = policy
+        self._ready: deque[Delivery] = deque()
+        #: Failed deliveries until their pause is over, as a heap: when (monotonic seconds), a number, which.
+        self._held: list[tuple[float, int, Delivery]] = []
+        self._remembered: OrderedDict[bytes, int] = OrderedDict()
+
+    def stop(self) -> None:
+        """End the work after the call that runs now."""
+        self.stopping = True
+        self.inbox.put(None)
+
+    def run(self, subscription: Subscription) -> None:
+        """Work until stopped. Raises ServerRefused, and whatever the subscription puts into the inbox."""
+        # Redis is met before the first message, which would otherwise be held, and counted as tried, without need.
+        self._fetch(subscription, [])
+        while not self.stopping:
+            self._receive(subscription, self._idle_seconds())
+            self._release(subscription)
+            calls = list(self._next_calls(subscription))
+            events = [call.delivery.events[call.place] for call in calls]
+            wanted = [event for event in events if isinstance(event, FrameEvent)]
+            frames = self._fetch(subscription, wanted) if wanted else []
+            if frames is not None:
+                self._call_all(subscription, calls, iter(frames))
+
+    def _idle_seconds(self) -> float | None:
+        """How long to wait for a delivery: not while there is work, and until a pause ends; None is for ever."""
+        if self._ready:
+            return 0
+        return max(self._held[0][0] - time.monotonic(), 0) if self._held else None
+
+    def _receive(self, subscription: Subscription, seconds: float | None) -> None:
+        """Take in all that was delivered, waiting at most so long for the first."""
+        try:
+            item = self.inbox.get(timeout=seconds)
+            while True:
+                if isinstance(item, BaseException):
+                    raise item
+                if item is not None and item.generation == subscription.generation:
+                    self._admit(subscription, item)
+                item = self.inbox.get_nowait()
+        except queue.Empty:
+            return
+
+    def _admit(self, subscription: Subscription, delivery: Delivery) -> None:
+        self.counts["received"] += 1
+        self.counts["redelivered"] += delivery.redelivered
+        try:
+            delivery.events = parse_message(delivery.body)
+        except WireError as error:
+            self.counts["malformed"] += 1
+            logger.warning("a message is no event and is refused: %s", error)
+            self._refuse(subscription, delivery)
+            return
+        if delivery.redelivered:
+            # Accepted from an earlier delivery of it, which failed in other events or lost its connection.
+            delivery.accepted = self._remembered.get(_digest(delivery.body), 0)
+        delivery.begin()
+        if delivery.todo:
+            self._ready.append(delivery)
+        else:
+            subscription.settle(delivery, Verdict.ACCEPT)
+
+    def _release(self, subscription: Subscription) -> None:
+        """Let failed deliveries go on whose pause is over."""
+        while self._held and self._held[0][0] <= time.monotonic():
+            _, _, delivery = heapq.heappop(self._held)
+            if self._policy.named:
+                subscription.settle(delivery, Verdict.AGAIN)
+            elif delivery.generation == subscription.generation:
+                delivery.tries += 1
+                self.counts["redelivered"] += 1
+                delivery.begin()
+                self._ready.append(delivery)
+
+    def _next_calls(self, subscription: Subscription) -> Iterator[_Call]:
+        """The next events to be called, as many as may be fetched in one round trip, in the order delivered."""
+        frames = size = 0
+        while self._ready:
+            delivery = self._ready[0]
+            if delivery.generation != subscription.generation:
+                self._ready.popleft()
+                continue
+            event = delivery.events[delivery.todo[0]]
+            if isinstance(event, FrameEvent):
+                frames += 1
+                size += reckoned_bytes(event)
+                # One is always taken, however large.
+                if frames > 1 and (frames > FRAMES_MAX or size > BYTES_MAX):
+                    return
+            place = delivery.todo.popleft()
+            if not delivery.todo:
+                self._ready.popleft()
+            yield _Call(delivery, place, last=not delivery.todo)
+
+    def _fetch(self, subscription: Subscription, events: Sequence[FrameEvent]) -> list[Frame | None] | None:
+        """The frames; None when stopped before Redis could be reached. An outage costs no message a try."""
+        failures = 0
+        while not self.stopping:
+            try:
+                frames = self._fetcher.fetch(events)
+            except RedisUnavailable as error:
+                failures += 1
+                if failures == 1:
+                    logger.warning("deliveries wait for Redis: %s", error)
+                # RabbitMQ takes back what is unsettled for long (half an hour) and counts it as a delivery; then it
+                # must not be delivered again before there is a Redis.
+                subscription.allow(False)
+                self._wait(subscription, backoff_seconds(failures))
+                continue
+            if failures:
+                logger.info("Redis at %s answers again", self._fetcher.address)
+            subscription.allow(True)
+            return frames
+        return None
+
+    def _wait(self, subscription: Subscription, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.stopping and (left := until - time.monotonic()) > 0:
+            self._receive(subscription, left)
+
+    def _call_all(self, subscription: Subscription, calls: Sequence[_Call], frames: Iterator[Frame | None]) -> None:
+        for delivery, place, last in calls:
+            event = delivery.events[place]
+            frame = next(frames) if isinstance(event, FrameEvent) else None
+            if self.stopping:
+                return
+            if delivery.generation != subscription.generation:
+                continue
+            if self._call(event, frame, delivery):
+                delivery.accepted |= 1 << place
+            else:
+                delivery.failed = True
+            if last:
+                self._finish(subscription, delivery)
+
+    def _call(self, event: Event, frame: Frame | None, delivery: Delivery) -> bool:
+        """Whether the callback accepted the event."""
+        try:
+            if isinstance(event, FrameEvent):
+                self._callback(event, frame)
+                self.counts["missing" if frame is None else "frames"] += 1
+            else:
+                if self._on_status is not None:
+                    self._on_status(event)
+                self.counts["statuses"] += 1
+        except Exception:
+            self.counts["failed"] += 1
+            what = event.redis_key if isinstance(event, FrameEvent) else f"the status of {event.camera_id}"
+            logger.exception(
+                "the callback raised for %s, delivery %d of %d", what, delivery.tries + 1, self._policy.attempts
+            )
+            return False
+        return True
+
+    def _finish(self, subscription: Subscription, delivery: Delivery) -> None:
+        """Every event has been called: settle the delivery, or hold it until it is tried again."""
+        if self._policy.named:
+            self._remember(delivery)
+        if not delivery.failed:
+            subscription.settle(delivery, Verdict.ACCEPT)
+        elif delivery.tries + 1 >= self._policy.attempts:
+            self._refuse(subscription, delivery)
+        else:
+            due = time.monotonic() + self._policy.retry_seconds
+            heapq.heappush(self._held, (due, id(delivery), delivery))
+
+    def _refuse(self, subscription: Subscription, delivery: Delivery) -> None:
+        self.counts["dropped" if self._policy.dead_letter is None else "dead_lettered"] += 1
+        subscription.settle(delivery, Verdict.REFUSE)
+
+    def _remember(self, delivery: Delivery) -> None:
+        digest = _digest(delivery.body)
+        self._remembered[digest] = delivery.accepted
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > _REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+
+
+def backoff_seconds(failures: int) -> float:
+    """The pause after so many failures in a row, from 1."""
+    pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 10), _BACKOFF_SECONDS_MAX)
+    return pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()

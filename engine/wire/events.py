@@ -1,0 +1,183 @@
+"""Metadata messages as consumers meet them: single events, batches, and those of the Go edition.
+
+The Go edition's events have no ``event_type`` and no ``timestamp_nano``, perhaps no ``sequence``, ``vhost`` or
+``encoding``, and the size under either name; before its version 1.2 their ``redis_key`` had another order of parts.
+What an event does not say itself is read from its key, so that consumers see one form: ``metadata.FrameEvent``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from engine.errors import WireError
+from engine.wire.keys import (
+    DEFAULT_VHOST,
+    UNIX_NANO_DIGITS,
+    FrameKey,
+    build_frame_key,
+    frame_key_suffix,
+    parse_frame_key,
+)
+from engine.wire.metadata import CameraState, Event, FrameEvent, StatusEvent
+from engine.wire.old_keys import parse_old_key
+from engine.wire.rfc3339 import parse_rfc3339, rfc3339
+
+#: The prefix of keys that are rebuilt because their event has none; all editions' default.
+_PREFIX = "frames"
+#: The largest number that any field but a timestamp holds: what a journal's entry can say, in 18 digits.
+_NUMBER_MAX = 10**18 - 1
+#: The Go edition's keys, in whose parts names stand as they are; a vhost or prefix with a colon cannot be told apart.
+_PLAIN_KEY = re.compile(
+    rf"(?P<vhost>[^:]+):(?P<prefix>[^:]+):(?P<camera>.+):(?P<nano>[0-9]{{{UNIX_NANO_DIGITS}}}):(?P<sequence>[0-9]{{5}})",
+    re.DOTALL,
+)
+_SEQUENCE = re.compile(r"[0-9]{1,5}")
+
+_Number = Annotated[int, Meta(ge=0, le=_NUMBER_MAX)]
+
+
+class _Message(msgspec.Struct, gc=False):
+    """An event as it came; empty where it says nothing. Unknown fields are passed over."""
+
+    event_type: str = "frame"
+    camera_id: str = ""
+    timestamp: str = ""
+    timestamp_nano: Annotated[int, Meta(ge=0)] = 0
+    sequence: str = ""
+    redis_key: str = ""
+    vhost: str = ""
+    width: _Number = 0
+    height: _Number = 0
+    encoding: str = "jpeg"
+    size_bytes: _Number = 0
+    frame_size_bytes: _Number = 0
+    ttl_seconds: _Number = 0
+    state: CameraState | None = None
+    consecutive_failures: _Number = 0
+    last_error: str = ""
+
+
+_decoder: msgspec.json.Decoder[_Message | list[_Message]] = msgspec.json.Decoder(_Message | list[_Message])
+
+
+def parse_message(body: bytes) -> list[Event]:
+    """The events of one message, in their order: one for an object, all of them for an array.
+
+    Raises WireError naming the field that is wrong; of an array, one bad element makes the whole bad.
+    """
+    try:
+        decoded = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise WireError(f"metadata message: {error}") from None
+    if isinstance(decoded, _Message):
+        return [_event(decoded, "metadata message")]
+    return [_event(message, f"metadata message, element {index}") for index, message in enumerate(decoded)]
+
+
+def key_of(redis_key: str) -> FrameKey:
+    """The parts of a frame's key of any edition. Raises WireError naming ``redis_key``."""
+    try:
+        return parse_frame_key(redis_key)
+    except WireError as error:
+        refusal = error
+    prefix = redis_key.partition(":")[0]
+    try:
+        if prefix:
+            return parse_old_key(redis_key, prefix)
+    except WireError:
+        pass
+    match = _PLAIN_KEY.fullmatch(redis_key)
+    if not match:
+        raise WireError(f"redis_key: {refusal}") from None
+    unix_nano, sequence = int(match["nano"]), int(match["sequence"])
+    try:
+        frame_key_suffix(unix_nano, sequence)
+    except WireError as error:
+        raise WireError(f"redis_key {redis_key!r}: {error}") from None
+    return FrameKey(match["vhost"], match["prefix"], match["camera"], unix_nano, sequence)
+
+
+def _event(message: _Message, where: str) -> Event:
+    try:
+        if not message.camera_id:
+            raise WireError("camera_id is missing or empty")
+        if message.event_type == "frame":
+            return _frame_event(message)
+        if message.event_type == "camera_status":
+            return _status_event(message)
+        raise WireError(f"event_type {message.event_type!r} is neither 'frame' nor 'camera_status'")
+    except WireError as error:
+        raise WireError(f"{where}: {error}") from None
+
+
+def _frame_event(message: _Message) -> FrameEvent:
+    redis_key = message.redis_key or _rebuilt_key(message)
+    key = key_of(redis_key)
+    unix_nano = message.timestamp_nano or key.unix_nano
+    sequence = _sequence(message.sequence) if message.sequence else key.sequence
+    try:
+        frame_key_suffix(unix_nano, sequence)
+    except WireError as error:
+        raise WireError(f"timestamp_nano or sequence: {error}") from None
+    return FrameEvent(
+        message.camera_id,
+        _timestamp(message, unix_nano),
+        unix_nano,
+        f"{sequence:05d}",
+        redis_key,
+        key.vhost if message.vhost in ("", "/") else message.vhost,
+        message.width,
+        message.height,
+        message.encoding,
+        message.size_bytes or message.frame_size_bytes,
+        message.frame_size_bytes or message.size_bytes,
+        message.ttl_seconds,
+    )
+
+
+def _status_event(message: _Message) -> StatusEvent:
+    if message.state is None:
+        raise WireError("state is missing")
+    if not message.timestamp and not message.timestamp_nano:
+        raise WireError("timestamp and timestamp_nano are missing")
+    unix_nano = message.timestamp_nano or parse_rfc3339(message.timestamp)
+    if len(str(unix_nano)) != UNIX_NANO_DIGITS:
+        raise WireError(f"timestamp_nano {unix_nano} has not {UNIX_NANO_DIGITS} digits")
+    return StatusEvent(
+        message.camera_id,
+        _timestamp(message, unix_nano),
+        unix_nano,
+        message.state,
+        message.consecutive_failures,
+        message.last_error,
+    )
+
+
+def _rebuilt_key(message: _Message) -> str:
+    missing = [name for name in ("timestamp_nano", "sequence", "vhost") if not getattr(message, name)]
+    if missing:
+        raise WireError(f"redis_key is missing, and cannot be rebuilt without {', '.join(missing)}")
+    vhost = DEFAULT_VHOST if message.vhost == "/" else message.vhost
+    sequence = _sequence(message.sequence)
+    try:
+        return build_frame_key(FrameKey(vhost, _PREFIX, message.camera_id, message.timestamp_nano, sequence))
+    except WireError as error:
+        raise WireError(f"redis_key is missing, and cannot be rebuilt: {error}") from None
+
+
+def _sequence(text: str) -> int:
+    if not _SEQUENCE.fullmatch(text):
+        raise WireError(f"sequence {text[:40]!r} is not up to five digits")
+    return int(text)
+
+
+def _timestamp(message: _Message, unix_nano: int) -> str:
+    """The event's own text where it has one: what it says of the time zone is kept."""
+    if message.timestamp:
+        parse_rfc3339(message.timestamp)
+        return message.timestamp
+    return rfc3339(unix_nano)

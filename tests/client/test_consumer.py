@@ -1,0 +1,705 @@
+"""FrameConsumer against a real RabbitMQ and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from engine import Frame, FrameConsumer
+from engine.errors import ConfigError, InputError, ServerRefused
+from engine.wire import metadata
+from engine.wire.metadata import FrameEvent, StatusEvent
+from engine.wire.stamp import find_stamp
+from tests.client.consuming import BATCH_KEY, DEAD, EVENT_KEY, QUEUE, Seen, Tenant, encoded, join, running
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import wait_until
+from tests.system.site import COMMAND, ROOT, Site
+from tests.wire.test_metadata import STATUS
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+both_queues = pytest.mark.parametrize("queue", ["", QUEUE], ids=["exclusive", "named"])
+
+
+@pytest.fixture
+def tenant(rabbitmq: RabbitMQ, vhost: str, client: redis.Redis) -> Tenant:
+    return Tenant(rabbitmq, vhost, client)
+
+
+@pytest.fixture
+def make(tenant: Tenant, shared_redis: RedisServer) -> Callable[..., FrameConsumer]:
+    """Makes consumers of the tenant."""
+
+    def make(callback, redis_url: str = shared_redis.url, **options) -> FrameConsumer:
+        return FrameConsumer(tenant.url, redis_url, callback, **{"retry_seconds": 0.02, **options})
+
+    return make
+
+
+@pytest.fixture
+def process(tenant: Tenant, shared_redis: RedisServer) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts consumers as processes; what still runs after the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(mode: str, *more: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "tests.client.consumer_process", tenant.url, shared_redis.url, mode, *more]
+        started.append(subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()
+
+
+def declared(make: Callable[..., FrameConsumer], tenant: Tenant, **options) -> None:
+    """Let the named queue be declared as a consumer does it, and collect."""
+    consumer = make(Seen(), queue=QUEUE, **options)
+    with running(consumer):
+        tenant.publish(b"[]")
+        wait_until(lambda: consumer.counts.received == 1, 20, "the queue is there")
+
+
+@both_queues
+def test_each_event_comes_with_its_frame(make, tenant, queue):
+    seen, events = Seen(), tenant.events(5)
+    with running(consumer := make(seen, queue=queue)):
+        tenant.publish(*events)
+        seen.has(5)
+    assert seen.events == events
+    for event, frame in seen.calls:
+        assert isinstance(frame, Frame)
+        assert frame.data == event.redis_key.encode()
+        assert (frame.key, frame.vhost, frame.prefix) == (event.redis_key, tenant.vhost, "frames")
+        assert (frame.camera, frame.unix_nano, frame.sequence) == ("cam1", event.timestamp_nano, int(event.sequence))
+        assert (frame.width, frame.height, frame.size, frame.encoding) == (640, 480, len(frame.data), "jpeg")
+    counts = consumer.counts
+    assert (counts.received, counts.frames) == (5, 5)
+    assert (counts.missing, counts.failed, counts.redelivered, counts.reconnects) == (0, 0, 0, 0)
+
+
+def test_a_batch_s_events_come_one_by_one_more_than_one_round_trip_of_them(make, tenant):
+    seen, events = Seen(), tenant.events(100)
+    with running(consumer := make(seen)):
+        tenant.publish(events, key=BATCH_KEY)
+        seen.has(100)
+    assert seen.events == events
+    assert all(frame and frame.data == event.redis_key.encode() for event, frame in seen.calls)
+    assert (consumer.counts.received, consumer.counts.frames) == (1, 100)
+
+
+def test_events_of_the_go_edition_find_their_frames(make, tenant):
+    keys = [
+        f"{tenant.vhost}:frames:cam1:1731076200123456789:00001",
+        f"frames:{tenant.vhost}:cam1:2024-11-08T14:30:00.123456789Z:00001",
+    ]
+    for key in keys:
+        tenant.client.set(key, key.encode())
+    document = {"camera_id": "cam1", "timestamp": "2024-11-08T14:30:00.123456789Z", "size_bytes": 9}
+    seen = Seen()
+    with running(make(seen)):
+        tenant.publish(*(json.dumps({**document, "redis_key": key}).encode() for key in keys))
+        seen.has(2)
+    for key, (event, frame) in zip(keys, seen.calls, strict=True):
+        assert event.redis_key == key
+        assert frame is not None
+        assert (frame.data, frame.prefix, frame.vhost) == (key.encode(), "frames", tenant.vhost)
+        assert (event.timestamp_nano, event.sequence) == (1731076200123456789, "00001")
+
+
+def test_a_frame_that_has_gone_is_none(make, tenant):
+    seen = Seen()
+    here, gone, also_here = tenant.event(), tenant.event(stored=False), tenant.event()
+    with running(consumer := make(seen)):
+        tenant.publish([here, gone, also_here])
+        seen.has(3)
+    assert [frame is None for _, frame in seen.calls] == [False, True, False]
+    assert (consumer.counts.frames, consumer.counts.missing) == (2, 1)
+
+
+def test_a_site_s_frames_and_states_arrive(site: Site, redis_server: RedisServer, tenant: Tenant):
+    site.write(
+        cameras=[{"id": name, "url": "test://?fps=20&kb=20&size=320x240"} for name in ("cam1", "cam2")],
+        redis={"address": redis_server.address},
+        amqp_url=tenant.url,
+        metadata={"format": "batch", "exchange": "eventos", "routing_key": "loja.event", "exchange_durable": False},
+    )
+    seen, states = Seen(), []
+    with running(FrameConsumer.from_site(site.file, seen, on_status=states.append)):
+        wait_until(lambda: tenant.bound("eventos") == 3, 20, "it listens")
+        site.start()
+        seen.has(40)
+    assert site.stop() == 0
+    for event, frame in seen.calls:
+        assert frame is not None
+        stamp = find_stamp(frame.data)
+        assert (stamp.camera, stamp.frame, stamp.unix_nano) == (
+            event.camera_id, int(event.sequence), event.timestamp_nano,
+        )  # fmt: skip
+    assert {event.camera_id for event in seen.events} == {"cam1", "cam2"}
+    assert {(event.camera_id, event.state) for event in states} >= {("cam1", "active"), ("cam2", "active")}
+
+
+def test_changes_of_state_are_called_where_they_are_wanted(make, tenant):
+    statuses: list[StatusEvent] = []
+    with running(consumer := make(Seen(), on_status=statuses.append)):
+        tenant.publish(metadata.encode_event(STATUS), key=f"{EVENT_KEY}.status")
+        wait_until(lambda: statuses, 20, "a status came")
+        wait_until(lambda: consumer.counts.statuses == 1, 20, "it is counted")
+    assert statuses == [STATUS]
+
+
+def test_a_message_is_acknowledged_only_when_its_callback_has_returned(make, tenant, process):
+    declared(make, tenant, dead_letter=DEAD)
+    event = tenant.event()
+    tenant.publish(event)
+    first = process("hang")
+    assert first.stdout is not None
+    assert first.stdout.readline() == "1\n"
+    assert tenant.waiting() == 0
+    first.kill()
+    seen = Seen()
+    with running(consumer := make(seen, queue=QUEUE, dead_letter=DEAD)):
+        seen.has(1)
+    assert seen.events == [event]
+    assert consumer.counts.redelivered == 1
+    assert (tenant.waiting(), tenant.waiting(DEAD)) == (0, 0)
+
+
+@both_queues
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_callback_that_raises_gets_the_message_so_many_times_and_then_it_is_dead_lettered(
+    make, tenant, queue, attempts
+):
+    bad, good = tenant.event(), tenant.event()
+    seen = Seen(lambda event: event == bad)
+    with running(consumer := make(seen, queue=queue, attempts=attempts, dead_letter=DEAD)):
+        tenant.publish(bad, good)
+        wait_until(lambda: tenant.waiting(DEAD), 20, "it is dead-lettered")
+        wait_until(lambda: good in seen.events, 20, "the other one came")
+    assert seen.events.count(bad) == attempts
+    assert seen.events.count(good) == 1
+    assert tenant.take_all() == [encoded(bad)]
+    counts = consumer.counts
+    assert (counts.failed, counts.redelivered) == (attempts, attempts - 1)
+    assert (counts.frames, counts.dead_lettered, counts.dropped) == (1, 1, 0)
+
+
+def test_a_message_comes_again_after_the_pause(make, tenant):
+    times: list[float] = []
+
+    def callback(*_: object) -> None:
+        times.append(time.monotonic())
+        raise ValueError
+
+    with running(make(callback, queue=QUEUE, retry_seconds=0.3)):
+        tenant.publish(tenant.event())
+        wait_until(lambda: len(times) == 3, 20, "three tries")
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= 0.3
+
+
+@both_queues
+def test_without_a_dead_letter_queue_it_is_dropped_and_counted(make, tenant, queue):
+    bad, good = tenant.event(), tenant.event()
+    seen = Seen(lambda event: event == bad)
+    with running(consumer := make(seen, queue=queue)):
+        tenant.publish(bad, good)
+        wait_until(lambda: consumer.counts.dropped, 20, "it is dropped")
+    assert (seen.events.count(bad), seen.events.count(good)) == (3, 1)
+    assert consumer.counts.dead_lettered == 0
+    if queue:
+        assert tenant.waiting() == 0
+
+
+@both_queues
+def test_what_is_no_event_is_dead_lettered_at_once_and_the_next_one_comes(make, tenant, queue):
+    event = tenant.event()
+    bodies = [
+        b"", b"\xff\xfe", b"{", b"[1]", b"{}", b"[" * 50_000, encoded(event).replace(b"640", b"-1"),
+        b"[" + encoded(event) + b',{"camera_id":"x"}]',
+    ]  # fmt: skip
+    seen = Seen()
+    with running(consumer := make(seen, queue=queue, dead_letter=DEAD)):
+        tenant.publish(*bodies, event)
+        seen.has(1)
+        wait_until(lambda: tenant.waiting(DEAD) == len(bodies), 20, "all are dead-lettered")
+    assert sorted(tenant.take_all()) == sorted(bodies)
+    assert seen.events == [event]
+    counts = consumer.counts
+    assert (counts.malformed, counts.dead_lettered, counts.redelivered) == (len(bodies), len(bodies), 0)
+
+
+@both_queues
+def test_of_a_batch_only_what_failed_is_called_again(make, tenant, queue):
+    events = tenant.events(40)
+    seen = Seen(lambda event: event == events[35] and seen.events.count(event) < 3)
+    with running(consumer := make(seen, queue=queue, dead_letter=DEAD)):
+        tenant.publish(events)
+        seen.has(42)
+        wait_until(lambda: consumer.counts.frames == 40, 20, "all are accepted")
+    assert seen.events == [*events, events[35], events[35]]
+    assert tenant.waiting(DEAD) == 0
+    assert (consumer.counts.failed, consumer.counts.redelivered) == (2, 2)
+
+
+def test_a_message_that_kills_its_consumer_is_dead_lettered_and_takes_no_neighbour_along(make, tenant, process):
+    declared(make, tenant, attempts=3, dead_letter=DEAD)
+    events = tenant.events(6)
+    tenant.publish(*events)
+    for _ in range(3):
+        assert process("poison").wait(20) == -signal.SIGKILL
+    wait_until(lambda: tenant.waiting(DEAD) == 1, 20, "it is dead-lettered")
+    seen = Seen()
+    with running(make(seen, queue=QUEUE, attempts=3, dead_letter=DEAD)):
+        seen.has(4)
+        wait_until(lambda: tenant.held() == 0, 20, "all are done")
+    assert tenant.take_all() == [encoded(events[1])]
+    assert seen.numbers == [3, 4, 5, 6]
+
+
+def test_a_connection_that_the_broker_closes_is_made_anew_and_nothing_is_called_twice(make, tenant):
+    """The callback that runs meanwhile ends after the break: its tag means nothing on the next connection."""
+    entered, may_return = threading.Event(), threading.Event()
+    seen = Seen()
+
+    def callback(event: FrameEvent, frame: Frame | None) -> None:
+        seen(event, frame)
+        entered.set()
+        assert may_return.wait(20)
+
+    consumer = make(callback, queue=QUEUE, dead_letter=DEAD)
+    with running(consumer):
+        events = tenant.events(3)
+        tenant.publish(*events)
+        assert entered.wait(20)
+        tenant.cut()
+        wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
+        more = tenant.events(3)
+        tenant.publish(*more)
+        may_return.set()
+        wait_until(lambda: len(seen.calls) == 6, 20, "all came")
+        wait_until(lambda: consumer.counts.received >= 7, 20, "the first came again, and was not called")
+    assert seen.events == [*events, *more]
+    assert (tenant.waiting(), tenant.waiting(DEAD)) == (0, 0)
+
+
+def test_an_exclusive_queue_is_made_anew_with_its_connection(make, tenant):
+    seen = Seen()
+    with running(consumer := make(seen)):
+        tenant.publish(tenant.event())
+        seen.has(1)
+        tenant.cut()
+        wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
+        tenant.publish(tenant.event())
+        seen.has(2)
+    assert seen.numbers == [1, 2]
+
+
+def test_a_queue_that_is_deleted_under_a_consumer_is_made_anew(make, tenant):
+    seen = Seen()
+    with running(consumer := make(seen, queue=QUEUE)):
+        tenant.publish(tenant.event())
+        seen.has(1)
+        with tenant.channel() as channel:
+            channel.queue_delete(QUEUE)
+        wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
+        tenant.publish(tenant.event())
+        seen.has(2)
+
+
+def test_a_broker_that_is_killed_and_comes_back_loses_nothing(make, tenant, rabbitmq):
+    events = tenant.events(60)
+    seen = Seen()
+    with running(consumer := make(seen, queue=QUEUE, dead_letter=DEAD)):
+        tenant.publish(*events[:30])
+        seen.has(30)
+        # What a quorum queue is made of goes to the disk up to a second late, unlike its messages.
+        rabbitmq.eval("[dets:sync(Table) || Table <- dets:all()]")
+        rabbitmq.kill()
+        rabbitmq.start()
+        wait_until(lambda: consumer.counts.reconnects >= 1, 60, "it has connected again")
+        tenant.publish(*events[30:])
+        wait_until(lambda: set(seen.numbers) == set(range(1, 61)), 30, "all came")
+    assert tenant.waiting(DEAD) == 0
+    assert consumer.counts.failed == 0
+
+
+def test_a_consumer_waits_for_a_broker_that_is_away_at_first(make, tenant, shared_redis, caplog):
+    from tests.servers.wait import free_port
+
+    url = f"amqp://user:geheim@127.0.0.1:{free_port()}/x"
+    consumer = FrameConsumer(url, shared_redis.url, Seen())
+    with running(consumer):
+        wait_until(lambda: caplog.text.count("connecting again") >= 2, 20, "it tries again")
+    assert "geheim" not in caplog.text
+    assert "***@127.0.0.1" in caplog.text
+
+
+def test_a_redis_that_hangs_costs_time_and_no_attempt(make, tenant, redis_server, caplog):
+    events = [tenant.event(stored=False) for _ in range(30)]
+    for event in events:
+        redis_server.client().set(event.redis_key, b"frame")
+    seen = Seen()
+    consumer = make(seen, redis_server.url, queue=QUEUE, attempts=1, dead_letter=DEAD, prefetch=10, timeout_seconds=0.2)
+    with running(consumer):
+        tenant.publish(*events[:10])
+        seen.has(10)
+        redis_server.pause()
+        tenant.publish(*events[10:])
+        wait_until(lambda: "wait for Redis" in caplog.text, 20, "the outage is met")
+        wait_until(lambda: tenant.waiting() == 10, 20, "a prefetch of them is held")
+        redis_server.resume()
+        seen.has(30)
+    assert seen.events == events
+    assert all(frame is not None for _, frame in seen.calls)
+    counts = consumer.counts
+    assert (counts.failed, counts.redelivered, counts.missing, counts.dead_lettered) == (0, 0, 0, 0)
+    assert (tenant.waiting(), tenant.waiting(DEAD)) == (0, 0)
+
+
+def test_a_redis_that_was_killed_is_waited_for_and_its_frames_are_gone(make, tenant, redis_server, caplog):
+    seen = Seen()
+    consumer = make(seen, redis_server.url, queue=QUEUE, attempts=1, dead_letter=DEAD, timeout_seconds=1)
+    with running(consumer):
+        tenant.publish(tenant.event())
+        seen.has(1)
+        redis_server.kill()
+        tenant.publish(tenant.event())
+        wait_until(lambda: "wait for Redis" in caplog.text, 20, "the outage is met")
+        assert len(seen.calls) == 1
+        redis_server.start()
+        seen.has(2)
+    assert seen.calls[1][1] is None
+    assert tenant.waiting(DEAD) == 0
+
+
+def test_nothing_is_taken_from_the_queue_before_redis_was_met(make, tenant, redis_server, caplog):
+    """Else each start in an outage would count as a delivery of what it took and gave back."""
+    declared(make, tenant, attempts=1, dead_letter=DEAD)
+    event = tenant.event(stored=False)
+    tenant.publish(event)
+    redis_server.client().set(event.redis_key, b"frame")
+    redis_server.pause()
+    options = {"queue": QUEUE, "attempts": 1, "dead_letter": DEAD, "timeout_seconds": 0.2}
+    for _ in range(2):
+        with running(make(Seen(), redis_server.url, **options)):
+            wait_until(lambda: "wait for Redis" in caplog.text, 20, "the outage is met")
+            wait_until(tenant.connections, 20, "it is connected")
+        caplog.clear()
+        wait_until(lambda: tenant.waiting() == 1, 20, "it still waits")
+    redis_server.resume()
+    seen = Seen()
+    with running(make(seen, redis_server.url, **options)):
+        seen.has(1)
+    assert tenant.waiting(DEAD) == 0
+
+
+def test_stopped_while_redis_is_away_it_gives_all_back(make, tenant, redis_server, caplog):
+    seen = Seen()
+    consumer = make(seen, redis_server.url, queue=QUEUE, dead_letter=DEAD, timeout_seconds=0.2)
+    with running(consumer):
+        tenant.publish(b"[]")
+        wait_until(lambda: consumer.counts.received == 1, 20, "it listens")
+        redis_server.pause()
+        tenant.publish(*[tenant.event() for _ in range(5)])
+        wait_until(lambda: "wait for Redis" in caplog.text, 20, "the outage is met")
+    assert not seen.calls
+    wait_until(lambda: tenant.waiting() == 5, 20, "all are back")
+
+
+@both_queues
+def test_no_more_than_the_prefetch_is_held(make, tenant, queue):
+    entered, may_return = threading.Event(), threading.Event()
+    seen = Seen()
+
+    def callback(event: FrameEvent, frame: Frame | None) -> None:
+        seen(event, frame)
+        entered.set()
+        assert may_return.wait(20)
+
+    with running(make(callback, queue=queue, prefetch=7)):
+        tenant.publish(*tenant.events(20))
+        assert entered.wait(20)
+        wait_until(lambda: tenant.held() == 7, 20, "7 are held")
+        tenant.publish(tenant.event())
+        assert tenant.held() == 7
+        if queue:
+            assert tenant.waiting() == 14
+        may_return.set()
+        seen.has(21)
+    assert seen.numbers == list(range(1, 22))
+
+
+def test_stop_in_a_callback_ends_after_it_and_the_rest_goes_back(make, tenant):
+    seen = Seen()
+
+    def callback(event: FrameEvent, frame: Frame | None) -> None:
+        seen(event, frame)
+        if len(seen.calls) == 3:
+            consumer.stop()
+
+    consumer = make(callback, queue=QUEUE)
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    tenant.publish(*tenant.events(10))
+    join([thread])
+    assert seen.numbers == [1, 2, 3]
+    wait_until(lambda: tenant.waiting() == 7, 20, "seven are back")
+    rest = Seen()
+    with running(make(rest, queue=QUEUE)):
+        rest.has(7)
+    assert sorted(rest.numbers) == list(range(4, 11))
+
+
+def test_stop_before_run_is_kept(make):
+    consumer = make(Seen())
+    consumer.stop()
+    consumer.run()
+
+
+def test_sigterm_ends_a_process_after_its_callback_and_the_rest_goes_back(make, tenant, process, short_path: Path):
+    declared(make, tenant, dead_letter=DEAD)
+    tenant.publish(*tenant.events(5))
+    go_on = short_path / "go-on"
+    child = process("wait", str(go_on))
+    assert child.stdout is not None
+    assert child.stdout.readline() == "1\n"
+    child.terminate()
+    # Only once the process stands still for this one is it known to have seen the signal.
+    wait_until(lambda: not _pending(child.pid, signal.SIGTERM), 20, "the signal is taken")
+    assert child.poll() is None
+    go_on.touch()
+    assert child.wait(20) == 0
+    assert child.stdout.read() == ""
+    wait_until(lambda: tenant.waiting() == 4, 20, "four are back")
+
+
+def _pending(pid: int, number: int) -> bool:
+    lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    return bool((int(lines["SigPnd"], 16) | int(lines["ShdPnd"], 16)) >> (number - 1) & 1)
+
+
+def test_signals_stop_it_in_the_main_thread_and_their_handlers_are_put_back(make, tenant):
+    before = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        consumer = make(lambda *_, number=number: os.kill(os.getpid(), number), queue=QUEUE)
+        publisher = threading.Thread(target=tenant.publish, args=(tenant.event(),))
+        publisher.start()
+        consumer.run()
+        publisher.join(20)
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        assert consumer.counts.frames == 1
+    assert tenant.waiting() == 0
+
+
+def test_a_second_interrupt_ends_a_callback_that_does_not_return(make, tenant):
+    def callback(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("it was not interrupted")
+
+    publisher = threading.Thread(target=tenant.publish, args=(tenant.event(),))
+    publisher.start()
+    with pytest.raises(KeyboardInterrupt):
+        make(callback, queue=QUEUE).run()
+    publisher.join(20)
+    wait_until(lambda: tenant.waiting() == 1, 20, "the message is back")
+
+
+def test_a_callback_slower_than_the_heartbeat_keeps_its_connection(make, tenant):
+    """A broker gives up a connection that was silent for two heartbeats, of a second each here."""
+    seen = Seen()
+
+    def callback(event: FrameEvent, frame: Frame | None) -> None:
+        seen(event, frame)
+        if len(seen.calls) == 1:
+            threading.Event().wait(4)
+
+    with running(consumer := make(callback, queue=QUEUE, heartbeat_seconds=1)):
+        tenant.publish(*tenant.events(2))
+        seen.has(2)
+        wait_until(lambda: consumer.counts.frames == 2, 20, "both are done")
+    assert (consumer.counts.reconnects, consumer.counts.redelivered) == (0, 0)
+    assert tenant.waiting() == 0
+
+
+def test_one_that_always_fails_takes_nothing_from_another(make, tenant):
+    healthy, broken = Seen(), Seen(lambda _: True)
+    stuck = threading.Event()
+    consumers = [
+        make(healthy, queue="healthy"), make(broken, queue="broken"), make(lambda *_: stuck.wait(20), prefetch=1),
+    ]  # fmt: skip
+    with running(*consumers):
+        wait_until(lambda: tenant.bound() == 6, 20, "all listen")
+        tenant.publish(*tenant.events(100))
+        healthy.has(100)
+        stuck.set()
+        wait_until(lambda: consumers[1].counts.dropped == 100, 20, "the other one has dropped them")
+    assert healthy.numbers == list(range(1, 101))
+    assert consumers[0].counts.redelivered == 0
+    assert len(broken.calls) == 300
+
+
+def test_refusals_end_it_with_advice_and_without_secrets(make, tenant, rabbitmq, shared_redis, vhost):
+    rabbitmq.add_user(f"reader-{vhost}", "geheim", vhost, configure="nothing")
+    with tenant.channel() as channel:
+        channel.queue_declare("classic", durable=True)
+    cases = [
+        (rabbitmq.url(vhost, password="geheim2"), {}, "user and password"),
+        (rabbitmq.url(f"no-{vhost}"), {}, "vhost"),
+        (rabbitmq.url(vhost, f"reader-{vhost}", "geheim"), {}, "permission"),
+        (tenant.url, {"exchange_durable": False}, "exchange_durable"),
+        (tenant.url, {"queue": "classic"}, "other properties"),
+    ]
+    for url, options, advice in cases:
+        with pytest.raises(ServerRefused, match=advice) as refused:
+            FrameConsumer(url, shared_redis.url, Seen(), **options).run()
+        assert "geheim" not in str(refused.value)
+        assert refused.value.exit_code == 2
+
+
+def test_a_redis_that_refuses_the_credentials_ends_it(make, short_path):
+    with (
+        RedisServer(short_path / "locked", password="geheim") as server,
+        pytest.raises(ServerRefused, match="credentials") as refused,
+    ):
+        make(Seen(), f"redis://:geheim2@{server.address}").run()
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"prefetch": 0}, "prefetch"),
+        ({"prefetch": 70_000}, "prefetch"),
+        ({"attempts": 0}, "attempts"),
+        ({"retry_seconds": -1}, "retry_seconds"),
+        ({"timeout_seconds": 0}, "timeout_seconds"),
+        ({"dead_letter": ""}, "dead_letter"),
+        ({"dead_letter": "q", "queue": "q"}, "dead_letter"),
+        ({"routing_keys": "a.b"}, "routing_keys"),
+        ({"routing_keys": ()}, "routing_keys"),
+        ({"amqp_url": "http://u:geheim@host/"}, "AMQP URL"),
+        ({"amqp_url": "amqp://u:geheim@host/?nonsense=1"}, "AMQP URL"),
+        ({"redis_url": "embedded"}, "embedded"),
+        ({"redis_url": "http://host"}, "redis"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_is_connected(options, part):
+    given = {"amqp_url": "amqp://u:geheim@127.0.0.1:1/", "redis_url": "127.0.0.1:1", **options}
+    with pytest.raises(InputError, match=part) as refused:
+        FrameConsumer(given.pop("amqp_url"), given.pop("redis_url"), Seen(), **given)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_site_without_a_broker_announces_nothing(site: Site):
+    site.write(cameras=[{"id": "cam1", "url": "test://"}])
+    with pytest.raises(ConfigError, match="amqp_url"):
+        FrameConsumer.from_site(site.file, Seen())
+
+
+def test_a_coroutine_function_is_awaited_in_its_own_loop(make, tenant):
+    seen = Seen()
+
+    async def callback(event: FrameEvent, frame: Frame | None) -> None:
+        await asyncio.sleep(0)
+        seen(event, frame)
+
+    async def main() -> None:
+        consumer = make(callback, queue=QUEUE)
+        task = asyncio.create_task(consumer.run_async())
+        await asyncio.to_thread(tenant.publish, *tenant.events(3))
+        await asyncio.to_thread(seen.has, 3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert consumer.counts.frames == 3
+
+    asyncio.run(main())
+    assert seen.numbers == [1, 2, 3]
+    with pytest.raises(InputError, match="run_async"):
+        make(callback).run()
+
+
+class TestCommand:
+    """``edge-video consume``."""
+
+    @staticmethod
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*COMMAND, "consume", *arguments],
+            cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def test_prints_each_event_and_whether_its_frame_is_there(self, tenant, shared_redis):
+        here, gone = tenant.event(), tenant.event(stored=False)
+        arguments = ["--redis", shared_redis.url, "--amqp", tenant.url, "--limit", "2"]
+        with self.start(*arguments, "--json") as as_json, self.start(*arguments, "--queue", QUEUE) as as_text:
+            wait_until(lambda: tenant.bound() == 4, 20, "both listen")
+            tenant.publish(here, gone)
+            output, errors = as_json.communicate(timeout=20)
+            text, more_errors = as_text.communicate(timeout=20)
+        assert (as_json.returncode, as_text.returncode, errors, more_errors) == (0, 0, "", "")
+        lines = [json.loads(line) for line in output.splitlines()]
+        assert [line.pop("frame") for line in lines] == ["there", "gone"]
+        assert lines == [json.loads(encoded(event)) for event in (here, gone)]
+        first, second = text.splitlines()
+        assert first == f"cam1  {here.timestamp}  {here.redis_key}  {len(here.redis_key)} bytes  there"
+        assert second == f"cam1  {gone.timestamp}  {gone.redis_key}  100 bytes  gone"
+        assert tenant.waiting() == 0
+
+    def test_listens_until_sigterm_shows_states_and_hides_its_passwords(self, site, tenant, shared_redis):
+        site.write(
+            cameras=[{"id": "cam1", "url": "test://"}], redis={"address": shared_redis.address}, amqp_url="amqp://x/"
+        )
+        with self.start("-c", str(site.file), "--status", "--dead-letter", DEAD, AMQP_URL=tenant.url) as child:
+            wait_until(lambda: tenant.bound() == 3, 20, "it listens")
+            tenant.publish(b"no event", tenant.event())
+            tenant.publish(metadata.encode_event(STATUS), key=f"{EVENT_KEY}.status")
+            assert child.stdout is not None
+            assert child.stdout.readline().endswith("there\n")
+            assert child.stdout.readline() == f"cam4  {STATUS.timestamp}  stalled  3 failures  sent nothing\n"
+            assert "guest" not in Path(f"/proc/{child.pid}/cmdline").read_text()
+            child.terminate()
+            _, errors = child.communicate(timeout=20)
+        assert child.returncode == 0
+        assert "no event" in errors
+        assert tenant.take_all() == [b"no event"]
+
+    def test_a_reader_that_leaves_ends_it_and_costs_nothing(self, tenant, shared_redis):
+        arguments = ["--redis", shared_redis.url, "--queue", QUEUE]
+        with self.start(*arguments, AMQP_URL=tenant.url) as child:
+            wait_until(lambda: tenant.bound() == 2, 20, "it listens")
+            assert child.stdout is not None
+            child.stdout.close()
+            tenant.publish(tenant.event())
+            assert child.wait(20) == 0
+        wait_until(lambda: tenant.waiting() == 1, 20, "the message is back")
+
+    @pytest.mark.parametrize(
+        ("arguments", "part"),
+        [
+            (["--redis", "127.0.0.1:1"], "--amqp"),
+            (["--amqp", "amqp://u:geheim@127.0.0.1:1/"], "site.toml"),
+            (["--redis", "127.0.0.1:1", "--amqp", "http://u:geheim@127.0.0.1:1/"], "AMQP URL"),
+        ],
+    )
+    def test_refuses_what_cannot_be(self, arguments, part):
+        with self.start(*arguments, AMQP_URL="") as child:
+            _, errors = child.communicate(timeout=20)
+        assert child.returncode == 2
+        assert part in errors
+        assert "geheim" not in errors

@@ -1,0 +1,125 @@
+"""What scripts import, and what that loads."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import engine
+from engine import AsyncFrameStore, Frame, FrameEntry, FrameStore
+from engine.errors import WireError
+from tests.wire.pictures import encode, pixels
+
+ROOT = Path(engine.__file__).parents[1]
+
+
+def frame(data: bytes) -> Frame:
+    return Frame("loja", "frames", "cam1", 1731024000123456789, 1, len(data), 0, 0, "jpeg", True, data)
+
+
+def loaded(script: str) -> set[str]:
+    """The modules that a Python of its own has after a script."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}\nimport sys\nprint(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import engine; engine.FrameStore; engine.AsyncFrameStore; engine.Frame; engine.FrameEntry",
+        "from engine import FrameStore, AsyncFrameStore",
+        "from engine import FrameStore; FrameStore('127.0.0.1:1').close()",
+    ],
+)
+def test_stores_load_neither_cv2_nor_pika(script):
+    modules = loaded(script)
+    assert "engine.client.store" in modules
+    assert not {name for name in modules if name.split(".")[0] in ("cv2", "pika", "numpy")}
+
+
+def test_the_package_alone_loads_nothing_of_its_parts():
+    assert {name for name in loaded("import engine") if name.split(".")[0] in ("engine", "redis", "msgspec")} == {
+        "engine"
+    }
+
+
+def test_what_is_exported_is_there_under_its_name():
+    for name in engine.__all__:
+        assert getattr(engine, name) is not None
+    exported = (FrameStore, AsyncFrameStore, Frame, FrameEntry)
+    assert {kind.__name__ for kind in exported} <= set(engine.__all__)
+    assert issubclass(Frame, FrameEntry)
+
+
+def test_a_name_that_is_not_exported_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'engine' has no attribute 'Framestore'"):
+        _ = engine.Framestore
+    with pytest.raises(ImportError, match="Framestore"):
+        exec("from engine import Framestore")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (65, 33), (1280, 720)], ids=str)
+@pytest.mark.parametrize("gray", [False, True], ids=["colour", "gray"])
+def test_a_frame_s_image_is_height_by_width_by_blue_green_red(size, gray):
+    image = frame(encode(*size, gray=gray)).image()
+    assert (image.dtype, image.shape) == (np.uint8, (size[1], size[0], 3))
+
+
+def test_an_image_is_the_picture_that_was_encoded():
+    # Blue, green and red differ, so that channels in another order would show.
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:] = (200, 100, 30)
+    good, data = cv2.imencode(".jpg", picture)
+    assert good
+    assert np.abs(frame(data.tobytes()).image().astype(int) - picture).max() < 10
+    smooth = pixels(64, 48)
+    assert np.abs(frame(encode(64, 48, cv2.IMWRITE_JPEG_QUALITY, 100)).image().astype(int) - smooth).mean() < 10
+
+
+def test_an_image_may_be_written_to():
+    image = frame(encode(16, 16)).image()
+    image[:] = 0
+    assert not image.any()
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"junk", b"\0" * 1000, encode(64, 48)[:100]], ids=len)
+def test_what_is_no_picture_is_a_wire_error(data):
+    with pytest.raises(WireError, match=f"{len(data)} bytes that begin with '{data[:4].hex()}' are no picture"):
+        frame(data).image()
+
+
+def test_a_picture_larger_than_cv2_takes_is_a_wire_error():
+    data = bytearray(encode(16, 16))
+    header = data.index(b"\xff\xc0")
+    data[header + 5 : header + 9] = b"\xff\xff\xff\xff"
+    with pytest.raises(WireError):
+        frame(bytes(data)).image()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=100), st.sampled_from((b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"RIFF")))
+def test_of_junk_only_a_wire_error_or_a_picture_comes_out(junk, begin):
+    with contextlib.suppress(WireError):
+        assert frame(begin + junk).image().dtype == np.uint8
+
+
+def test_a_frame_tells_its_key_time_and_place():
+    one = frame(b"x")
+    assert one.key == "loja:frames:cam1:1731024000123456789:00001"
+    assert one.entry_id == "1731024000123456789-1"
+    assert one.timestamp.isoformat() == "2024-11-08T00:00:00.123456+00:00"
