@@ -12,7 +12,7 @@ import typer
 
 from engine.cli.options import AsJson, RedisUrl, SiteFile, resolve
 from engine.client.frame import Frame
-from engine.errors import ConfigError, InputError
+from engine.errors import ConfigError
 from engine.wire.metadata import FrameEvent, StatusEvent
 
 #: Messages held at a time; what is printed needs no more.
@@ -20,7 +20,10 @@ _PREFETCH = 64
 
 
 class _OutputClosed(BaseException):
-    """Printing failed. No failure of the message's, so it must not be tried again: it goes past the consumer."""
+    """Printing failed. That is no failure of the message's, which goes back: so this passes the consumer by."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
 
 
 def consume(
@@ -64,10 +67,8 @@ def consume(
     logging.basicConfig(format="edge-video: %(message)s", level=logging.WARNING)
     try:
         consumer.run()
-    except _OutputClosed as error:
-        if isinstance(error.__cause__, BrokenPipeError):
-            raise BrokenPipeError from None
-        raise InputError(f"events cannot be printed: {error.__cause__}") from None
+    except _OutputClosed as closed:
+        raise closed.error from None
 
 
 class _Printer:
@@ -101,7 +102,7 @@ class _Printer:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
         except OSError as error:
-            raise _OutputClosed from error
+            raise _OutputClosed(error) from None
         if self._left is not None:
             self._left -= 1
             if not self._left:

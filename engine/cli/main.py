@@ -20,18 +20,20 @@ def main() -> None:
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from engine.cli.app import app
-    from engine.errors import EngineError
+    from engine.errors import EXIT_FAILED, EngineError
     from engine.wire.urls import mask
 
     try:
         app()
-    except BrokenPipeError:
-        # Whoever read our output has gone, as in `| head`; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Standard output is a full disk, or has gone.
+        print(f"edge-video: {error.strerror or error}", file=sys.stderr)
+        # What is still buffered would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

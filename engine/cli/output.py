@@ -29,8 +29,10 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON object on a line of its own, at once: what reads us may be waiting for it."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    # Bytes, because JSON is UTF-8 whatever the terminal's encoding is.
     sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.flush()
 
 
 def progress() -> Progress:

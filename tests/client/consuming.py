@@ -88,7 +88,10 @@ class Tenant:
         return self._number(f"length([1 || [{{vhost, V}}] <- {_ALL}([vhost]), V =:= {self.name}])")
 
     def held(self) -> int:
-        """Messages of all queues of the vhost that consumers hold; also of queues that nobody else may ask for."""
+        """Messages of all classic queues of the vhost that consumers hold; others may not ask for exclusive ones.
+
+        Of quorum queues, the broker says so only every five seconds.
+        """
         queues = f"rabbit_amqqueue:info_all({self.name}, [messages_unacknowledged])"
         return self._number(f"lists:sum([N || [{{_, N}}] <- {queues}])")
 

@@ -259,15 +259,18 @@ def test_a_message_that_kills_its_consumer_is_dead_lettered_and_takes_no_neighbo
     declared(make, tenant, attempts=3, dead_letter=DEAD)
     events = tenant.events(6)
     tenant.publish(*events)
+    called: list[int] = []
     for _ in range(3):
-        assert process("poison").wait(20) == -signal.SIGKILL
+        child = process("poison")
+        assert child.wait(20) == -signal.SIGKILL
+        called += [int(line) for line in child.stdout]
     wait_until(lambda: tenant.waiting(DEAD) == 1, 20, "it is dead-lettered")
     seen = Seen()
     with running(make(seen, queue=QUEUE, attempts=3, dead_letter=DEAD)):
-        seen.has(4)
-        wait_until(lambda: tenant.held() == 0, 20, "all are done")
+        wait_until(lambda: set(called) | set(seen.numbers) == {1, 2, 3, 4, 5, 6}, 20, "all else is done")
+    assert tenant.waiting() == 0
     assert tenant.take_all() == [encoded(events[1])]
-    assert seen.numbers == [3, 4, 5, 6]
+    assert (called + seen.numbers).count(2) == 3
 
 
 def test_a_connection_that_the_broker_closes_is_made_anew_and_nothing_is_called_twice(make, tenant):
@@ -433,14 +436,13 @@ def test_no_more_than_the_prefetch_is_held(make, tenant, queue):
     with running(make(callback, queue=queue, prefetch=7)):
         tenant.publish(*tenant.events(20))
         assert entered.wait(20)
-        wait_until(lambda: tenant.held() == 7, 20, "7 are held")
-        tenant.publish(tenant.event())
-        assert tenant.held() == 7
         if queue:
-            assert tenant.waiting() == 14
+            wait_until(lambda: tenant.waiting() == 13, 20, "7 are held")
+        else:
+            wait_until(lambda: tenant.held() == 7, 20, "7 are held")
         may_return.set()
-        seen.has(21)
-    assert seen.numbers == list(range(1, 22))
+        seen.has(20)
+    assert seen.numbers == list(range(1, 21))
 
 
 def test_stop_in_a_callback_ends_after_it_and_the_rest_goes_back(make, tenant):
@@ -684,9 +686,11 @@ class TestCommand:
         with self.start(*arguments, AMQP_URL=tenant.url) as child:
             wait_until(lambda: tenant.bound() == 2, 20, "it listens")
             assert child.stdout is not None
+            assert child.stderr is not None
             child.stdout.close()
             tenant.publish(tenant.event())
-            assert child.wait(20) == 0
+            child.wait(20)
+            assert child.stderr.read() == ""
         wait_until(lambda: tenant.waiting() == 1, 20, "the message is back")
 
     @pytest.mark.parametrize(

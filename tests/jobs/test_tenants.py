@@ -22,6 +22,7 @@ from engine.errors import EXIT_INPUT, EXIT_NOTHING, EngineError, InputError, Unk
 from engine.jobs.redis_session import RedisSession
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
 from engine.wire import keys
+from engine.wire.resp import EXEC, MULTI, FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.client.stocked import PREFIX, STORES, T0, AnyStore, Stored, frame, stock
 from tests.jobs.old_frames import assert_site_unharmed, contents
@@ -490,6 +491,20 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
         }
         refused = [(entry["username"], entry["reason"], entry["object"]) for entry in client.acl_log()]
         assert refused == []
+
+
+def test_a_writer_may_do_all_that_the_store_asks_of_redis(server):
+    """Also what a short test of a site does not come to: trimming, and asking for what may stand already."""
+    framing = FrameFraming(OWN, PREFIX, CAMERAS[OWN][0], 1000)
+    stored = framing.before(T0, 1, 1) + b"x" + framing.after(T0, 1, 1, 1, 1, 0, 1)
+    reader = hiredis.Reader()
+    reader.feed(MULTI + stored + framing.keep() + framing.trim(T0) + framing.lookup(T0, 1) + framing.newest() + EXEC)
+    client = server.client()
+    names = set()
+    while (words_ := reader.gets()) is not False:
+        assert client.execute_command("ACL DRYRUN", f"{OWN}-writer", *words_) in (b"OK", "OK")
+        names.add(words_[0])
+    assert names == {b"MULTI", b"SET", b"XADD", b"PEXPIRE", b"XTRIM", b"XRANGE", b"XREVRANGE", b"EXEC"}
 
 
 # Readers that do not read
