@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from engine.cli.options import AsJson, RedisUrl, SiteFile, resolve
+from engine.cli.output import print_json
 from engine.client.frame import Frame
 from engine.errors import ConfigError
 from engine.wire.metadata import FrameEvent, StatusEvent
@@ -83,24 +84,26 @@ class _Printer:
         """An event, and whether its frame was there."""
         found = "gone" if frame is None else "there"
         if self._json:
-            self._print(msgspec.json.encode({**msgspec.to_builtins(event), "frame": found}).decode())
+            self._print({**msgspec.to_builtins(event), "frame": found})
         else:
             size = event.size_bytes if frame is None else frame.size
-            self._print(_plain(f"{event.camera_id}  {event.timestamp}  {event.redis_key}  {size} bytes  {found}"))
+            self._print(f"{event.camera_id}  {event.timestamp}  {event.redis_key}  {size} bytes  {found}")
 
     def status(self, event: StatusEvent) -> None:
         """A camera's change of state."""
         if self._json:
-            self._print(msgspec.json.encode(event).decode())
+            self._print(event)
         else:
             failures = f"  {event.consecutive_failures} failures" if event.consecutive_failures else ""
             line = f"{event.camera_id}  {event.timestamp}  {event.state}{failures}  {event.last_error}"
-            self._print(_plain(line.rstrip()))
+            self._print(line.rstrip())
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: Any) -> None:
         try:
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
+            if self._json:
+                print_json(line)
+            else:
+                print(_plain(line), flush=True)
         except OSError as error:
             raise _OutputClosed(error) from None
         if self._left is not None:
@@ -110,8 +113,9 @@ class _Printer:
 
 
 def _plain(line: str) -> str:
-    """Names come from whoever may publish; they must not drive the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in line)
+    """Names come from whoever may publish: they must not drive the terminal, nor be more than it can show."""
+    shown = "".join(character if character.isprintable() else "?" for character in line)
+    return shown.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding)
 
 
 def _nothing() -> None:

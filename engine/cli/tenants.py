@@ -100,7 +100,7 @@ def acl(
         rules = acl_rules(vhost, roles, password, database=database, read_only_patterns=not redis_6)
     except WireError as error:
         raise QueryError(f"tenant: {error}") from None
-    line = " ".join(["ACL SETUSER", name, *rules])
+    line = " ".join(["ACL SETUSER", *map(_quoted, [name, *rules])])
     kept: bool | None = None
     if apply and target:
         with RedisSession(target.address, target.timeout_seconds) as session:
@@ -115,6 +115,13 @@ def acl(
         print(f"password of {name}: {password}", file=sys.stderr)
     if kept is False:
         print("set; the server has no ACL file, so it forgets the user when it restarts", file=sys.stderr)
+
+
+def _quoted(word: str) -> str:
+    """A word as redis-cli reads it back."""
+    if not any(letter in "\"'\\" for letter in word):
+        return word
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:

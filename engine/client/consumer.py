@@ -145,6 +145,8 @@ class FrameConsumer:
         """
         if self._loop is None and any(map(inspect.iscoroutinefunction, (self._callback, self._on_status))):
             raise InputError("a callback is a coroutine function: await run_async() in its event loop")
+        if self._work.stopping:
+            return
         subscription = _Subscription(
             self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._work
         )

@@ -74,8 +74,13 @@ def merge_entries(
             if attempt == _TRIES_MAX:
                 raise EngineError(f"journal {journal!r} is changed by others all the time; stop them") from None
             missing = _missing(session, journal, missing)
-    session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
+    list_camera(session, vhost, prefix, camera)
     return Merged(len(missing), limit)
+
+
+def list_camera(session: RedisSession, vhost: str, prefix: str, camera: str) -> None:
+    """Name a camera among the tenant's, if it was not."""
+    session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
 
 
 def drop_entries(session: RedisSession, journal: str, identifiers: Sequence[bytes]) -> int:

@@ -1,9 +1,9 @@
 """Stored frames to an AMQP exchange, payload and all: what piled up while the uplink was away, oldest first.
 
-A frame counts as sent when the broker has confirmed it and a queue took it. Behind each confirm the job's cursor in
-Redis moves (one for each camera), and with ``delete`` the frame goes in the same transaction, so a job that was killed
-goes on at the exact frame: what was confirmed and not written down comes twice, with the same message id, and nothing
-is left out. Not more than a window of frames is held; a broken connection sends what is unconfirmed in it again.
+A frame counts as sent when the broker has confirmed it and a queue took it. Behind each confirm that is written down in
+Redis (``sent.py``), and with ``delete`` the frame goes in the same transaction, so a job that was killed goes on at the
+exact frame: what was confirmed and not written down comes twice, with the same message id, and nothing is left out. Not
+more than a window of frames is held; a broken connection sends what is unconfirmed in it again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import msgspec
 from engine.client.frame import Frame, FrameEntry
 from engine.client.link import Command
 from engine.client.store import FrameStore
-from engine.client.times import When
+from engine.client.times import When, window
 from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.redis_session import RedisSession
+from engine.jobs.sent import Spans
 from engine.stages.broker import Broker, payload_properties
 from engine.wire import keys
-from engine.wire.journal import entry_id, parse_entry_id
 from engine.wire.rfc3339 import NANO, rfc3339
 
 #: Exchange and routing key of the product's recovery service, and how it declares its messages.
@@ -100,10 +100,11 @@ class Recovery:
         self._delete = delete
         self._on_confirmed = on_confirmed
         self._on_away = on_away
-        self._cursor_key = keys.recovery_key(store.vhost, store.prefix)
+        self._sent_key = keys.recovery_key(store.vhost, store.prefix)
         self._unconfirmed: deque[Frame] = deque()
         self._unconfirmed_bytes = 0
-        self._cursors: dict[str, tuple[int, int]] = {}
+        self._begin = (0, 0)
+        self._sent: dict[str, Spans] = {}
         self._failures = 0
         self._retry_at = 0.0
         self.report = RecoveryReport()
@@ -111,12 +112,11 @@ class Recovery:
     def pending(
         self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False
     ) -> Iterator[FrameEntry]:
-        """The entries to send, oldest first over all cameras; behind the cursor, unless they are to go ``again``."""
-        (flat,) = self._session.call(("HGETALL", self._cursor_key))
-        self._cursors = {
-            camera.decode(): parse_entry_id(last) for camera, last in zip(flat[0::2], flat[1::2], strict=True)
-        }
-        walks = [self._behind(camera, (0, 0) if again else self._cursor(camera), start, end) for camera in cameras]
+        """The entries to send, oldest first over all cameras: those not sent yet, unless they are to go ``again``."""
+        self._begin = (window(start, end, time.time_ns())[0], 0)
+        sent = self._session.call(*(("HGET", self._sent_key, camera) for camera in cameras))
+        self._sent = {camera: Spans.parse(text or b"") for camera, text in zip(cameras, sent, strict=True)}
+        walks = [self._unsent(camera, start, end, again=again) for camera in cameras]
         return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
 
     def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
@@ -130,22 +130,18 @@ class Recovery:
                 if frame is None:
                     self.report.gone += 1
                     continue
-                while not self._has_room(frame):
-                    self._turn(_PUMP_SECONDS)
-                while wait := self._rate.wait_seconds():
-                    self._turn(min(wait, _PUMP_SECONDS))
+                while (wait := self._rate.wait_seconds()) or not self._has_room(frame):
+                    self._turn(min(wait or _PUMP_SECONDS, _PUMP_SECONDS))
                 self._rate.sent(frame.size)
                 self._send(frame)
         while self._unconfirmed:
             self._turn(_PUMP_SECONDS)
         return self.report
 
-    def _cursor(self, camera: str) -> tuple[int, int]:
-        return self._cursors.get(camera, (0, 0))
-
-    def _behind(self, camera: str, last: tuple[int, int], start: When | None, end: When | None) -> Iterator[FrameEntry]:
+    def _unsent(self, camera: str, start: When | None, end: When | None, *, again: bool) -> Iterator[FrameEntry]:
+        before = Spans() if again else Spans.parse(self._sent[camera].text.encode())
         for entry in self._store.entries(camera, start, end):
-            if (entry.unix_nano, entry.sequence) > last:
+            if (entry.unix_nano, entry.sequence) not in before:
                 yield entry
 
     def _has_room(self, frame: Frame) -> bool:
@@ -203,11 +199,11 @@ class Recovery:
         for _ in confirmed:
             self._unconfirmed_bytes -= self._unconfirmed.popleft().size
         for frame in confirmed:
-            # What is sent again does not bring back what was sent since.
-            self._cursors[frame.camera] = max(self._cursor(frame.camera), (frame.unix_nano, frame.sequence))
+            # A camera's frames go in order: all from the begin of the run up to this one were sent, or are gone.
+            self._sent[frame.camera].add(self._begin, (frame.unix_nano, frame.sequence))
         changed = dict.fromkeys(frame.camera for frame in confirmed)
-        pairs = [part for camera in changed for part in (camera, entry_id(*self._cursors[camera]))]
-        commands: list[Command] = [("MULTI",), ("HSET", self._cursor_key, *pairs)]
+        pairs = [part for camera in changed for part in (camera, self._sent[camera].text)]
+        commands: list[Command] = [("MULTI",), ("HSET", self._sent_key, *pairs)]
         if self._delete:
             commands.append(("UNLINK", *(frame.key for frame in confirmed)))
             for frame in confirmed:

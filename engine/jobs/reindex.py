@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.jobs.journals import WITHOUT_TTL, drop_entries, merge_entries
+from engine.jobs.journals import WITHOUT_TTL, drop_entries, list_camera, merge_entries
 from engine.jobs.redis_session import BATCH_MAX, RedisSession, glob_literal
 from engine.jobs.stored import Ears, Named, look_at, scan_frames
 from engine.wire import keys
@@ -53,6 +53,8 @@ class Reindex:
         unlisted = self._unlisted(named, report.camera)
         frames, gone = look_at(self._session, unlisted, self._ears)
         report.frames -= len(gone)
+        if len(gone) < len(named):
+            list_camera(self._session, self._vhost, self._prefix, report.camera)
         if not frames:
             return
         lifetimes = [frame.ttl_ms for frame in frames]

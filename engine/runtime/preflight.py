@@ -40,22 +40,25 @@ def check_redis(config: Config) -> Server:
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
         connection = connect(address, config.redis.timeout_seconds)
-        reply = call(address, connection, ("INFO", "server"))[0]
+        # HELLO, because unlike INFO every user may say it.
+        reply = call(address, connection, ("HELLO",))[0]
         connection.disconnect()
     except RedisUnavailable as error:
         raise ServerRefused(f"{error}; check redis.address and that the server runs") from None
-    if isinstance(reply, ResponseError):
-        # A user without the right to ask for the version is a user; its server is taken as new enough.
-        return Server("redis", "")
-    fields = dict(re.findall(r"^(\w+):(.*?)\r?$", reply.decode(), re.MULTILINE))
-    version = fields.get("redis_version", "0")
-    if tuple(int(part) for part in version.split(".")[:2]) < REDIS_VERSION_MIN:
+    # A server that does not know the command is older than those that are needed.
+    fields = {} if isinstance(reply, ResponseError) else dict(zip(reply[0::2], reply[1::2], strict=True))
+    name, version = (fields.get(key, b"").decode("ascii", "replace") for key in (b"server", b"version"))
+    if name != "valkey" and _numbers(version) < REDIS_VERSION_MIN:
+        known = f"version {version}" if version else "of a version before 6"
         raise ServerRefused(
-            f"Redis at {address} is version {version}; {'.'.join(map(str, REDIS_VERSION_MIN))} or later is needed"
+            f"Redis at {address} is {known}; {'.'.join(map(str, REDIS_VERSION_MIN))} or later is needed"
         )
-    if "valkey_version" in fields:
-        return Server("valkey", fields["valkey_version"])
-    return Server("redis", version)
+    return Server(name, version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (7, 0, 15) of 7.0.15."""
+    return tuple(int(part) for part in re.findall(r"\d+", version, re.ASCII)[:3])
 
 
 def check_broker(config: Config, log: FilteringBoundLogger) -> None:

@@ -132,7 +132,7 @@ def parse_cameras_key(text: bytes) -> tuple[str, str]:
 
 
 def recovery_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> last entry id that ``edge-video recover`` has sent on."""
+    """The hash of camera -> entry ids that ``edge-video recover`` has sent on."""
     return f"{cursor_key(vhost, prefix)}:recovery"
 
 

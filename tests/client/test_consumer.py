@@ -15,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import redis
 
 from engine import Frame, FrameConsumer
+from engine.client.fetch import Fetcher
 from engine.errors import ConfigError, InputError, ServerRefused
 from engine.wire import metadata
 from engine.wire.metadata import FrameEvent, StatusEvent
@@ -99,6 +101,19 @@ def test_a_batch_s_events_come_one_by_one_more_than_one_round_trip_of_them(make,
     assert seen.events == events
     assert all(frame and frame.data == event.redis_key.encode() for event, frame in seen.calls)
     assert (consumer.counts.received, consumer.counts.frames) == (1, 100)
+
+
+def test_a_round_trip_is_bounded_in_frames_and_in_bytes(make, tenant, monkeypatch):
+    small, large = tenant.events(70), [msgspec.structs.replace(event, size_bytes=3 << 20) for event in tenant.events(6)]
+    asked: list[list[FrameEvent]] = []
+    fetch = Fetcher.fetch
+    monkeypatch.setattr(Fetcher, "fetch", lambda self, events: asked.append(list(events)) or fetch(self, events))
+    seen = Seen()
+    with running(make(seen)):
+        tenant.publish([*small, *large], key=BATCH_KEY)
+        seen.has(76)
+    assert [len(events) for events in asked if events] == [32, 32, 8, 2, 2]
+    assert seen.events == [*small, *large]
 
 
 def test_events_of_the_go_edition_find_their_frames(make, tenant):
@@ -466,6 +481,17 @@ def test_stop_in_a_callback_ends_after_it_and_the_rest_goes_back(make, tenant):
     assert sorted(rest.numbers) == list(range(4, 11))
 
 
+def test_stop_within_a_batch_ends_there_and_the_batch_goes_back(make, tenant):
+    events = tenant.events(5)
+    seen = Seen(lambda event: event == events[1] and consumer.stop())
+    consumer = make(seen, queue=QUEUE)
+    with running(consumer):
+        tenant.publish(events)
+        seen.has(2)
+    assert seen.events == events[:2]
+    wait_until(lambda: tenant.waiting() == 1, 20, "the batch is back")
+
+
 def test_stop_before_run_is_kept(make):
     consumer = make(Seen())
     consumer.stop()
@@ -674,7 +700,9 @@ class TestCommand:
             assert child.stdout is not None
             assert child.stdout.readline().endswith("there\n")
             assert child.stdout.readline() == f"cam4  {STATUS.timestamp}  stalled  3 failures  sent nothing\n"
-            assert "guest" not in Path(f"/proc/{child.pid}/cmdline").read_text()
+            # The broker's URL stands in its environment, which the title covers as well.
+            for name in ("cmdline", "environ"):
+                assert "guest" not in Path(f"/proc/{child.pid}/{name}").read_text()
             child.terminate()
             _, errors = child.communicate(timeout=20)
         assert child.returncode == 0

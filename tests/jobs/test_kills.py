@@ -22,6 +22,7 @@ from tests.jobs.old_frames import (
     assert_in_place,
     assert_journals_agree,
     assert_site_unharmed,
+    drafts,
     expiry,
     listed,
     put,
@@ -91,11 +92,12 @@ class Moments:
 
     def draft(self, entries: int) -> Callable[[], bool]:
         """A draft of a journal that did not stand before has so many entries."""
-        before = set(self._drafts())
-        return lambda: any(self._client.xlen(name) >= entries for name in self._drafts() if name not in before)
+        before = set(drafts(self._client))
+        return lambda: any(self._length(name) >= entries for name in drafts(self._client) if name not in before)
 
-    def _drafts(self) -> list[bytes]:
-        return list(self._client.scan_iter("engine:*:rebuild:*", 100_000))
+    def _length(self, name: bytes) -> int:
+        """Entries of a draft, none once it has taken its journal's place."""
+        return int(self._client.xlen(name))
 
     def _count(self, name: str) -> int:
         found: Any = self._client.info("commandstats").get(f"cmdstat_{name}")

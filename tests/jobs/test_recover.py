@@ -15,11 +15,16 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
+from engine import FrameStore
+from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_NOTHING
-from engine.jobs.recover import EXCHANGE, ROUTING_KEY
+from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
+from engine.jobs.redis_session import RedisSession
+from engine.stages.broker import Broker, Exchange
 from engine.wire import keys
 from engine.wire.journal import parse_entry_id
 from engine.wire.rfc3339 import rfc3339
+from engine.wire.urls import parse_redis_address
 from tests.client import stocked
 from tests.client.stocked import Stored, stock
 from tests.jobs.old_frames import PREFIX, SECOND, T0
@@ -105,9 +110,9 @@ class Archive:
         self.connect()
 
     def written_down(self) -> dict[str, tuple[int, int]]:
-        """The job's cursors."""
+        """The last frame of each camera that the job has written down as sent."""
         flat = self.client.hgetall(keys.recovery_key(self.vhost, PREFIX))
-        return {camera.decode(): parse_entry_id(last) for camera, last in flat.items()}
+        return {camera.decode(): parse_entry_id(spans.rpartition(b"..")[2]) for camera, spans in flat.items()}
 
     def stored(self) -> list[str]:
         """Keys of the frames that are there, oldest first."""
@@ -186,17 +191,28 @@ def test_a_message_carries_the_frame_and_all_that_is_known_of_it(archive):
     assert [message.key for message in archive.take()] == [key for key in wanted + more if ":cam1:" in key]
 
 
-def test_a_rate_is_kept(archive):
-    fill(archive, 61, size=500)
+@pytest.mark.parametrize(
+    ("rate", "seconds"), [((40, None), 20 / 40), ((None, 12_500), 20 * 500 / 12_500)], ids=["frames", "bytes"]
+)
+def test_a_rate_is_kept(archive, rate, seconds):
+    """In this process: a new one takes longer to start than these frames may take."""
+    fill(archive, 63, size=500)
     archive.bind()
-    begun = time.monotonic()
-    archive.report("cam0", "--fps", "40")
-    assert time.monotonic() - begun >= 20 / 40
-    # Twenty frames of 500 bytes, 0.1 Mbit.
-    begun = time.monotonic()
-    archive.report("cam1", "--mbit", "0.1")
-    assert time.monotonic() - begun >= 19 * 500 * 8 / 100_000
-    assert len(archive.take()) == 41
+    section = AmqpSection(amqp_url=Secret(archive.broker.url(archive.vhost)))
+    link = Broker(section, Exchange(EXCHANGE, mandatory=True))
+    with (
+        FrameStore(archive.server.url, archive.vhost) as store,
+        RedisSession(parse_redis_address(archive.server.url), 5) as session,
+    ):
+        begun = time.monotonic()
+        job = Recovery(store, session, link, ROUTING_KEY, Rate(*rate))
+        report = job.run(job.pending(["cam0"], None, None))
+        took = time.monotonic() - begun
+        link.close()
+    assert report.confirmed == 21
+    # The first goes at once, each of the others when its time has come.
+    assert took >= seconds
+    assert len(archive.take()) == 21
 
 
 def test_a_window_of_time_is_what_is_sent(archive):

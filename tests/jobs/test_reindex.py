@@ -145,7 +145,8 @@ def test_other_tenants_and_prefixes_are_not_touched(redis_server, client):
         reports, strange = reindex(redis_server, vhost)
         assert [(report.camera, report.added) for report in reports] == [("cam1", 3)]
         assert not strange
-    new = contents(client).keys() - before.keys()
+    # But for notes that jobs leave to each other.
+    new = {name for name in contents(client).keys() - before.keys() if b":rebuild:" not in name}
     assert new == {
         key.encode()
         for vhost in ("lo*", "[l]oja")

@@ -87,13 +87,12 @@ def test_redis_too_old(site: Site, short_path: Path) -> None:
     script = (
         "import socket,sys\n"
         f"s=socket.create_server(('127.0.0.1',{port}))\n"
-        "body=b'# Server\\r\\nredis_version:5.0.7\\r\\n'\n"
         "while True:\n"
         "    c,_=s.accept()\n"
         "    while data:=c.recv(65536):\n"
         "        for line in data.upper().split(b'\\r\\n'):\n"
-        "            if line==b'INFO': c.sendall(b'$%d\\r\\n%b\\r\\n'%(len(body),body))\n"
-        "            elif line in (b'CLIENT',b'SELECT',b'PING',b'HELLO'): c.sendall(b'+OK\\r\\n')\n"
+        "            if line==b'HELLO': c.sendall(b'-ERR unknown command `HELLO`\\r\\n')\n"
+        "            elif line in (b'SELECT',b'PING'): c.sendall(b'+OK\\r\\n')\n"
     )
     import sys
 
