@@ -32,11 +32,11 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Verdict
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
-from engine.client.topology import Topology, say
+from engine.client.topology import Topology
 from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
 from engine.errors import ConfigError, InputError, ServerRefused
-from engine.stages.broker import parameters
+from engine.stages.broker import parameters, say
 from engine.wire import urls
 from engine.wire.metadata import FrameEvent
 

@@ -55,15 +55,3 @@ class Topology(NamedTuple):
                 "those it was made with (attempts and dead_letter are among them): delete it, or name another"
             )
         return ""
-
-
-def say(error: object) -> str:
-    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some."""
-    code = getattr(error, "reply_code", None)
-    if code is not None:
-        return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()
-    if isinstance(error, BaseException):
-        inner = error.args[0] if error.args else ""
-        detail = say(inner) if isinstance(inner, BaseException) else str(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
-    return str(error)

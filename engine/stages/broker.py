@@ -206,7 +206,7 @@ class Broker:
     def _fail(self, error: object) -> None:
         self._ready = False
         if self._error is None:
-            self._error = _say(error)
+            self._error = say(error)
 
 
 def payload_properties(
@@ -269,14 +269,14 @@ _REFUSALS = {
 }
 
 
-def _say(error: object) -> str:
+def say(error: object) -> str:
     """pika's errors as text: the type's name, and AMQP's reply code and text where there are some."""
     code = getattr(error, "reply_code", None)
     if code is not None:
         return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()
     if isinstance(error, BaseException):
         inner = error.args[0] if error.args else ""
-        detail = _say(inner) if isinstance(inner, BaseException) else str(error)
+        detail = say(inner) if isinstance(inner, BaseException) else str(error)
         return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
     return str(error)
 
