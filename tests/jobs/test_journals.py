@@ -26,6 +26,8 @@ from tests.servers.redis_server import RedisServer
 
 JOURNAL = keys.journal_key("loja", "frames", "cam1")
 TTL_MS = 600_000
+#: Between two frames of the site that writes meanwhile: about a hundred a second, more than most cameras send.
+PACE_SECONDS = 0.002
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +144,7 @@ class Writing:
     def _run(self) -> None:
         with self._server.client() as client:
             nano = now_nano(client)
-            while not self._stop.is_set():
+            while not self._stop.wait(PACE_SECONDS):
                 nano = max(nano + 1, now_nano(client))
                 one = JournalEntry(nano, len(self.written) % 99_999 + 1, 10, 64, 48, "jpeg", True)
                 try:
@@ -215,6 +217,17 @@ class Interrupted(RedisSession):
             happens, self._happens = self._happens, None
             happens()
         return super().try_call(*commands)
+
+
+@pytest.mark.parametrize("frames", [1, BATCH_MAX + 3])
+def test_what_a_site_writes_between_the_last_look_and_the_swap_is_kept(server, client, frames):
+    """The one moment that a site which writes by the clock meets too seldom to be shown by it."""
+    before = [entry(number) for number in range(0, 20, 2)]
+    add(client, before)
+    late = [entry(number) for number in range(100, 100 + frames)]
+    with Interrupted(server, lambda command: command[0] == "MULTI", lambda: add(client, late)) as one:
+        assert merge(one, [entry(3)]).added == 1
+    assert listed(client, "loja", "cam1") == [*before[:2], entry(3), *before[2:], *late]
 
 
 def test_another_job_that_adds_to_the_same_journal_meanwhile_loses_nothing(server, client):
