@@ -117,7 +117,7 @@ def test_no_other_module_names_a_command_that_writes():
             "RENAME",
             "EXEC",
         },
-        "jobs/migrate.py": {"RENAMENX", "UNLINK"},
+        "jobs/migrate.py": {"RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
         "jobs/recover.py": {"MULTI", "HSET", "UNLINK", "XDEL", "EXEC"},
     }
 

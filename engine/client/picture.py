@@ -51,7 +51,11 @@ _DAY_NANO = 86_400 * NANO
 
 def decode(data: bytes) -> NDArray[np.uint8]:
     """The picture of a JPEG: (height, width, 3), BGR. Raises WireError."""
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
+        # A header that promises more pixels than cv2 reads.
+        picture = None
     if picture is None:
         raise WireError(f"{len(data)} bytes that begin with {data[:4].hex()!r} are no picture")
     return np.asarray(picture, np.uint8)

@@ -9,8 +9,11 @@ and both stay.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from engine.client.link import Command
 from engine.errors import WireError
 from engine.jobs.journals import WITHOUT_TTL, merge_entries
 from engine.jobs.redis_session import RedisSession, batches, glob_literal, is_error
@@ -24,8 +27,8 @@ class CameraMigration(msgspec.Struct):
     """One camera's frames under old keys.
 
     ``found`` of ``bytes``; ``moved``: seen at their new keys, and listed, afterwards; ``duplicates``: there already;
-    ``expired`` meanwhile; ``conflicts``: another frame has the new key; ``deferred``: too new for the journal of a
-    running site.
+    ``expired`` meanwhile; ``conflicts``: another frame has the new key; ``deferred``: for a later run, mostly because
+    it is too new for the journal of a running site.
     """
 
     vhost: str
@@ -105,7 +108,7 @@ class Migration:
         for some in batches([frame for frame in frames if frame.identifier < merged.limit]):
             self._rename(list(some), report)
         for some in batches([copy for copy in copies if copy.identifier < merged.limit]):
-            report.duplicates += self._session.call(("UNLINK", *(copy.name for copy in some)))[0]
+            self._drop_copies(some, report)
 
     def _sort_out(self, frames: list[Stored], report: CameraMigration) -> tuple[list[Stored], list[Stored]]:
         """The frames whose new keys are free, one for each key, and copies of frames that have their new keys."""
@@ -120,11 +123,29 @@ class Migration:
                 copies.append(frame)
         return list(free.values()), copies
 
+    def _drop_copies(self, copies: Sequence[Stored], report: CameraMigration) -> None:
+        """Remove old keys whose frames have their new ones, where they live on as long as they would have."""
+        names = [keys.build_frame_key(copy.key) for copy in copies]
+        asked = [key for copy, name in zip(copies, names, strict=True) for key in (copy.name, name)]
+        lifetimes = self._session.call(*(("PTTL", key) for key in asked))
+        commands: list[Command] = []
+        for name, would_ms, will_ms in zip(names, lifetimes[0::2], lifetimes[1::2], strict=True):
+            if would_ms == WITHOUT_TTL:
+                commands.append(("PERSIST", name))
+            elif WITHOUT_TTL < will_ms < would_ms:
+                commands.append(("PEXPIRE", name, would_ms))
+        replies = self._session.call(*commands, ("UNLINK", *(copy.name for copy in copies)))
+        report.duplicates += replies[-1]
+
     def _same(self, name: bytes, other: str | bytes, report: CameraMigration) -> bool:
         """Whether the same bytes stand at both; if not, that is a conflict."""
         ours, theirs = self._session.try_call(("GET", name), ("GET", other))
         if ours == theirs:
             return True
+        if theirs is None:
+            # It has just expired, and the new key is free for the next run.
+            report.deferred += 1
+            return False
         report.conflicts += 1
         standing = other if isinstance(other, str) else other.decode("utf-8", "backslashreplace")
         self._ears.leave(name, f"another frame has its new key: {standing}")

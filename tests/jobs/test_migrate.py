@@ -339,6 +339,18 @@ def test_a_frame_that_was_copied_before_is_no_second_frame(redis_server, client)
     assert_in_place(client, frames, ends)
 
 
+@pytest.mark.parametrize("kept", [-1, TTL_MS])
+def test_a_copy_with_a_shorter_life_gets_the_life_of_what_it_was_copied_from(redis_server, client, kept):
+    """As the product page's script makes them: 300 seconds for what had no lifetime."""
+    (frame,) = row("cam1", 1)
+    client.set(frame.name, frame.payload, px=None if kept < 0 else kept)
+    client.set(frame.new, frame.payload, px=5_000)
+    reports, _, _ = migrate(redis_server)
+    assert reports[0].duplicates == 1
+    assert not client.exists(frame.name)
+    assert client.pttl(frame.new) == -1 if kept < 0 else client.pttl(frame.new) > 5_000
+
+
 def test_another_frame_under_the_new_key_is_a_conflict_and_both_stay(redis_server, client):
     frames = row("cam1", 6)
     put(client, frames)

@@ -88,8 +88,9 @@ class RabbitMQ:
         """SIGKILL to the broker; what it has confirmed is there after the next start."""
         if self._broker.running:
             # What was declared goes to the log up to two seconds late, unlike messages: one in eight of
-            # the durable queues declared just before the kill were gone.
-            self.eval("disk_log:sync(latest_log)")
+            # the durable queues declared just before the kill were gone, and a quorum queue came back without its
+            # members.
+            self.eval("disk_log:sync(latest_log), [dets:sync(Table) || Table <- dets:all()]")
         self._broker.kill()
         self._epmd.kill()
 
