@@ -41,6 +41,8 @@ _AWAY_SECONDS = 0.02
 _STATES_SECONDS = 0.25
 #: Share of a ring that is kept free while Redis is away, so that its producer always finds room for the next frames.
 _RESERVE_SHARE = 8
+#: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
+_DOUBT_SECONDS = 3.0
 #: Commands of one lookup round trip.
 _LOOKUPS_MAX = 256
 
@@ -82,6 +84,9 @@ class RingDrain:
         self.upkeep = JournalUpkeep(config.redis.ttl_seconds)
         #: Frames that were in flight when the connection broke: Redis may have stored them.
         self.uncertain: list[Record] = []
+        #: Those of them that were given up since, and until when (monotonic seconds) Redis is asked for them.
+        self.doubtful: list[Record] = []
+        self.doubtful_until = 0.0
 
 
 #: Frames of several rings that go to Redis in one transaction.
@@ -301,12 +306,25 @@ class WriterAgent:
                 drain.consumer.release_oldest(reserve, Drop.OUTAGE)
 
     def _settle_uncertain(self) -> None:
-        """Frames that were given up while nobody knew whether Redis had them: those that it has are not lost."""
+        """Frames that were given up while nobody knew whether Redis had them: those that it has are not lost.
+
+        A Redis that stood still reads what the broken connection left it beside what the new one asks, so the answer is
+        not final at once: it is asked again for a while.
+        """
         for drain in self._drains.values():
-            given_up = [record for record in drain.uncertain if record.end <= drain.consumer.tail]
+            drain.doubtful += [record for record in drain.uncertain if record.end <= drain.consumer.tail]
+            drain.doubtful_until = time.monotonic() + _DOUBT_SECONDS
             drain.uncertain = []
-            standing = self._standing(drain, given_up) if given_up else set()
-            drain.consumer.reclassify([record for record in given_up if record.sequence in standing], Drop.OUTAGE)
+        self._settle_doubtful()
+
+    def _settle_doubtful(self) -> None:
+        for drain in self._drains.values():
+            if not drain.doubtful:
+                continue
+            standing = self._standing(drain, drain.doubtful)
+            drain.consumer.reclassify([record for record in drain.doubtful if record.sequence in standing], Drop.OUTAGE)
+            final = time.monotonic() > drain.doubtful_until
+            drain.doubtful = [] if final else [r for r in drain.doubtful if r.sequence not in standing]
 
     # Rings and states that come and change
 
@@ -318,6 +336,7 @@ class WriterAgent:
                 self._open_ring(camera)
         if self._store.connected and time.monotonic() >= self._retry_at:
             try:
+                self._settle_doubtful()
                 self._publish_states()
             except RedisUnavailable as error:
                 self._lost(error)

@@ -424,7 +424,15 @@ def test_an_export_that_is_interrupted_leaves_nothing_partial(
         "main()\n"
     )
     line = [COMMAND[0], "-c", script, *stocked.arguments("export", "cam1", "-o", tmp_path / name)]
-    with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         assert list(tmp_path.rglob(".*.partial.*"))

@@ -82,7 +82,10 @@ def test_a_redis_outage_longer_than_the_rings_loses_exactly_what_is_counted(
     wait_until(lambda: site.total("captured") > captured + 200, 30, "capture goes on")
     redis_server.resume()
     wait_until(lambda: site.total("stored") + sum(site.dropped().values()) == 4 * frames, 60, "all is accounted for")
-    numbers = stored_frames(redis_server.client(), "default").numbers
+    # What the broken connection left in the server's socket is stored, and counted so, a moment later.
+    client = redis_server.client()
+    wait_until(lambda: site.total("stored") == len(client.keys("default:frames:*")), 10, "the counts are final")
+    numbers = stored_frames(client, "default").numbers
     for camera in site.status()["cameras"]:
         got = numbers[camera["id"]]
         assert camera["captured"] == frames
