@@ -431,7 +431,7 @@ def test_an_export_that_is_interrupted_leaves_nothing_partial(
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background jobs ignore Ctrl-C, and so would what they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"

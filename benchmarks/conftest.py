@@ -1,0 +1,76 @@
+"""Options and fixtures of the benchmarks: ``--bench once|quick|full`` says how much is done."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from benchmarks.harness import Mode, Results, Scale
+from tests.servers.rabbitmq import RabbitMQ
+
+_RESULTS = pytest.StashKey[Results]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bench", choices=("once", "quick", "full"), default="once", help="how much the benchmarks do")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RESULTS] = Results(Scale(cast("Mode", config.getoption("--bench"))))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run that was interrupted, or of which only a part was asked for, replaces nothing."""
+    whole = session.config.args == ["benchmarks"] and not session.config.getoption("keyword")
+    complete = whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    path = session.config.stash[_RESULTS].write(complete)
+    if path is not None:
+        from benchmarks.report import write_report
+
+        write_report()
+        print(f"\nresults: {path}; report: docs/benchmarks.md")
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Results:
+    return pytestconfig.stash[_RESULTS]
+
+
+@pytest.fixture(scope="session")
+def scale(results: Results) -> Scale:
+    return results.scale
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a short path, for Unix sockets."""
+    path = Path(tempfile.mkdtemp(prefix="evb-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    path = Path(tempfile.mkdtemp(prefix="evb-rmq-"))
+    with RabbitMQ(path) as server:
+        yield server
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def servers_are_here() -> None:
+    """What is missing is named with the package that brings it."""
+    packages = {"redis-server": "redis-server", "redis-benchmark": "redis-tools", "rabbitmq-server": "rabbitmq-server"}
+    packages |= {"ffmpeg": "ffmpeg"}
+    missing = [package for program, package in packages.items() if not _which(program)]
+    if missing:
+        pytest.exit(f"the benchmarks need: apt-get install {' '.join(dict.fromkeys(missing))}", returncode=2)
+
+
+def _which(program: str) -> bool:
+    return shutil.which(program) is not None or Path("/usr/sbin", program).exists()

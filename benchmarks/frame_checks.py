@@ -1,0 +1,192 @@
+"""The frame of the benchmarks: floors, results and report belong together, and a run that ends early leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.report import PLOTS, growth, number, write_report
+from tests.servers.wait import wait_until
+from tests.system.site import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+FRAME = ("__init__.py", "conftest.py", "harness.py", "report.py")
+PLOT_BYTES_MAX = 60_000
+
+needs_results = pytest.mark.skipif(not (RESULTS / "raw.json").exists(), reason="no full run was made yet (make bench)")
+
+
+def start(directory: Path, *arguments: str, temporary: Path) -> subprocess.Popen[str]:
+    """``pytest ARGUMENTS`` in ``directory``, as from a shell that it can be interrupted from."""
+    path = os.pathsep.join((str(directory), str(ROOT)))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
+    )
+
+
+def contents(*places: Path) -> dict[Path, bytes]:
+    files = [path for place in places for path in ([place] if place.is_file() else place.rglob("*"))]
+    return {path: path.read_bytes() for path in files if path.is_file()}
+
+
+def floors() -> dict[str, Any]:
+    return tomllib.loads((BENCHMARKS / "floors.toml").read_text())
+
+
+def test_every_floor_has_its_reason() -> None:
+    for name, entry in floors().items():
+        assert set(entry) == {"floor", "reason"}, name
+        assert entry["floor"] > 0, name
+        assert len(entry["reason"].split()) > 2, name
+
+
+@needs_results
+def test_results_floors_and_report_are_of_one_run(tmp_path: Path) -> None:
+    raw = json.loads((RESULTS / "raw.json").read_text())
+    latest = json.loads((RESULTS / "latest.json").read_text())
+    assert {name: {k: v for k, v in entry.items() if k != "runs"} for name, entry in raw["ratios"].items()} == latest
+    for name, entry in latest.items():
+        assert set(entry) == {"value", "floor", "unit", "against"}, name
+        assert entry["floor"] is None or name in floors(), name
+    assert set(floors()) <= set(latest), "a floor guards nothing"
+    document = write_report(RESULTS / "raw.json", tmp_path / "benchmarks.md")
+    assert document.read_text() == (ROOT / "docs" / "benchmarks.md").read_text(), "python -m benchmarks.report"
+    drawn = {path.name for path in (tmp_path / PLOTS).iterdir()}
+    standing = list((ROOT / "docs" / PLOTS).iterdir())
+    assert {path.name for path in standing} == drawn
+    assert all(path.stat().st_size < PLOT_BYTES_MAX for path in standing)
+
+
+@pytest.fixture
+def frame(short_path: Path) -> Path:
+    """The frame of the benchmarks without any, in a directory of its own: its results and report go there."""
+    root = short_path / "tree"
+    (root / "benchmarks").mkdir(parents=True)
+    (root / "temporary").mkdir()
+    for name in FRAME:
+        shutil.copy(BENCHMARKS / name, root / "benchmarks" / name)
+    (root / "benchmarks" / "floors.toml").write_text('["demo.ratio"]\nfloor = 2.0\nreason = "it is an example"\n')
+    (root / "benchmarks" / "tried.md").write_text("| direction | kept |\n| --- | --- |\n| none | no |\n")
+    return root
+
+
+def fake(frame: Path, value: float, wait: str = "") -> None:
+    (frame / "benchmarks" / "test_fake.py").write_text(
+        "import time\n"
+        "def test_fake(results):\n"
+        "    results.figure('demo.figure', 12.5, 'ms', goal='<= 25', load='1 camera')\n"
+        "    series = {'ours': [(1, 1.0), (10, 1.02)], 'theirs': [(1, 2), (10, 20)]}\n"
+        "    results.curve('demo.curve', 'cameras', 'ms', series)\n"
+        "    results.skip('demo.large', 'too little memory')\n"
+        f"    {wait or 'pass'}\n"
+        f"    results.ratio('demo.ratio', {value}, against='an example')\n"
+    )
+
+
+def run_fake(frame: Path, value: float) -> tuple[int, str]:
+    fake(frame, value)
+    process = start(frame, "benchmarks", "--bench", "full", temporary=frame / "temporary")
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output
+
+
+def test_a_missed_floor_turns_the_run_red_and_is_written_down(frame: Path) -> None:
+    code, output = run_fake(frame, 1.5)
+    assert code == 1, output
+    assert "demo.ratio: 1.5 times against an example is below its floor of 2" in output
+    latest = json.loads((frame / "benchmarks/results/latest.json").read_text())
+    assert latest == {"demo.ratio": {"value": 1.5, "floor": 2.0, "unit": "times", "against": "an example"}}
+    text = (frame / "docs/benchmarks.md").read_text()
+    assert "Below their floors in this run: `demo.ratio`" in text
+    raw = json.loads((frame / "benchmarks/results/raw.json").read_text())
+    assert f"Run **{raw['run']['name']}**" in text
+    assert "| figure | 12.5 ms |" in text
+    assert "| Demo: figure" not in text
+    assert "ours: flat" in text
+    assert "theirs: in proportion" in text
+    assert "* large: too little memory" in text
+    assert "| none | no |" in text
+
+    code, output = run_fake(frame, 3)
+    assert code == 0, output
+    assert "Below their floors" not in (frame / "docs/benchmarks.md").read_text()
+
+
+def test_the_same_results_make_the_same_report(frame: Path) -> None:
+    code, output = run_fake(frame, 2.5)
+    assert code == 0, output
+    first = contents(frame / "docs")
+    assert any(path.suffix == ".svg" for path in first)
+    write_report(frame / "benchmarks/results/raw.json", frame / "docs/benchmarks.md", frame / "benchmarks/tried.md")
+    assert contents(frame / "docs") == first
+
+
+def test_an_interrupted_run_leaves_results_and_report_alone(frame: Path) -> None:
+    code, output = run_fake(frame, 2.5)
+    assert code == 0, output
+    before = contents(frame / "docs", frame / "benchmarks/results")
+    fake(frame, 99, wait="print('now', flush=True); time.sleep(60)")
+    process = start(frame, "benchmarks", "--bench", "full", temporary=frame / "temporary")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "now\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert contents(frame / "docs", frame / "benchmarks/results") == before
+
+
+def test_an_interrupted_run_leaves_no_server_and_no_shared_memory(short_path: Path) -> None:
+    """Ctrl-C while a benchmark's site captures."""
+    kept = [place for place in (RESULTS, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / PLOTS) if place.exists()]
+    before = contents(*kept)
+    process = start(ROOT, "benchmarks/test_idle.py", "--bench", "quick", temporary=short_path)
+    mine = f"edge-video-t{process.pid}-*"
+    try:
+        wait_until(lambda: len(list(Path("/dev/shm").glob(f"{mine}/*.slate"))) > 10, 90, "a benchmark's site runs")
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("valkey" in child.name() for child in family)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 2, output
+    assert "KeyboardInterrupt" in output
+    _, alive = psutil.wait_procs(family, 10)
+    assert not alive
+    assert not list(Path("/dev/shm").glob(mine))
+    assert not [path for path in short_path.iterdir() if not path.name.startswith("pytest-of-")]
+    assert contents(*kept) == before
+
+
+def test_the_report_reads_numbers_and_growth() -> None:
+    assert [number(value) for value in (0.01234, 1.5, 12345.6, 3.0, 0, "yes")] == [
+        "0.0123",
+        "1.5",
+        "12,346",
+        "3",
+        "0",
+        "yes",
+    ]
+    assert growth([(1, 5.0), (100, 5.1)]).startswith("flat")
+    assert growth([(100, 520.0), (1, 5.0)]).startswith("in proportion")
+    assert growth([(1, 1.0), (10, 100.0)]).startswith("FASTER")
+    assert growth([(1, 1.0), (10, 4.0)]).startswith("slower")
+    assert growth([(1, 10.0), (10, 4.0)]).startswith("falls")

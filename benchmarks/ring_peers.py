@@ -1,0 +1,135 @@
+"""The other process of the ring's benchmarks: it sends frames on demand, through the ring or through a peer of it.
+
+Everything that is sent through is made before it starts. A frame carries the monotonic nanosecond at which it was
+handed over; the ring has a place for it, a queue takes it beside the payload, and for pipe and socket it is written
+into the payload's first eight bytes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.queues
+import random
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.shm.doorbell import Bell
+from engine.shm.ring import Producer
+from engine.shm.slate import Slate
+from engine.wire.ring_layout import ALIGN
+
+CAMERA = "cam1"
+WIDTH, HEIGHT = 1280, 720
+#: Different payloads that are sent in turns, so that not one of them stays in the nearest cache by itself.
+PAYLOADS = 4
+#: Bytes of the stamp where it stands in the payload.
+STAMP_BYTES = 8
+#: Seconds that a sender sleeps when the ring is full: far less than its reader needs to empty it.
+_FULL_SECONDS = 0.0002
+
+
+class Order(NamedTuple):
+    """What the sender is asked for: ``frames`` frames of ``size`` bytes through ``side``, ``pause`` seconds between."""
+
+    side: str
+    size: int
+    frames: int
+    pause: float
+
+
+class Ways(NamedTuple):
+    """The sender's ends."""
+
+    control: Connection
+    queue: multiprocessing.queues.Queue[tuple[int, bytes]]
+    pipe: Connection
+    socket: socket.socket
+    directory: Path
+
+
+def payloads(size: int) -> list[bytes]:
+    """The bytes that both processes know; the stamp's place is zero."""
+    return [bytes(STAMP_BYTES) + random.Random(number).randbytes(size - STAMP_BYTES) for number in range(PAYLOADS)]
+
+
+def ring_path(directory: Path) -> Path:
+    """The ring's file."""
+    return directory / "cam1.ring"
+
+
+def slate_path(directory: Path) -> Path:
+    """The slate of the process that reads the ring."""
+    return directory / "writer.slate"
+
+
+def bell_path(directory: Path) -> Path:
+    """The FIFO that the reading process sleeps on."""
+    return directory / "writer.bell"
+
+
+def serve(ways: Ways) -> None:
+    """The process: for each order a line with its own CPU seconds when all frames are handed over; None ends it."""
+    producer = Producer(ring_path(ways.directory), CAMERA)
+    bell = Bell(bell_path(ways.directory), Slate.watch(slate_path(ways.directory)))
+    try:
+        while (order := ways.control.recv()) is not None:
+            bodies = payloads(order.size)
+            send = _sender(order.side, ways, producer, bell, bodies)
+            ways.control.send("ready")
+            assert ways.control.recv() == "go"
+            before = time.process_time()
+            for number in range(order.frames):
+                if order.pause:
+                    time.sleep(order.pause)
+                send(number % PAYLOADS)
+            ways.control.send(time.process_time() - before)
+    finally:
+        producer.close()
+        bell.close()
+
+
+def _sender(side: str, ways: Ways, producer: Producer, bell: Bell, bodies: Sequence[bytes]) -> Callable[[int], None]:
+    """A callable that sends the body of a number."""
+    views = [memoryview(body) for body in bodies]
+    stamped = [bytearray(body) for body in bodies]
+    now = time.monotonic_ns
+
+    def ring(number: int) -> None:
+        body = views[number]
+        stamp = now()
+        # The engine's producer drops a frame when the ring is full; here all frames are to arrive.
+        while producer.write((body,), producer.floor_nano + 1, stamp, WIDTH, HEIGHT) is None:
+            time.sleep(_FULL_SECONDS)
+        bell.ring()
+
+    def queue(number: int) -> None:
+        ways.queue.put((now(), bodies[number]))
+
+    def pipe(number: int) -> None:
+        body = stamped[number]
+        struct.pack_into("<Q", body, 0, now())
+        ways.pipe.send_bytes(body)
+
+    def unix_socket(number: int) -> None:
+        body = stamped[number]
+        struct.pack_into("<Q", body, 0, now())
+        ways.socket.sendall(body)
+
+    return {"ours": ring, "queue": queue, "pipe": pipe, "socket": unix_socket}[side]
+
+
+def memcpy_seconds(area: memoryview, size: int, frames: int) -> float:
+    """Seconds of copying so many payloads once, from ordinary memory into an area as large as the ring, one behind the
+    other: what no way between two processes can do without."""
+    views = [memoryview(body) for body in payloads(size)]
+    step = -(-size // ALIGN) * ALIGN
+    begin, last = 0, len(area) - size
+    begun = time.perf_counter()
+    for number in range(frames):
+        area[begin : begin + size] = views[number % PAYLOADS]
+        begin = begin + step if begin + step <= last else 0
+    return time.perf_counter() - begun
