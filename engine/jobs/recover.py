@@ -113,10 +113,12 @@ class Recovery:
         self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False
     ) -> Iterator[FrameEntry]:
         """The entries to send, oldest first over all cameras: those not sent yet, unless they are to go ``again``."""
-        self._begin = (window(start, end, time.time_ns())[0], 0)
+        # Fixed now: a relative start that moved on until a camera is read would leave frames out and call them sent.
+        first, last = window(start, end, time.time_ns())
+        self._begin = (first, 0)
         sent = self._session.call(*(("HGET", self._sent_key, camera) for camera in cameras))
         self._sent = {camera: Spans.parse(text or b"") for camera, text in zip(cameras, sent, strict=True)}
-        walks = [self._unsent(camera, start, end, again=again) for camera in cameras]
+        walks = [self._unsent(camera, first, last, again=again) for camera in cameras]
         return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
 
     def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
@@ -138,9 +140,9 @@ class Recovery:
             self._turn(_PUMP_SECONDS)
         return self.report
 
-    def _unsent(self, camera: str, start: When | None, end: When | None, *, again: bool) -> Iterator[FrameEntry]:
+    def _unsent(self, camera: str, first: int, last: int, *, again: bool) -> Iterator[FrameEntry]:
         before = Spans() if again else Spans.parse(self._sent[camera].text.encode())
-        for entry in self._store.entries(camera, start, end):
+        for entry in self._store.entries(camera, first, last):
             if (entry.unix_nano, entry.sequence) not in before:
                 yield entry
 

@@ -215,6 +215,29 @@ def test_a_rate_is_kept(archive, rate, seconds):
     assert len(archive.take()) == 21
 
 
+def test_a_relative_start_does_not_move_while_a_run_gets_ready(archive):
+    """What it would leave out in between was not sent, and must not be taken for sent."""
+    now = time.time_ns()
+    frames = stocked.row("cam0", 2000, first=now - 2 * SECOND, gap=SECOND // 1000)
+    stock(archive.client, frames, vhost=archive.vhost)
+    archive.bind()
+    section = AmqpSection(amqp_url=Secret(archive.broker.url(archive.vhost)))
+    with (
+        FrameStore(archive.server.url, archive.vhost) as store,
+        RedisSession(parse_redis_address(archive.server.url), 5) as session,
+    ):
+        for start in ("-1s", None):
+            link = Broker(section, Exchange(EXCHANGE, mandatory=True))
+            job = Recovery(store, session, link, ROUTING_KEY, Rate(None, None))
+            entries = job.pending(["cam0"], start, None)
+            ready = time.time_ns() + SECOND // 10
+            wait_until(lambda: time.time_ns() > ready, 5, "the run is ready")  # noqa: B023
+            job.run(entries)
+            link.close()
+    sent = [message.key for message in archive.take()]
+    assert sorted(sent) == [stocked.frame(frame, archive.vhost).key for frame in frames]
+
+
 def test_a_window_of_time_is_what_is_sent(archive):
     wanted = fill(archive, 30)
     archive.bind()
