@@ -22,7 +22,6 @@ from engine.config_rules import MIB, check
 from engine.errors import ConfigError
 from engine.wire import keys, urls
 
-Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
 Fps = Annotated[float, Meta(gt=0, le=1000)]

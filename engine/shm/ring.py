@@ -293,8 +293,6 @@ class Consumer(RingEnd):
         """Hand out again all that was not committed."""
         self._read = self._tail
         self._number = self._released()
-        #: The number that the next record must have.
-        self._number = self._released()
 
     def raise_floor(self, unix_nano: int) -> None:
         """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
