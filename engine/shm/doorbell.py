@@ -16,11 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.errors import RingMismatch
-from engine.shm.fence import Fence
+from engine.shm.fence import new_fence
 from engine.shm.slate import Slate, WriterCount
 
 #: Bytes read at a wake-up: all rings that happened while the writer was waking.
 _DRAIN_BYTES = 4096
+#: As a plain number: an enum's members are slow to look up, and this is done for each frame.
+_WAITING = WriterCount.WAITING.value
 
 
 def _open(path: Path) -> int:
@@ -44,7 +46,7 @@ class Doorbell:
     def __init__(self, path: Path, slate: Slate) -> None:
         self._descriptor = _open(path)
         self._counts = slate.counts
-        self._fence = Fence()
+        self._fence = new_fence()
 
     def wait(self, timeout: float, pending: Callable[[], bool]) -> None:
         """Sleep until a producer rings or ``timeout`` seconds have passed; not at all where ``pending()`` is true."""
@@ -69,13 +71,13 @@ class Bell:
         self._descriptor = _open(path)
         self._slate = writer_slate
         self._counts = writer_slate.counts
-        self._fence = Fence()
+        self._fence = new_fence()
 
     def ring(self) -> None:
         """Wake the writer if it sleeps; to be called behind each published frame."""
         # SYNC POINT doorbell: the frame is published, before the look at the flag.
         self._fence()
-        if self._counts[WriterCount.WAITING]:
+        if self._counts[_WAITING]:
             # A full FIFO wakes the writer just as well.
             with contextlib.suppress(BlockingIOError):
                 os.write(self._descriptor, b"!")

@@ -16,23 +16,20 @@ section and pass each other there.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
-class Fence:
-    """``fence()`` orders every earlier load and store of this thread before every later one.
+def new_fence() -> Callable[[], None]:
+    """A fence for one thread: each call of it orders every earlier load and store of the thread before every later one.
 
-    One object belongs to one thread. About 0.1 µs a call.
+    About 0.1 µs a call.
     """
+    lock = threading.Lock()
+    lock.acquire()
+    release, acquire = lock.release, lock.acquire
 
-    __slots__ = ("_acquire", "_release")
+    def fence() -> None:
+        release()
+        acquire()
 
-    def __init__(self) -> None:
-        lock = threading.Lock()
-        lock.acquire()
-        self._release = lock.release
-        self._acquire = lock.acquire
-
-    def __call__(self) -> None:
-        """Order what was before against what comes."""
-        self._release()
-        self._acquire()
+    return fence

@@ -35,7 +35,7 @@ from engine.errors import FrameTooLarge
 from engine.shm.histogram import bucket
 from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS, Drop, RingEnd
 from engine.wire import ring_layout as lay
-from engine.wire.keys import sequence_after
+from engine.wire.keys import next_sequence, sequence_after
 
 
 class Record(NamedTuple):
@@ -65,21 +65,23 @@ class Producer(RingEnd):
         super().__init__(path, camera)
         words = self._words
         self._head = words[lay.W_HEAD]
-        words[lay.W_RECORDS] = self._published()[1]
+        words[lay.W_RECORDS] = self._records = self._published()[1]
         # The frame in hand when a former producer was killed has its number but stands nowhere.
         accounted = words[lay.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
         words[Drop.INTERRUPTED] += max(words[lay.W_CAPTURED] - accounted, 0)
+        # What only this side writes is kept beside the words: they are stored to for each frame, and loaded here only.
+        self._last_nano = words[lay.W_LAST_NANO]
+        self._captured = words[lay.W_CAPTURED]
+        self._captured_bytes = words[lay.W_CAPTURED_BYTES]
+        self._largest = words[lay.W_LARGEST]
+        #: The number of the last frame; 0 before the first.
+        self.last_sequence = sequence_after(words[lay.W_FIRST_SEQUENCE], self._captured)
 
     @property
     def floor_nano(self) -> int:
         """The stamp that the next frame's must exceed, in nanoseconds UTC."""
-        return max(self._words[lay.W_LAST_NANO], self._words[lay.W_FLOOR_NANO])
-
-    @property
-    def last_sequence(self) -> int:
-        """The number of the last frame; 0 before the first."""
-        words = self._words
-        return sequence_after(words[lay.W_FIRST_SEQUENCE], words[lay.W_CAPTURED])
+        floor = self._words[lay.W_FLOOR_NANO]
+        return max(floor, self._last_nano)
 
     def write(
         self,
@@ -110,44 +112,42 @@ class Producer(RingEnd):
                 f"raise ring.capacity_mb to {-(-2 * size // 2**20)} or more"
             )
         need = lay.record_bytes(size)
-        head = self._head
-        position = head % self._area
-        padding = self._area - position if position + need > self._area else 0
+        head, area, fence = self._head, self._area, self._fence
+        position = head % area
+        padding = area - position if position + need > area else 0
         # SYNC POINT ring-space: this load of the tail, before any store into the space that it gives back.
-        free = self._area - (head - words[lay.W_TAIL])
-        self._fence()
+        free = area - (head - words[lay.W_TAIL])
+        fence()
         if padding + need > free:
             words[Drop.RING_FULL] += 1
             return None
         data = self._data
-        number = words[lay.W_RECORDS]
+        number = self._records
         if padding:
-            filler = lay.RecordHeader(lay.KIND_PADDING, padding - lay.RECORD_HEADER_BYTES, 0, 0, 0, 0, 0, 0, number, 0)
-            lay.pack_record(data, position, filler)
+            filler = padding - lay.RECORD_HEADER_BYTES
+            lay.pack_fields(data, position, lay.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
             position = 0
         flags = lay.FLAG_KEYFRAME if keyframe else 0
-        lay.pack_record(
-            data,
-            position,
-            lay.RecordHeader(
-                lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic
-            ),
-        )
+        lay.pack_fields(
+            data, position,
+            lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic,
+        )  # fmt: skip
         start = position + lay.RECORD_HEADER_BYTES
         for part in parts:
             end = start + len(part)
             data[start:end] = part
             start = end
-        self._head = head + padding + need
+        self._head = head = head + padding + need
+        self._records = number = number + 1
         # In this order: while only the first stands, it is not the head, and the count is the old one.
-        words[lay.W_NEXT_HEAD] = self._head
+        words[lay.W_NEXT_HEAD] = head
         # SYNC POINT ring-count
-        self._fence()
-        words[lay.W_NEXT_RECORDS] = number + 1
+        fence()
+        words[lay.W_NEXT_RECORDS] = number
         # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
-        self._fence()
-        words[lay.W_HEAD] = self._head
-        words[lay.W_RECORDS] = number + 1
+        fence()
+        words[lay.W_HEAD] = head
+        words[lay.W_RECORDS] = number
         return sequence
 
     def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
@@ -158,13 +158,14 @@ class Producer(RingEnd):
 
     def _take_number(self, unix_nano: int, size: int) -> int:
         words = self._words
-        words[lay.W_LAST_NANO] = unix_nano
+        words[lay.W_LAST_NANO] = self._last_nano = unix_nano
         # One store counts the frame and uses up its number, which follows from the count.
-        captured = words[lay.W_CAPTURED] + 1
-        words[lay.W_CAPTURED] = captured
-        words[lay.W_CAPTURED_BYTES] += size
-        words[lay.W_LARGEST] = max(words[lay.W_LARGEST], size)
-        return sequence_after(words[lay.W_FIRST_SEQUENCE], captured)
+        words[lay.W_CAPTURED] = self._captured = self._captured + 1
+        words[lay.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
+        if size > self._largest:
+            words[lay.W_LARGEST] = self._largest = size
+        self.last_sequence = sequence = next_sequence(self.last_sequence)
+        return sequence
 
 
 class Consumer(RingEnd):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from engine.errors import RingMismatch
 from engine.shm import segment
-from engine.shm.fence import Fence
+from engine.shm.fence import new_fence
 from engine.wire import ring_layout as lay
 
 
@@ -97,7 +97,7 @@ class RingEnd:
         self.camera = camera
         self._area = lay.area_bytes(self.capacity)
         self._data = self._segment.view[lay.HEADER_BYTES :]
-        self._fence = Fence()
+        self._fence = new_fence()
 
     @property
     def held_bytes(self) -> int:

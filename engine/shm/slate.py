@@ -19,7 +19,7 @@ from pathlib import Path
 
 from engine.errors import RingMismatch, SiteInUse
 from engine.shm import segment
-from engine.shm.fence import Fence
+from engine.shm.fence import new_fence
 
 _BYTES = 4096
 _MAGIC = int.from_bytes(b"EVSLATE\n", "little")
@@ -83,7 +83,7 @@ class Slate:
     def __init__(self, shared: segment.Segment) -> None:
         self._segment = shared
         self._words = shared.words
-        self._fence = Fence()
+        self._fence = new_fence()
         self._claimed = False
         if shared.size != _BYTES or self._words[_W_MAGIC] != _MAGIC or self._words[_W_VERSION] != _VERSION:
             path = shared.path

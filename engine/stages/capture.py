@@ -31,8 +31,8 @@ BACKOFF_SECONDS_MAX = 30.0
 _JITTER_MIN = 0.5
 #: Seconds that an agent without a connection sleeps at most before it looks around.
 _IDLE_SECONDS = 0.2
-#: Seconds over which the frame rate is measured.
-_RATE_SECONDS = 1.0
+#: Nanoseconds over which the frame rate is measured.
+_RATE_NANO = 1_000_000_000
 #: Share of the frame interval by which a frame may come early and still be taken under an fps limit.
 _EARLY = 0.1
 #: Nanoseconds of stream that an fps limit lets through in one go: what a network held back and then sent at once.
@@ -88,7 +88,9 @@ class CaptureAgent:
         #: Tries since the camera last flowed for a good while: what the pause grows with.
         self._failures = 0
         self._active_since = 0.0
-        self._rate_since = time.monotonic()
+        #: Width and height of the frames that flow; None while none do.
+        self._active_size: tuple[int, int] | None = None
+        self._rate_since = time.monotonic_ns()
         self._rate_frames = 0
         self._warned: set[Drop] = set()
         self._status = self._inherited_status()
@@ -108,11 +110,13 @@ class CaptureAgent:
 
     def do_work(self) -> int:
         """One frame, or one try to connect; the number of frames written."""
-        self._measure_rate()
-        if self._source is None:
+        source = self._source
+        if source is None:
+            self._measure_rate(time.monotonic_ns())
             return self._connect()
         try:
-            if not self._source.grab():
+            if not source.grab():
+                self._measure_rate(time.monotonic_ns())
                 return 0
         except SourceEnded as ended:
             self._close_source()
@@ -124,7 +128,7 @@ class CaptureAgent:
         except CameraUnavailable as error:
             self._lost(error)
             return 0
-        return self._take(self._source)
+        return self._take(source)
 
     def idle(self) -> None:
         """Nothing was read: sleep until the next try, a little while at most. A source that is open waits by itself."""
@@ -157,6 +161,7 @@ class CaptureAgent:
         """Stamp, retrieve, write."""
         producer = self._producer
         unix_nano, monotonic = self._clock.stamp(producer.floor_nano)
+        self._measure_rate(monotonic)
         if self._sampler and not self._sampler.takes(monotonic):
             self._slate.counts[CaptureCount.SKIPPED] += 1
             return 0
@@ -174,7 +179,7 @@ class CaptureAgent:
             self._warn_once(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
         else:
             self._bell.ring()
-        if self._status.state != "active" or (frame.width, frame.height) != (self._status.width, self._status.height):
+        if (frame.width, frame.height) != self._active_size:
             self._became_active(source, frame.width, frame.height)
         self._rate_frames += 1
         return 1
@@ -215,6 +220,7 @@ class CaptureAgent:
             width=width or self._status.width,
             height=height or self._status.height,
         )
+        self._active_size = (self._status.width, self._status.height) if state == "active" else None
         self._slate.text = encode_status(self._status)
 
     def _close_source(self) -> None:
@@ -222,12 +228,11 @@ class CaptureAgent:
             self._source.close()
             self._source = None
 
-    def _measure_rate(self) -> None:
-        now = time.monotonic()
-        elapsed = now - self._rate_since
-        if elapsed >= _RATE_SECONDS:
-            self._slate.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1000)
-            self._rate_since, self._rate_frames = now, 0
+    def _measure_rate(self, monotonic: int) -> None:
+        elapsed = monotonic - self._rate_since
+        if elapsed >= _RATE_NANO:
+            self._slate.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1e12)
+            self._rate_since, self._rate_frames = monotonic, 0
 
     def _warn_once(self, reason: Drop, text: str) -> None:
         """The first drop of a kind is worth a line; the counts tell the rest."""

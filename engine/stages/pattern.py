@@ -15,7 +15,7 @@ from engine.config import Camera
 from engine.errors import CameraUnavailable
 from engine.stages.source import Frame, Pacer, SourceEnded, encode_jpeg
 from engine.wire import jpeg, urls
-from engine.wire.stamp import FrameStamp, build_stamp
+from engine.wire.stamp import stamp_template
 from engine.wire.state import Mode
 
 #: Qualities tried until the picture fits the asked size.
@@ -32,10 +32,11 @@ class PatternSource:
 
     def __init__(self, camera: Camera, already: int = 0) -> None:
         self._pattern = urls.parse_test_url(camera.url)
-        self._camera = camera.id
+        self._head = _head_template(camera.id)
         self._left = max(self._pattern.frames - already, 0) if self._pattern.frames else -1
         self._pacer = Pacer(self._pattern.fps)
         self._rest = memoryview(_picture(self._pattern, camera.id))
+        self._width, self._height = self._pattern.width, self._pattern.height
 
     def grab(self) -> bool:
         """See Source."""
@@ -49,18 +50,22 @@ class PatternSource:
 
     def retrieve(self, unix_nano: int, sequence: int) -> Frame:
         """See Source."""
-        stamp = build_stamp(FrameStamp(self._camera, sequence, unix_nano))
-        head = jpeg.SOI + jpeg.comment_segment(stamp)
-        return Frame((head, self._rest), self._pattern.width, self._pattern.height)
+        return Frame((self._head % (sequence, unix_nano), self._rest), self._width, self._height)
 
     def close(self) -> None:
         """See Source."""
 
 
+def _head_template(camera: str) -> bytes:
+    """A picture's first bytes, up to its stamp's end, with places for the frame's number and stamp."""
+    text = stamp_template(camera)
+    size = len(text % (1, 10**18))
+    return jpeg.SOI + jpeg.comment_segment(bytes(size))[:4].replace(b"%", b"%%") + text
+
+
 def _picture(pattern: urls.Pattern, camera: str) -> bytes:
     """A JPEG without its first two bytes, so large that with the stamp it has the pattern's size."""
-    stamp = jpeg.comment_segment(build_stamp(FrameStamp(camera, 1, 10**18)))
-    room = pattern.kb * 1024 - len(jpeg.SOI) - len(stamp)
+    room = pattern.kb * 1024 - len(_head_template(camera) % (1, 10**18))
     colours = _colour_bars(pattern.width, pattern.height, zlib.crc32(camera.encode()))
     for quality in _QUALITIES:
         picture = encode_jpeg(colours, quality).tobytes()[len(jpeg.SOI) :]

@@ -78,14 +78,14 @@ class Pacer:
 
     def wait(self) -> bool:
         """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True where it is due now."""
-        now = time.monotonic()
-        if now < self._due:
-            time.sleep(min(self._due - now, PACE_SECONDS_MAX))
-            now = time.monotonic()
-            if now < self._due:
+        early = self._due - time.monotonic()
+        if early > 0:
+            time.sleep(min(early, PACE_SECONDS_MAX))
+            if early > PACE_SECONDS_MAX:
                 return False
-        late = now - self._due > _LAG_SECONDS_MAX
-        self._due = (now if late else self._due) + self._interval
+        elif early < -_LAG_SECONDS_MAX:
+            self._due -= early
+        self._due += self._interval
         return True
 
 

@@ -74,14 +74,20 @@ class RecordHeader(NamedTuple):
     monotonic: int
 
 
+#: ``pack_fields(buffer, offset, *fields)`` and ``unpack_fields(buffer, offset)`` do what pack_record and unpack_record
+#: do, with the fields of RecordHeader as they are: the data path makes no object for a header.
+pack_fields = _RECORD.pack_into
+unpack_fields = _RECORD.unpack_from
+
+
 def pack_record(buffer: memoryview, offset: int, record: RecordHeader) -> None:
     """Write a record's header into ``buffer``."""
-    _RECORD.pack_into(buffer, offset, *record)
+    pack_fields(buffer, offset, *record)
 
 
 def unpack_record(buffer: memoryview, offset: int) -> RecordHeader:
     """Inverse of pack_record."""
-    return RecordHeader._make(_RECORD.unpack_from(buffer, offset))
+    return RecordHeader._make(unpack_fields(buffer, offset))
 
 
 def record_bytes(payload: int) -> int:

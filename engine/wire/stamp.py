@@ -27,11 +27,12 @@ class FrameStamp(NamedTuple):
 
 def build_stamp(stamp: FrameStamp) -> bytes:
     """The text of the COM segment."""
-    return b"edge-video frame=%05d nano=%019d camera=%b" % (
-        stamp.frame,
-        stamp.unix_nano,
-        encode_part(stamp.camera).encode(),
-    )
+    return stamp_template(stamp.camera) % (stamp.frame, stamp.unix_nano)
+
+
+def stamp_template(camera: str) -> bytes:
+    """The text of a camera's stamps, with places for frame and unix_nano. All that it makes have the same length."""
+    return b"edge-video frame=%05d nano=%019d camera=" + encode_part(camera).encode().replace(b"%", b"%%")
 
 
 def find_stamp(picture: bytes | memoryview) -> FrameStamp:
