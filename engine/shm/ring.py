@@ -174,9 +174,14 @@ class Consumer(RingEnd):
 
     def __init__(self, path: Path, camera: str) -> None:
         super().__init__(path, camera)
+        self._payloads = self._data.toreadonly()
+        #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
+        #: ``pending``, for who looks at many rings.
+        self.head_word = self._words[lay.W_HEAD : lay.W_HEAD + 1]
         self._finish_intent()
         self._tail = self._words[lay.W_TAIL]
-        self._read = self._tail
+        #: The cursor behind what poll has handed out.
+        self.cursor = self._tail
         #: The number that the next record must have.
         self._number = self._released()
 
@@ -193,7 +198,7 @@ class Consumer(RingEnd):
     @property
     def pending(self) -> bool:
         """True where poll would find a frame."""
-        return self._words[lay.W_HEAD] != self._read
+        return self._words[lay.W_HEAD] != self.cursor
 
     @property
     def largest_frame(self) -> int:
@@ -205,66 +210,54 @@ class Consumer(RingEnd):
 
         A damaged record costs all frames up to the head: they are counted as damaged, and the ring goes on.
         """
-        head = self._words[lay.W_HEAD]
-        if head == self._read:
+        cursor, head = self.cursor, self._words[lay.W_HEAD]
+        if head == cursor:
             return []
         # SYNC POINT ring-publish: this load of the head, before any load of the frames that it shows.
         self._fence()
         records: list[Record] = []
-        total = 0
-        while self._read < head and len(records) < records_max and total < bytes_max:
-            record = self._record(self._read, head)
-            if record is None:
-                # Frames in flight come first; their commit leads back here.
-                if self._number == self._released():
-                    self._skip_damage()
+        area, number, total, damaged = self._area, self._number, 0, False
+        while cursor < head and len(records) < records_max and total < bytes_max:
+            position = cursor % area
+            kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = lay.unpack_fields(
+                self._payloads, position
+            )
+            length = lay.record_bytes(size)
+            end = cursor + length
+            sound = found == number and end <= head and position + length <= area
+            if sound and kind == lay.KIND_FRAME and size:
+                start = position + lay.RECORD_HEADER_BYTES
+                payload = self._payloads[start : start + size]
+                keyframe = flags & lay.FLAG_KEYFRAME
+                records.append(
+                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, number, payload, end)
+                )
+                number += 1
+                total += size
+            elif not (sound and kind == lay.KIND_PADDING and end % area == 0):
+                damaged = True
                 break
-            self._read = record.end
-            if record.payload:
-                self._number += 1
-                records.append(record)
-                total += len(record.payload)
+            cursor = end
+        self.cursor, self._number = cursor, number
+        # Frames in flight come before a damaged record; their commit leads back here.
+        if damaged and number == self._released():
+            self._skip_damage()
         return records
-
-    def _record(self, cursor: int, head: int) -> Record | None:
-        """The record at ``cursor``, empty for padding, or None where it cannot be one."""
-        position = cursor % self._area
-        header = lay.unpack_record(self._data, position)
-        end = cursor + lay.record_bytes(header.size)
-        sound = end <= head and position + end - cursor <= self._area
-        start = position + lay.RECORD_HEADER_BYTES
-        sound = sound and header.number == self._number
-        if sound and header.kind == lay.KIND_FRAME and header.size:
-            payload = self._data[start : start + header.size].toreadonly()
-        elif sound and header.kind == lay.KIND_PADDING and end % self._area == 0:
-            payload = self._data[:0]
-        else:
-            return None
-        return Record(
-            header.unix_nano,
-            header.sequence,
-            header.width,
-            header.height,
-            header.encoding,
-            header.flags & lay.FLAG_KEYFRAME,
-            header.monotonic,
-            header.number,
-            payload,
-            end,
-        )
 
     def commit(self, records: Sequence[Record], now_monotonic: int) -> None:
         """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space
         back."""
+        if not records:
+            return
         words = self._words
-        longest = words[lay.W_LATENCY_MAX]
+        longest, size = words[lay.W_LATENCY_MAX], 0
         for record in records:
             latency = (now_monotonic - record.monotonic) // 1000
             words[lay.HISTOGRAM_WORD + bucket(latency)] += 1
             longest = max(longest, latency)
+            size += len(record.payload)
         words[lay.W_LATENCY_MAX] = longest
-        if records:
-            self._move_tail(records[-1].end, lay.W_STORED, len(records), sum(len(r.payload) for r in records))
+        self._move_tail(records[-1].end, lay.W_STORED, len(records), size)
 
     def release(self, records: Sequence[Record], reason: Drop) -> None:
         """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
@@ -292,7 +285,7 @@ class Consumer(RingEnd):
 
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
-        self._read = self._tail
+        self.cursor = self._tail
         self._number = self._released()
 
     def raise_floor(self, unix_nano: int) -> None:
@@ -307,7 +300,7 @@ class Consumer(RingEnd):
         words[lay.W_TAIL] = tail
         self._tail = tail
         self._finish_intent()
-        if self._read < tail:
+        if self.cursor < tail:
             # Acknowledged after a rewind: what is stored is not handed out again.
             self.rewind()
 
@@ -332,6 +325,12 @@ class Consumer(RingEnd):
             if words[lay.W_INTENT_FROM] in CONSUMER_DROPS:
                 words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
         words[lay.W_INTENT_WORD] = 0
+
+    def close(self) -> None:
+        """Unmap. Records handed out before must not be used any more."""
+        self._payloads.release()
+        self.head_word.release()
+        super().close()
 
     def _skip_damage(self) -> None:
         """Give up all frames up to the head: behind a damaged header nothing says where the next begins."""

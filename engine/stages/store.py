@@ -110,13 +110,11 @@ class Store:
         pending = resp.MULTI
         replies = 2
         for framing, records, trim_nano in batch:
-            for record in records:
-                nano, sequence, size = record.unix_nano, record.sequence, len(record.payload)
+            for nano, sequence, width, height, encoding, keyframe, _, _, payload, _ in records:
+                size = len(payload)
                 buffers.append(pending + framing.before(nano, sequence, size))
-                buffers.append(record.payload)
-                pending = framing.after(
-                    nano, sequence, size, record.width, record.height, record.encoding, record.keyframe
-                )
+                buffers.append(payload)
+                pending = framing.after(nano, sequence, size, width, height, encoding, keyframe)
             pending += framing.keep()
             replies += len(records) * framing.replies_per_frame + 1
             if trim_nano:

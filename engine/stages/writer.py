@@ -10,6 +10,7 @@ import contextlib
 import random
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 import hiredis
@@ -110,6 +111,9 @@ class WriterAgent:
         self._slates: dict[str, tuple[Slate, int]] = {}
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
+        #: The drains by place, and what is looked at to see whether their rings have frames.
+        self._order: list[RingDrain] = []
+        self._heads: list[tuple[memoryview, Consumer]] = []
         self._next_ring = 0
         self._states_at = 0.0
         self._attempt: Attempt | None = None
@@ -178,11 +182,13 @@ class WriterAgent:
         """
         bytes_left, frames_left = self._config.writer.batch_kb * 1024, self._config.writer.batch_frames
         busy = {drain.camera for batch in self._in_flight for drain, _ in batch}
-        drains = list(self._drains.values())
+        drains = self._order
+        waiting = self._waiting()
+        first = bisect_left(waiting, self._next_ring)
         batch: Batch = []
-        for step in range(len(drains)):
-            drain = drains[(self._next_ring + step) % len(drains)]
-            if not drain.consumer.pending or drain.camera in busy:
+        for place in waiting[first:] + waiting[:first]:
+            drain = drains[place]
+            if drain.camera in busy:
                 continue
             records = drain.consumer.poll(bytes_left, frames_left)
             if not records:
@@ -191,7 +197,7 @@ class WriterAgent:
             frames_left -= len(records)
             bytes_left -= sum(len(record.payload) for record in records)
             if frames_left <= 0 or bytes_left <= 0:
-                self._next_ring = (self._next_ring + step + 1) % len(drains)
+                self._next_ring = (place + 1) % len(drains)
                 break
         return batch
 
@@ -250,8 +256,12 @@ class WriterAgent:
             found |= {record.sequence for record, reply in zip(part, replies, strict=True) if reply and not _bad(reply)}
         return found
 
+    def _waiting(self) -> list[int]:
+        """The places of the rings that have frames which were not polled yet."""
+        return [place for place, (head, ring) in enumerate(self._heads) if head[0] != ring.cursor]
+
     def _any_pending(self) -> bool:
-        return any(drain.consumer.pending for drain in self._drains.values())
+        return any(head[0] != ring.cursor for head, ring in self._heads)
 
     # While Redis is away
 
@@ -352,6 +362,8 @@ class WriterAgent:
             return
         self._slates[camera.id] = (slate, -1)
         self._drains[camera.id] = RingDrain(camera, self._config, consumer)
+        self._order = list(self._drains.values())
+        self._heads = [(drain.consumer.head_word, drain.consumer) for drain in self._order]
 
     def _publish_states(self) -> None:
         """Write the states that have changed into the cameras' hash."""

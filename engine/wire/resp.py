@@ -44,9 +44,11 @@ class FrameFraming:
         self._xadd = (
             b"\r\n" + _literal(bulk(b"PX") + bulk(ttl))
             + b"*13\r\n" + _literal(bulk(b"XADD") + bulk(journal))
-            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n$1\r\nw\r\n$%d\r\n%b\r\n$1\r\nh\r\n$%d\r\n%b\r\n"
-            + b"$1\r\ne\r\n%b$1\r\nk\r\n$1\r\n%d\r\n"
+            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b"
         )  # fmt: skip
+        #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
+        self._shape = (-1, -1, -1, -1)
+        self._shape_fields = b""
         self._journal = journal
         self._expire = command(b"PEXPIRE", journal, ttl)
         self._encodings = tuple(bulk(name.encode()) for name in ENCODINGS)
@@ -59,12 +61,15 @@ class FrameFraming:
         self, unix_nano: int, sequence: int, size: int, width: int, height: int, encoding: int, keyframe: int
     ) -> bytes:
         """The rest of SET behind the payload, and the frame's journal entry."""
-        identifier = b"%d-%d" % (unix_nano, sequence)
-        size_, width_, height_ = b"%d" % size, b"%d" % width, b"%d" % height
-        return self._xadd % (
-            len(identifier), identifier, len(size_), size_, len(width_), width_, len(height_), height_,
-            self._encodings[encoding], keyframe,
-        )  # fmt: skip
+        shape = (width, height, encoding, keyframe)
+        if shape != self._shape:
+            self._shape = shape
+            self._shape_fields = (
+                bulk(b"w") + bulk(b"%d" % width) + bulk(b"h") + bulk(b"%d" % height)
+                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe)
+            )  # fmt: skip
+        identifier, length = b"%d-%d" % (unix_nano, sequence), b"%d" % size
+        return self._xadd % (len(identifier), identifier, len(length), length, self._shape_fields)
 
     def keep(self) -> bytes:
         """Lets the journal live as long as the frame that was just stored. One reply."""
