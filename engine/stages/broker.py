@@ -19,6 +19,7 @@ from pika.spec import Basic
 
 from engine.config import AmqpSection, MetadataSection
 from engine.errors import BrokerUnavailable, ServerRefused
+from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
 from engine.wire.urls import mask
 
@@ -38,12 +39,28 @@ class Exchange(NamedTuple):
     mandatory: bool = False
 
 
-class _Sent:
-    __slots__ = ("confirmed", "token")
+class _Gathering(SelectConnection):  # type: ignore[misc] # pika has no types
+    """Holds what is to be sent until ``flush``: pika would make a system call of each of a message's frames.
 
-    def __init__(self, token: Any) -> None:
-        self.token = token
-        self.confirmed = False
+    ``_adapter_emit_data`` is what adapters of pika's Connection override; everything that pika sends passes it.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._held: list[bytes] = []
+        super().__init__(*arguments, **named)
+
+    def hold(self, frames: bytes) -> None:
+        """Send whole AMQP frames with the next flush."""
+        self._held.append(frames)
+
+    _adapter_emit_data = hold
+
+    def flush(self) -> None:
+        """Send what is held, in one piece; where the connection is gone it is forgotten."""
+        data = b"".join(self._held)
+        self._held.clear()
+        if data and not self.is_closed:
+            super()._adapter_emit_data(data)
 
 
 class Broker:
@@ -53,19 +70,26 @@ class Broker:
         self._amqp = amqp
         self._exchange = exchange
         self._loop: IOLoop | None = None
-        self._connection: SelectConnection | None = None
+        self._connection: _Gathering | None = None
         self._channel: Channel | None = None
         self._ready = False
         self._error: str | None = None
         self._give_up_at = 0.0
-        self._first_tag = 1
-        self._sent: deque[_Sent] = deque()
+        #: Tokens of the messages sent and not yet taken as confirmed, oldest first.
+        self._tokens: deque[Any] = deque()
+        #: Delivery tags, which count a channel's messages from 1: all up to the first were taken, all up to the second
+        #: are confirmed; and those beyond that were confirmed before one in front of them.
+        self._taken = self._confirmed = 0
+        self._early: set[int] = set()
         #: Negative confirms since ``open``; any means that what is not confirmed must be sent again.
         self.nacked = 0
         #: True once a mandatory message came back because no queue takes it; nothing counts as confirmed from then on.
         self.unroutable = False
         #: The broker's reason for taking nothing at the moment (memory, disk); empty where it takes messages.
         self.blocked = ""
+        #: How JSON messages are framed on this connection, by routing key, and the longest body that fits one frame.
+        self._framings: dict[str, MessageFraming] = {}
+        self._body_max = 0
         self._properties = pika.BasicProperties(content_type=CONTENT_TYPE, delivery_mode=_PERSISTENT)
 
     @property
@@ -81,7 +105,7 @@ class Broker:
     @property
     def in_flight(self) -> int:
         """Messages sent and not yet taken as confirmed."""
-        return len(self._sent)
+        return len(self._tokens)
 
     def open(self) -> None:
         """Begin to connect; ``pump`` goes on with it."""
@@ -90,7 +114,7 @@ class Broker:
         self._give_up_at = time.monotonic() + self._amqp.timeout_seconds
         self._loop = IOLoop()
         self._loop.activate_poller()
-        self._connection = SelectConnection(
+        self._connection = _Gathering(
             parameters(self._amqp),
             on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._fail(error),
@@ -108,10 +132,14 @@ class Broker:
         self.blocked = ""
         self.nacked = 0
         self.unroutable = False
-        self._sent.clear()
+        self._tokens.clear()
+        self._early.clear()
+        self._taken = self._confirmed = 0
+        self._framings.clear()
         if connection is not None and loop is not None:
             if connection.is_open:
                 connection.close()
+                connection.flush()
                 # One turn sends the farewell; its answer is not waited for.
                 loop.poll()
             loop.deactivate_poller()
@@ -122,12 +150,14 @@ class Broker:
 
         Raises BrokerUnavailable once the connection has failed; what was confirmed can still be taken before ``close``.
         """
-        if self._loop is None:
+        if self._loop is None or self._connection is None:
             raise BrokerUnavailable("RabbitMQ is not connected")
         alarm = self._loop.call_later(timeout_seconds, _nothing)
         try:
+            self._connection.flush()
             self._loop.poll()
             self._loop.process_timeouts()
+            self._connection.flush()
         except (AMQPError, OSError) as error:
             self._fail(error)
         self._loop.remove_timeout(alarm)
@@ -139,25 +169,35 @@ class Broker:
     def publish(
         self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
     ) -> None:
-        """Send a message, as persistent JSON or as ``properties`` say; its ``token`` comes back from take_confirmed.
-        Only while ``ready``."""
+        """Send a message with the next ``pump``, as persistent JSON or as ``properties`` say; its ``token`` comes back
+        from take_confirmed. Only while ``ready``."""
+        assert self._connection is not None
         assert self._channel is not None
-        try:
-            self._channel.basic_publish(
-                self._exchange.name, routing_key, body, properties or self._properties, self._exchange.mandatory
-            )
-        except AMQPError as error:
-            self._fail(error)
-            return
-        self._sent.append(_Sent(token))
+        if properties is None and len(body) <= self._body_max:
+            framing = self._framings.get(routing_key) or self._framing(routing_key)
+            self._connection.hold(framing.frame(body))
+        else:
+            try:
+                self._channel.basic_publish(
+                    self._exchange.name, routing_key, body, properties or self._properties, self._exchange.mandatory
+                )
+            except AMQPError as error:
+                self._fail(error)
+                return
+        self._tokens.append(token)
+
+    def _framing(self, routing_key: str) -> MessageFraming:
+        assert self._channel is not None
+        number, exchange = self._channel.channel_number, self._exchange
+        framing = MessageFraming(number, exchange.name, routing_key, CONTENT_TYPE, mandatory=exchange.mandatory)
+        self._framings[routing_key] = framing
+        return framing
 
     def take_confirmed(self) -> list[Any]:
         """Tokens of the messages that were confirmed with all before them, oldest first; each comes once."""
-        tokens = []
-        while self._sent and self._sent[0].confirmed:
-            tokens.append(self._sent.popleft().token)
-            self._first_tag += 1
-        return tokens
+        count = self._confirmed - self._taken
+        self._taken = self._confirmed
+        return [self._tokens.popleft() for _ in range(count)]
 
     def _on_open(self, connection: Any) -> None:
         connection.channel(on_open_callback=self._on_channel)
@@ -178,20 +218,27 @@ class Broker:
         self._channel.confirm_delivery(self._on_confirm, callback=self._on_confirming)
 
     def _on_confirming(self, _: Any) -> None:
-        self._first_tag = 1
+        assert self._connection is not None
+        self._body_max = self._connection.params.frame_max - FRAME_OVERHEAD_BYTES
         self._ready = True
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        last = method.delivery_tag - self._first_tag
+        tag = method.delivery_tag
         # The broker returns an unroutable message and confirms it then.
-        if self.unroutable or not 0 <= last < len(self._sent):
+        if self.unroutable or not self._confirmed < tag <= self._taken + len(self._tokens):
             return
-        if isinstance(method, Basic.Ack):
-            for position in range(0 if method.multiple else last, last + 1):
-                self._sent[position].confirmed = True
+        if not isinstance(method, Basic.Ack):
+            self.nacked += tag - self._confirmed if method.multiple else 1
+            return
+        if method.multiple:
+            self._confirmed = tag
+            self._early = {early for early in self._early if early > tag}
         else:
-            self.nacked += last + 1 if method.multiple else 1
+            self._early.add(tag)
+        while self._confirmed + 1 in self._early:
+            self._confirmed += 1
+            self._early.remove(self._confirmed)
 
     def _on_return(self, _: Any, method: Any, __: Any, ___: Any) -> None:
         self.unroutable = True

@@ -44,11 +44,8 @@ _BACKOFF_SECONDS_MAX = 10.0
 _EXPIRY_ROUNDS_MAX = 64
 
 
-class _FrameToken(NamedTuple):
-    """The cursor of each camera once the message is confirmed, and how many events it carries."""
-
-    cursors: dict[str, str]
-    events: int
+#: A frame to announce: its camera and journal entry. A message's token is the list of those that it announces.
+Item = tuple[str, JournalEntry]
 
 
 class _StatusToken(NamedTuple):
@@ -75,7 +72,7 @@ class PublisherAgent:
             config.publisher_redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
         )
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
-        self._queue: deque[tuple[str, JournalEntry]] = deque()
+        self._queue: deque[Item] = deque()
         #: Last confirmed, last written to Redis, and last read entry of each camera.
         self._cursors: dict[str, str] = {}
         self._saved: dict[str, str] = {}
@@ -181,27 +178,22 @@ class PublisherAgent:
 
     def _send(self) -> int:
         """Fill the window; returns the number of messages sent."""
-        sent = 0
         self._send_states()
-        while self._queue and self._broker.ready and self._broker.in_flight < self._config.publisher.window:
-            if self._metadata.format == "batch":
-                self._send_batch()
+        queue, broker, metadata = self._queue, self._broker, self._metadata
+        sent = events = 0
+        while queue and broker.ready and broker.in_flight < self._config.publisher.window:
+            if metadata.format == "batch":
+                taken = [queue.popleft() for _ in range(min(len(queue), metadata.batch_max))]
+                body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
+                broker.publish(body, metadata.batch_routing_key, taken)
             else:
-                camera, entry = self._queue.popleft()
-                token = _FrameToken({camera: cursor_of(entry)}, 1)
-                body = encode_event(self._events[camera].event(entry))
-                self._broker.publish(body, self._metadata.routing_key, token)
-                self._counts[PublisherCount.PUBLISHED] += 1
+                camera, entry = item = queue.popleft()
+                taken = [item]
+                broker.publish(encode_event(self._events[camera].event(entry)), metadata.routing_key, taken)
+            events += len(taken)
             sent += 1
+        self._counts[PublisherCount.PUBLISHED] += events
         return sent
-
-    def _send_batch(self) -> None:
-        queue = self._queue
-        taken = [queue.popleft() for _ in range(min(len(queue), self._metadata.batch_max))]
-        token = _FrameToken({camera: cursor_of(entry) for camera, entry in taken}, len(taken))
-        body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
-        self._broker.publish(body, self._metadata.batch_routing_key, token)
-        self._counts[PublisherCount.PUBLISHED] += len(taken)
 
     def _send_states(self) -> None:
         for camera, text in self._states.items():
@@ -243,22 +235,29 @@ class PublisherAgent:
             self._failures = 0
             self._broker_away = False
             self._log.info("rabbitmq connected")
-        tokens = self._broker.take_confirmed()
-        for token in tokens:
-            self._confirmed(token)
+        confirmed = self._take_confirmed()
         if self._broker.nacked:
             self._counts[PublisherCount.NACKED] += self._broker.nacked
             self._broker_lost(BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)"))
-        return len(tokens)
+        return confirmed
 
-    def _confirmed(self, token: _FrameToken | _StatusToken) -> None:
-        if isinstance(token, _StatusToken):
-            self._states_confirmed[token.camera] = token.text
-            self._counts[PublisherCount.STATUS_EVENTS] += 1
-            return
-        self._cursors.update(token.cursors)
-        self._counts[PublisherCount.CONFIRMED] += token.events
-        self._counts[PublisherCount.MESSAGES] += 1
+    def _take_confirmed(self) -> int:
+        """Move the cursors past what was confirmed; returns the number of messages."""
+        tokens: list[list[Item] | _StatusToken] = self._broker.take_confirmed()
+        newest: dict[str, JournalEntry] = {}
+        events = messages = 0
+        for token in tokens:
+            if isinstance(token, _StatusToken):
+                self._states_confirmed[token.camera] = token.text
+                self._counts[PublisherCount.STATUS_EVENTS] += 1
+            else:
+                newest.update(token)
+                events += len(token)
+                messages += 1
+        self._cursors.update({camera: cursor_of(entry) for camera, entry in newest.items()})
+        self._counts[PublisherCount.CONFIRMED] += events
+        self._counts[PublisherCount.MESSAGES] += messages
+        return len(tokens)
 
     # What is looked at now and then
 
@@ -312,8 +311,7 @@ class PublisherAgent:
         self._states_sent = dict(self._states_confirmed)
 
     def _broker_lost(self, error: Exception) -> None:
-        for token in self._broker.take_confirmed():
-            self._confirmed(token)
+        self._take_confirmed()
         self._broker.close()
         self._counts[PublisherCount.CONNECTED] = 0
         self._rewind()

@@ -6,16 +6,16 @@ width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stand
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine.errors import WireError
-from engine.wire.keys import frame_key_suffix
+from engine.wire.keys import check_numbers
 
 #: Redis keeps both parts of an id in 64 bits.
-_ENTRY_ID = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})")
-_NUMBER = re.compile(rb"[0-9]{1,18}")
+_ID_DIGITS_MAX = 20
+_NUMBER_DIGITS_MAX = 18
+_NAMES = [b"s", b"w", b"h", b"e", b"k"]
 
 #: Encodings by the number that ring records carry; the journal and the metadata carry the name.
 ENCODINGS = ("jpeg",)
@@ -41,10 +41,10 @@ def entry_id(unix_nano: int, sequence: int) -> str:
 def parse_entry_id(text: bytes | str) -> tuple[int, int]:
     """(unix_nano, sequence) of a stream id. Raises WireError."""
     plain = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    match = _ENTRY_ID.fullmatch(plain)
-    if not match:
+    nano, _, sequence = plain.partition(b"-")
+    if not (nano.isdigit() and sequence.isdigit() and max(len(nano), len(sequence)) <= _ID_DIGITS_MAX):
         raise WireError(f"journal entry id {plain[:60]!r} is not unix_nano-sequence")
-    return int(match[1]), int(match[2])
+    return int(nano), int(sequence)
 
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
@@ -65,10 +65,10 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     """
     unix_nano, sequence = parse_entry_id(identifier)
     try:
-        frame_key_suffix(unix_nano, sequence)
+        check_numbers(unix_nano, sequence)
     except WireError as error:
         raise WireError(f"journal entry {identifier!r}: {error}") from None
-    if len(fields) == 10 and tuple(fields[0::2]) == (b"s", b"w", b"h", b"e", b"k"):
+    if fields[0::2] == _NAMES:
         size, width, height, encoding, keyframe = fields[1::2]
     else:
         named = dict(zip(fields[0::2], fields[1::2], strict=False))
@@ -77,7 +77,7 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         except KeyError as error:
             raise WireError(f"journal entry {identifier!r} has no field {error.args[0]!r}") from None
     for name, value in ((b"s", size), (b"w", width), (b"h", height)):
-        if not _NUMBER.fullmatch(value):
+        if not value.isdigit() or len(value) > _NUMBER_DIGITS_MAX:
             raise WireError(f"journal entry {identifier!r}: field {name!r} is {value[:30]!r}, not a number")
     try:
         return JournalEntry(

@@ -78,11 +78,16 @@ def frame_key_prefix(vhost: str, prefix: str, camera: str) -> str:
 
 def frame_key_suffix(unix_nano: int, sequence: int) -> str:
     """``{unix_nano}:{sequence}``. Raises WireError for a number that the format cannot hold."""
+    check_numbers(unix_nano, sequence)
+    return f"{unix_nano}:{sequence:05d}"
+
+
+def check_numbers(unix_nano: int, sequence: int) -> None:
+    """Raises WireError for a number that keys cannot hold."""
     if not 10**18 <= unix_nano < 10**19:
         raise WireError(f"unix_nano {unix_nano} has not {UNIX_NANO_DIGITS} digits")
     if not 1 <= sequence <= SEQUENCE_MAX:
         raise WireError(f"sequence {sequence} is not in 1..{SEQUENCE_MAX}")
-    return f"{unix_nano}:{sequence:05d}"
 
 
 def build_frame_key(key: FrameKey) -> str:
