@@ -3,6 +3,8 @@ error."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 import redis
@@ -54,6 +56,33 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
         connection.disconnect()
         raise connection_error(address, error) from None
     return connection
+
+
+class Attempt:
+    """One try to connect, in a thread of its own: it can block for the whole timeout, and the rings need relief
+    meanwhile. The thread is a daemon, so that a writer that stops does not wait for it."""
+
+    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
+        self._connection: AbstractConnection | None = None
+        self._error = "it was interrupted"
+        self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
+        self._thread.start()
+
+    def _run(self, connect: Callable[[], AbstractConnection]) -> None:
+        try:
+            self._connection = connect()
+        except (RedisUnavailable, ServerRefused) as error:
+            self._error = str(error)
+
+    def done(self) -> bool:
+        """True when there is a result."""
+        return not self._thread.is_alive()
+
+    def result(self) -> AbstractConnection:
+        """The connection. Raises RedisUnavailable, also where the server refused: it may change its mind."""
+        if self._connection is None:
+            raise RedisUnavailable(self._error)
+        return self._connection
 
 
 def connection_error(

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import random
-import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import hiredis
-from redis.connection import AbstractConnection
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
-from engine.errors import RedisUnavailable, RingMismatch, ServerRefused, WireError
+from engine.errors import RedisUnavailable, RingMismatch, WireError
 from engine.shm.doorbell import Doorbell
 from engine.shm.ring import Consumer, Record
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
+from engine.stages.redis_link import Attempt
 from engine.stages.store import Refused, RingBatch, Store
 from engine.stages.upkeep import JournalUpkeep
 from engine.wire import keys, resp
@@ -37,9 +36,10 @@ _BACKOFF_SECONDS_MIN = 0.05
 _BACKOFF_SECONDS_MAX = 1.0
 #: Seconds that an idle writer sleeps at most, and one without Redis.
 _IDLE_SECONDS = 0.25
-#: Seconds that a writer which has just stored frames sleeps before it listens for the next: under load one look, one
-#: transaction and one wake-up then serve the frames of many cameras. Without load the next frame comes later anyway.
+#: Seconds that a busy writer sleeps before it listens for the next frame: one look, one transaction and one wake-up
+#: then serve the frames of several cameras. Busy is who stores so many frames a second that a nap brings in two.
 _NAP_SECONDS = 0.0015
+_NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
 _AWAY_SECONDS = 0.02
 #: Seconds between looks at the cameras' states and at rings that may have come.
 _STATES_SECONDS = 0.25
@@ -49,33 +49,6 @@ _RESERVE_SHARE = 8
 _DOUBT_SECONDS = 3.0
 #: Commands of one lookup round trip.
 _LOOKUPS_MAX = 256
-
-
-class Attempt:
-    """One try to connect, in a thread of its own: it can block for the whole timeout, and the rings need relief
-    meanwhile. The thread is a daemon, so that a writer that stops does not wait for it."""
-
-    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
-        self._connection: AbstractConnection | None = None
-        self._error = "it was interrupted"
-        self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
-        self._thread.start()
-
-    def _run(self, connect: Callable[[], AbstractConnection]) -> None:
-        try:
-            self._connection = connect()
-        except (RedisUnavailable, ServerRefused) as error:
-            self._error = str(error)
-
-    def done(self) -> bool:
-        """True when there is a result."""
-        return not self._thread.is_alive()
-
-    def result(self) -> AbstractConnection:
-        """The connection. Raises RedisUnavailable, also where the server refused: it may change its mind."""
-        if self._connection is None:
-            raise RedisUnavailable(self._error)
-        return self._connection
 
 
 class RingDrain:
@@ -123,8 +96,9 @@ class WriterAgent:
         self._retry_at = 0.0
         self._failures = 0
         self._away_since = 0.0
-        #: True once the writer has napped since it last stored a frame.
-        self._napped = True
+        #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
+        self._stored = 0
+        self._busy = self._napped = False
         self._warned: set[str] = set()
 
     def on_start(self) -> None:
@@ -160,7 +134,7 @@ class WriterAgent:
     def idle(self) -> None:
         """Nothing to do: sleep until a producer rings."""
         if self._store.connected and time.monotonic() >= self._retry_at:
-            if not self._napped:
+            if self._busy and not self._napped:
                 self._napped = True
                 time.sleep(_NAP_SECONDS)
                 return
@@ -237,12 +211,14 @@ class WriterAgent:
                 drain.consumer.commit(records, now_nano)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
         self._slate.counts[WriterCount.BATCHES] += 1
+        stored = sum(len(records) for _, records in batch)
+        self._stored += stored
         self._napped = False
         self._failures = 0
         if self._away_since:
             self._log.info("redis is back", away_seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = 0.0
-        return sum(len(records) for _, records in batch)
+        return stored
 
     def _settle_troubled(self) -> None:
         """Frames whose journal entry was refused. One that stands already is a success: it was sent before, and the
@@ -355,7 +331,10 @@ class WriterAgent:
 
     def _look_around(self) -> None:
         """Open rings that have appeared, and pass on states that have changed."""
-        self._states_at = time.monotonic() + _STATES_SECONDS
+        now = time.monotonic()
+        self._busy = self._stored > _NAP_FRAMES_PER_SECOND * (_STATES_SECONDS + now - self._states_at)
+        self._stored = 0
+        self._states_at = now + _STATES_SECONDS
         for camera in self._cameras:
             if camera.id not in self._drains:
                 self._open_ring(camera)
