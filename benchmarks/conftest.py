@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
@@ -20,8 +21,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bench", choices=("once", "quick", "full"), default="once", help="how much the benchmarks do")
 
 
+def _interrupt(number: int, _: object) -> NoReturn:
+    raise KeyboardInterrupt(f"signal {number}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    # A run that is told to end takes its servers and sites with it, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     config.stash[_RESULTS] = Results(Scale(cast("Mode", config.getoption("--bench"))))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A benchmark fails once all its ratios are known."""
+    results = item.config.stash[_RESULTS]
+    results.missed.clear()
+    yield
+    if results.missed:
+        pytest.fail("\n".join(results.missed), pytrace=False)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -99,7 +99,7 @@ class PublisherAgent:
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
-            if len(self._queue) < _QUEUE_MAX // 2 and now >= self._read_at:
+            if now >= self._read_at and self._wants_entries():
                 self._fill()
             work += self._send()
             if now >= self._save_at:
@@ -114,10 +114,12 @@ class PublisherAgent:
         return work
 
     def idle(self) -> None:
-        """Wait for the broker's I/O, which may bring confirms, until the next look for entries is due."""
+        """Wait for the broker's I/O, which may bring confirms, until the next look for entries is due; with enough
+        entries at hand none is."""
         if self._broker.opened and not self._redis_away:
+            wait = self._read_at - time.monotonic() if self._wants_entries() else _READ_SECONDS_MAX
             try:
-                self._broker.pump(max(self._read_at - time.monotonic(), 0.0))
+                self._broker.pump(max(wait, 0.0))
             except BrokerUnavailable as error:
                 self._broker_lost(error)
         else:
@@ -161,6 +163,9 @@ class PublisherAgent:
         self._cursors = cursors
         self._saved = dict(cursors)
         self._read = dict(cursors)
+
+    def _wants_entries(self) -> bool:
+        return len(self._queue) < _QUEUE_MAX // 2
 
     def _fill(self) -> None:
         """Read the entries behind those already read."""
