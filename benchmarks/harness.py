@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -22,6 +23,8 @@ import psutil
 from pytest_benchmark.fixture import BenchmarkFixture
 
 HERE = Path(__file__).parent
+#: What ``latest.json`` says of each ratio; ``raw.json`` has the runs behind it as well.
+LATEST_KEYS = ("value", "floor", "unit", "against")
 RESULTS = HERE / "results"
 FLOORS = HERE / "floors.toml"
 
@@ -90,16 +93,19 @@ class Results:
         self.missed: list[str] = []
         self._floors = tomllib.loads(FLOORS.read_text())
 
-    def ratio(self, name: str, value: float, *, against: str, unit: str = "times", runs: object = None) -> None:
+    def ratio(
+        self, name: str, value: float, *, against: str, unit: str = "times", runs: object = None, goal: str = ""
+    ) -> None:
         """Record a ratio of which more is better; one below its floor goes to ``missed``, which fails its benchmark.
 
-        ``runs`` are the single measurements behind it. What ``floors.toml`` does not name is shown, not guarded.
+        ``runs`` are the single measurements behind it, ``goal`` is the figure that the engine is built to. What
+        ``floors.toml`` does not name is shown, not guarded.
         """
         floor = self._floors.get(name, {}).get("floor")
         if self.scale.mode == "once":
             return
         entry = {"value": round(value, 4), "floor": floor, "unit": unit, "against": against}
-        self.ratios[name] = entry | ({"runs": runs} if runs is not None else {})
+        self.ratios[name] = entry | ({"runs": runs} if runs is not None else {}) | ({"goal": goal} if goal else {})
         if floor is not None and value < floor:
             self.missed.append(f"{name}: {value:.3g} {unit} against {against} is below its floor of {floor:g}")
 
@@ -114,6 +120,16 @@ class Results:
         self.curves[name] = {"x": x, "y": y, "series": {key: list(points) for key, points in series.items()}}
         self.curves[name]["note"] = note
 
+    def fits(self, name: str, memory: int, shared: int = 0) -> bool:
+        """Whether this machine has so many bytes of memory, and of them in /dev/shm; where it has not, ``name`` is
+        skipped."""
+        have, have_shared = psutil.virtual_memory().available, shutil.disk_usage("/dev/shm").free
+        if memory > have:
+            self.skip(name, f"it takes {memory / 2**30:.1f} GB of memory, {have / 2**30:.1f} are free")
+        elif shared > have_shared:
+            self.skip(name, f"it takes {shared / 2**30:.1f} GB of /dev/shm, {have_shared / 2**30:.1f} are free")
+        return memory <= have and shared <= have_shared
+
     def skip(self, name: str, reason: str) -> None:
         """Record what this machine is too small for."""
         self.skipped[name] = reason
@@ -123,7 +139,7 @@ class Results:
         if self.scale.mode != "full" or not complete:
             return None
         RESULTS.mkdir(exist_ok=True)
-        plain = {name: {k: v for k, v in entry.items() if k != "runs"} for name, entry in self.ratios.items()}
+        plain = {name: {key: entry[key] for key in LATEST_KEYS} for name, entry in self.ratios.items()}
         raw = {
             "run": describe_run(),
             "ratios": self.ratios,

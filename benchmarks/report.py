@@ -25,6 +25,8 @@ TRIED = HERE / "tried.md"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 #: The plots' directory, beside the document.
 PLOTS = "benchmarks"
+#: In the README, the table of the run's figures stands between these.
+MEASURED_MARKS = ("<!-- measured: written by benchmarks/report.py -->", "<!-- measured ends -->")
 #: Ratio of the largest to the smallest value from which an axis is logarithmic.
 _LOGARITHMIC = 20.0
 #: Exponents that count as flat and as proportional: y grows with the power of x.
@@ -90,14 +92,18 @@ _QUIET_DETAILS = {"value", "unit", "goal", "target", "claim", "runs", "load"}
 
 
 def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED) -> Path:
-    """Write the report of the results in ``raw``: text and plots, all of it or nothing."""
+    """Write the report of the results in ``raw``: text and plots, and the figures in the README above it if there is
+    one; all of it or nothing."""
     results = json.loads(raw.read_text())
+    readme = document.parent.parent / "README.md"
     document.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".report-", dir=document.parent))
     try:
         draw(results, draft)
         names = sorted(path.name for path in draft.iterdir())
         (draft / document.name).write_text(render(results, tried.read_text() if tried.exists() else "", names))
+        if readme.exists():
+            (draft / readme.name).write_text(with_measured(readme.read_text(), results))
         with _uninterrupted():
             plots = document.parent / PLOTS
             plots.mkdir(exist_ok=True)
@@ -107,9 +113,22 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
             for name in names:
                 (draft / name).replace(plots / name)
             (draft / document.name).replace(document)
+            if readme.exists():
+                (draft / readme.name).replace(readme)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return document
+
+
+def with_measured(readme: str, results: Mapping[str, Any]) -> str:
+    """The README with the run's figures between its marks. Raises ValueError where it has no marks."""
+    before, first, rest = readme.partition(MEASURED_MARKS[0])
+    _, last, after = rest.partition(MEASURED_MARKS[1])
+    if not (first and last):
+        raise ValueError(f"the README needs its 2 marks, {' and '.join(MEASURED_MARKS)}")
+    run = results["run"]
+    lines = ["", f"Run **{run['name']}** on {run['cpu']}, Python {run['python']}:", "", *_goals(results)]
+    return before + first + "\n".join(lines) + last + after
 
 
 @contextmanager
@@ -141,7 +160,7 @@ def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
         "",
     ]
     lines += _failures(results["ratios"])
-    lines += _goals(results["figures"])
+    lines += _goals(results)
     for name in _group_names(results):
         lines += _section(name, results, set(plots))
     lines += ["## What was tried for speed", "", tried.strip() or "Nothing yet.", ""]
@@ -171,13 +190,16 @@ def _failures(ratios: Mapping[str, Any]) -> list[str]:
     return [f"**Below their floors in this run: {', '.join(f'`{name}`' for name in below)}.**", ""]
 
 
-def _goals(figures: Mapping[str, Any]) -> list[str]:
-    rows = [(name, {**entry, "goal": goal}) for name, entry in figures.items() if (goal := _goal(entry))]
+def _goals(results: Mapping[str, Any]) -> list[str]:
+    """The table of what the engine is built to."""
+    entries = [*results["figures"].items(), *results["ratios"].items()]
+    rows = [(name, {**entry, "goal": goal}) for name, entry in entries if (goal := _goal(entry))]
+    rows.sort(key=lambda row: list(GROUPS).index(group_of(row[0])) if group_of(row[0]) in GROUPS else len(GROUPS))
     if not rows:
         return []
     lines = ["| figure to build to | goal | measured | |", "| --- | --- | --- | --- |"]
     for name, entry in rows:
-        load = f" ({entry['load']})" if "load" in entry else ""
+        load = f" ({entry['load']})" if "load" in entry else f" ({entry['against']})" if "against" in entry else ""
         lines.append(
             f"| {_words(name)}{load} | {entry['goal']} | {number(entry['value'])} {entry['unit']} | {_met(entry)} |"
         )

@@ -346,6 +346,8 @@ def page_range(client: redis.Redis, camera: str, start: int, end: int) -> list[i
 def test_by_frames_stored(results: Results, scale: Scale, directory: Path) -> None:
     """Frames of 100 bytes, so that a million fit; the engine's queries are asked of all servers in turns."""
     counts = scale.pick([2_000, 5_000], [10_000, 100_000], [10_000, 100_000, 1_000_000])
+    # 300 bytes a frame with its entry; the page's way takes as much again here, as a list of all keys.
+    counts = [count for count in counts if results.fits(f"growth.{count:,} frames stored", 800 * count)]
     queries = scale.pick(5, 200, 1_000)
     with ExitStack() as stack:
         asked = []
@@ -385,6 +387,7 @@ def test_by_frames_stored(results: Results, scale: Scale, directory: Path) -> No
             statistics.median(few) / statistics.median(many),
             against=f"the median with {counts[0]:,} frames stored, at {counts[-1]:,}",
             unit="of its time",
+            goal=">= 0.667" if name == "latest" else "",
         )
         results.ratio(
             # Its time is the number of frames: each number of them has a floor of its own.
@@ -394,11 +397,8 @@ def test_by_frames_stored(results: Results, scale: Scale, directory: Path) -> No
             unit="times faster",
         )
         late = sorted(many)[int(len(many) * 0.99)] * 1e3
-        results.figure(f"growth.{name}.p99", round(late, 3), f"ms with {counts[-1]:,} frames stored")
-        if name == "latest":
-            results.ratio(
-                "growth.latest.p99", 1.0 / late, against="1 ms, with the most frames stored", unit="times less"
-            )
+        goal = {"goal": "<= 1"} if name == "latest" else {}
+        results.figure(f"growth.{name}.p99", round(late, 3), f"ms with {counts[-1]:,} frames stored", **goal)
     results.ratio(
         "growth.range.limit",
         statistics.median(bare_shares),

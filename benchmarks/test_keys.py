@@ -364,6 +364,9 @@ def test_memory_of_a_million_keys(results: Results, scale: Scale, server: RedisS
     """Bytes of both forms in a real redis-server, everything that a key costs there counted: its string, its places in
     the tables of keys and of lifetimes. Nothing is timed."""
     count = scale.pick(1000, 100_000, MILLION)
+    # The server's table, and the stamps and commands here.
+    if not results.fits("keys.memory of a million keys", 800 * count):
+        return
     stamps = stamps_of(count)
     ours, theirs = memory_of_both(server, HEAD, stamps)
     less = theirs - ours

@@ -25,6 +25,9 @@ from tests.servers.redis_server import RedisServer
 
 Binary = Literal["redis-server", "valkey"]
 CAMERAS = 4
+#: The figures that the writer is built to, at this size.
+GOAL_BYTES = 60 * 1024
+GOALS = {"limit": ">= 0.9", "pipeline": ">= 2"}
 MIB = 2**20
 KIB = 1024
 
@@ -118,7 +121,10 @@ def _record(results: Results, name: str, size: int, frames: int, sides: dict[str
     for short, (side, what) in against.items():
         ratios = [theirs.seconds / ours.seconds for theirs, ours in zip(sides[side], sides["ours"], strict=True)]
         unit = "of its frames/s" if short == "limit" else "times its frames/s"
-        results.ratio(f"{name}.{short}{suffix}", statistics.median(ratios), against=what, unit=unit, runs=ratios)
+        goal = GOALS.get(short, "") if size == GOAL_BYTES else ""
+        results.ratio(
+            f"{name}.{short}{suffix}", statistics.median(ratios), against=what, unit=unit, runs=ratios, goal=goal
+        )
     cpus = [
         theirs.cpu_seconds / ours.cpu_seconds for theirs, ours in zip(sides["pipeline"], sides["ours"], strict=True)
     ]
