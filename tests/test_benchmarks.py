@@ -159,8 +159,9 @@ def test_an_interrupted_run_leaves_results_and_report_alone(frame: Path) -> None
     assert contents(frame / "docs", frame / "benchmarks/results") == before
 
 
-def test_an_interrupted_run_leaves_no_server_and_no_shared_memory(short_path: Path) -> None:
-    """Ctrl-C while a benchmark's site captures."""
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_leaves_no_server_and_no_shared_memory(short_path: Path, end: signal.Signals) -> None:
+    """Interrupted while a benchmark's site captures."""
     kept = [place for place in (RESULTS, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / PLOTS) if place.exists()]
     before = contents(*kept)
     process = start(ROOT, "benchmarks/test_idle.py", "--bench", "quick", temporary=short_path)
@@ -169,7 +170,7 @@ def test_an_interrupted_run_leaves_no_server_and_no_shared_memory(short_path: Pa
         wait_until(lambda: len(list(Path("/dev/shm").glob(f"{mine}/*.slate"))) > 10, 90, "a benchmark's site runs")
         family = psutil.Process(process.pid).children(recursive=True)
         assert any("valkey" in child.name() for child in family)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         output, _ = process.communicate(timeout=60)
     finally:
         process.kill()
