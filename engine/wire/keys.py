@@ -27,6 +27,8 @@ SEQUENCE_MAX = 99_999
 UNIX_NANO_DIGITS = 19
 
 _UNSAFE = re.compile(r"[%:*?\[\]\\\s\x00-\x1f\x7f-\x9f]")
+#: Parts that stand for themselves, as nearly all do.
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _UNIX_NANO = re.compile(r"[1-9][0-9]{18}")
 _SEQUENCE = re.compile(r"[0-9]{5}")
 
@@ -61,6 +63,8 @@ def _percent(match: re.Match[str]) -> str:
 
 def decode_part(part: str) -> str:
     """Inverse of encode_part. Raises WireError for anything encode_part would not have written."""
+    if _PLAIN.fullmatch(part):
+        return part
     try:
         name = unquote(part, errors="strict")
         canonical = encode_part(name)
