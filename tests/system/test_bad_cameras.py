@@ -25,7 +25,8 @@ def servers() -> Iterator[dict[str, MjpegCamera]]:
     with (
         MjpegCamera(jpegs, mode="silent") as silent,
         MjpegCamera(jpegs, mode="garbage") as garbage,
-        MjpegCamera(jpegs, mode="die-mid-frame") as dying,
+        # It lives for a second: states are looked at a few times a second, and one that was over by then is not seen.
+        MjpegCamera(jpegs, mode="die-mid-frame", after=25) as dying,
         MjpegCamera(jpegs, fps=10) as good,
     ):
         yield {"silent": silent, "garbage": garbage, "dying": dying, "good": good}
