@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from benchmarks.harness import LATEST_KEYS
+from benchmarks.harness import LATEST_KEYS, Results, Scale
 from benchmarks.report import PLOTS, growth, number, with_measured, write_report
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT
@@ -26,13 +26,13 @@ FRAME = ("__init__.py", "conftest.py", "harness.py", "report.py")
 PLOT_BYTES_MAX = 60_000
 
 
-def start(directory: Path, *arguments: str, temporary: Path) -> subprocess.Popen[str]:
+def start(directory: Path, *arguments: str, temporary: Path, **environment: str) -> subprocess.Popen[str]:
     """``pytest ARGUMENTS`` in ``directory``, as from a shell that it can be interrupted from."""
     path = os.pathsep.join((str(directory), str(ROOT)))
     return subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)},
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(temporary)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -134,6 +134,28 @@ def test_a_missed_floor_turns_the_run_red_and_is_written_down(frame: Path) -> No
     code, output = run_fake(frame, 3)
     assert code == 0, output
     assert "Below their floors" not in (frame / "docs/benchmarks.md").read_text()
+
+
+def test_missing_servers_are_named_with_their_packages(frame: Path) -> None:
+    fake(frame, 3)
+    bare = str(Path(sys.executable).parent)
+    process = start(frame, "benchmarks", "--bench", "full", temporary=frame / "temporary", PATH=bare)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "the benchmarks need: apt-get install redis-server redis-tools" in output
+    assert "ffmpeg" in output
+    assert not (frame / "benchmarks/results").exists()
+    assert not (frame / "docs").exists()
+
+
+def test_what_a_machine_is_too_small_for_is_skipped_with_the_numbers() -> None:
+    results = Results(Scale("full"))
+    assert results.fits("demo.small", 1, 1)
+    assert not results.fits("demo.large", 2**60)
+    assert not results.fits("demo.shared", 1, 2**60)
+    assert list(results.skipped) == ["demo.large", "demo.shared"]
+    assert results.skipped["demo.large"].startswith(f"it takes {2**30:.1f} GB of memory, ")
+    assert results.skipped["demo.shared"].startswith(f"it takes {2**30:.1f} GB of /dev/shm, ")
 
 
 def test_the_same_results_make_the_same_report(frame: Path) -> None:
