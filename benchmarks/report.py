@@ -267,7 +267,7 @@ def _curve(name: str, title: str, curve: Mapping[str, Any], plots: set[str]) -> 
     if words:
         text += f" {'; '.join(words)}."
     if curve.get("note"):
-        text += f" Note: {curve['note']}."
+        text += f" Note: {curve['note'].rstrip('.')}."
     return [*lines, text, ""]
 
 

@@ -91,7 +91,9 @@ def test_writer_by_cameras(results: Results, scale: Scale, directory: Path, serv
         "cameras",
         "us of the writer's CPU a frame (10 KB)",
         series,
-        "Flat while there is work. Each batch looks at all rings: a straight line where a batch is one frame.",
+        "Rings full: with many cameras a batch holds a few frames of each, and each camera in it costs a PEXPIRE and a "
+        "commit, so the line rises until a batch holds one of each. A frame in one ring: a batch of one frame looks at "
+        "all rings, a straight line. A frame in every ring: what a batch costs by itself is shared by more",
     )
     _record_flat(results, "growth.writer.cameras.flat", series["rings full"], "the CPU a frame with one camera")
     first, last = series["a frame in one ring"][0], series["a frame in one ring"][-1]
