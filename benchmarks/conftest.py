@@ -12,7 +12,7 @@ from typing import NoReturn, cast
 import pytest
 
 from benchmarks.harness import Mode, Results, Scale
-from tests.servers.rabbitmq import RabbitMQ
+from tests.conftest import rabbitmq as rabbitmq  # noqa: PLC0414 - the fixture of the tests
 
 _RESULTS = pytest.StashKey[Results]()
 
@@ -68,14 +68,6 @@ def directory() -> Iterator[Path]:
     """A directory with a short path, for Unix sockets."""
     path = Path(tempfile.mkdtemp(prefix="evb-"))
     yield path
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    path = Path(tempfile.mkdtemp(prefix="evb-rmq-"))
-    with RabbitMQ(path) as server:
-        yield server
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -109,6 +109,10 @@ class Results:
         if floor is not None and value < floor:
             self.missed.append(f"{name}: {value:.3g} {unit} against {against} is below its floor of {floor:g}")
 
+    def median(self, name: str, runs: Sequence[float], *, against: str, unit: str = "times", goal: str = "") -> None:
+        """Record the median of the rounds' ratios, which are its ``runs``."""
+        self.ratio(name, statistics.median(runs), against=against, unit=unit, runs=list(runs), goal=goal)
+
     def figure(self, name: str, value: float | str, unit: str, **details: Any) -> None:
         """Record an absolute figure: of this machine and this run, guarded by nothing."""
         self.figures[name] = {"value": value, "unit": unit, **details}

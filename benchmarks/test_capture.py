@@ -185,8 +185,7 @@ def test_cpu_of_a_frame(
         "ffmpeg": f"ffmpeg -f image2pipe -c:v mjpeg -q:v {peers.FFMPEG_QUALITY}, one process a camera: CPU of a frame",
     }
     for side, what in against.items():
-        times = quotients(ms[side], ms[OURS])
-        results.ratio(f"{name}.{side}", middle(times), against=what, unit="times less CPU", runs=times)
+        results.median(f"{name}.{side}", quotients(ms[side], ms[OURS]), against=what, unit="times less CPU")
 
 
 def check(path: Path, bodies: list[bytes], frames: int, mode: Mode, quality: int, size: tuple[int, int]) -> None:

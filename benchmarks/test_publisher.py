@@ -22,6 +22,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import publisher_peers as peers
 from benchmarks.driven import DrivenPublisher, Spent, run_publisher_process, site_config
 from benchmarks.harness import Results, Scale
+from benchmarks.turns import quotients
 from engine.shm import segment, site
 from engine.shm.site import SitePaths
 from engine.shm.slate import PublisherCount, Slate
@@ -158,43 +159,21 @@ def _record(results: Results, name: str, sides: dict[str, list[Spent]], events: 
     target = 5_000 if name == "publisher.single" else 50_000
     results.figure(f"{name}.rate", round(statistics.median(ours)), "events/s", target=target)
     rates = [rate / target for rate in ours]
-    results.ratio(
-        f"{name}.target",
-        statistics.median(rates),
-        against=f"{target:,} events/s, the figure that the publisher is built to",
-        unit="of the figure",
-        runs=rates,
-    )
+    to_build_to = f"{target:,} events/s, the figure that the publisher is built to"
+    results.median(f"{name}.target", rates, against=to_build_to, unit="of the figure")
     results.figure(f"{name}.cpu", round(cpu, 1), "us an event of the publisher's CPU")
     results.figure(f"{name}.one_at_a_time.rate", round(statistics.median(singly)), "events/s")
     results.figure(f"{name}.blast.rate", round(statistics.median(blast)), "events/s")
-    ratios = [mine / other for mine, other in zip(ours, singly, strict=True)]
-    results.ratio(
-        f"{name}.one_at_a_time",
-        statistics.median(ratios),
-        against="one confirmed publish at a time, pika's BlockingConnection",
-        unit="times its events/s",
-        runs=ratios,
-    )
+    singles_way = "one confirmed publish at a time, pika's BlockingConnection"
+    results.median(f"{name}.one_at_a_time", quotients(ours, singly), against=singles_way, unit="times its events/s")
     cpus = [
         (theirs.cpu_seconds / singles) / (mine.cpu_seconds / events)
         for theirs, mine in zip(sides["one at a time"], sides["ours"], strict=True)
     ]
-    results.ratio(
-        f"{name}.cpu",
-        statistics.median(cpus),
-        against="the client's CPU an event of one confirmed publish at a time",
-        unit="times less",
-        runs=cpus,
-    )
-    ratios = [mine / other for mine, other in zip(ours, blast, strict=True)]
-    results.ratio(
-        f"{name}.limit",
-        statistics.median(ratios),
-        against="an unconfirmed blast of the same messages, pika's SelectConnection",
-        unit="of its events/s",
-        runs=ratios,
-    )
+    singles_cpu = "the client's CPU an event of one confirmed publish at a time"
+    results.median(f"{name}.cpu", cpus, against=singles_cpu, unit="times less")
+    blast_way = "an unconfirmed blast of the same messages, pika's SelectConnection"
+    results.median(f"{name}.limit", quotients(ours, blast), against=blast_way, unit="of its events/s")
 
 
 def test_stored_to_received(

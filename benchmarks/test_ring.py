@@ -241,24 +241,12 @@ def test_frames_between_two_processes(
         )
     for side, what in PEERS.items():
         times = quotients(seconds[side], seconds[OURS])
-        results.ratio(f"{name}.{side}", middle(times), against=what, unit="times its speed", runs=times)
+        results.median(f"{name}.{side}", times, against=what, unit="times its speed")
         # The clock depends much on what else runs; CPU is what a slower ring shows in first.
         cpus = quotients([one.cpu_seconds for one in taken[side]], [one.cpu_seconds for one in taken[OURS]])
-        results.ratio(
-            f"{name}.{side}.cpu",
-            middle(cpus),
-            against=f"{what}: CPU of both processes",
-            unit="times less CPU",
-            runs=cpus,
-        )
+        results.median(f"{name}.{side}.cpu", cpus, against=f"{what}: CPU of both processes", unit="times less CPU")
     share = quotients(seconds["memcpy"], seconds[OURS])
-    results.ratio(
-        f"{name}.memcpy",
-        middle(share),
-        against="one copy of it in one process, the limit",
-        unit="of its speed",
-        runs=share,
-    )
+    results.median(f"{name}.memcpy", share, against="one copy of it in one process, the limit", unit="of its speed")
     results.curve("ring.rate", "frame in KB", "GB/s written and read", {**rates}, note="memcpy copies once, no process")
 
 
@@ -280,11 +268,7 @@ def test_hand_over(benchmark: BenchmarkFixture, results: Results, scale: Scale, 
             kb=LATENCY_KB,
         )
     for side, what in PEERS.items():
-        quotient = quotients(typical[side], typical[OURS])
-        results.ratio(
-            f"ring.latency.{side}",
-            middle(quotient),
-            against=f"{what}: hand-over p50 of {LATENCY_KB} KB to a sleeping reader",
-            unit="times sooner",
-            runs=quotient,
+        against = f"{what}: hand-over p50 of {LATENCY_KB} KB to a sleeping reader"
+        results.median(
+            f"ring.latency.{side}", quotients(typical[side], typical[OURS]), against=against, unit="times sooner"
         )

@@ -126,16 +126,8 @@ def _record(results: Results, name: str, size: int, frames: int, sides: dict[str
         ratios = [theirs.seconds / ours.seconds for theirs, ours in zip(sides[side], sides["ours"], strict=True)]
         unit = "of its frames/s" if short == "limit" else "times its frames/s"
         goal = GOALS.get(short, "") if size == GOAL_BYTES else ""
-        results.ratio(
-            f"{name}.{short}{suffix}", statistics.median(ratios), against=what, unit=unit, runs=ratios, goal=goal
-        )
+        results.median(f"{name}.{short}{suffix}", ratios, against=what, unit=unit, goal=goal)
     cpus = [
         theirs.cpu_seconds / ours.cpu_seconds for theirs, ours in zip(sides["pipeline"], sides["ours"], strict=True)
     ]
-    results.ratio(
-        f"{name}.cpu",
-        statistics.median(cpus),
-        against="the client's CPU a frame of a redis-py pipeline",
-        unit="times less",
-        runs=cpus,
-    )
+    results.median(f"{name}.cpu", cpus, against="the client's CPU a frame of a redis-py pipeline", unit="times less")

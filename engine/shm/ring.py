@@ -80,8 +80,7 @@ class Producer(RingEnd):
     @property
     def floor_nano(self) -> int:
         """The stamp that the next frame's must exceed, in nanoseconds UTC."""
-        floor = self._words[lay.W_FLOOR_NANO]
-        return max(floor, self._last_nano)
+        return max(self._words[lay.W_FLOOR_NANO], self._last_nano)
 
     def write(
         self,
@@ -125,10 +124,10 @@ class Producer(RingEnd):
         number = self._records
         if padding:
             filler = padding - lay.RECORD_HEADER_BYTES
-            lay.pack_fields(data, position, lay.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
+            lay.pack_record(data, position, lay.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
             position = 0
         flags = lay.FLAG_KEYFRAME if keyframe else 0
-        lay.pack_fields(
+        lay.pack_record(
             data, position,
             lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic,
         )  # fmt: skip
@@ -219,7 +218,7 @@ class Consumer(RingEnd):
         area, number, total, damaged = self._area, self._number, 0, False
         while cursor < head and len(records) < records_max and total < bytes_max:
             position = cursor % area
-            kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = lay.unpack_fields(
+            kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = lay.unpack_record(
                 self._payloads, position
             )
             length = lay.record_bytes(size)

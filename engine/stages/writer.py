@@ -36,11 +36,11 @@ _BACKOFF_SECONDS_MIN = 0.05
 _BACKOFF_SECONDS_MAX = 1.0
 #: Seconds that an idle writer sleeps at most, and one without Redis.
 _IDLE_SECONDS = 0.25
+_AWAY_SECONDS = 0.02
 #: Seconds that a busy writer sleeps before it listens for the next frame: one look, one transaction and one wake-up
 #: then serve the frames of several cameras. Busy is who stores so many frames a second that a nap brings in two.
 _NAP_SECONDS = 0.0015
 _NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
-_AWAY_SECONDS = 0.02
 #: Seconds between looks at the cameras' states and at rings that may have come.
 _STATES_SECONDS = 0.25
 #: Share of a ring that is kept free while Redis is away, so that its producer always finds room for the next frames.

@@ -68,7 +68,7 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         check_numbers(unix_nano, sequence)
     except WireError as error:
         raise WireError(f"journal entry {identifier!r}: {error}") from None
-    if fields[0::2] == _NAMES:
+    if len(fields) == 10 and fields[0::2] == _NAMES:
         size, width, height, encoding, keyframe = fields[1::2]
     else:
         named = dict(zip(fields[0::2], fields[1::2], strict=False))

@@ -74,20 +74,10 @@ class RecordHeader(NamedTuple):
     monotonic: int
 
 
-#: ``pack_fields(buffer, offset, *fields)`` and ``unpack_fields(buffer, offset)`` do what pack_record and unpack_record
-#: do, with the fields of RecordHeader as they are: the data path makes no object for a header.
-pack_fields = _RECORD.pack_into
-unpack_fields = _RECORD.unpack_from
-
-
-def pack_record(buffer: memoryview, offset: int, record: RecordHeader) -> None:
-    """Write a record's header into ``buffer``."""
-    pack_fields(buffer, offset, *record)
-
-
-def unpack_record(buffer: memoryview, offset: int) -> RecordHeader:
-    """Inverse of pack_record."""
-    return RecordHeader._make(unpack_fields(buffer, offset))
+#: ``pack_record(buffer, offset, *fields)`` writes a record's header, ``unpack_record(buffer, offset)`` reads it: the
+#: fields of RecordHeader, as they are, because the data path makes no object for a header.
+pack_record = _RECORD.pack_into
+unpack_record = _RECORD.unpack_from
 
 
 def record_bytes(payload: int) -> int:

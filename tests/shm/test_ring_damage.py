@@ -41,7 +41,8 @@ def standing_ring(sizes, capacity=4096):
 
 def damage(end, start, **fields):
     """Change fields of the record header at ``start``."""
-    lay.pack_record(end._data, start, lay.unpack_record(end._data, start)._replace(**fields))
+    header = lay.RecordHeader._make(lay.unpack_record(end._data, start))
+    lay.pack_record(end._data, start, *header._replace(**fields))
 
 
 def goes_on(producer, consumer):

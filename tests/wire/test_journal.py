@@ -37,6 +37,8 @@ def test_an_entry_is_written_as_designed():
 def test_every_entry_parses_back(entry):
     identifier = entry_id(entry.unix_nano, entry.sequence)
     assert parse_entry(identifier.encode(), entry_fields(entry)) == entry
+    # As it comes out of a reply.
+    assert parse_entry(identifier.encode(), list(entry_fields(entry))) == entry
     assert parse_entry_id(identifier) == parse_entry_id(identifier.encode()) == (entry.unix_nano, entry.sequence)
 
 
@@ -71,6 +73,12 @@ def test_a_missing_field_is_named(name):
     at = FIELDS.index(name.encode())
     with pytest.raises(WireError, match=re.escape(f"{IDENTIFIER!r} has no field {name.encode()!r}")):
         parse_entry(IDENTIFIER, FIELDS[:at] + FIELDS[at + 2 :])
+
+
+@pytest.mark.parametrize("form", [tuple, list])
+def test_a_name_without_a_value_is_a_missing_field(form):
+    with pytest.raises(WireError, match="has no field b'k'"):
+        parse_entry(IDENTIFIER, form(FIELDS[:-1]))
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"-5", b"+5", b"1_000", b" 7", b"7 ", b"1.0", b"\xff", "٧".encode()])
