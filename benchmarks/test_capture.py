@@ -10,6 +10,7 @@ are made before. The engine gives each camera one decoding thread, the others ha
 from __future__ import annotations
 
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks import capture_peers as peers
 from benchmarks.capture_peers import Codec, Cost
 from benchmarks.harness import Results, Scale
-from benchmarks.turns import OURS, in_turns, middle, quotients
+from benchmarks.turns import OURS, in_turns, quotients
 from engine.config import Camera, Url
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell
@@ -176,7 +177,7 @@ def test_cpu_of_a_frame(
     for side, runs in costs.items():
         results.figure(
             f"{name}.{'engine' if side == OURS else side}",
-            round(middle(ms[side]), 4),
+            round(statistics.median(ms[side]), 4),
             "CPU ms a frame",
             kb_a_frame=round(runs[-1].size / frames / 1024, 1),
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import socket
+import statistics
 import struct
 import tempfile
 import time
@@ -27,7 +28,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import ring_peers as peers
 from benchmarks.harness import Results, Scale
-from benchmarks.turns import OURS, in_turns, middle, quotients
+from benchmarks.turns import OURS, in_turns, quotients
 from engine.config import RingSection, WriterSection
 from engine.shm import ring_file
 from engine.shm.doorbell import Doorbell
@@ -229,7 +230,7 @@ def test_frames_between_two_processes(
     seconds = {side: [one.seconds for one in runs] for side, runs in taken.items()}
     for side, runs in taken.items():
         label = "ring" if side == OURS else side
-        typical = middle(seconds[side])
+        typical = statistics.median(seconds[side])
         rate = frames * size / typical / 1e9
         rates.setdefault(label, []).append((kilobytes, round(rate, 3)))
         results.figure(
@@ -237,7 +238,7 @@ def test_frames_between_two_processes(
             round(typical / frames * 1e6, 2),
             "us a frame",
             gb_per_second=round(rate, 3),
-            cpu_us_a_frame_of_both=round(middle([one.cpu_seconds for one in runs]) / frames * 1e6, 2),
+            cpu_us_a_frame_of_both=round(statistics.median([one.cpu_seconds for one in runs]) / frames * 1e6, 2),
         )
     for side, what in PEERS.items():
         times = quotients(seconds[side], seconds[OURS])
@@ -256,7 +257,7 @@ def test_hand_over(benchmark: BenchmarkFixture, results: Results, scale: Scale, 
     sides = {side: (lambda side=side: reader.take(side, size, frames, pause=PAUSE_SECONDS)) for side in (*PEERS, OURS)}
     rounds = scale.pick(1, 1, 5)
     taken = in_turns(benchmark, sides, rounds, scale.pick(0, 0, 1))
-    typical = {side: [middle(one.latencies) / 1e3 for one in runs] for side, runs in taken.items()}
+    typical = {side: [statistics.median(one.latencies) / 1e3 for one in runs] for side, runs in taken.items()}
     for side, runs in taken.items():
         every = sorted(latency for one in runs for latency in one.latencies)
         results.figure(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -38,8 +37,3 @@ def in_turns(
 def quotients(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
     """How many times ours theirs was, in each round."""
     return [their / our for their, our in zip(theirs, ours, strict=True)]
-
-
-def middle(values: Sequence[float]) -> float:
-    """The median."""
-    return statistics.median(values)
