@@ -46,11 +46,12 @@ vm_memory_high_watermark.absolute = 8GB
 class RabbitMQ:
     """A node with its own name, ports, data, cookie and port mapper (epmd), no plugins, and the user guest.
 
-    Durable data is in `directory` and survives stop, kill and start.
+    Durable data is in `directory` and survives stop, kill and start. `settings` are further lines of rabbitmq.conf.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settings: str = "") -> None:
         self.directory = directory
+        self._settings = settings
         self.port = free_port()
         self._node = f"test{self.port}@localhost"
         self._distribution_port = free_port()
@@ -158,7 +159,7 @@ class RabbitMQ:
 
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port))
+        (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port) + self._settings)
         (self.directory / "enabled_plugins").write_text("[].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         cookie = self.directory / ".erlang.cookie"

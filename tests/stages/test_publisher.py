@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,32 +16,36 @@ from engine.shm.slate import PublisherCount, Slate
 from engine.stages.publisher import PublisherAgent
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from engine.wire.metadata import decode_event
+from tests.servers.certificate import self_signed
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.wait import free_port
 
 #: More than the publisher holds at a time.
 ENTRIES = 3000
 
 
-@pytest.fixture
-def config(tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str) -> Config:
+def site_config(directory: Path, redis_server: RedisServer, amqp_url: str) -> Config:
     document = {
-        "site": {"run_directory": str(tmp_path / "run")},
+        "site": {"run_directory": str(directory / "run")},
         "redis": {"address": redis_server.address},
-        "amqp": {"amqp_url": rabbitmq.url(vhost)},
+        "amqp": {"amqp_url": amqp_url},
         "cameras": [{"id": "cam1", "url": "test://"}],
     }
     return from_document(document, {})
 
 
-@pytest.fixture
-def publisher(config: Config, tmp_path: Path) -> Iterator[tuple[PublisherAgent, Slate]]:
-    slate = Slate.claim(tmp_path / "publisher.slate")
+@contextlib.contextmanager
+def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent, Slate]]:
+    slate = Slate.claim(directory / "publisher.slate")
     agent = PublisherAgent(config, slate, structlog.get_logger())
     agent.on_start()
-    yield agent, slate
-    agent.on_close()
-    slate.close()
+    try:
+        yield agent, slate
+    finally:
+        agent.on_close()
+        slate.close()
 
 
 def stock(client: redis.Redis, config: Config) -> None:
@@ -67,17 +72,38 @@ def turn(agent: PublisherAgent, until: Callable[[], object]) -> int:
 
 
 def test_who_waits_for_confirms_with_its_hands_full_sleeps(
-    config: Config, publisher: tuple[PublisherAgent, Slate], redis_server: RedisServer, rabbitmq: RabbitMQ
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
 ):
     """A look for entries is not due while there are enough at hand, however long ago the last one was."""
-    agent, slate = publisher
-    turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
-    rabbitmq.pause()
-    try:
-        stock(redis_server.client(), config)
-        turn(agent, lambda: slate.counts[PublisherCount.PUBLISHED] >= config.publisher.window)
-        second = time.monotonic() + 1
-        assert turn(agent, lambda: time.monotonic() > second) < 100
-    finally:
-        rabbitmq.resume()
-    turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+        rabbitmq.pause()
+        try:
+            stock(redis_server.client(), config)
+            turn(agent, lambda: slate.counts[PublisherCount.PUBLISHED] >= config.publisher.window)
+            second = time.monotonic() + 1
+            assert turn(agent, lambda: time.monotonic() > second) < 100
+        finally:
+            rabbitmq.resume()
+        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
+
+
+def test_over_tls_every_event_arrives_in_order(
+    tmp_path: Path, short_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    certificate, key = self_signed(short_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    port = free_port()
+    tls = f"listeners.ssl.local = 127.0.0.1:{port}\nssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
+    with RabbitMQ(short_path / "broker", tls) as broker:
+        config = site_config(tmp_path, redis_server, f"amqps://guest:guest@localhost:{port}/%2F")
+        with publishing(config, tmp_path) as (agent, slate):
+            turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+            channel = broker.connect().channel()
+            queue = channel.queue_declare("", exclusive=True).method.queue
+            channel.queue_bind(queue, config.metadata.exchange, config.metadata.routing_key)
+            stock(redis_server.client(), config)
+            turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
+        bodies = [channel.basic_get(queue, auto_ack=True)[2] for _ in range(ENTRIES)]
+        assert [int(decode_event(body).sequence) for body in bodies] == list(range(1, ENTRIES + 1))

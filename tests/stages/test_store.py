@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from engine.shm.ring import Consumer, Producer, Record
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
+from tests.servers.certificate import self_signed
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port
 
@@ -86,12 +86,7 @@ def test_sending_again_changes_nothing_and_names_the_entries_that_stood(
 def test_tls_has_no_sendmsg_and_stores_the_same(
     short_path: Path, records: list[Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    certificate, key = short_path / "cert.pem", short_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    certificate, key = self_signed(short_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     port = free_port()
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
