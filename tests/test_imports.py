@@ -89,8 +89,8 @@ def test_pika_has_one_door_for_each_direction():
 
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
-    assert importers("engine.wire.resp") == {"stages/store.py", "stages/writer.py"}
-    assert importers("engine.stages.store") == {"stages/writer.py"}
+    assert importers("engine.wire.resp") == {"stages/drain.py", "stages/store.py", "stages/writer.py"}
+    assert importers("engine.stages.store") == {"stages/reconcile.py", "stages/writer.py"}
 
 
 def test_no_other_module_names_a_command_that_writes():

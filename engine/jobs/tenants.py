@@ -37,7 +37,7 @@ _RIGHTS: dict[Role, _Rights] = {
     ),
     # Batches of frames and entries, the upkeep of journals, the cameras' states.
     "writer": _Rights(
-        ("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "hset", "ping"),
+        ("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream", "hset", "ping"),
         (),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
     ),

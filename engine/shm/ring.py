@@ -282,6 +282,12 @@ class Consumer(RingEnd):
             self._intend(self._tail, lay.W_STORED, len(sizes), sum(sizes), taken_from=reason)
             self._finish_intent()
 
+    def lose(self, count: int, size: int) -> None:
+        """``count`` frames of ``size`` bytes in all were stored, and Redis has lost them since."""
+        if count:
+            self._intend(self._tail, Drop.LOST, count, -size, taken_from=lay.W_STORED)
+            self._finish_intent()
+
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
         self.cursor = self._tail
@@ -321,7 +327,7 @@ class Consumer(RingEnd):
         if word in _COUNTED and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
             words[word] = words[lay.W_INTENT_COUNT]
             words[lay.W_STORED_BYTES] = words[lay.W_INTENT_BYTES]
-            if words[lay.W_INTENT_FROM] in CONSUMER_DROPS:
+            if words[lay.W_INTENT_FROM] in _COUNTED:
                 words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
         words[lay.W_INTENT_WORD] = 0
 

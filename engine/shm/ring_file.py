@@ -23,6 +23,7 @@ class Drop(IntEnum):
     OUTAGE = lay.W_OUTAGE
     REFUSED = lay.W_REFUSED
     DAMAGED = lay.W_DAMAGED
+    LOST = lay.W_LOST
 
     @property
     def label(self) -> str:
@@ -33,7 +34,7 @@ class Drop(IntEnum):
 #: Reasons that the producer's side of the ring counts.
 PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
 #: Reasons that the consumer's side counts.
-CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
+CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED, Drop.LOST)
 
 
 #: Looks at a producer at full speed before one is taken that may be a frame off.

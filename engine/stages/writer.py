@@ -10,7 +10,6 @@ import contextlib
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
 
 import hiredis
 from structlog.typing import FilteringBoundLogger
@@ -22,11 +21,11 @@ from engine.shm.ring import Consumer, Record
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
+from engine.stages.drain import RingDrain
+from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
 from engine.stages.store import Refused, RingBatch, Store
-from engine.stages.upkeep import JournalUpkeep
 from engine.wire import keys, resp
-from engine.wire.journal import parse_entry_id
 from engine.wire.state import decode_status
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
@@ -45,25 +44,6 @@ _NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
 _STATES_SECONDS = 0.25
 #: Share of a ring that is kept free while Redis is away, so that its producer always finds room for the next frames.
 _RESERVE_SHARE = 8
-#: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
-_DOUBT_SECONDS = 3.0
-#: Commands of one lookup round trip.
-_LOOKUPS_MAX = 256
-
-
-class RingDrain:
-    """One camera's ring on its way to Redis."""
-
-    def __init__(self, camera: Camera, config: Config, consumer: Consumer) -> None:
-        self.camera = camera.id
-        self.consumer = consumer
-        self.framing = resp.FrameFraming(config.vhost, config.prefix, camera.id, config.redis.ttl_seconds * 1000)
-        self.upkeep = JournalUpkeep(config.redis.ttl_seconds)
-        #: Frames that were in flight when the connection broke: Redis may have stored them.
-        self.uncertain: list[Record] = []
-        #: Those of them that were given up since, and until when (monotonic seconds) Redis is asked for them.
-        self.doubtful: list[Record] = []
-        self.doubtful_until = 0.0
 
 
 #: Frames of several rings that go to Redis in one transaction.
@@ -83,6 +63,7 @@ class WriterAgent:
         self._cameras = config.cameras_of(number)
         self._doorbell = Doorbell(self._paths.doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
+        self._reconciler = Reconciler(self._store, self._warn_once)
         self._drains: dict[str, RingDrain] = {}
         self._slates: dict[str, tuple[Slate, int]] = {}
         self._in_flight: list[Batch] = []
@@ -93,6 +74,8 @@ class WriterAgent:
         self._next_ring = 0
         self._states_at = 0.0
         self._attempt: Attempt | None = None
+        #: True once what the outage left in doubt has been asked for on this connection.
+        self._settled = False
         self._retry_at = 0.0
         self._failures = 0
         self._away_since = 0.0
@@ -125,7 +108,7 @@ class WriterAgent:
                     break
             stored = self._commit_oldest() if self._in_flight else 0
             if self._troubled:
-                self._settle_troubled()
+                self._settle_refused()
             return stored
         except RedisUnavailable as error:
             self._lost(error)
@@ -190,7 +173,10 @@ class WriterAgent:
         return batch, True
 
     def _ring_batch(self, drain: RingDrain, records: list[Record]) -> RingBatch:
-        return RingBatch(drain.framing, records, drain.upkeep.trim_nano(time.monotonic()))
+        trim_nano = drain.upkeep.trim_nano(time.monotonic())
+        if trim_nano:
+            drain.acknowledged.trim(trim_nano)
+        return RingBatch(drain.framing, records, trim_nano)
 
     def _commit_oldest(self) -> int:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
@@ -209,6 +195,7 @@ class WriterAgent:
                 self._troubled.append((drain, records, entry_errors))
             else:
                 drain.consumer.commit(records, now_nano)
+                drain.acknowledged.add(records, now_nano / 1e9)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
         self._slate.counts[WriterCount.BATCHES] += 1
         stored = sum(len(records) for _, records in batch)
@@ -220,32 +207,12 @@ class WriterAgent:
             self._away_since = 0.0
         return stored
 
-    def _settle_troubled(self) -> None:
-        """Frames whose journal entry was refused. One that stands already is a success: it was sent before, and the
-        answer was lost. Otherwise the journal has a later entry, and the frame can never be listed."""
+    def _settle_refused(self) -> None:
         while self._in_flight:
             self._commit_oldest()
         troubled, self._troubled = self._troubled, []
         for drain, records, errors in troubled:
-            standing = self._standing(drain, [records[number] for number in errors])
-            for number, record in enumerate(records):
-                if number not in errors or record.sequence in standing:
-                    drain.consumer.commit([record], time.monotonic_ns())
-                    continue
-                drain.consumer.release([record], Drop.REFUSED)
-                self._warn_once(drain.camera, "journal entry refused", errors[number])
-                newest = self._store.call([drain.framing.newest()])[0]
-                if isinstance(newest, list) and newest:
-                    drain.consumer.raise_floor(parse_entry_id(newest[0][0])[0])
-
-    def _standing(self, drain: RingDrain, records: Sequence[Record]) -> set[int]:
-        """The numbers of those ``records`` whose journal entry stands."""
-        found: set[int] = set()
-        for first in range(0, len(records), _LOOKUPS_MAX):
-            part = records[first : first + _LOOKUPS_MAX]
-            replies = self._store.call([drain.framing.lookup(record.unix_nano, record.sequence) for record in part])
-            found |= {record.sequence for record, reply in zip(part, replies, strict=True) if reply and not _bad(reply)}
-        return found
+            self._reconciler.settle_refused(drain, records, errors)
 
     def _waiting(self) -> list[int]:
         """The places of the rings that have frames which were not polled yet."""
@@ -260,16 +227,19 @@ class WriterAgent:
         """True with a connection that may be used now; otherwise one more step towards it."""
         if time.monotonic() < self._retry_at:
             return False
-        if self._store.connected:
+        if self._store.connected and self._settled:
             return True
-        if self._attempt is None:
-            self._slate.counts[WriterCount.CONNECTS] += 1
-            self._attempt = Attempt(self._store.open)
-        if not self._attempt.done():
-            return False
-        attempt, self._attempt = self._attempt, None
-        self._store.attach(attempt.result())
-        self._settle_uncertain()
+        if not self._store.connected:
+            if self._attempt is None:
+                self._slate.counts[WriterCount.CONNECTS] += 1
+                self._attempt = Attempt(self._store.open)
+            if not self._attempt.done():
+                return False
+            attempt, self._attempt = self._attempt, None
+            self._settled = False
+            self._store.attach(attempt.result())
+        self._reconciler.reconnected(self._order)
+        self._settled = True
         for camera in self._slates:
             self._slates[camera] = (self._slates[camera][0], -1)
         return True
@@ -306,27 +276,6 @@ class WriterAgent:
             if drain.consumer.free_bytes < reserve:
                 drain.consumer.release_oldest(reserve, Drop.OUTAGE)
 
-    def _settle_uncertain(self) -> None:
-        """Frames that were given up while nobody knew whether Redis had them: those that it has are not lost.
-
-        A Redis that stood still reads what the broken connection left it beside what the new one asks, so the answer is
-        not final at once: it is asked again for a while.
-        """
-        for drain in self._drains.values():
-            drain.doubtful += [record for record in drain.uncertain if record.end <= drain.consumer.tail]
-            drain.doubtful_until = time.monotonic() + _DOUBT_SECONDS
-            drain.uncertain = []
-        self._settle_doubtful()
-
-    def _settle_doubtful(self) -> None:
-        for drain in self._drains.values():
-            if not drain.doubtful:
-                continue
-            standing = self._standing(drain, drain.doubtful)
-            drain.consumer.reclassify([record for record in drain.doubtful if record.sequence in standing], Drop.OUTAGE)
-            final = time.monotonic() > drain.doubtful_until
-            drain.doubtful = [] if final else [r for r in drain.doubtful if r.sequence not in standing]
-
     # Rings and states that come and change
 
     def _look_around(self) -> None:
@@ -340,7 +289,7 @@ class WriterAgent:
                 self._open_ring(camera)
         if self._store.connected and time.monotonic() >= self._retry_at:
             try:
-                self._settle_doubtful()
+                self._reconciler.look(self._order)
                 self._publish_states()
             except RedisUnavailable as error:
                 self._lost(error)

@@ -7,7 +7,7 @@ width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stand
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from engine.errors import WireError
 from engine.wire.keys import check_numbers
@@ -33,6 +33,19 @@ class JournalEntry(NamedTuple):
     keyframe: bool
 
 
+class JournalSpan(NamedTuple):
+    """What a journal holds and held, by stamps: its first entry, the last that it ever got, and the newest that was
+    deleted by itself (trimming is not deleting)."""
+
+    first_nano: int
+    last_nano: int
+    deleted_nano: int
+
+
+#: The span of a journal that does not exist.
+NO_JOURNAL = JournalSpan(2**63, 0, 0)
+
+
 def entry_id(unix_nano: int, sequence: int) -> str:
     """The stream id of a frame."""
     return f"{unix_nano}-{sequence}"
@@ -45,6 +58,22 @@ def parse_entry_id(text: bytes | str) -> tuple[int, int]:
     if not (nano.isdigit() and sequence.isdigit() and max(len(nano), len(sequence)) <= _ID_DIGITS_MAX):
         raise WireError(f"journal entry id {plain[:60]!r} is not unix_nano-sequence")
     return int(nano), int(sequence)
+
+
+def parse_span(reply: Sequence[Any]) -> JournalSpan:
+    """The span in an XINFO STREAM reply (RESP2: name, value, name, value, …). Raises WireError.
+
+    Servers before Redis 7 do not say what was deleted: there, all of it may have been.
+    """
+    try:
+        named = dict(zip(reply[0::2], reply[1::2], strict=True))
+        last = parse_entry_id(named[b"last-generated-id"])[0]
+        entry = named[b"first-entry"]
+        first = parse_entry_id(entry[0])[0] if entry else last + 1
+        deleted = named.get(b"max-deleted-entry-id")
+        return JournalSpan(first, last, last if deleted is None else parse_entry_id(deleted)[0])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise WireError(f"a stream's description does not read: {error!r}") from None
 
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:

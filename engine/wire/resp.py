@@ -88,6 +88,10 @@ class FrameFraming:
         """Asks for the journal's last entry. One reply: an empty array where there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
 
+    def describe(self) -> bytes:
+        """Asks what the journal spans. One reply, for ``parse_span``; an error where there is no journal."""
+        return command(b"XINFO", b"STREAM", self._journal)
+
 
 def _literal(text: bytes) -> bytes:
     """Text that %-formatting leaves as it is."""

@@ -240,6 +240,18 @@ def test_a_lost_frame_that_was_stored_after_all_is_counted_so(producer, consumer
     assert_balanced(counts)
 
 
+def test_a_stored_frame_that_redis_lost_is_counted_so(producer, consumer):
+    for _ in range(3):
+        write(producer, b"frame")
+    consumer.commit(consumer.poll(100, 3), 0)
+    consumer.lose(2, 10)
+    counts = consumer.counts()
+    assert (counts.stored, counts.stored_bytes, counts.drops["lost"]) == (1, 5, 2)
+    assert_balanced(counts)
+    write(producer, b"next")
+    assert [record.number for record in consumer.poll(100, 3)] == [3]
+
+
 def test_a_commit_counts_latencies(producer, consumer):
     for monotonic in (0, 9_000_000, 20_000_000):
         producer.write([b"x"], producer.floor_nano + 1, monotonic, 1, 1)

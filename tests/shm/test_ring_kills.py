@@ -203,6 +203,18 @@ def test_counting_a_lost_frame_as_stored_is_whole_or_void(stores):
 
 
 @every_kill
+def test_counting_a_stored_frame_as_lost_is_whole_or_void(stores):
+    with new_ring(1024) as path:
+        half_stored(path)
+        consumer = Consumer(path, CAMERA)
+        records = consumer.poll(2**20, 100)
+        consumer.commit(records, 0)
+        with killed_after(stores, consumer):
+            consumer.lose(1, len(records[0].payload))
+        assert reopened(path) == []
+
+
+@every_kill
 def test_what_was_cut_short_does_not_spoil_later_counts(stores):
     with new_ring(1024) as path:
         half_stored(path)

@@ -14,6 +14,7 @@ from engine.shm import ring_file, segment
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
+from engine.stages import reconcile
 from engine.stages.writer import WriterAgent
 from engine.wire.state import CameraStatus, encode_status
 from tests.servers.redis_server import RedisServer
@@ -116,3 +117,46 @@ def test_it_is_drained_when_rings_are_empty_and_no_capture_is_left(bench: Bench)
     assert not bench.agent.drained(), "a frame is in a ring"
     bench.turn(bench.agent.drained)
     assert stored(bench, "cam2") == 1
+
+
+def lost(bench: Bench, camera: str) -> int:
+    return bench.producers[camera].counts().drops["lost"]
+
+
+def test_frames_that_a_restarted_redis_has_no_more_are_counted(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.write("cam2", 2)
+    bench.turn(lambda: stored(bench, "cam1") + stored(bench, "cam2") == 7)
+    redis_server.kill()
+    redis_server.start()
+    bench.write("cam1", 3)
+    bench.turn(lambda: stored(bench, "cam1") == 3)
+    assert (lost(bench, "cam1"), lost(bench, "cam2"), stored(bench, "cam2")) == (5, 2, 0)
+
+
+def test_frames_flushed_under_a_running_writer_are_counted(
+    bench: Bench, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_LOSS_SECONDS", 0.1)
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    redis_server.client().flushall()
+    bench.write("cam1", 2)
+    bench.turn(lambda: lost(bench, "cam1") == 5 and stored(bench, "cam1") == 2)
+
+
+def test_entries_that_somebody_deleted_are_not_lost(
+    bench: Bench, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_LOSS_SECONDS", 0.1)
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    client = redis_server.client()
+    journal = "engine:default:journal:frames:cam1"
+    client.xdel(journal, *(entry for entry, _ in client.xrange(journal)[:3]))
+    # cam2's loss shows that a look has come after it.
+    bench.write("cam2", 2)
+    bench.turn(lambda: stored(bench, "cam2") == 2)
+    client.delete("engine:default:journal:frames:cam2")
+    bench.turn(lambda: lost(bench, "cam2") == 2)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)

@@ -8,7 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WireError
-from engine.wire.journal import ENCODINGS, JournalEntry, entry_fields, entry_id, parse_entry, parse_entry_id
+from engine.wire.journal import (
+    ENCODINGS,
+    JournalEntry,
+    JournalSpan,
+    entry_fields,
+    entry_id,
+    parse_entry,
+    parse_entry_id,
+    parse_span,
+)
 from tests.wire.names import sequences, unix_nanos
 
 ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True)
@@ -115,3 +124,27 @@ def test_a_number_that_python_will_not_read_is_refused_too():
 def test_whatever_a_stream_holds_only_a_wire_error_comes_out(identifier, fields):
     with contextlib.suppress(WireError):
         parse_entry(identifier, fields)
+
+
+DESCRIPTION = [
+    b"length", 3, b"last-generated-id", b"300-3", b"max-deleted-entry-id", b"150-2",
+    b"first-entry", [b"200-2", [b"s", b"1"]], b"last-entry", [b"300-3", [b"s", b"1"]],
+]  # fmt: skip
+
+
+def test_a_stream_s_description_is_its_span():
+    assert parse_span(DESCRIPTION) == JournalSpan(200, 300, 150)
+
+
+def test_an_older_server_does_not_say_what_was_deleted():
+    assert parse_span(DESCRIPTION[:4] + DESCRIPTION[6:]) == JournalSpan(200, 300, 300)
+
+
+def test_an_empty_stream_begins_behind_its_last():
+    assert parse_span([*DESCRIPTION[:7], None, *DESCRIPTION[8:]]) == JournalSpan(301, 300, 150)
+
+
+@given(st.lists(st.binary() | st.integers() | st.none() | st.lists(st.binary())))
+def test_a_description_that_does_not_read_is_a_wire_error(reply):
+    with pytest.raises(WireError):
+        parse_span(reply)

@@ -1,0 +1,135 @@
+"""After trouble: what Redis has of the frames whose fate is in doubt, and the counts put right.
+
+Three doubts. A journal entry that was refused may stand already, sent before the answer was lost. A frame that was
+given up during an outage may have been stored by the connection that broke. A frame that Redis acknowledged may be
+gone, because the server came back without its data or another took its place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import hiredis
+
+from engine.errors import WireError
+from engine.shm.ring import Record
+from engine.shm.ring_file import Drop
+from engine.stages.drain import RingDrain
+from engine.stages.store import Refused, Store
+from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_entry_id, parse_span
+
+#: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
+_DOUBT_SECONDS = 3.0
+#: Seconds between looks at what Redis still has of what it acknowledged.
+_LOSS_SECONDS = 10.0
+#: Commands of one lookup round trip.
+_LOOKUPS_MAX = 256
+
+
+class Reconciler:
+    """Asks through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what it finds.
+
+    All methods raise RedisUnavailable, and may be called again then.
+    """
+
+    def __init__(self, store: Store, warn_once: Callable[[str, str, str], None]) -> None:
+        self._store = store
+        self._warn_once = warn_once
+        self._loss_at = 0.0
+
+    def settle_refused(self, drain: RingDrain, records: Sequence[Record], errors: Mapping[int, str]) -> None:
+        """Frames of one batch, some with a refused journal entry. One that stands already is a success. Otherwise the
+        journal has a later entry, and the frame can never be listed."""
+        standing = self._standing(drain, [records[number] for number in errors])
+        for number, record in enumerate(records):
+            if number not in errors or record.sequence in standing:
+                drain.consumer.commit([record], time.monotonic_ns())
+                drain.acknowledged.add([record], time.monotonic())
+                continue
+            drain.consumer.release([record], Drop.REFUSED)
+            self._warn_once(drain.camera, "journal entry refused", errors[number])
+            newest = self._store.call([drain.framing.newest()])[0]
+            if isinstance(newest, list) and newest:
+                drain.consumer.raise_floor(parse_entry_id(newest[0][0])[0])
+
+    def reconnected(self, drains: Sequence[RingDrain]) -> None:
+        """A new connection: what was lost meanwhile, and what of the frames given up is stored.
+
+        A Redis that stood still reads what the broken connection left it beside what the new one asks, so the answer is
+        not final at once: ``look`` asks again for a while.
+        """
+        self._count_lost(drains)
+        for drain in drains:
+            drain.doubtful += [record for record in drain.uncertain if record.end <= drain.consumer.tail]
+            drain.doubtful_until = time.monotonic() + _DOUBT_SECONDS
+            drain.uncertain = []
+        self._settle_doubtful(drains)
+
+    def look(self, drains: Sequence[RingDrain]) -> None:
+        """Now and then while all is well."""
+        self._settle_doubtful(drains)
+        if time.monotonic() >= self._loss_at:
+            self._count_lost(drains)
+
+    def _settle_doubtful(self, drains: Sequence[RingDrain]) -> None:
+        for drain in drains:
+            if not drain.doubtful:
+                continue
+            standing = self._standing(drain, drain.doubtful)
+            stored = [record for record in drain.doubtful if record.sequence in standing]
+            drain.consumer.reclassify(stored, Drop.OUTAGE)
+            drain.acknowledged.add(stored, time.monotonic())
+            final = time.monotonic() > drain.doubtful_until
+            drain.doubtful = [] if final else [r for r in drain.doubtful if r.sequence not in standing]
+
+    def _standing(self, drain: RingDrain, records: Sequence[Record]) -> set[int]:
+        """The numbers of those ``records`` whose journal entry stands."""
+        found: set[int] = set()
+        for first in range(0, len(records), _LOOKUPS_MAX):
+            part = records[first : first + _LOOKUPS_MAX]
+            replies = self._store.call([drain.framing.lookup(record.unix_nano, record.sequence) for record in part])
+            for record, reply in zip(part, replies, strict=True):
+                if _bad(reply):
+                    self._check_final(reply)
+                elif reply:
+                    found.add(record.sequence)
+        return found
+
+    def _count_lost(self, drains: Sequence[RingDrain]) -> None:
+        """Frames that Redis had acknowledged and has no more."""
+        self._loss_at = time.monotonic() + _LOSS_SECONDS
+        for first in range(0, len(drains), _LOOKUPS_MAX):
+            part = drains[first : first + _LOOKUPS_MAX]
+            for drain, reply in zip(part, self._store.call([drain.framing.describe() for drain in part]), strict=True):
+                span = self._span(drain, reply)
+                if span is None:
+                    continue
+                count, size = drain.acknowledged.take_lost(span, time.monotonic())
+                if count:
+                    drain.consumer.lose(count, size)
+                    self._warn_once("", "redis lost frames that it had acknowledged; status counts them", drain.camera)
+
+    def _span(self, drain: RingDrain, reply: object) -> JournalSpan | None:
+        """The span of a journal; None where nobody can tell."""
+        text = str(reply)
+        if not _bad(reply):
+            try:
+                return parse_span(reply if isinstance(reply, list) else [])
+            except WireError as error:
+                text = str(error)
+        elif "no such key" in text:
+            return NO_JOURNAL
+        else:
+            self._check_final(reply)
+        self._warn_once(drain.camera, "frames that redis loses are not counted", text)
+        return None
+
+    def _check_final(self, error: object) -> None:
+        """Raises Refused for an error that waiting can mend, such as a server that is still loading."""
+        if not str(error).startswith(("NOPERM", "WRONGTYPE")):
+            raise Refused(f"Redis at {self._store.address} takes no frames: {error}")
+
+
+def _bad(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError)
