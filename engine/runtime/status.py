@@ -135,7 +135,7 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
             longest = max(longest, counts.latency_max_ms)
         _add_process(processes, paths, "capture", camera.id, "", memory)
     pid, started, running = 0, 0, any(process.alive for process in processes)
-    with contextlib.suppress(FileNotFoundError, RingError), contextlib.closing(Slate.watch(paths.supervisor)) as slate:
+    with contextlib.suppress(OSError, RingError), contextlib.closing(Slate.watch(paths.supervisor)) as slate:
         if slate.owned:
             pid, started, running = slate.pid, slate.started_nano, True
     return SiteReport(
@@ -157,7 +157,7 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
 def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
     status, fps, connects, skipped, alive = CameraStatus(), 0.0, 0, 0, False
     with (
-        contextlib.suppress(FileNotFoundError, RingError, WireError),
+        contextlib.suppress(OSError, RingError, WireError),
         contextlib.closing(Slate.watch(paths.capture(camera.id))) as slate,
     ):
         alive = slate.owned
@@ -166,7 +166,7 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
         connects, skipped = slate.counts[CaptureCount.CONNECTS], slate.counts[CaptureCount.SKIPPED]
     counts: RingCounts | None = None
     with (
-        contextlib.suppress(FileNotFoundError, RingError),
+        contextlib.suppress(OSError, RingError),
         contextlib.closing(Observer(paths.ring(camera.id), camera.id)) as observer,
     ):
         counts = observer.counts()
@@ -210,7 +210,7 @@ def _add_process(
 ) -> None:
     path = {"writer": paths.writer(int(number or 0)), "publisher": paths.publisher}.get(role) or paths.capture(camera)
     with (
-        contextlib.suppress(FileNotFoundError, RingError),
+        contextlib.suppress(OSError, RingError),
         contextlib.closing(Slate.watch(path)) as slate,
     ):
         alive = slate.owned
@@ -251,7 +251,7 @@ def _writer(config: Config, paths: SitePaths) -> WriterReport:
     totals = [0, 0, 0]
     for number in range(config.writer.writers):
         with (
-            contextlib.suppress(FileNotFoundError, RingError),
+            contextlib.suppress(OSError, RingError),
             contextlib.closing(Slate.watch(paths.writer(number))) as slate,
         ):
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
@@ -262,7 +262,7 @@ def _writer(config: Config, paths: SitePaths) -> WriterReport:
 def _publisher(paths: SitePaths) -> PublisherReport | None:
     try:
         slate = Slate.watch(paths.publisher)
-    except (FileNotFoundError, RingError):
+    except (OSError, RingError):
         return None
     with contextlib.closing(slate):
         counts = slate.counts

@@ -20,6 +20,7 @@ from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused, Wi
 from engine.shm.slate import PublisherCount, Slate
 from engine.stages.broker import Broker, metadata_exchange
 from engine.stages.journals import Journals, cursor_of
+from engine.stages.outage import Outage
 from engine.wire.journal import JournalEntry, parse_entry_id
 from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
 from engine.wire.rfc3339 import NANO, rfc3339
@@ -84,7 +85,8 @@ class PublisherAgent:
         self._read_seconds = _READ_SECONDS_MIN
         self._read_at = self._save_at = self._look_at = self._retry_at = 0.0
         self._failures = 0
-        self._redis_away = self._broker_away = False
+        self._redis_outage = Outage(log, "redis", "is away; nothing to announce")
+        self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals")
 
     def on_start(self) -> None:
         """Nothing is needed before the first round."""
@@ -108,15 +110,13 @@ class PublisherAgent:
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return 0
-        if self._redis_away:
-            self._redis_away = False
-            self._log.info("redis is back")
+        self._redis_outage.over()
         return work
 
     def idle(self) -> None:
         """Wait for the broker's I/O, which may bring confirms, until the next look for entries is due; with enough
         entries at hand none is."""
-        if self._broker.opened and not self._redis_away:
+        if self._broker.opened and not self._redis_outage.ongoing:
             wait = self._read_at - time.monotonic() if self._wants_entries() else _READ_SECONDS_MAX
             try:
                 self._broker.pump(max(wait, 0.0))
@@ -127,7 +127,7 @@ class PublisherAgent:
 
     def drained(self) -> bool:
         """True when all that stood in the journals at the first call is confirmed, or cannot be for now."""
-        if self._broker_away or self._broker.blocked or self._redis_away:
+        if self._broker_outage.ongoing or self._broker.blocked or self._redis_outage.ongoing:
             return True
         if not self._broker.ready or not self._cursors:
             return False
@@ -238,7 +238,7 @@ class PublisherAgent:
         if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 1
             self._failures = 0
-            self._broker_away = False
+            self._broker_outage.over()
             self._log.info("rabbitmq connected")
         confirmed = self._take_confirmed()
         if self._broker.nacked:
@@ -323,12 +323,8 @@ class PublisherAgent:
         self._failures += 1
         pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
         self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
-        if not self._broker_away:
-            self._broker_away = True
-            self._log.warning("rabbitmq is away; events wait in the journals", error=str(error))
+        self._broker_outage.lost(error)
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
         self._journals.close()
-        if not self._redis_away:
-            self._redis_away = True
-            self._log.warning("redis is away; nothing to announce", error=str(error))
+        self._redis_outage.lost(error)

@@ -24,7 +24,7 @@ from redis.connection import AbstractConnection
 
 from engine.errors import RedisUnavailable
 from engine.shm.ring import Record
-from engine.stages.redis_link import connect
+from engine.stages.redis_link import call, connect
 from engine.wire import resp
 from engine.wire.urls import RedisAddress
 
@@ -83,8 +83,14 @@ class Store:
         return len(self._in_flight)
 
     def open(self) -> AbstractConnection:
-        """Make a connection, for ``attach``; may run in another thread. Raises RedisUnavailable, ServerRefused."""
-        return connect(self.address, self._timeout)
+        """Make a connection over which Redis answers, for ``attach``; may run in another thread.
+
+        A server that stands still is noticed here and not by who would wait for it in ``call``. Raises
+        RedisUnavailable, ServerRefused.
+        """
+        connection = connect(self.address, self._timeout)
+        call(self.address, connection, ("PING",))
+        return connection
 
     def attach(self, connection: AbstractConnection) -> None:
         """Use ``connection`` from now on."""

@@ -22,6 +22,7 @@ from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
 from engine.stages.store import Refused, RingBatch, Store
@@ -78,7 +79,7 @@ class WriterAgent:
         self._settled = False
         self._retry_at = 0.0
         self._failures = 0
-        self._away_since = 0.0
+        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying")
         #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
         self._stored = 0
         self._busy = self._napped = False
@@ -202,9 +203,7 @@ class WriterAgent:
         self._stored += stored
         self._napped = False
         self._failures = 0
-        if self._away_since:
-            self._log.info("redis is back", away_seconds=round(time.monotonic() - self._away_since, 1))
-            self._away_since = 0.0
+        self._outage.over()
         return stored
 
     def _settle_refused(self) -> None:
@@ -262,9 +261,7 @@ class WriterAgent:
         self._failures += 1
         pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures, 10), _BACKOFF_SECONDS_MAX)
         self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
-        if not self._away_since:
-            self._away_since = time.monotonic()
-            self._log.warning("redis takes no frames; rings hold them, retrying", error=str(error))
+        self._outage.lost(error)
 
     def _relieve(self) -> None:
         """Redis is away: keep room for the newest frames by giving up the oldest, if the site wants it so."""

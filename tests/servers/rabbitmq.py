@@ -117,7 +117,7 @@ class RabbitMQ:
     def add_vhost(self, name: str) -> None:
         """A virtual host, with all rights for guest."""
         self.eval(f"ok = rabbit_vhost:add({_binary(name)}, {_binary('tests')})")
-        self._permit("guest", name, ".*", ".*", ".*")
+        self.permit("guest", name, ".*", ".*", ".*")
 
     def add_user(
         self,
@@ -131,7 +131,7 @@ class RabbitMQ:
         """A new user with these rights (regular expressions of names) in one virtual host."""
         arguments = ", ".join(_binary(value) for value in (name, password, "tests"))
         self.eval(f"ok = rabbit_auth_backend_internal:add_user({arguments})")
-        self._permit(name, vhost, configure, write, read)
+        self.permit(name, vhost, configure, write, read)
 
     def set_alarm(self, on: bool) -> None:
         """The memory alarm: as long as it is on, connections that publish are blocked."""
@@ -153,7 +153,8 @@ class RabbitMQ:
         assert output.startswith("{ok"), f"{expressions}: {output}"
         return output
 
-    def _permit(self, user: str, vhost: str, configure: str, write: str, read: str) -> None:
+    def permit(self, user: str, vhost: str, configure: str, write: str, read: str) -> None:
+        """Give a user these rights, in place of those that it has."""
         arguments = ", ".join(_binary(value) for value in (user, vhost, configure, write, read, "tests"))
         self.eval(f"ok = rabbit_auth_backend_internal:set_permissions({arguments})")
 

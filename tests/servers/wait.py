@@ -20,6 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 _ports_given: set[int] = set()
+#: Processes that may test at a time.
+_WORKERS_MAX = 8
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
@@ -42,6 +44,9 @@ def free_port() -> int:
     """
     ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = range(max(1024, ephemeral - 16_000), ephemeral)
+    # Of several processes that test at a time each has ports of its own.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = ports[worker % _WORKERS_MAX :: _WORKERS_MAX]
     for _ in range(1000):
         port = random.SystemRandom().choice(ports)
         if port in _ports_given:

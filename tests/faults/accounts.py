@@ -1,0 +1,119 @@
+"""The checker: accounts for every frame number that a site's cameras used up.
+
+Each number must be stored (its key, its payload's own stamp and its journal entry agree) and announced, or be covered by
+a count of drops with a reason. Nothing is taken from the engine's word alone: what is stored is counted in Redis, what
+is announced at a consumer, and both are held against the counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import redis
+
+from engine.shm.ring_file import RingCounts
+from engine.wire.journal import parse_entry_id
+from engine.wire.keys import journal_key, parse_frame_key
+from engine.wire.stamp import find_stamp
+
+
+class Accounts(NamedTuple):
+    """Sums over all cameras of one site. ``gone`` frames were stored and evicted since."""
+
+    captured: int
+    stored: int
+    drops: dict[str, int]
+    gone: int
+    announced: int
+    repeats: int
+    expired: int
+
+
+class Ledger(NamedTuple):
+    """What one camera's frames came to: numbers in Redis, in the journal, and announced in order of arrival."""
+
+    counts: RingCounts
+    stored: list[int]
+    listed: list[int]
+    announced: list[int]
+
+
+def read_ledgers(
+    client: redis.Redis,
+    vhost: str,
+    counts: Mapping[str, RingCounts],
+    events: Sequence[Mapping[str, object]],
+    *,
+    stamped: Sequence[str],
+) -> dict[str, Ledger]:
+    """One ledger for each camera in ``counts``; payloads of the ``stamped`` ones must prove what they are."""
+    frames: dict[str, list[tuple[int, int]]] = {camera: [] for camera in counts}
+    raw_keys = list(client.scan_iter(match=f"{vhost}:frames:*", count=5000))
+    for first in range(0, len(raw_keys), 500):
+        part = raw_keys[first : first + 500]
+        for raw, payload in zip(part, client.mget(part), strict=True):
+            key = parse_frame_key(raw)
+            if payload is None:
+                continue
+            frames[key.camera].append((key.unix_nano, key.sequence))
+            assert payload.startswith(b"\xff\xd8"), f"{raw!r} is no JPEG"
+            if key.camera in stamped:
+                stamp = find_stamp(payload)
+                assert stamp, f"{raw!r} carries no stamp"
+                proof = (stamp.camera, stamp.frame, stamp.unix_nano)
+                assert proof == (key.camera, key.sequence, key.unix_nano), f"{raw!r} holds {proof}"
+    announced: dict[str, list[int]] = {camera: [] for camera in counts}
+    for event in events:
+        announced[str(event["camera_id"])].append(int(str(event["sequence"])))
+    ledgers = {}
+    for camera, found in frames.items():
+        entries = client.xrange(journal_key(vhost, "frames", camera))
+        ledgers[camera] = Ledger(
+            counts[camera],
+            [sequence for _, sequence in sorted(found)],
+            [parse_entry_id(entry)[1] for entry, _ in entries],
+            announced[camera],
+        )
+    return ledgers
+
+
+def check(ledgers: Mapping[str, Ledger], *, expired: int, evicting: bool = False, publishes: bool = True) -> Accounts:
+    """Sums of ledgers that balance. Raises AssertionError naming the first camera whose do not."""
+    drops: Counter[str] = Counter()
+    gone = repeats = unannounced = 0
+    for camera, ledger in ledgers.items():
+        counts = ledger.counts
+        assert counts.held == 0, f"{camera}: {counts.held} frames are still in the ring"
+        assert counts.captured == counts.stored + counts.dropped, f"{camera}: {counts}"
+        for what, numbers in (("stored", ledger.stored), ("listed", ledger.listed)):
+            assert numbers == sorted(set(numbers)), f"{camera}: numbers {what} repeat or run back"
+        listed, stored = set(ledger.listed), set(ledger.stored)
+        assert stored <= listed, f"{camera}: stored and not listed: {sorted(stored - listed)[:10]}"
+        assert len(listed) == counts.stored, (
+            f"{camera}: counted {counts.stored} as stored, the journal lists {len(listed)}; drops {counts.drops}"
+        )
+        assert evicting or stored == listed, f"{camera}: listed and not stored: {sorted(listed - stored)[:10]}"
+        assert not listed or max(listed) <= counts.captured, f"{camera}: a number beyond {counts.captured}"
+        gone += len(listed - stored)
+        drops.update({reason: count for reason, count in counts.drops.items() if count})
+        if not publishes:
+            continue
+        first_times = list(dict.fromkeys(ledger.announced))
+        assert first_times == sorted(first_times), f"{camera}: announced out of order"
+        repeats += len(ledger.announced) - len(first_times)
+        # A frame that Redis lost later may have been announced before.
+        never_stored = set(first_times) - listed
+        assert len(never_stored) <= counts.drops["lost"], f"{camera}: announced, never stored: {never_stored}"
+        unannounced += len(listed - set(first_times))
+    assert unannounced <= expired, f"{unannounced} frames were never announced, {expired} are counted as expired"
+    return Accounts(
+        captured=sum(ledger.counts.captured for ledger in ledgers.values()),
+        stored=sum(ledger.counts.stored for ledger in ledgers.values()),
+        drops=dict(drops),
+        gone=gone,
+        announced=sum(len(set(ledger.announced)) for ledger in ledgers.values()),
+        repeats=repeats,
+        expired=expired,
+    )

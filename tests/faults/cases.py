@@ -1,0 +1,130 @@
+"""The table of faults: what each is, what it may cost, and how soon all must be as before.
+
+A case's test does the fault; ``accounts.py`` then accounts for every frame by its number. ``drops`` are the reasons under
+which frames may be missing; with none, none may. ``bound`` is in seconds from the end of the fault.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    key: str
+    fault: str
+    loss: str
+    bound: float
+    drops: frozenset[str] = frozenset()
+    #: Whether events may come twice.
+    repeats: bool = False
+
+
+NOTHING = "nothing"
+INTERRUPTED = frozenset({"interrupted"})
+OUTAGE = frozenset({"outage"})
+LOST = frozenset({"lost"})
+
+GROUPS: dict[str, tuple[Case, ...]] = {
+    "Processes": (
+        Case("kill-capture", "SIGKILL to captures, ten times, at random moments",
+             "the frame in hand (`interrupted`), what the camera sends until it is back", 15, INTERRUPTED),
+        Case("kill-writer", "SIGKILL to the writer, five times, at random moments", NOTHING, 15),
+        Case("kill-publisher", "SIGKILL to the publisher, four times, at random moments",
+             "nothing; events of the last moments come twice", 15, repeats=True),
+        Case("kill-supervisor", "SIGKILL to the supervisor; the site is started again",
+             "frames in hand (`interrupted`), what cameras send until then", 15, INTERRUPTED, repeats=True),
+        Case("kill-all", "SIGKILL to all processes at once; the site is started again",
+             "frames in hand (`interrupted`), what cameras send until then", 15, INTERRUPTED, repeats=True),
+        Case("stop-capture", "SIGSTOP to a capture until it is killed as hung",
+             "the frame in hand (`interrupted`), what the camera sends until it is back", 15, INTERRUPTED),
+        Case("stop-writer", "SIGSTOP to the writer until it is killed as hung", NOTHING, 15),
+        Case("stop-publisher", "SIGSTOP to the publisher until it is killed as hung",
+             "nothing; events of the last moments come twice", 15, repeats=True),
+        Case("stop-supervisor", "SIGSTOP to the supervisor, a writer killed meanwhile", NOTHING, 15),
+        Case("stop-all", "SIGSTOP to all processes for two seconds", "what cameras send meanwhile", 15),
+        Case("cannot-start", "a publisher and a capture that cannot start, until what stops them is gone",
+             "what that camera sends until then", 45),
+        Case("restarts", "66 restarts: every child killed three times over",
+             "frames in hand (`interrupted`), what cameras send until they are back; no file, memory or zombie is left",
+             20, INTERRUPTED, repeats=True),
+    ),
+    "Redis": (
+        Case("redis-emptied", "killed; comes back empty after a second",
+             "what it had acknowledged (`lost`)", 15, LOST),
+        Case("redis-aof", "killed; comes back with its append-only file (fsync always)", NOTHING, 15),
+        Case("redis-stopped", "stands still (SIGSTOP) for three seconds", NOTHING, 15),
+        Case("redis-long", "stands still for longer than the rings hold",
+             "the oldest frames (`outage`)", 15, OUTAGE),
+        Case("redis-client-pause", "CLIENT PAUSE for three seconds", NOTHING, 15),
+        Case("redis-slow", "every reply 100 ms late, both ways", NOTHING, 15),
+        Case("redis-throttled", "a connection of 1 MB/s, less than the cameras send, for five seconds",
+             "what the rings cannot hold (`outage` or `ring_full`)", 15, OUTAGE | {"ring_full"}),
+        Case("redis-resets", "every second connection is reset after a kilobyte", NOTHING, 15),
+        Case("redis-cut", "the connection is cut in the middle of a reply, five times", NOTHING, 15),
+        Case("redis-oom", "out of memory under `noeviction`, for longer than the rings hold",
+             "the oldest frames (`outage`)", 15, OUTAGE),
+        Case("redis-evicting", "at its memory's limit under `volatile-ttl`",
+             "nothing of the new; Redis evicts the oldest", 15),
+        Case("redis-read-only", "made a replica for two seconds", "nothing, or what the master it follows lacks (`lost`)",
+             15, LOST),
+        Case("redis-password", "password changed and connections cut; changed back", NOTHING, 15),
+        Case("redis-flushed", "FLUSHALL", "what it held (`lost`)", 20, LOST),
+        Case("redis-failover", "the master killed; Sentinel promotes a replica",
+             "what the replica had not got (`lost`), what the rings cannot hold meanwhile (`outage`)", 30, LOST | OUTAGE),
+        Case("redis-lagging-failover", "the master killed while its replica is behind",
+             "the frames of the gap (`lost`)", 30, LOST | OUTAGE),
+    ),
+    "RabbitMQ": (
+        Case("broker-killed", "killed and started again", NOTHING, 40, repeats=True),
+        Case("broker-restarted", "stopped and started again", NOTHING, 40, repeats=True),
+        Case("broker-closes-connection", "closes the connection, three times", NOTHING, 20, repeats=True),
+        Case("broker-closes-channel", "closes the channel: the exchange is deleted and declared anew by the publisher",
+             "nothing; queues must be bound again", 20, repeats=True),
+        Case("broker-alarm", "memory alarm (connection.blocked) for two seconds", NOTHING, 20, repeats=True),
+        Case("broker-rejects", "a queue that is full and rejects (nacks) for three seconds", NOTHING, 25, repeats=True),
+        Case("broker-permission", "the right to write to the exchange taken away and given back", NOTHING, 25, repeats=True),
+        Case("broker-406", "the exchange declared otherwise while the publisher is cut off; put right later",
+             NOTHING, 25, repeats=True),
+        Case("broker-heartbeats", "nothing passes in either direction until heartbeats are missed",
+             NOTHING, 30, repeats=True),
+        Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60, repeats=True),
+    ),
+    "Cameras": (
+        Case("camera-refused", "refuses connections", "what it does not send", 30),
+        Case("camera-hung-connect", "accepts a connection and says nothing", "what it does not send", 30),
+        Case("camera-hung", "stops in the middle of the stream, connection open", "what it does not send", 30),
+        Case("camera-dead", "dies in the middle of a frame, over and over", "the half frames", 30),
+        Case("camera-garbage", "sends garbage", "what it does not send", 30),
+        Case("camera-truncated", "truncated JPEGs among whole ones", "those (`corrupt`)", 30, frozenset({"corrupt"})),
+        Case("camera-corrupt", "JPEGs with flipped bytes among whole ones",
+             "those whose structure is broken (`corrupt`)", 30, frozenset({"corrupt"})),
+        Case("camera-huge", "frames of 30 MB among small ones", "those (`too_large`)", 30,
+             frozenset({"too_large", "corrupt"})),
+        Case("camera-resolution", "changes its resolution in the middle of the stream", NOTHING, 30),
+        Case("camera-codec", "changes its codec in the middle of the stream (H.264, then MPEG-4 and another size)",
+             "what the decoder cannot read (`corrupt`)", 40, frozenset({"corrupt"})),
+        Case("camera-no-timestamps", "a stream without timestamps", NOTHING, 30),
+        Case("camera-timestamps-back", "timestamps that run back, over and over", NOTHING, 30),
+        Case("camera-flapping", "200 cameras that send two frames and hang up, at once", "what they do not send", 60,
+             frozenset({"corrupt", "interrupted"})),
+    ),
+    "Machine": (
+        Case("shm-full", "shared memory too small at the start", "nothing is started, exit code 2", 15),
+        Case("shm-full-adding", "shared memory too small for one more camera, after a kill",
+             "nothing: the rings of the killed site wait", 15, INTERRUPTED, repeats=True),
+        Case("run-directory", "run directory that cannot be made", "nothing is started, exit code 2", 15),
+        Case("disk-full-log", "the disk of the log is full", "log lines, which are counted", 15),
+        Case("disk-full-aof", "the disk of Redis's append-only file is full for two seconds",
+             "what the rings cannot hold (`outage`), and what Redis drops of its file (`lost`)", 20, OUTAGE | LOST),
+        Case("descriptors", "no file descriptors left in any process while Redis and RabbitMQ cut their connections",
+             NOTHING, 25, repeats=True),
+        Case("clock", "the wall clock steps an hour back, and an hour forth", NOTHING, 15),
+        Case("ring-version", "a ring file of another version at the start", "what it held, and that is said", 15),
+        Case("ring-truncated", "a ring file cut short at the start, and one under a running site",
+             "what they held, what that camera sends until the next start", 15, frozenset({"damaged"})),
+        Case("ring-noise", "a ring's records overwritten with noise, under a running site",
+             "those frames (`damaged`); never a torn one", 15, frozenset({"damaged", "interrupted"})),
+    ),
+}  # fmt: skip
+
+CASES = {case.key: case for group in GROUPS.values() for case in group}

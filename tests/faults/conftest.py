@@ -1,0 +1,86 @@
+"""Fixtures of the fault suite, and what it writes down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.cases import CASES, Case
+from tests.faults.report import write_report
+from tests.faults.run import FaultRun
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.system.site import Site
+
+
+class Observations:
+    """Collects what the cases observed, from all workers, and writes the report at the end."""
+
+    def __init__(self, runs: int) -> None:
+        self._runs = runs
+        self._observed: list[tuple[str, dict[str, Any]]] = []
+        self._failed: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
+        if report.when == "teardown":
+            self._observed += [(report.nodeid, value) for name, value in report.user_properties if name == "observed"]
+
+    def pytest_sessionfinish(self) -> None:
+        write_report(self._runs, [value for nodeid, value in self._observed if nodeid not in self._failed])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--runs") > 1 and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Observations(config.getoption("--runs")))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    runs = metafunc.config.getoption("--runs")
+    if runs > 1 and metafunc.definition.get_closest_marker("case"):
+        metafunc.parametrize("repetition", range(runs))
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.node.get_closest_marker("case").args[0]]
+
+
+@pytest.fixture
+def repetition() -> int:
+    return 0
+
+
+@pytest.fixture
+def redis_for(short_path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """The case's Redis; the mark may say more about it."""
+    with RedisServer(short_path / "redis", **request.node.get_closest_marker("case").kwargs) as server:
+        yield server
+
+
+@pytest.fixture
+def run(
+    case: Case,
+    repetition: int,
+    site: Site,
+    redis_for: RedisServer,
+    rabbitmq: RabbitMQ,
+    request: pytest.FixtureRequest,
+) -> Iterator[FaultRun]:
+    vhost = f"{case.key}-{repetition}"
+    rabbitmq.add_vhost(vhost)
+    made = FaultRun(case, site, redis_for, rabbitmq, vhost)
+    request.node.user_properties.append(("seed", made.seed))
+    yield made
+    site.end()
+    made.close()
+    observed = {
+        "key": case.key,
+        "accounts": made.accounts._asdict() if made.accounts else None,
+        "seconds": made.recovery_seconds,
+        "note": made.note,
+    }
+    request.node.user_properties.append(("observed", observed))

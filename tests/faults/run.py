@@ -1,0 +1,225 @@
+"""One case under way: a loaded site behind proxies, the fault done to it, its recovery, and the accounts at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from engine.shm.ring_file import Observer
+from engine.shm.slate import PublisherCount, Slate
+from tests.faults.accounts import Accounts, check, read_ledgers
+from tests.faults.cases import Case
+from tests.faults.proxy import Proxy
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import wait_until
+from tests.system.consumer import Consumer
+from tests.system.site import Site
+
+#: Frames a second of each camera, and kilobytes a frame: enough for faults to hit frames under way, and little enough
+#: for several cases at a time on two cores.
+FPS = 10
+KILOBYTES = 12
+CAMERAS = tuple(f"cam{number:02}" for number in range(20))
+#: So impatient that what hangs is noticed within a test.
+IMPATIENT: dict[str, dict[str, Any]] = {
+    "site": {"heartbeat_seconds": 3.0},
+    "defaults": {"stall_seconds": 1.5, "open_timeout_seconds": 1.5},
+    "amqp": {"heartbeat_seconds": 5, "timeout_seconds": 3.0},
+}
+
+
+def pattern(fps: float = FPS, kilobytes: int = KILOBYTES, frames: int = 0) -> str:
+    return f"test://?size=320x240&fps={fps}&kb={kilobytes}&frames={frames}"
+
+
+class FaultRun:
+    """A site of twenty cameras, Redis and RabbitMQ behind a proxy each, a consumer that hears every event."""
+
+    def __init__(self, case: Case, site: Site, redis: RedisServer, broker: RabbitMQ, vhost: str) -> None:
+        self.case = case
+        self.site = site
+        self.redis = redis
+        self.broker = broker
+        self.vhost = vhost
+        self.seed = random.SystemRandom().randrange(2**32)
+        self.random = random.Random(self.seed)
+        self.accounts: Accounts | None = None
+        #: Whatever a case wants the table to say besides.
+        self.note = ""
+        self.recovery_seconds = 0.0
+        self._stack = contextlib.ExitStack()
+        self.redis_proxy = self._stack.enter_context(Proxy(redis.port))
+        self.broker_proxy = self._stack.enter_context(Proxy(broker.port))
+        self.consumer: Consumer | None = None
+        self._mended_at = 0.0
+        self._mended_captured: dict[str, int] = {}
+        #: Cameras whose frames carry no stamp, and those that need not be active for the site to be well.
+        self.unstamped: set[str] = set()
+        self.unwell: set[str] = set()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    # The site
+
+    def start(
+        self,
+        cameras: Sequence[dict[str, Any]] | None = None,
+        *,
+        redis: dict[str, Any] | None = None,
+        publishes: bool = True,
+        **sections: dict[str, Any],
+    ) -> None:
+        """Write the site file, start the consumer and the site, and wait until all flows."""
+        self.configure(cameras, redis=redis, publishes=publishes, **sections)
+        if publishes:
+            self.listen()
+        self.site.start()
+        self.flows()
+
+    def listen(self) -> None:
+        """Hear every event from now on."""
+        self.consumer = self._stack.enter_context(Consumer(self.broker, self.vhost))
+
+    def configure(
+        self,
+        cameras: Sequence[dict[str, Any]] | None = None,
+        *,
+        redis: dict[str, Any] | None = None,
+        publishes: bool = True,
+        **sections: dict[str, Any],
+    ) -> None:
+        merged = {name: {**IMPATIENT.get(name, {}), **sections.get(name, {})} for name in {*IMPATIENT, *sections}}
+        merged.setdefault("ring", {"capacity_mb": 1})
+        amqp_url = self.broker.url(self.vhost).replace(f":{self.broker.port}/", f":{self.broker_proxy.port}/")
+        self.site.write(
+            cameras=list(cameras) if cameras is not None else [{"id": name, "url": pattern()} for name in CAMERAS],
+            redis={"address": f"127.0.0.1:{self.redis_proxy.port}", "timeout_seconds": 1.0, **(redis or {})},
+            amqp_url=amqp_url if publishes else "",
+            **merged,
+        )
+
+    def flows(self, seconds: float = 1.0, timeout: float = 40) -> None:
+        """Wait until every camera that is to be well has stored so many seconds' frames more."""
+        before = {camera["id"]: camera["stored"] for camera in self.cameras()}
+
+        def more() -> bool:
+            return all(camera["stored"] >= before[camera["id"]] + FPS * seconds for camera in self.cameras())
+
+        wait_until(more, timeout, f"frames flow; the log:\n{self.site.log_text()[-3000:]}", interval=0.1)
+
+    def cameras(self) -> list[dict[str, Any]]:
+        """The reports of the cameras that are to be well."""
+        return [camera for camera in self.site.status()["cameras"] if camera["id"] not in self.unwell]
+
+    def lasts(self, seconds: float) -> None:
+        """The fault itself lasts so long: captures must go on meanwhile, whatever else stands still."""
+        until = time.monotonic() + seconds
+        before = self.site.total("captured")
+        wait_until(lambda: time.monotonic() >= until, seconds + 5, "the fault has lasted")
+        wait_until(lambda: self.site.total("captured") > before, 5, "cameras are captured meanwhile")
+
+    def pids(self, *roles: str) -> list[int]:
+        return [
+            process["pid"]
+            for process in self.site.status()["processes"]
+            if process["role"] in roles and process["alive"]
+        ]
+
+    def signal(self, number: signal.Signals, *roles: str) -> None:
+        for pid in self.pids(*roles):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        assert self.site.process is not None
+        return psutil.Process(self.site.process.pid)
+
+    def moment(self, longest: float = 0.4) -> None:
+        """A random while."""
+        time.sleep(self.random.uniform(0, longest))
+
+    # Recovery and accounts
+
+    def mended(self) -> None:
+        """The fault is over; recovery counts from here."""
+        self._mended_at = time.monotonic()
+        self._mended_captured = {camera["id"]: camera["captured"] for camera in self.cameras()}
+
+    def recovers(self) -> None:
+        """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
+        ended settled, frames flowing, events on time."""
+        wait_until(
+            self._well, self.case.bound, f"{self.case.key}: all is as before; the log:\n{self.site.log_text()[-3000:]}",
+            interval=0.1,
+        )  # fmt: skip
+        self.recovery_seconds = time.monotonic() - self._mended_at
+
+    def _well(self) -> bool:
+        report = self.site.status()
+        for camera in report["cameras"]:
+            if camera["id"] in self.unwell:
+                continue
+            settled = camera["stored"] + sum(camera["dropped"].values())
+            if camera["state"] != "active" or settled <= self._mended_captured.get(camera["id"], 0):
+                return False
+        publisher = report["publisher"]
+        return publisher is None or bool(publisher["connected"] and publisher["lag_seconds"] < 1)
+
+    def settle(self, *, evicting: bool = False, stop: Callable[[], int] | None = None) -> Accounts:
+        """Stop the site and account for every frame; nothing may be missing but what the case allows."""
+        with self._final_counts() as final:
+            assert (stop or self.site.stop)() == 0, self.site.log_text()[-3000:]
+            counts, expired = final()
+        publishes = self.consumer is not None
+        client = self.redis.client()
+        everything = [
+            entry for camera in counts for entry in client.xrange(f"engine:{self.vhost}:journal:frames:{camera}")
+        ]
+        events: list[dict[str, Any]] = []
+        if self.consumer is not None:
+            wait_until(lambda: self._heard() + expired >= len(everything), 30, "every event has arrived", interval=0.1)
+            events = self.consumer.frames()
+        stamped = [camera for camera in counts if camera not in self.unstamped]
+        ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
+        self.accounts = check(ledgers, expired=expired, evicting=evicting, publishes=publishes)
+        assert set(self.accounts.drops) <= self.case.drops, f"{self.case.key}: lost {self.accounts.drops}"
+        assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"
+        return self.accounts
+
+    def _heard(self) -> int:
+        assert self.consumer is not None
+        return len({(event["camera_id"], event["sequence"]) for event in self.consumer.frames()})
+
+    @contextlib.contextmanager
+    def _final_counts(self) -> Iterator[Callable[[], tuple[dict[str, Any], int]]]:
+        """The counts as they are after the site has removed its shared memory: its files stay mapped until then."""
+        paths = self.site.paths
+        with contextlib.ExitStack() as stack:
+            observers = {
+                camera.id: stack.enter_context(contextlib.closing(Observer(paths.ring(camera.id), camera.id)))
+                for camera in self.site.config.cameras
+            }
+            slate = None
+            if self.consumer is not None:
+                slate = stack.enter_context(contextlib.closing(Slate.watch(paths.publisher)))
+            yield lambda: (
+                {camera: observer.counts() for camera, observer in observers.items()},
+                slate.counts[PublisherCount.EXPIRED] if slate else 0,
+            )
+
+
+def nothing_left(directory: Path, process: psutil.Process) -> None:
+    """Raises AssertionError where a process that has ended left files in shared memory, or still runs."""
+    assert not process.is_running()
+    assert not directory.exists(), f"left: {list(directory.iterdir())}"

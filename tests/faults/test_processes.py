@@ -1,0 +1,173 @@
+"""SIGKILL and SIGSTOP of every role and of the supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from tests.faults.run import CAMERAS, FaultRun
+from tests.servers.wait import wait_until
+
+ROLES = ("capture", "writer", "publisher")
+
+
+@pytest.mark.case("kill-capture")
+def test_captures_killed(run: FaultRun) -> None:
+    run.start()
+    for _ in range(10):
+        run.moment()
+        os.kill(run.random.choice(run.pids("capture")), signal.SIGKILL)
+    run.mended()
+    run.recovers()
+    run.settle()
+    assert run.site.log_text().count("process ended") >= 5
+
+
+@pytest.mark.case("kill-writer")
+def test_the_writer_killed(run: FaultRun) -> None:
+    run.start()
+    for _ in range(5):
+        run.moment()
+        run.site.kill("writer")
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("kill-publisher")
+def test_the_publisher_killed(run: FaultRun) -> None:
+    run.start()
+    for _ in range(4):
+        run.moment()
+        run.site.kill("publisher")
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("kill-supervisor")
+def test_the_supervisor_killed(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    family = run.supervisor.children(recursive=True)
+    run.supervisor.kill()
+    assert run.site.process is not None
+    run.site.process.wait()
+    wait_until(lambda: not any(map(psutil.Process.is_running, family)), 10, "its children end with it")
+    run.mended()
+    run.site.start()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("kill-all")
+def test_everything_killed_at_once(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    assert run.site.process is not None
+    os.killpg(run.site.process.pid, signal.SIGKILL)
+    run.site.process.wait()
+    run.mended()
+    run.site.start()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.parametrize(
+    "role",
+    [
+        pytest.param("capture", marks=pytest.mark.case("stop-capture")),
+        pytest.param("writer", marks=pytest.mark.case("stop-writer")),
+        pytest.param("publisher", marks=pytest.mark.case("stop-publisher")),
+    ],
+)
+def test_a_process_that_stands_still_is_replaced(run: FaultRun, role: str) -> None:
+    # Rings that outlast the time until the process counts as hung.
+    run.start(ring={"capacity_mb": 2})
+    run.moment()
+    pid = run.random.choice(run.pids(role))
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: pid not in run.pids(role), 20, "it was killed")
+    run.mended()
+    run.recovers()
+    run.settle()
+    assert run.site.log_text().count("process hangs") == 1
+
+
+@pytest.mark.case("stop-supervisor")
+def test_a_supervisor_that_stands_still(run: FaultRun) -> None:
+    run.start()
+    run.supervisor.suspend()
+    writer = run.pids("writer")[0]
+    os.kill(writer, signal.SIGKILL)
+    run.lasts(2)
+    run.supervisor.resume()
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("stop-all")
+def test_everything_stands_still(run: FaultRun) -> None:
+    run.start()
+    family = [run.supervisor, *run.supervisor.children(recursive=True)]
+    for process in family:
+        process.suspend()
+    captured = run.site.total("captured")
+    wait_until(lambda: run.site.total("captured") == captured, 2, "all stands still")
+    for process in family:
+        process.resume()
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("cannot-start")
+def test_children_that_cannot_start(run: FaultRun) -> None:
+    run.start()
+    paths = run.site.paths
+    victim = CAMERAS[3]
+    pids = {"publisher": run.site.pid("publisher"), "capture": run.site.pid("capture", victim)}
+    aside = {path: path.with_suffix(".aside") for path in (paths.publisher, paths.ring(victim))}
+    for path, other in aside.items():
+        path.rename(other)
+        path.mkdir()
+    run.unwell = {victim}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: run.site.log_text().count("process ended") >= 6, 20, "both were tried again and again")
+    # Nobody else notices.
+    run.flows(2)
+    for path, other in aside.items():
+        path.rmdir()
+        other.rename(path)
+    run.unwell = set()
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("restarts")
+def test_many_restarts_leave_nothing_behind(run: FaultRun) -> None:
+    run.start()
+    supervisor = run.supervisor
+    children = len(supervisor.children())
+    descriptors, memory = supervisor.num_fds(), supervisor.memory_info().rss
+    files = sorted(path.name for path in run.site.paths.directory.iterdir())
+    for _ in range(3):
+        before = run.pids(*ROLES)
+        run.signal(signal.SIGKILL, *ROLES)
+        wait_until(lambda: len(set(run.pids(*ROLES)) - set(before)) == children, 20, "all were replaced")
+        run.flows(0.5)
+    assert sum(process["restarts"] for process in run.site.status()["processes"]) == 3 * children == 66
+    run.mended()
+    run.recovers()
+    assert supervisor.num_fds() == descriptors
+    assert supervisor.memory_info().rss < memory + 2**20
+    assert sorted(path.name for path in run.site.paths.directory.iterdir()) == files
+    assert all(child.status() != psutil.STATUS_ZOMBIE for child in supervisor.children())
+    run.settle()
+    assert not run.site.paths.directory.exists()

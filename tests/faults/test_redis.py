@@ -1,0 +1,191 @@
+"""Redis that dies, stands still, is slow, full, read-only, or lets nobody in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.run import CAMERAS, FPS, KILOBYTES, FaultRun
+from tests.servers.wait import wait_until
+
+AOF = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+@pytest.mark.case("redis-emptied")
+def test_killed_and_empty_when_it_is_back(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    run.redis.kill()
+    run.lasts(1)
+    run.redis.start()
+    run.mended()
+    run.recovers()
+    accounts = run.settle()
+    assert accounts.drops["lost"] >= len(CAMERAS) * FPS
+
+
+@pytest.mark.case("redis-aof", args=AOF)
+def test_killed_and_back_with_its_file(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    run.redis.kill()
+    run.lasts(1)
+    run.redis.start()
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-stopped")
+def test_standing_still(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    run.redis.pause()
+    run.lasts(3)
+    run.redis.resume()
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-long")
+def test_standing_still_for_longer_than_the_rings_hold(run: FaultRun) -> None:
+    # Rings of four seconds, so that they are not full before Redis counts as away.
+    cameras = [{"id": name, "url": f"test://?size=320x240&fps={FPS}&kb=100"} for name in CAMERAS]
+    run.start(cameras, ring={"capacity_mb": 4})
+    run.moment()
+    run.redis.pause()
+    wait_until(lambda: run.site.dropped().get("outage", 0) > 10 * len(CAMERAS), 30, "rings overflow")
+    run.redis.resume()
+    run.mended()
+    run.recovers()
+    accounts = run.settle()
+    assert accounts.drops["outage"] > 0
+
+
+@pytest.mark.case("redis-client-pause")
+def test_client_pause(run: FaultRun) -> None:
+    run.start()
+    run.moment()
+    run.redis.client().execute_command("CLIENT", "PAUSE", 3000)
+    run.lasts(3)
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-slow")
+def test_slow(run: FaultRun) -> None:
+    run.start()
+    run.redis_proxy.delay = 0.1
+    run.lasts(3)
+    run.redis_proxy.delay = 0
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-throttled")
+def test_a_narrow_connection(run: FaultRun) -> None:
+    run.start()
+    assert len(CAMERAS) * FPS * KILOBYTES * 1024 > 2 * 2**20
+    run.redis_proxy.bytes_per_second = 2**20
+    run.lasts(5)
+    run.redis_proxy.bytes_per_second = 0
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-resets")
+def test_connections_that_are_reset(run: FaultRun) -> None:
+    run.start()
+    run.redis_proxy.reset_every = 2
+    resets = run.redis_proxy.resets
+    for _ in range(6):
+        run.moment()
+        run.redis_proxy.reset()
+    wait_until(lambda: run.redis_proxy.resets >= resets + 8, 20, "connections were reset, also new ones")
+    run.redis_proxy.reset_every = 0
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-cut")
+def test_cut_in_the_middle_of_a_reply(run: FaultRun) -> None:
+    run.start()
+    for _ in range(5):
+        resets = run.redis_proxy.resets
+        run.redis_proxy.cut_after = run.random.randrange(1, 2000)
+        wait_until(lambda before=resets: run.redis_proxy.resets > before, 20, "a reply was cut")
+        run.flows(0.3)
+    run.mended()
+    run.recovers()
+    run.settle()
+
+
+@pytest.mark.case("redis-oom", args=("--maxmemory-policy", "noeviction"))
+def test_out_of_memory(run: FaultRun) -> None:
+    run.start([{"id": name, "url": f"test://?size=320x240&fps={FPS}&kb=100"} for name in CAMERAS])
+    client = run.redis.client()
+    client.config_set("maxmemory", client.info("memory")["used_memory"] - 2**20)
+    wait_until(lambda: run.site.dropped().get("outage", 0) > len(CAMERAS), 30, "rings overflow")
+    assert run.site.status()["writer"]["retries"] > 0
+    client.config_set("maxmemory", 0)
+    run.mended()
+    run.recovers()
+    run.settle()
+    assert run.site.log_text().count("redis takes no frames") == 1
+
+
+@pytest.mark.case("redis-evicting", args=("--maxmemory", "16mb", "--maxmemory-policy", "volatile-ttl"))
+def test_at_the_limit_of_memory(run: FaultRun) -> None:
+    run.start()
+    wait_until(lambda: run.redis.client().info("stats")["evicted_keys"] > 500, 60, "frames are evicted", interval=0.1)
+    run.mended()
+    run.recovers()
+    accounts = run.settle(evicting=True)
+    assert accounts.gone > 0
+
+
+@pytest.mark.case("redis-read-only")
+def test_read_only_replica(run: FaultRun, short_path: Path) -> None:
+    run.start()
+    client = run.redis.client()
+    # Of a master that never answers, so that it keeps what it has.
+    client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    wait_until(lambda: run.site.status()["writer"]["retries"] > 0, 20, "writes are refused")
+    run.lasts(2)
+    client.execute_command("REPLICAOF", "NO", "ONE")
+    run.mended()
+    run.recovers()
+    run.settle()
+    assert "READONLY" in run.site.log_text()
+
+
+@pytest.mark.case("redis-password", password="first-password")
+def test_password_rotated(run: FaultRun) -> None:
+    run.start(redis={"password": "first-password"})
+    client = run.redis.client()
+    client.config_set("requirepass", "another-password")
+    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    wait_until(lambda: "refuses the credentials" in run.site.log_text(), 20, "the engine is let in no more")
+    run.lasts(2)
+    client.config_set("requirepass", "first-password")
+    run.mended()
+    run.recovers()
+    run.settle()
+    assert "first-password" not in run.site.log_text()
+
+
+@pytest.mark.case("redis-flushed")
+def test_flushed(run: FaultRun) -> None:
+    run.start()
+    run.redis.client().flushall()
+    run.mended()
+    run.recovers()
+    # The writer looks every ten seconds whether Redis still has what it acknowledged.
+    wait_until(lambda: run.site.dropped().get("lost", 0) >= len(CAMERAS) * FPS, 20, "the loss is counted")
+    run.settle()
