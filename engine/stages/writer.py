@@ -26,7 +26,7 @@ from engine.stages.redis_link import Attempt
 from engine.stages.store import Refused, RingBatch, Store
 from engine.stages.upkeep import JournalUpkeep
 from engine.wire import keys, resp
-from engine.wire.journal import parse_entry_id
+from engine.wire.replies import first_numbers
 from engine.wire.state import decode_status
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
@@ -235,8 +235,7 @@ class WriterAgent:
                 drain.consumer.release([record], Drop.REFUSED)
                 self._warn_once(drain.camera, "journal entry refused", errors[number])
                 newest = self._store.call([drain.framing.newest()])[0]
-                if isinstance(newest, list) and newest:
-                    drain.consumer.raise_floor(parse_entry_id(newest[0][0])[0])
+                drain.consumer.raise_floor(first_numbers(newest)[0])
 
     def _standing(self, drain: RingDrain, records: Sequence[Record]) -> set[int]:
         """The numbers of those ``records`` whose journal entry stands."""
