@@ -198,7 +198,7 @@ def test_what_is_no_answer_to_a_batch_is_a_broken_connection(records: list[Recor
         store.send([RingBatch(FRAMING, records[:1], 0)])
         talk = threading.Thread(target=say, args=(answering, reply))
         talk.start()
-        with pytest.raises(RedisUnavailable, match="broke: it (answered|sent no RESP)"):
+        with pytest.raises(RedisUnavailable, match=r"broke: it (answered|sent no RESP)"):
             store.receive()
         assert not store.connected
         assert store.in_flight == 0
