@@ -39,17 +39,18 @@ def run(target: str, arguments: list[str]) -> None:
 
 def fuzz(target: str, seconds: int) -> bool:
     """One target: seeds, a run, and its corpus merged. Prints one line; True where nothing broke."""
-    from tests.fuzz import seeds, targets
+    from tests.fuzz import memory, seeds, targets
 
     corpus, crashes = targets.CORPUS / target, targets.CRASHES / target
     corpus.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ev-fuzz-") as directory:
+    with tempfile.TemporaryDirectory(prefix="edge-video-t-fuzz-", dir="/dev/shm") as directory:
         found, merged, words = (Path(directory) / name for name in ("found", "merged", "words"))
         found.mkdir()
         merged.mkdir()
         for seed in seeds.seeds(target):
             _keep(found, seed[:LENGTH_MAX])
         words.write_text("".join(f'"{_escaped(word)}"\n' for word in seeds.dictionary(target)))
+        os.environ[memory.PARENT] = directory
         outcome = _child(
             target,
             f"-max_total_time={seconds}",

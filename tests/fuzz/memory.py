@@ -22,6 +22,8 @@ from engine.wire import ring_layout as lay
 from engine.wire.resp import FrameFraming
 from engine.wire.state import decode_status
 
+#: Names the directory, in the environment, that a fuzzing process leaves its files to: it ends without tidying up.
+PARENT = "EDGE_VIDEO_FUZZ_DIRECTORY"
 CAMERA = "cam1"
 NANO = 1_731_024_000_000_000_000
 CAPACITY = 4096
@@ -181,7 +183,7 @@ def _put(path: Path, data: bytes) -> None:
 
 @functools.cache
 def _directory() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="edge-video-t-fuzz-", dir="/dev/shm"))
+    path = Path(tempfile.mkdtemp(prefix="edge-video-t-fuzz-", dir=os.environ.get(PARENT, "/dev/shm")))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
 
