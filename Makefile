@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SERVERS := redis-server redis-tools rabbitmq-server python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
            gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg
 
-.PHONY: demo test lint servers bench bench-quick clean
+.PHONY: demo test lint servers bench bench-quick fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/edge-video demo
@@ -31,6 +31,11 @@ bench: servers $(VENV)/.installed-dev
 bench-quick: servers $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --bench quick
 
+# New inputs go to tests/fuzz/corpus, what broke a promise to tests/fuzz/crashes (docs/fuzzing.md).
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz.fuzz all --seconds $(SECONDS)
+
 # RUNLEVEL=1 keeps the packages from starting system-wide servers: the tests start their own, on private ports.
 servers:
 	@dpkg -s $(SERVERS) >/dev/null 2>&1 || { \
@@ -51,6 +56,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-fuzz: pyproject.toml $(VENV)/bin/python
+	@test "$$(uname -m)" = x86_64 || { echo "atheris has wheels for x86-64 only; make test needs none" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --editable '.[dev,fuzz]'
+	@touch $@ $(VENV)/.installed-dev $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV)

@@ -68,6 +68,8 @@ def _check_servers(config: Config) -> None:
         )
     if not config.run_directory.is_absolute() or not Path(config.ring.directory).is_absolute():
         raise ConfigError("site.run_directory and ring.directory must be absolute paths")
+    if "\0" in f"{config.run_directory}{config.ring.directory}":
+        raise ConfigError("site.run_directory and ring.directory cannot hold a zero byte")
 
 
 def _check_camera(camera: Camera, config: Config) -> None:

@@ -241,6 +241,8 @@ def test_redis_cannot_be_switched_off():
         ("[amqp]\namqp_url = 'amqp://[::1'\n", "amqp.amqp_url"),
         ("[site]\nrun_directory = 'run'\n", "must be absolute paths"),
         ("[ring]\ndirectory = 'shm'\n", "must be absolute paths"),
+        ('[site]\nrun_directory = "/run\\u0000"\n', "cannot hold a zero byte"),
+        ('[ring]\ndirectory = "/dev/shm\\u0000"\n', "cannot hold a zero byte"),
         (f"[site]\nrun_directory = '/{'x' * 100}'\n", "makes a socket path of 112 bytes"),
     ],
 )

@@ -23,7 +23,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from redis.retry import Retry
 
 from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
-from engine.stages.redis_link import call, connection_error, connection_kind, connection_options
+from engine.stages.redis_link import BAD_REPLIES, call, connection_error, connection_kind, connection_options
+from engine.wire.replies import check_reply
 from engine.wire.urls import RedisAddress
 
 Command = tuple[Any, ...]
@@ -85,7 +86,7 @@ class Link:
     def _once(self, commands: Sequence[Command]) -> list[Any]:
         try:
             connection = self._pool.get_connection()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *BAD_REPLIES) as error:
             raise connection_error(self.address, error) from None
         try:
             return call(self.address, connection, *commands)
@@ -143,20 +144,23 @@ class AsyncLink:
         connection: Any
         try:
             connection = await self._pool.get_connection()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *BAD_REPLIES) as error:
             raise connection_error(self.address, error) from None
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            packed = connection.pack_commands(commands)
+            await connection.send_packed_command(packed)
             replies: list[Any] = []
-            for _ in commands:
+            for command in commands:
                 try:
-                    replies.append(await connection.read_response())
+                    reply = await connection.read_response()
+                    check_reply(command, reply)
                 except AuthenticationError:
                     raise
                 except ResponseError as error:
-                    replies.append(error)
+                    reply = error
+                replies.append(reply)
             return replies
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, *BAD_REPLIES) as error:
             await connection.disconnect()
             raise connection_error(self.address, error, "broke the connection") from None
         except BaseException:

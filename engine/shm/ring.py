@@ -224,7 +224,7 @@ class Consumer(RingEnd):
             length = lay.record_bytes(size)
             end = cursor + length
             sound = found == number and end <= head and position + length <= area
-            if sound and kind == lay.KIND_FRAME and size:
+            if sound and kind == lay.KIND_FRAME and size and lay.storable(nano, sequence, encoding):
                 start = position + lay.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
                 keyframe = flags & lay.FLAG_KEYFRAME

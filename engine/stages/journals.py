@@ -12,6 +12,7 @@ from engine.errors import RedisUnavailable, WireError
 from engine.stages.redis_link import call, connect
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
+from engine.wire.replies import first_numbers
 from engine.wire.urls import RedisAddress
 
 #: The cursor of a camera of which nothing was ever confirmed: the journal's beginning.
@@ -51,9 +52,9 @@ class Journals:
             self._connection = None
 
     def cursors(self) -> dict[str, str]:
-        """Camera -> id of the last confirmed entry, BEGINNING where there is none."""
+        """Camera -> id of the last confirmed entry, BEGINNING where there is none that is an id."""
         stored = _pairs(self._call(("HGETALL", self._cursor_key))[0])
-        return {camera: stored.get(camera.encode(), BEGINNING.encode()).decode() for camera in self._keys}
+        return {camera: _cursor(stored.get(camera.encode(), b"")) for camera in self._keys}
 
     def save_cursors(self, cursors: Mapping[str, str]) -> None:
         """Write the cursors of some cameras."""
@@ -130,9 +131,7 @@ def newest_numbers(
 ) -> tuple[int, int]:
     """(unix_nano, sequence) of a journal's last entry, (0, 0) where there is none. Raises RedisUnavailable."""
     reply = call(address, connection, ("XREVRANGE", keys.journal_key(vhost, prefix, camera), "+", "-", "COUNT", 1))[0]
-    if isinstance(reply, ResponseError) or not reply:
-        return 0, 0
-    return parse_entry_id(reply[0][0])
+    return first_numbers(reply)
 
 
 def cursor_of(entry: JournalEntry) -> str:
@@ -140,5 +139,16 @@ def cursor_of(entry: JournalEntry) -> str:
     return entry_id(entry.unix_nano, entry.sequence)
 
 
-def _pairs(flat: list[bytes] | dict[bytes, bytes]) -> dict[bytes, bytes]:
-    return flat if isinstance(flat, dict) else dict(zip(flat[0::2], flat[1::2], strict=True))
+def _cursor(stored: bytes) -> str:
+    try:
+        numbers = parse_entry_id(stored)
+        if max(numbers) >= 2**64:
+            raise WireError(f"cursor {stored!r} is beyond what a stream can hold")
+        return entry_id(*numbers)
+    except WireError:
+        # Events that are sent twice are allowed for; a publisher that cannot begin would send none.
+        return BEGINNING
+
+
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[0::2], flat[1::2], strict=True))

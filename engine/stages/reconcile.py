@@ -17,7 +17,8 @@ from engine.shm.ring import Record
 from engine.shm.ring_file import Drop
 from engine.stages.drain import RingDrain
 from engine.stages.store import Refused, Store
-from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_entry_id, parse_span
+from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_span
+from engine.wire.replies import first_numbers
 
 #: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
 _DOUBT_SECONDS = 3.0
@@ -50,8 +51,7 @@ class Reconciler:
             drain.consumer.release([record], Drop.REFUSED)
             self._warn_once(drain.camera, "journal entry refused", errors[number])
             newest = self._store.call([drain.framing.newest()])[0]
-            if isinstance(newest, list) and newest:
-                drain.consumer.raise_floor(parse_entry_id(newest[0][0])[0])
+            drain.consumer.raise_floor(first_numbers(newest)[0])
 
     def reconnected(self, drains: Sequence[RingDrain]) -> None:
         """A new connection: what was lost meanwhile, and what of the frames given up is stored.

@@ -14,8 +14,11 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.retry import Retry
 
 from engine.errors import RedisUnavailable, ServerRefused
+from engine.wire.replies import check_reply
 from engine.wire.urls import RedisAddress
 
+#: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
+BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
 #: Replies as RESP2: flat lists, which our own parsing of entries expects.
 _PROTOCOL = 2
 
@@ -52,7 +55,7 @@ def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection
     connection = cast("AbstractConnection", connection_kind(address)(**options, retry=Retry(NoBackoff(), 0)))
     try:
         connection.connect()
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, *BAD_REPLIES) as error:
         connection.disconnect()
         raise connection_error(address, error) from None
     return connection
@@ -102,17 +105,21 @@ def connection_error(
 def call(address: RedisAddress, connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:
     """Send ``commands`` in one go and return their replies; error replies are returned as exceptions.
 
-    Raises RedisUnavailable where the connection breaks, ServerRefused where the server asks for credentials.
+    Raises RedisUnavailable where the connection breaks or a reply is none that its command can bring, ServerRefused
+    where the server asks for credentials.
     """
+    packed = connection.pack_commands(commands)
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command(packed)
         replies = []
-        for _ in commands:
+        for command in commands:
             try:
-                replies.append(connection.read_response())
+                reply = connection.read_response()
+                check_reply(command, reply)
             except ResponseError as error:
-                replies.append(error)
+                reply = error
+            replies.append(reply)
         return replies
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, *BAD_REPLIES) as error:
         connection.disconnect()
         raise connection_error(address, error, "broke the connection") from None

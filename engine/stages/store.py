@@ -24,14 +24,17 @@ from redis.connection import AbstractConnection
 
 from engine.errors import RedisUnavailable
 from engine.shm.ring import Record
-from engine.stages.redis_link import call, connect
+from engine.stages.redis_link import BAD_REPLIES, call, connect
 from engine.wire import resp
+from engine.wire.replies import shown
 from engine.wire.urls import RedisAddress
 
 #: Buffers that one sendmsg takes (IOV_MAX of Linux).
 _BUFFERS_MAX = 1024
 #: Bytes asked of the socket at a time; replies are short.
 _RECEIVE_BYTES = 65_536
+#: Bytes of one wait for replies; those of the largest batch take a fiftieth of it.
+_REPLIES_BYTES_MAX = 4 * 2**20
 #: Milliseconds between looks at the clock and the heartbeat while waiting for Redis.
 _TICK_MS = 100
 
@@ -137,11 +140,14 @@ class Store:
         """
         batch, count = self._in_flight[0]
         replies = self._receive(count)
-        self._in_flight.popleft()
         results = replies[-1]
-        if not isinstance(results, list):
-            reason = next((str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)), str(results))
-            raise Refused(f"Redis at {self.address} takes no frames: {reason}")
+        error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), results)
+        if isinstance(results, hiredis.ReplyError):
+            self._in_flight.popleft()
+            raise Refused(f"Redis at {self.address} takes no frames: {error}")
+        # MULTI's own reply, EXEC's, and between them one for each of EXEC's results.
+        if not isinstance(results, list) or len(results) != count - 2 or isinstance(error, hiredis.ReplyError):
+            raise self._broken(f"it answered {shown(results)} to EXEC, not {count - 2} results")
         refused: list[EntryErrors] = []
         position = 0
         for framing, records, trim_nano in batch:
@@ -149,12 +155,18 @@ class Store:
             for number in range(len(records)):
                 stored, entered = results[position : position + 2]
                 position += framing.replies_per_frame
-                if isinstance(stored, hiredis.ReplyError):
+                if stored != b"OK":
+                    if not isinstance(stored, hiredis.ReplyError):
+                        raise self._broken(f"it answered {shown(stored)} to SET")
+                    self._in_flight.popleft()
                     raise Refused(f"Redis at {self.address} takes no frames: {stored}")
                 if isinstance(entered, hiredis.ReplyError):
                     errors[number] = str(entered)
+                elif not isinstance(entered, bytes):
+                    raise self._broken(f"it answered {shown(entered)} to XADD")
             position += 2 if trim_nano else 1
             refused.append(errors)
+        self._in_flight.popleft()
         return refused
 
     def call(self, commands: Sequence[bytes]) -> list[Any]:
@@ -192,10 +204,14 @@ class Store:
 
     def _receive(self, count: int) -> list[Any]:
         replies: list[Any] = []
+        received = 0
         deadline = time.monotonic() + self._timeout
         while True:
             while len(replies) < count:
-                reply = self._reader.gets()
+                try:
+                    reply = self._reader.gets()
+                except (hiredis.HiredisError, *BAD_REPLIES) as error:
+                    raise self._broken(f"it sent no RESP: {error}") from None
                 if reply is False:
                     break
                 replies.append(reply)
@@ -213,10 +229,10 @@ class Store:
                 raise self._broken(error) from None
             if not data:
                 raise self._broken("it closed the connection")
-            try:
-                self._reader.feed(data)
-            except hiredis.HiredisError as error:
-                raise self._broken(f"it sent no RESP: {error}") from None
+            received += len(data)
+            if received > _REPLIES_BYTES_MAX:
+                raise self._broken(f"it answered with more than {_REPLIES_BYTES_MAX:,} bytes")
+            self._reader.feed(data)
             deadline = time.monotonic() + self._timeout
 
     def _wait(self, event: int, deadline: float) -> None:

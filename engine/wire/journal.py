@@ -100,17 +100,19 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     if len(fields) == 10 and fields[0::2] == _NAMES:
         size, width, height, encoding, keyframe = fields[1::2]
     else:
-        named = dict(zip(fields[0::2], fields[1::2], strict=False))
         try:
+            named = dict(zip(fields[0::2], fields[1::2], strict=False))
             size, width, height, encoding, keyframe = (named[name] for name in (b"s", b"w", b"h", b"e", b"k"))
+        except TypeError:
+            raise WireError(f"journal entry {identifier!r} is not made of byte strings") from None
         except KeyError as error:
             raise WireError(f"journal entry {identifier!r} has no field {error.args[0]!r}") from None
     for name, value in ((b"s", size), (b"w", width), (b"h", height)):
-        if not value.isdigit() or len(value) > _NUMBER_DIGITS_MAX:
-            raise WireError(f"journal entry {identifier!r}: field {name!r} is {value[:30]!r}, not a number")
+        if not isinstance(value, bytes) or not value.isdigit() or len(value) > _NUMBER_DIGITS_MAX:
+            raise WireError(f"journal entry {identifier!r}: field {name!r} is {repr(value)[:30]}, not a number")
     try:
         return JournalEntry(
             unix_nano, sequence, int(size), int(width), int(height), encoding.decode("ascii"), keyframe == b"1"
         )
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, AttributeError) as error:
         raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None

@@ -40,11 +40,14 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
     size = len(data)
     if size < 4 or bytes(data[:2]) != SOI:
         raise WireError(f"no JPEG: {size} bytes that begin with {bytes(data[:4]).hex()!r}")
-    width, height, tables, seen = 0, 0, False, 2
+    width, height, tables, seen, sized = 0, 0, False, 2, False
     for marker, offset, end in _segments(data):
         if marker == _SOS and width and height:
             return JpegInfo(width, height, tables, offset, find_end(data, offset))
         if marker in _SOF and offset + 9 <= size:
+            if sized:
+                raise WireError(f"JPEG of {size} bytes has a second frame header at offset {offset}")
+            sized = True
             height, width = struct.unpack_from(">HH", data, offset + 5)
         elif marker == _DHT:
             tables = True

@@ -8,6 +8,7 @@ every name, and a pattern such as ``{vhost}:{prefix}:*`` meets frames only. The 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -134,9 +135,10 @@ def cameras_key(vhost: str, prefix: str) -> str:
 
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
     """(vhost, prefix): exact inverse of cameras_key. Raises WireError."""
-    match text.decode("utf-8", "replace").split(":"):
-        case [first, vhost, "cameras", prefix] if first == ENGINE:
-            return decode_part(vhost), decode_part(prefix)
+    with contextlib.suppress(UnicodeDecodeError):
+        match text.decode().split(":"):
+            case [first, vhost, "cameras", prefix] if first == ENGINE:
+                return decode_part(vhost), decode_part(prefix)
     raise WireError(f"key {text!r} is not engine:vhost:cameras:prefix")
 
 

@@ -25,6 +25,8 @@ import struct
 from typing import NamedTuple
 
 from engine.errors import RingMismatch
+from engine.wire.journal import ENCODINGS
+from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
 
 MAGIC = int.from_bytes(b"EVRING\r\n", "little")
 VERSION = 1
@@ -48,6 +50,9 @@ W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES, W_INTENT_FROM, W_I
 
 #: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
 _COUNT_MAX = 2**62
+
+#: Stamps that have the digits of a key's.
+_NANO_MIN, _NANO_END = 10 ** (UNIX_NANO_DIGITS - 1), 10**UNIX_NANO_DIGITS
 
 KIND_FRAME = 0x4D415246  # "FRAM"
 KIND_PADDING = 0x20444150  # "PAD "
@@ -78,6 +83,11 @@ class RecordHeader(NamedTuple):
 #: fields of RecordHeader, as they are, because the data path makes no object for a header.
 pack_record = _RECORD.pack_into
 unpack_record = _RECORD.unpack_from
+
+
+def storable(unix_nano: int, sequence: int, encoding: int) -> bool:
+    """True for numbers that a frame's key and its journal entry can hold, as all are that a producer writes."""
+    return _NANO_MIN <= unix_nano < _NANO_END and 0 < sequence <= SEQUENCE_MAX and encoding < len(ENCODINGS)
 
 
 def record_bytes(payload: int) -> int:

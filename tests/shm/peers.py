@@ -13,6 +13,7 @@ from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.slate import Slate
 from engine.wire.keys import next_sequence
+from tests.shm.rings import FIRST_NANO
 
 #: Frames that a consumer takes at a time, and so may be handed again when it is killed.
 POLL_FRAMES = 8
@@ -81,7 +82,7 @@ def ring_for_each_frame(slate_path: str, ring_path: str, bell_path: str, frames:
     for number in range(int(frames)):
         for _ in range(chance.randrange(400)):
             pass
-        producer.write([b"x"], producer.floor_nano + 1, time.monotonic_ns(), 1, 1)
+        producer.write([b"x"], max(producer.floor_nano + 1, FIRST_NANO), time.monotonic_ns(), 1, 1)
         bell.ring()
         deadline = time.monotonic() + 30
         while producer.held_bytes:
@@ -111,7 +112,9 @@ def write_frame(producer: Producer, size: int, chance: random.Random) -> None:
     number = next_sequence(producer.last_sequence)
     whole = self_checking(number, size, chance)
     cut = chance.randrange(len(whole))
-    wrote = producer.write((whole[:cut], whole[cut:]), producer.floor_nano + 1, time.monotonic_ns(), size, 1)
+    wrote = producer.write(
+        (whole[:cut], whole[cut:]), max(producer.floor_nano + 1, FIRST_NANO), time.monotonic_ns(), size, 1
+    )
     assert wrote in (None, number)
 
 

@@ -59,7 +59,7 @@ def new_ring(capacity: int = 4096, **start: int) -> Iterator[Path]:
 
 def write(producer: Producer, data: bytes) -> int | None:
     """Write one frame whose details do not matter."""
-    return producer.write([data], producer.floor_nano + 1, 0, 1, 1)
+    return producer.write([data], max(producer.floor_nano + 1, FIRST_NANO), 0, 1, 1)
 
 
 def set_words(path: Path, **values: int) -> None:

@@ -254,7 +254,7 @@ def test_a_stored_frame_that_redis_lost_is_counted_so(producer, consumer):
 
 def test_a_commit_counts_latencies(producer, consumer):
     for monotonic in (0, 9_000_000, 20_000_000):
-        producer.write([b"x"], producer.floor_nano + 1, monotonic, 1, 1)
+        producer.write([b"x"], max(producer.floor_nano + 1, FIRST_NANO), monotonic, 1, 1)
     consumer.commit(consumer.poll(2**20, 64), 10_000_000)
     counts = consumer.counts()
     assert counts.latency_max_ms == 10.0

@@ -62,6 +62,11 @@ HEADERS = {
     "beyond the ring": {"size": 2**32 - 1},
     "padding that does not reach the end": {"kind": lay.KIND_PADDING},
     "another frame's number": {"number": 77},
+    "a stamp that no key can hold": {"unix_nano": 10**19},
+    "no stamp": {"unix_nano": 0},
+    "a number beyond the last": {"sequence": 100_000},
+    "no number": {"sequence": 0},
+    "no known encoding": {"encoding": 1},
 }
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,3 +167,58 @@ def test_a_journal_of_another_type_is_an_entry_error_of_its_frames_alone(
     assert set(refused) == {0, 1}
     assert accepted == {}
     check_stored(redis_server.client(), records)
+
+
+GOOD = b"+OK\r\n" + b"+QUEUED\r\n" * 3
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        GOOD + b"*2\r\n+OK\r\n$1\r\nx\r\n",
+        GOOD + b"*0\r\n",
+        GOOD + b"*-1\r\n",
+        GOOD + b":3\r\n",
+        GOOD + b"*3\r\n:1\r\n$1\r\nx\r\n:1\r\n",
+        GOOD + b"*3\r\n+OK\r\n*0\r\n:1\r\n",
+        b"+OK\r\n-ERR no\r\n" + b"+QUEUED\r\n" * 2 + b"*3\r\n+OK\r\n$1\r\nx\r\n:1\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"%1\r\n*0\r\n:1\r\n",
+        b"$-5\r\n",
+        b"$8388608\r\n" + b"x" * 8_388_608,
+    ],
+    ids=lambda reply: repr(reply[-40:]),
+)
+def test_what_is_no_answer_to_a_batch_is_a_broken_connection(records: list[Record], reply: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        answering = server.accept()[0]
+        store = Store(parse_redis_address("127.0.0.1"), 5, lambda: None)
+        store.attach(Plugged(client))
+        store.send([RingBatch(FRAMING, records[:1], 0)])
+        talk = threading.Thread(target=say, args=(answering, reply))
+        talk.start()
+        with pytest.raises(RedisUnavailable, match=r"broke: it (answered|sent no RESP)"):
+            store.receive()
+        assert not store.connected
+        assert store.in_flight == 0
+        answering.close()
+        talk.join()
+
+
+class Plugged:
+    """What attach takes: a connection whose socket is there."""
+
+    def __init__(self, plug: socket.socket) -> None:
+        self._plug = plug
+
+    def _get_socket(self) -> socket.socket:
+        return self._plug
+
+    def disconnect(self) -> None:
+        self._plug.close()
+
+
+def say(plug: socket.socket, reply: bytes) -> None:
+    with contextlib.suppress(OSError):
+        plug.sendall(reply)

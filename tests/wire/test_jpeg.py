@@ -116,6 +116,14 @@ def test_what_is_no_picture_is_refused_and_the_part_named(data, part):
         jpeg.inspect(data)
 
 
+def test_a_picture_that_says_its_size_twice_is_refused():
+    """No decoder takes it, and which size it would have had nobody can tell."""
+    parts = segments(SMALL)
+    header = next(part for part in parts if part[0] == 0xC0)
+    with pytest.raises(WireError, match="a second frame header"):
+        jpeg.inspect(join([header, *parts]))
+
+
 def test_a_picture_without_pixels_is_refused():
     parts = [(m, s[:5] + b"\x00\x00" + s[7:] if m == 0xC0 else s) for m, s in segments(SMALL)]
     with pytest.raises(WireError, match="damaged"):

@@ -1,0 +1,130 @@
+"""Replies of Redis: do they have the shape that their commands bring?
+
+What answers may be another server, a proxy, or a connection whose replies have slipped. Who reads replies takes them
+apart without looking, so the look is here, once, before anyone does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from engine.errors import WireError
+from engine.wire.journal import parse_entry_id
+from engine.wire.keys import check_numbers
+
+#: Characters of a reply that an error shows.
+_SHOWN_MAX = 80
+
+
+def check_reply(command: Sequence[Any], reply: Any) -> None:
+    """Raises WireError where ``reply``, as RESP2 brings it, is nothing that ``command`` can be answered with.
+
+    Commands that are not known here pass, and so must replies that are errors be sorted out before.
+    """
+    name = _text(command[0])
+    good = _SHAPES.get(name)
+    if good and not good(command, reply):
+        raise WireError(f"it answered {shown(reply)} to {name}")
+
+
+def first_numbers(reply: Any) -> tuple[int, int]:
+    """(unix_nano, sequence) of the first entry of an XRANGE or XREVRANGE reply.
+
+    (0, 0) where there is none, or it is no frame's: numbers beyond those of keys would lock out all frames to come.
+    """
+    try:
+        unix_nano, sequence = parse_entry_id(reply[0][0])
+        check_numbers(unix_nano, sequence)
+    except (IndexError, TypeError, WireError):
+        return 0, 0
+    return unix_nano, sequence
+
+
+def shown(reply: Any) -> str:
+    """A reply as errors show it, cut short."""
+    if isinstance(reply, list):
+        return f"a list of {len(reply)}"
+    text = repr(reply[:_SHOWN_MAX] if isinstance(reply, bytes | str) else reply)
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _text(word: Any) -> str:
+    return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+
+
+def _number(_: Sequence[Any], reply: Any) -> bool:
+    return isinstance(reply, int)
+
+
+def _names(_: Sequence[Any], reply: Any) -> bool:
+    return isinstance(reply, list) and all(isinstance(name, bytes) for name in reply)
+
+
+def _pairs(command: Sequence[Any], reply: Any) -> bool:
+    return _names(command, reply) and len(reply) % 2 == 0
+
+
+def _values(command: Sequence[Any], reply: Any) -> bool:
+    """One for each key that was asked for."""
+    if not isinstance(reply, list) or len(reply) != len(command) - 1:
+        return False
+    return all(value is None or isinstance(value, bytes) for value in reply)
+
+
+def _entries(_: Sequence[Any], reply: Any) -> bool:
+    """Entries of a stream; fields are looked at where they are parsed."""
+    if not isinstance(reply, list):
+        return False
+    for entry in reply:
+        if not (isinstance(entry, list) and len(entry) == 2):
+            return False
+        identifier, fields = entry
+        if not (isinstance(identifier, bytes) and isinstance(fields, list)):
+            return False
+    return not reply or _is_id(reply[-1][0])
+
+
+def _is_id(identifier: bytes) -> bool:
+    """Of a page, the last id goes back to Redis as it came."""
+    try:
+        parse_entry_id(identifier)
+    except WireError:
+        return False
+    return True
+
+
+def _streams(command: Sequence[Any], reply: Any) -> bool:
+    """Streams that were asked for, each with entries."""
+    if reply is None:
+        return True
+    if not isinstance(reply, list):
+        return False
+    asked = {name.encode() if isinstance(name, str) else name for name in command}
+    return all(
+        isinstance(stream, list)
+        and len(stream) == 2
+        and isinstance(stream[0], bytes)
+        and stream[0] in asked
+        and bool(stream[1])
+        and _entries(command, stream[1])
+        for stream in reply
+    )
+
+
+def _step(_: Sequence[Any], reply: Any) -> bool:
+    return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes) and _names((), reply[1])
+
+
+_SHAPES: dict[str, Callable[[Sequence[Any], Any], bool]] = {
+    "DBSIZE": _number,
+    "EXISTS": _number,
+    "HGETALL": _pairs,
+    "HKEYS": _names,
+    "MGET": _values,
+    "PTTL": _number,
+    "SCAN": _step,
+    "XRANGE": _entries,
+    "XREAD": _streams,
+    "XREVRANGE": _entries,
+}

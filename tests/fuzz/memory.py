@@ -1,0 +1,204 @@
+"""Targets that open shared memory which somebody else has written: rings, slates, and what a former run left."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import hiredis
+
+from engine import config
+from engine.errors import FrameTooLarge, RingMismatch, WireError
+from engine.shm import ring_file, site
+from engine.shm.ring import Consumer, Producer
+from engine.shm.ring_file import Drop
+from engine.shm.slate import TEXT_BYTES_MAX, Slate
+from engine.wire import ring_layout as lay
+from engine.wire.resp import FrameFraming
+from engine.wire.state import decode_status
+
+#: Names the directory, in the environment, that a fuzzing process leaves its files to: it ends without tidying up.
+PARENT = "EDGE_VIDEO_FUZZ_DIRECTORY"
+CAMERA = "cam1"
+NANO = 1_731_024_000_000_000_000
+CAPACITY = 4096
+FRAMING = FrameFraming("v", "frames", CAMERA, 60_000)
+#: Rounds in which a ring must be empty: each takes a frame, or gives up all.
+_ROUNDS_MAX = 200
+
+
+def ring(data: bytes) -> None:
+    """Patches (offset of 2 bytes, length of 1, bytes) over a ring in which four frames stand: it is refused, or goes
+    on; what comes out can be stored; and counts are exact where nobody wrote over them."""
+    content, header_touched = bytearray(sound_ring()), False
+    while len(data) > 3:
+        offset, length = int.from_bytes(data[:2], "little") % len(content), data[2]
+        patch = data[3 : 3 + length][: len(content) - offset]
+        content[offset : offset + len(patch)] = patch
+        header_touched |= offset < lay.HEADER_BYTES
+        data = data[3 + length :]
+    _use(bytes(content), exact=not header_touched)
+
+
+def ring_bytes(data: bytes) -> None:
+    """A ring file of any bytes is refused, or goes on."""
+    _use(data, exact=False)
+
+
+def slate(data: bytes) -> None:
+    """A slate of any bytes is refused, or has a text and counts; a start replaces one that is refused."""
+    path = _directory() / "capture cam1.slate"
+    _put(path, data)
+    try:
+        watched = Slate.watch(path)
+    except RingMismatch:
+        Slate.create(path)
+        Slate.watch(path).close()
+        return
+    assert len(watched.text) <= TEXT_BYTES_MAX
+    with contextlib.suppress(WireError):
+        decode_status(watched.text)
+    assert len(watched.counts.tolist()) == 64
+    assert min(watched.pid, watched.started_nano, watched.heartbeat_nano, watched.restarts) >= 0
+    watched.close()
+    claimed = Slate.claim(path)
+    claimed.text = b"the owner's text"
+    assert claimed.text == b"the owner's text"
+    claimed.close()
+
+
+def leftovers(data: bytes) -> None:
+    """What stands under a ring's name is adopted or named with a reason, and swept away."""
+    paths = site.SitePaths.of(_site())
+    _put(paths.ring(CAMERA), data)
+    _put(paths.ring("cam9"), data)
+    found = site.leftovers(_site())
+    assert len(found) == 2
+    assert all(left.fits or left.reason for left in found)
+    assert [left.fits for left in found if left.path == paths.ring("cam9")] == [False]
+    assert all(not left.fits for left in site.sweep(_site()))
+
+
+def _use(content: bytes, *, exact: bool) -> None:
+    path = _directory() / "cam1.ring"
+    _put(path, content)
+    try:
+        observer = ring_file.Observer(path, CAMERA)
+        observer.counts()
+        observer.close()
+        producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+    except RingMismatch:
+        return
+    try:
+        _work(producer, consumer, exact=exact)
+    finally:
+        producer.close()
+        consumer.close()
+
+
+def _work(producer: Producer, consumer: Consumer, *, exact: bool) -> None:
+    _drain(consumer)
+    consumer.release_oldest(consumer.capacity // 2, Drop.OUTAGE)
+    for number in range(3):
+        if producer.floor_nano + 1 < 10**19:
+            with contextlib.suppress(FrameTooLarge):
+                producer.write((bytes([number]) * 100,), max(producer.floor_nano + 1, NANO), 0, 640, 480)
+    last = _drain(consumer)[-1:]
+    counts = consumer.counts()
+    if exact:
+        assert last == [bytes([2]) * 100]
+        assert counts.captured == counts.stored + counts.dropped + counts.held, counts
+        assert counts.held == counts.held_bytes == 0, counts
+
+
+def _drain(consumer: Consumer) -> list[bytes]:
+    found = []
+    for _ in range(_ROUNDS_MAX):
+        if not consumer.pending:
+            return found
+        records = consumer.poll(2**30, 3)
+        for record in records:
+            payload = bytes(record.payload)
+            assert payload
+            head = FRAMING.before(record.unix_nano, record.sequence, len(payload))
+            shape = (record.width, record.height, record.encoding, record.keyframe)
+            reader = hiredis.Reader()
+            reader.feed(head + payload + FRAMING.after(record.unix_nano, record.sequence, len(payload), *shape))
+            first, second = reader.gets(), reader.gets()
+            assert first[0] == b"SET", "two commands, whole"
+            assert first[2] == payload
+            assert second[0] == b"XADD"
+            assert len(second) == 13
+            assert not reader.has_data()
+            found.append(payload)
+        consumer.commit(records, 10**9)
+    raise AssertionError(f"frames are pending and not handed out: head={consumer.head}, tail={consumer.tail}")
+
+
+@functools.cache
+def sound_ring() -> bytes:
+    """A ring file in which four frames stand, padding among them, after as many that were stored."""
+    path = _directory() / "sound.ring"
+    path.unlink(missing_ok=True)
+    ring_file.create(path, CAPACITY, CAMERA, last_sequence=99_990, floor_nano=NANO)
+    producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+    for number in range(12):
+        producer.write((bytes([65 + number]) * (100 + 97 * number % 700),), NANO + 1 + number, 0, 640, 480)
+        if number < 8:
+            consumer.commit(consumer.poll(2**20, 1), 10**9)
+    assert len(_peek(consumer)) == 4
+    producer.close()
+    consumer.close()
+    return path.read_bytes()
+
+
+def sound_slate() -> bytes:
+    """A slate with a camera's state."""
+    path = _directory() / "sound.slate"
+    path.unlink(missing_ok=True)
+    claimed = Slate.claim(path)
+    claimed.text = b'{"state":"active","width":640,"height":480}'
+    claimed.close()
+    return path.read_bytes()
+
+
+def _peek(consumer: Consumer) -> list[int]:
+    numbers = [record.number for record in consumer.poll(2**20, 100)]
+    consumer.rewind()
+    return numbers
+
+
+def _put(path: Path, data: bytes) -> None:
+    """A new file each time: a mapping of the last one may still stand."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    os.write(descriptor, data)
+    os.close(descriptor)
+
+
+@functools.cache
+def _directory() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="edge-video-t-fuzz-", dir=os.environ.get(PARENT, "/dev/shm")))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@functools.cache
+def _site() -> config.Config:
+    made = config.parse(
+        f"""
+        site = {{ run_directory = "{_directory()}" }}
+        ring = {{ capacity_mb = 1, directory = "{_directory()}" }}
+        [[cameras]]
+        id = "{CAMERA}"
+        url = "test://"
+        """.encode(),
+        {},
+    )
+    site.SitePaths.of(made).directory.mkdir(mode=0o700)
+    return made
