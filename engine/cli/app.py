@@ -23,9 +23,9 @@ from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import roles
 from engine.runtime import status as site_status
-from engine.runtime.child import set_title
+from engine.runtime.child import keep_private, set_title
 from engine.runtime.lock import SiteLock
-from engine.runtime.logs import open_log
+from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
 from engine.runtime.supervisor import Supervisor
 from engine.shm import site
@@ -68,6 +68,8 @@ def options(
 def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Run a site: all its processes, until SIGTERM or Ctrl-C. Shows a live table on a terminal, log lines otherwise."""
     site_config = _load(config)
+    keep_private()
+    mask_standard_error(site_config)
     set_title("supervisor")
     if not sys.stdout.isatty() or json:
         log = open_log(site_config, json=json)
@@ -177,6 +179,8 @@ def _load(path: Path) -> Config:
 
 def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
     """Run one role in this process, beside the other roles of its site. It has no server to bring along."""
+    keep_private()
+    mask_standard_error(config)
     if config.embedded and not title.startswith("capture"):
         address = config.redis_address
         if not Path(address.path).is_socket():
@@ -184,7 +188,7 @@ def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
                 f"redis.address is embedded, and no site runs that server at {address.path}; name a server"
             )
     lock = SiteLock(config, exclusive=False)
-    private_directory(site.SitePaths.of(config).directory)
+    site.make_directory(config)
     set_title(title)
     try:
         code = main()

@@ -22,8 +22,8 @@ from engine.cli import show
 from engine.config import Config, from_document
 from engine.errors import ConfigError
 from engine.runtime import status
-from engine.runtime.child import set_title
-from engine.runtime.logs import open_log
+from engine.runtime.child import keep_private, set_title
+from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.supervisor import Supervisor
 from engine.wire.urls import parse_size
 
@@ -87,6 +87,8 @@ def demo(
         document = read_profile(profile or DEFAULT_PROFILE)
         count = cameras if profile else cameras or DEFAULT_CAMERAS
         config = demo_site(document, directory, count, fps, size, kb, source)
+        keep_private()
+        mask_standard_error(config)
         summary, code = run_demo(config, seconds, quiet=json)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

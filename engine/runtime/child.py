@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -28,6 +29,14 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(EXIT_FAILED)
+
+
+def keep_private() -> None:
+    """Make this process, and those that it starts, keep what they hold from others: files are their user's alone, and
+    a crash leaves no core, which would have frames and secrets in it."""
+    os.umask(0o077)
+    # Not 0: where the kernel pipes cores to a program, only 1 keeps it from that. A file of so much is not written.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def reset_signals() -> None:

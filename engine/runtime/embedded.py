@@ -14,6 +14,8 @@ from engine.errors import InputError, RedisUnavailable, ServerRefused
 from engine.runtime.child import die_with_parent, reset_signals
 from engine.stages.redis_link import connect
 
+#: Variables of the environment that the server is given.
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 #: Seconds until a fresh server must answer; loading an append-only file takes its time.
 _START_SECONDS_MAX = 60.0
 #: Seconds that a server is given to write its files before it is killed.
@@ -53,6 +55,8 @@ class EmbeddedServer:
         self._process = subprocess.Popen(
             [str(binary), *self._arguments(log)],
             cwd=self._directory,
+            # Nothing of the engine's own: it may hold secrets.
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -4,45 +4,67 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from engine.config import Config
-from engine.wire.urls import mask
-
-#: Secrets shorter than this are not looked for by themselves: they would turn half the log into stars.
-_SECRET_CHARACTERS_MIN = 4
+from engine.wire.urls import mask, secrets_in, spellings
 
 
 class Masking:
-    """Replaces the credentials of every URL, and every known secret, in every value of a log line."""
+    """Replaces the credentials of every URL, and every secret of a site, in text; as a structlog processor, in every
+    value of a log line."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets = [secret for secret in secrets if len(secret) >= _SECRET_CHARACTERS_MIN]
+    def __init__(self, config: Config) -> None:
+        self._secrets = sorted(secrets_of(config), key=len, reverse=True)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """A structlog processor."""
-        return {key: self._clean(value) if isinstance(value, str) else value for key, value in event.items()}
+        return {key: self._clean(value) for key, value in event.items()}
 
-    def _clean(self, text: str) -> str:
-        text = mask(text)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+    def text(self, text: str) -> str:
+        """``text`` as it may be shown."""
+        return mask(text, self._secrets)
+
+    def _clean(self, value: Any) -> Any:
+        """What is no plain number is shown as its text, so that nothing inside it passes unseen."""
+        return value if value is None or isinstance(value, bool | int | float) else self.text(str(value))
 
 
-def secrets_of(config: Config) -> list[str]:
-    """Everything in a site that must not be printed."""
-    address = config.redis_address
-    found = [str(config.redis.password), str(config.redis.publisher_password), address.password or ""]
-    for url in (str(config.amqp.amqp_url), *(camera.url for camera in config.cameras)):
-        credentials = url.partition("://")[2].rpartition("@")[0]
-        found.append(credentials.partition(":")[2])
-    return [secret for secret in found if secret]
+class MaskedStream:
+    """A text stream that whatever is written to passes a ``Masking`` first."""
+
+    def __init__(self, stream: TextIO, masking: Masking) -> None:
+        self._stream = stream
+        self._masking = masking
+
+    def write(self, text: str) -> int:
+        """As of any text stream."""
+        self._stream.write(self._masking.text(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def mask_standard_error(config: Config) -> None:
+    """Let nothing out of this process, and of those that it forks, with a secret in it: tracebacks of what nobody
+    expected are written by Python itself, and so are warnings and what a thread dies of."""
+    sys.stderr = cast("TextIO", MaskedStream(sys.stderr, Masking(config)))
+
+
+def secrets_of(config: Config) -> set[str]:
+    """Everything in a site that must not be printed, in each of its spellings."""
+    redis, address = config.redis, config.redis_address
+    found = set[str]()
+    for secret in (redis.password, redis.publisher_password, address.password or ""):
+        found |= spellings(str(secret))
+    for url in (redis.address, config.amqp.amqp_url, *(camera.url for camera in config.cameras)):
+        found |= secrets_in(str(url))
+    return found
 
 
 def open_log(config: Config, *, json: bool = False, file: Path | None = None) -> FilteringBoundLogger:
@@ -59,7 +81,7 @@ def open_log(config: Config, *, json: bool = False, file: Path | None = None) ->
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        Masking(secrets_of(config)),
+        Masking(config),
         renderer,
     ]
     # pika logs what its callers are told anyway, with addresses; only what nobody is told may pass.

@@ -30,7 +30,6 @@ from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
 from engine.shm import site
-from engine.shm.segment import private_directory
 from engine.shm.slate import CaptureCount, Slate
 from engine.stages.journals import newest_numbers
 from engine.stages.redis_link import connect
@@ -111,6 +110,11 @@ class Supervisor:
         for warning in config.warnings:
             self._log.warning("site file", warning=warning)
         self._lock = SiteLock(config, exclusive=True)
+        try:
+            site.make_directory(config)
+        except BaseException:
+            self._lock.release()
+            raise
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             # Rings of a former run are reserved already; those that fit are adopted.
@@ -163,7 +167,6 @@ class Supervisor:
 
     def _make_rings(self) -> None:
         config = self._config
-        private_directory(self._paths.directory)
         for leftover in site.sweep(config):
             self._log.warning(
                 "ring of a former run removed",

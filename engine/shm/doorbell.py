@@ -34,9 +34,12 @@ def _open(path: Path) -> int:
     except OSError as error:
         raise RingMismatch(f"{path} is not this site's doorbell: {error.strerror}") from None
     status = os.fstat(descriptor)
-    if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid():
+    if not stat.S_ISFIFO(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         os.close(descriptor)
-        raise RingMismatch(f"{path} is not this site's doorbell")
+        raise RingMismatch(
+            f"{path} is not this site's doorbell: it belongs to uid {status.st_uid} "
+            f"with mode {stat.filemode(status.st_mode)}"
+        )
     return descriptor
 
 

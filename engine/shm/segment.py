@@ -20,6 +20,8 @@ from engine.errors import InputError, NoSpace, RingMismatch
 #: Only the site's own user may look inside.
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
+#: Links that a path may lead through, as the kernel has it.
+_LINKS_MAX = 40
 
 
 class Segment:
@@ -101,17 +103,82 @@ def open_existing(path: Path, *, writable: bool = True) -> Segment:
 
 
 def private_directory(path: Path) -> Path:
-    """Make ``path`` (0700) or accept it where it is this user's own. Raises InputError saying what is wrong."""
+    """Make ``path``, which is absolute, with all it lies in (0700), or accept it where it is this user's own.
+
+    Raises InputError saying what is wrong, also where another user could put something else in its place.
+    """
     try:
-        path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        status = path.lstat()
+        here = Path("/")
+        for part in path.parts[1:-1]:
+            here = _pass(here, part)
+        _check_passed(here)
+        _make(path)
+        is_private(path)
     except OSError as error:
         raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+    return path
+
+
+def is_private(path: Path) -> bool:
+    """True where ``path`` is this user's own directory, False where nothing is. Raises InputError for all else."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    if status.st_uid != os.geteuid():
         raise InputError(f"{path} belongs to uid {status.st_uid} and not to this user ({os.geteuid()}); remove it")
+    if not stat.S_ISDIR(status.st_mode):
+        raise InputError(f"cannot make the directory {path}: {stat.filemode(status.st_mode)} stands there; remove it")
     if status.st_mode & 0o077:
         raise InputError(f"{path} is open to others ({stat.filemode(status.st_mode)}); chmod 700 {path}")
-    return path
+    return True
+
+
+def _pass(here: Path, part: str, links: int = 0) -> Path:
+    """The directory ``part`` of ``here``, made where it is missing, links followed.
+
+    Only root and this user can move what is theirs in a directory that passes the check, so what was looked at on the
+    way down is still the same when the next step is taken. Raises InputError where it does not, OSError.
+    """
+    _check_passed(here)
+    step = here / part
+    _make(step)
+    status = step.lstat()
+    if not stat.S_ISLNK(status.st_mode):
+        return step
+    if links == _LINKS_MAX:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    _check_owner(step, status)
+    target = step.readlink()
+    here = Path("/") if target.is_absolute() else here
+    for below in target.parts[1:] if target.is_absolute() else target.parts:
+        here = _pass(here, below, links + 1)
+    return here
+
+
+def _make(directory: Path) -> None:
+    if not os.path.lexists(directory):
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(_DIRECTORY_MODE)
+
+
+def _check_passed(directory: Path) -> None:
+    """Raises InputError where another user could replace what lies in ``directory``."""
+    status = directory.lstat()
+    _check_owner(directory, status)
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise InputError(
+            f"anyone may replace what is in {directory} ({stat.filemode(status.st_mode)}); "
+            f"chmod +t {directory}, or use another directory"
+        )
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise InputError(
+            f"{path} belongs to uid {status.st_uid}, who may replace what is in it, and not to this user "
+            f"({os.geteuid()}) or root; remove it, or use another directory"
+        )
 
 
 def free_bytes(directory: Path) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.config import Config
 from engine.config_rules import file_stem
-from engine.errors import NoSpace, RingMismatch
+from engine.errors import InputError, NoSpace, RingMismatch
 from engine.shm import ring_file, segment
 from engine.wire import ring_layout
 
@@ -54,6 +54,13 @@ class SitePaths(NamedTuple):
         return self.directory / "supervisor.slate"
 
 
+def make_directory(config: Config) -> Path:
+    """The site's directory, made where it is missing. Raises InputError where it cannot be this user's alone."""
+    if not Path(config.ring.directory).is_dir():
+        raise InputError(f"ring.directory {config.ring.directory} is no directory")
+    return segment.private_directory(SitePaths.of(config).directory)
+
+
 class Leftover(NamedTuple):
     """A ring of a former run: ``held`` frames stand in it; ``fits`` where the site can adopt it."""
 
@@ -72,8 +79,13 @@ def shared_memory_need(config: Config) -> int:
 
 
 def leftovers(config: Config) -> list[Leftover]:
-    """The rings that stand in the site's directory, and whether they fit the configuration."""
+    """The rings that stand in the site's directory, and whether they fit the configuration.
+
+    Raises InputError where the directory is not this user's own.
+    """
     paths = SitePaths.of(config)
+    if not segment.is_private(paths.directory):
+        return []
     known = {paths.ring(camera.id): camera.id for camera in config.cameras}
     found = []
     for path in sorted(paths.directory.glob("*.ring")):
@@ -122,17 +134,17 @@ def sweep(config: Config) -> list[Leftover]:
 
     Drafts of files whose maker was killed go too; the caller holds the site's lock, so nobody is making any.
     """
+    unfit = [leftover for leftover in leftovers(config) if not leftover.fits]
     for draft in SitePaths.of(config).directory.glob(".*"):
         draft.unlink(missing_ok=True)
-    unfit = [leftover for leftover in leftovers(config) if not leftover.fits]
     for leftover in unfit:
         leftover.path.unlink(missing_ok=True)
     return unfit
 
 
 def remove(paths: SitePaths) -> None:
-    """Remove the site's directory and all files in it."""
-    if paths.directory.is_dir():
+    """Remove the site's directory and all files in it. Raises InputError where it is not this user's own."""
+    if segment.is_private(paths.directory):
         for path in paths.directory.iterdir():
             path.unlink(missing_ok=True)
         paths.directory.rmdir()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 from typing import Any, NamedTuple
 
 import pika
@@ -25,6 +26,8 @@ from engine.wire.urls import mask
 
 #: AMQP's delivery mode of a message that survives a restart of the broker.
 _PERSISTENT = 2
+#: AMQP's reply code to what a user has no right to.
+_ACCESS_REFUSED = 403
 #: Seconds that a broker may take nothing before the connection is given up; so that events which expire meanwhile are
 #: noticed and counted, which is done while nothing is in flight.
 _BLOCKED_SECONDS_MAX = 30
@@ -200,18 +203,28 @@ class Broker:
         return [self._tokens.popleft() for _ in range(count)]
 
     def _on_open(self, connection: Any) -> None:
-        connection.channel(on_open_callback=self._on_channel)
+        connection.channel(on_open_callback=self._declare)
 
-    def _on_channel(self, channel: Channel) -> None:
+    def _declare(self, channel: Channel, *, passive: bool = False) -> None:
+        """Declare the exchange; passively it must stand, which a user may ask who has no right to configure it."""
         self._channel = channel
-        channel.add_on_close_callback(lambda _, error: self._fail(error))
+        channel.add_on_close_callback(lambda _, error: self._on_channel_closed(error, passive=passive))
         channel.add_on_return_callback(self._on_return)
         channel.exchange_declare(
             self._exchange.name,
             exchange_type=self._exchange.kind,
             durable=self._exchange.durable,
+            passive=passive,
             callback=self._on_exchange,
         )
+
+    def _on_channel_closed(self, error: Any, *, passive: bool) -> None:
+        refused = getattr(error, "reply_code", None) == _ACCESS_REFUSED and not self._ready
+        if refused and not passive and self._connection is not None:
+            # RabbitMQ closes a channel on which something was refused.
+            self._connection.channel(on_open_callback=partial(self._declare, passive=True))
+        else:
+            self._fail(error)
 
     def _on_exchange(self, _: Any) -> None:
         assert self._channel is not None
@@ -311,7 +324,8 @@ _REFUSALS = {
     "AuthenticationError": "check user and password in amqp.amqp_url or AMQP_URL",
     "ProbableAccessDeniedError": "check the vhost in amqp.amqp_url, and the user's permissions on it",
     "(530)": "check the vhost in amqp.amqp_url, and the user's permissions on it",
-    "(403)": "give the user configure and write permissions on the exchange",
+    "(403)": "give the user write permission on the exchange, and configure permission or declare it beforehand",
+    "(404)": "declare the exchange beforehand, or give the user configure permission on it",
     "(406)": "the exchange stands with other properties: name another, or set metadata.exchange_durable",
 }
 

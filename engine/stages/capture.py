@@ -202,7 +202,7 @@ class CaptureAgent:
         pause = backoff_seconds(self._failures)
         self._retry_at = time.monotonic() + pause
         failures = self._status.consecutive_failures + 1
-        text = urls.mask(str(error))
+        text = urls.mask(str(error), urls.secrets_in(self._camera.url))
         self._log.warning("camera failed", state=state, error=text, failures=failures, retry_seconds=round(pause, 1))
         self._set_state(state, text, failures=failures)
 

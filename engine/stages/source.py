@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -27,6 +28,13 @@ from engine.errors import CameraUnavailable, WireError
 from engine.wire import jpeg, urls
 from engine.wire.state import Mode
 
+#: FFmpeg's protocols that a source of each kind may use, in whatever the camera answers (a playlist, a session's
+#: description, a redirect) too: none but a file reads files.
+_PROTOCOLS = {
+    "rtsp": "rtp,srtp,udp,tcp,tls",
+    "http": "http,https,httpproxy,tcp,tls,crypto",
+    "file": "file,crypto",
+}
 _MJPEG_CODECS = frozenset({"MJPG", "mjpg", "jpeg", "JPEG"})
 #: A stream may say that it has any number of frames per second; beyond this a file is not paced by it.
 _FILE_FPS_MAX = 1000.0
@@ -157,7 +165,9 @@ class VideoSource:
         if self._kind == "device":
             capture = cv2.VideoCapture(camera.url, cv2.CAP_V4L2)
         else:
-            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;{camera.transport}|fpsprobesize;0"
+            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = (
+                f"rtsp_transport;{camera.transport}|fpsprobesize;0|protocol_whitelist;{_PROTOCOLS[self._kind]}"
+            )
             options = [
                 cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
                 int(camera.open_timeout_seconds * 1000),
@@ -166,9 +176,13 @@ class VideoSource:
                 cv2.CAP_PROP_N_THREADS,
                 1,
             ]
-            name = urls.file_path(camera.url) if self._kind == "file" else camera.url
-            if self._kind == "file" and not os.path.exists(name):
-                raise CameraUnavailable(f"there is no file {name}")
+            name = str(camera.url)
+            if self._kind == "file":
+                path = urls.file_path(camera.url)
+                if not os.path.exists(path):
+                    raise CameraUnavailable(f"there is no file {urls.mask(path)}")
+                # From the root, because FFmpeg takes words before a colon for a protocol, as in concat:a|b.
+                name = str(Path.cwd() / path)
             begun = time.monotonic()
             capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, options)
             waited = time.monotonic() - begun
@@ -220,7 +234,7 @@ class VideoSource:
         if self.mode == "passthrough":
             self._raw()
         if not self._capture.grab():
-            raise CameraUnavailable(f"{self._camera.url} has no frames")
+            raise CameraUnavailable(f"{urls.mask(self._camera.url)} has no frames")
         return True
 
     def _encode(self, picture: NDArray[np.uint8]) -> Frame:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
 from engine.errors import ConfigError
 
@@ -26,12 +27,38 @@ _DEVICE = re.compile(r"/dev/video[0-9]+")
 #: User and password of a URL, up to the last @ where a password holds characters that should have been encoded. Rather
 #: too much is masked than too little.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s@:]*:\S*|[^/?#\s]*)@")
-_QUERY_SECRET = re.compile(r"(?i)\b(pass|passwd|password|pwd|token|secret|key|auth|user)=[^&\s]+")
+#: The same where somebody forgot the scheme: ``user:password@host``.
+_BARE_CREDENTIALS = re.compile(r"(?<![^\s'\"(=,])[^\s/@:'\"(=,]+:[^\s/@]+@(?=\w)")
+#: Parameters whose names speak of a secret: ``token``, ``access_token``, ``loginpas``.
+_TELLING_NAME = r"[\w.%-]*(?:pass|pwd|psw|token|secret|key|auth|user|usr|login|signature|cred|session)[\w.%-]*"
+_QUERY_SECRET = re.compile(rf"(?i)(?<![\w.%-])({_TELLING_NAME}|sig|sid)=[^&\s]+")
+#: Shorter ones are not looked for by themselves: they would turn half of a text into stars.
+_SECRET_CHARACTERS_MIN = 4
 
 
-def mask(text: str) -> str:
-    """``text`` with the credentials of every URL in it replaced by ``***``."""
-    return _QUERY_SECRET.sub(r"\1=***", _CREDENTIALS.sub("***@", text))
+def mask(text: str, secrets: Iterable[str] = ()) -> str:
+    """``text`` with the credentials of every URL in it, and each of ``secrets``, replaced by ``***``."""
+    text = _QUERY_SECRET.sub(r"\1=***", _BARE_CREDENTIALS.sub("***@", _CREDENTIALS.sub("***@", text)))
+    # A longer one first: a shorter one may be a part of it.
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
+
+
+def spellings(secret: str) -> set[str]:
+    """``secret`` as it was given, and as it looks decoded from and encoded for a URL, or quoted by Python; none where
+    it is too short to be looked for."""
+    given = {secret, unquote(secret), quote(secret, safe=""), quote(unquote(secret), safe="")}
+    given |= {repr(text)[1:-1] for text in given}
+    return {text for text in given if len(text) >= _SECRET_CHARACTERS_MIN}
+
+
+def secrets_in(url: str) -> set[str]:
+    """What must not be shown of a URL, wherever it turns up: its password and its secret parameters."""
+    rest = url.partition("://")[2] or url
+    found = {rest.rpartition("@")[0].partition(":")[2], rest.split("/")[0].rpartition("@")[0].partition(":")[2]}
+    found |= {match[0].partition("=")[2] for match in _QUERY_SECRET.finditer(url)}
+    return {spelling for secret in found for spelling in spellings(secret)}
 
 
 def source_kind(url: str) -> SourceKind:
@@ -45,7 +72,9 @@ def source_kind(url: str) -> SourceKind:
         return _SCHEMES[scheme.lower()]
     except KeyError:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigError(f"unsupported URL scheme {scheme!r}; use {known}, /dev/videoN or a file's path") from None
+        raise ConfigError(
+            f"unsupported URL scheme {mask(scheme)!r}; use {known}, /dev/videoN or a file's path"
+        ) from None
 
 
 def file_path(url: str) -> str:
@@ -153,7 +182,9 @@ def _split(url: str, what: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"{what}: {error}") from None
+        # The standard library's own words may quote a part of the URL, with its password.
+        reason = "a [ without its ]" if "IPv6" in str(error) else "characters that no host has"
+        raise ConfigError(f"{what}: {reason}") from None
 
 
 def _decoded(text: str | None) -> str | None:
