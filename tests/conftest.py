@@ -16,12 +16,17 @@ from tests.system.site import Site
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--runs", type=int, default=1, help="Runs of each case of tests/faults; with more than one, the report is written."
+        "--runs",
+        type=int,
+        default=1,
+        help="Runs of each case of tests/faults; with more than one, the report is written.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "case(key, **redis): which case of tests/faults/cases.py a test is, and what its Redis is made with")
+    config.addinivalue_line(
+        "markers", "case(key, **redis): which case of tests/faults/cases.py a test is, and what its Redis is made with"
+    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ parent, also when that is killed with -9, because the kernel is asked to kill it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -52,8 +53,7 @@ def set_title(role: str) -> None:
 def fork(title: str, main: Callable[[], int]) -> int:
     """Run ``main`` in a child process; returns its pid. The child's exit code is what ``main`` returns."""
     parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     # Objects made so far are the children's too, unchanged; the collector must not touch (and so copy) their pages.
     gc.freeze()
     pid = os.fork()
@@ -70,10 +70,18 @@ def fork(title: str, main: Callable[[], int]) -> int:
         code = main()
     except EngineError as error:
         code = error.exit_code
-        print(f"{title}: {error}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"{title}: {error}", file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    """What is buffered goes out, where it can: nothing hangs on a full disk or a closed pipe."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from engine.config import Config
+from engine.runtime.lines import Lines
 from engine.wire.urls import mask, secrets_in, spellings
 
 
@@ -69,7 +70,7 @@ def secrets_of(config: Config) -> set[str]:
 
 def open_log(config: Config, *, json: bool = False, file: Path | None = None) -> FilteringBoundLogger:
     """The process's logger: logfmt lines, or JSON; to ``file`` if given, else to standard error."""
-    target: TextIO = file.open("a", buffering=1) if file else sys.stderr
+    target: IO[Any] = file.open("ab", buffering=0) if file else sys.stderr
     renderer: Processor
     if json:
         renderer = structlog.processors.JSONRenderer()
@@ -84,10 +85,15 @@ def open_log(config: Config, *, json: bool = False, file: Path | None = None) ->
         Masking(config),
         renderer,
     ]
+
+    def notice(lost: int) -> str:
+        event = {"event": "log lines could not be written", "level": "warning", "lines": lost}
+        return str(renderer(None, "warning", structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)))
+
     # pika logs what its callers are told anyway, with addresses; only what nobody is told may pass.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.PrintLogger(target),
+        Lines(target.fileno(), notice),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[config.site.log_level.upper()]

@@ -67,6 +67,9 @@ def run_publisher(config: Config, log: FilteringBoundLogger) -> int:
 def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequence: int = 0) -> bool:
     """Make a camera's ring where none stands; True where one was made. Raises NoSpace."""
     path = SitePaths.of(config).ring(camera.id)
+    # Making one takes its whole space before the name is looked at, and there may be none left.
+    if path.exists():
+        return False
     try:
         ring_file.create(path, config.ring.capacity, camera.id, last_sequence=last_sequence, floor_nano=last_nano)
     except FileExistsError:

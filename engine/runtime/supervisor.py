@@ -10,6 +10,7 @@ first SIGTERM or SIGINT drains, the second stops at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -23,7 +24,7 @@ from typing import Literal
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
-from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RedisUnavailable
+from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RedisUnavailable, RingError
 from engine.runtime import preflight, roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork
@@ -40,6 +41,8 @@ _TICK_SECONDS = 0.1
 #: Pauses before a child is started again, in seconds: doubling, with jitter.
 _BACKOFF_SECONDS_MIN = 0.1
 _BACKOFF_SECONDS_MAX = 30.0
+#: Failures in a row beyond which the pause grows no more.
+_FAILURES_MAX = 12
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
 #: Share of the drain's time that captures may take: they only have to notice.
@@ -56,6 +59,7 @@ class Child:
         self.role = role
         self.title = title
         self.main = main
+        self._path = slate
         Slate.create(slate)
         self.slate = Slate.watch(slate)
         self.slate.restarts = 0
@@ -69,8 +73,18 @@ class Child:
 
     def start(self) -> None:
         """Fork it."""
+        self._renew_slate()
         self.started_at = time.monotonic()
         self.pid = fork(self.title, self.main)
+
+    def _renew_slate(self) -> None:
+        """Look at the slate that the next process will have, should somebody have removed the one before."""
+        with contextlib.suppress(OSError, RingError):
+            Slate.create(self._path)
+            fresh = Slate.watch(self._path)
+            fresh.restarts = self.slate.restarts
+            self.slate.close()
+            self.slate = fresh
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
@@ -97,6 +111,7 @@ class Supervisor:
         self._slate: Slate | None = None
         self.children: list[Child] = []
         self._stops = 0
+        self._started_at = 0.0
         self._fatal = EXIT_OK
         self._mask: set[int | signal.Signals] = set()
         #: CPU seconds of ended children, by role.
@@ -129,6 +144,7 @@ class Supervisor:
             raise
         _preload()
         self.children = self._plan()
+        self._started_at = time.monotonic()
         for child in self.children:
             child.start()
         self._slate = Slate.claim(self._paths.supervisor)
@@ -159,7 +175,9 @@ class Supervisor:
     def close(self) -> None:
         """After ``run``: remove shared memory, unless frames are left in it for the next start."""
         held = self._held()
-        if held:
+        if held < 0:
+            self._log.error("rings cannot be looked at; they are left for the next start")
+        elif held:
             self._log.warning("frames left in shared memory for the next start", frames=held)
         self._leave(remove=not held)
 
@@ -259,13 +277,16 @@ class Supervisor:
         if code == EXIT_OK and child.role == "capture" and child.slate.counts[CaptureCount.FINISHED]:
             child.finished = True
             return
-        if code == EXIT_INPUT:
+        lived = time.monotonic() - child.started_at
+        if code == EXIT_INPUT and time.monotonic() - self._started_at < _STABLE_SECONDS:
             self._fatal = EXIT_INPUT
             self._log.error("process cannot start; ending the site", process=child.title)
             return
-        lived = time.monotonic() - child.started_at
         child.failures = 1 if lived > _STABLE_SECONDS else child.failures + 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, 12) - 1), _BACKOFF_SECONDS_MAX)
+        if code == EXIT_INPUT:
+            # A person must mend something. A site that has run goes on with what works until then.
+            child.failures = _FAILURES_MAX
+        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), _BACKOFF_SECONDS_MAX)
         child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
         self._log.warning(
             "process ended; starting it again", process=child.title, code=code, lived_seconds=round(lived)
@@ -325,8 +346,11 @@ class Supervisor:
                 child.pid = 0
 
     def _held(self) -> int:
-        """Frames that are in rings now."""
-        return sum(leftover.held for leftover in site.leftovers(self._config))
+        """Frames that are in rings now; -1 where nobody can tell."""
+        try:
+            return sum(leftover.held for leftover in site.leftovers(self._config))
+        except InputError:
+            return -1
 
     def _leave(self, *, remove: bool) -> None:
         if self._server:

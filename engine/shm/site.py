@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from engine.errors import InputError, NoSpace, RingMismatch
 from engine.shm import ring_file, segment
 from engine.wire import ring_layout
 
+#: Errors that say nothing of the file that was to be opened.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: What a memory file system gives out at a time.
 _PAGE_BYTES = 4096
 
@@ -81,7 +84,7 @@ def shared_memory_need(config: Config) -> int:
 def leftovers(config: Config) -> list[Leftover]:
     """The rings that stand in the site's directory, and whether they fit the configuration.
 
-    Raises InputError where the directory is not this user's own.
+    Raises InputError where the directory is not this user's own, or this process may open no more files.
     """
     paths = SitePaths.of(config)
     if not segment.is_private(paths.directory):
@@ -93,6 +96,9 @@ def leftovers(config: Config) -> list[Leftover]:
         try:
             found.append(_examine(path, camera, config.ring.capacity))
         except (RingMismatch, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+                # Nothing is known of the ring, so that nobody may remove it.
+                raise InputError(f"{path} cannot be opened: {error.strerror}; raise the limit (ulimit -n)") from None
             found.append(Leftover(path, camera or path.stem, 0, False, str(error)))
     return found
 

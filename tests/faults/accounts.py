@@ -32,9 +32,10 @@ class Accounts(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """What one camera's frames came to: numbers in Redis, in the journal, and announced in order of arrival."""
+    """What one camera's frames came to: numbers in Redis, in the journal, and announced in order of arrival. ``counts``
+    is None for a camera whose ring was lost, and its counts with it."""
 
-    counts: RingCounts
+    counts: RingCounts | None
     stored: list[int]
     listed: list[int]
     announced: list[int]
@@ -43,7 +44,7 @@ class Ledger(NamedTuple):
 def read_ledgers(
     client: redis.Redis,
     vhost: str,
-    counts: Mapping[str, RingCounts],
+    counts: Mapping[str, RingCounts | None],
     events: Sequence[Mapping[str, object]],
     *,
     stamped: Sequence[str],
@@ -85,19 +86,17 @@ def check(ledgers: Mapping[str, Ledger], *, expired: int, evicting: bool = False
     gone = repeats = unannounced = 0
     for camera, ledger in ledgers.items():
         counts = ledger.counts
-        assert counts.held == 0, f"{camera}: {counts.held} frames are still in the ring"
-        assert counts.captured == counts.stored + counts.dropped, f"{camera}: {counts}"
         for what, numbers in (("stored", ledger.stored), ("listed", ledger.listed)):
             assert numbers == sorted(set(numbers)), f"{camera}: numbers {what} repeat or run back"
         listed, stored = set(ledger.listed), set(ledger.stored)
         assert stored <= listed, f"{camera}: stored and not listed: {sorted(stored - listed)[:10]}"
-        assert len(listed) == counts.stored, (
-            f"{camera}: counted {counts.stored} as stored, the journal lists {len(listed)}; drops {counts.drops}"
-        )
         assert evicting or stored == listed, f"{camera}: listed and not stored: {sorted(listed - stored)[:10]}"
-        assert not listed or max(listed) <= counts.captured, f"{camera}: a number beyond {counts.captured}"
         gone += len(listed - stored)
-        drops.update({reason: count for reason, count in counts.drops.items() if count})
+        lost = 0
+        if counts:
+            _check_counts(camera, counts, listed)
+            drops.update({reason: count for reason, count in counts.drops.items() if count})
+            lost = counts.drops["lost"]
         if not publishes:
             continue
         first_times = list(dict.fromkeys(ledger.announced))
@@ -105,15 +104,24 @@ def check(ledgers: Mapping[str, Ledger], *, expired: int, evicting: bool = False
         repeats += len(ledger.announced) - len(first_times)
         # A frame that Redis lost later may have been announced before.
         never_stored = set(first_times) - listed
-        assert len(never_stored) <= counts.drops["lost"], f"{camera}: announced, never stored: {never_stored}"
+        assert len(never_stored) <= lost, f"{camera}: announced, never stored: {never_stored}"
         unannounced += len(listed - set(first_times))
     assert unannounced <= expired, f"{unannounced} frames were never announced, {expired} are counted as expired"
     return Accounts(
-        captured=sum(ledger.counts.captured for ledger in ledgers.values()),
-        stored=sum(ledger.counts.stored for ledger in ledgers.values()),
+        captured=sum(ledger.counts.captured for ledger in ledgers.values() if ledger.counts),
+        stored=sum(ledger.counts.stored for ledger in ledgers.values() if ledger.counts),
         drops=dict(drops),
         gone=gone,
         announced=sum(len(set(ledger.announced)) for ledger in ledgers.values()),
         repeats=repeats,
         expired=expired,
     )
+
+
+def _check_counts(camera: str, counts: RingCounts, listed: set[int]) -> None:
+    assert counts.held == 0, f"{camera}: {counts.held} frames are still in the ring"
+    assert counts.captured == counts.stored + counts.dropped, f"{camera}: {counts}"
+    assert len(listed) == counts.stored, (
+        f"{camera}: counted {counts.stored} as stored, the journal lists {len(listed)}; drops {counts.drops}"
+    )
+    assert not listed or max(listed) <= counts.captured, f"{camera}: a number beyond {counts.captured}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.cases import CASES, Case
+from tests.faults.disks import small_disk
 from tests.faults.report import write_report
 from tests.faults.run import FaultRun
 from tests.servers.rabbitmq import RabbitMQ
@@ -55,9 +58,13 @@ def repetition() -> int:
 
 
 @pytest.fixture
-def redis_for(short_path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """The case's Redis; the mark may say more about it."""
-    with RedisServer(short_path / "redis", **request.node.get_closest_marker("case").kwargs) as server:
+def redis_for(short_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """The case's Redis; the mark may say more about it, ``disk`` the size of the disk that it has."""
+    settings = dict(request.node.get_closest_marker("case").kwargs)
+    directory = short_path / "redis"
+    directory.mkdir()
+    disk = small_disk(directory, settings.pop("disk")) if "disk" in settings else contextlib.nullcontext()
+    with disk, RedisServer(directory, **settings) as server:
         yield server
 
 

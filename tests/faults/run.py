@@ -65,6 +65,8 @@ class FaultRun:
         #: Cameras whose frames carry no stamp, and those that need not be active for the site to be well.
         self.unstamped: set[str] = set()
         self.unwell: set[str] = set()
+        #: Cameras whose ring was lost and made anew: its counts do not cover what came before.
+        self.renewed: set[str] = set()
 
     def close(self) -> None:
         self._stack.close()
@@ -186,13 +188,13 @@ class FaultRun:
             assert not counts[camera].dropped, f"{camera} suffers from another one's fault: {counts[camera].drops}"
         publishes = self.consumer is not None
         client = self.redis.client()
-        everything = [
-            entry for camera in counts for entry in client.xrange(f"engine:{self.vhost}:journal:frames:{camera}")
-        ]
+        journals = client.keys(f"engine:{self.vhost}:journal:frames:*")
+        everything = [entry for journal in journals for entry in client.xrange(journal)]
         events: list[dict[str, Any]] = []
         if self.consumer is not None:
             wait_until(lambda: self._heard() + expired >= len(everything), 30, "every event has arrived", interval=0.1)
             events = self.consumer.frames()
+        counts = {**counts, **dict.fromkeys(self.renewed)}
         stamped = [camera for camera in counts if camera not in self.unstamped]
         ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
         self.accounts = check(ledgers, expired=expired, evicting=evicting, publishes=publishes)
@@ -212,6 +214,7 @@ class FaultRun:
             observers = {
                 camera.id: stack.enter_context(contextlib.closing(Observer(paths.ring(camera.id), camera.id)))
                 for camera in self.site.config.cameras
+                if camera.id not in self.renewed
             }
             slate = None
             if self.consumer is not None:

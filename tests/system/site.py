@@ -40,6 +40,8 @@ class Site:
         self.file = directory / "site.toml"
         self.log = directory / "stderr.log"
         self.process: subprocess.Popen[bytes] | None = None
+        #: What ``edge-video`` is called by.
+        self.command = COMMAND
 
     def write(
         self,
@@ -77,7 +79,7 @@ class Site:
             # In a session of its own: tests stop processes of it, and a group that loses its shell while a member is
             # stopped gets SIGHUP from the kernel as a whole.
             self.process = subprocess.Popen(
-                [*COMMAND, "run", "-c", str(self.file), *arguments],
+                [*self.command, "run", "-c", str(self.file), *arguments],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,43 @@
+"""Where log lines end up: a descriptor that may be a full disk or a closed pipe, which must stop nobody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+#: Makes a line, without its end, that says how many were lost.
+Notice = Callable[[int], str]
+
+
+class Lines:
+    """A structlog logger that writes whole lines to a descriptor, one system call each.
+
+    A line that cannot be written is lost and counted; the first that can be again is preceded by ``notice``.
+    """
+
+    def __init__(self, descriptor: int, notice: Notice) -> None:
+        self._descriptor = descriptor
+        self._notice = notice
+        self._lost = 0
+        #: True where the last write ended in the middle of a line.
+        self._torn = False
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        if self._lost and self._write(self._notice(self._lost)):
+            self._lost = 0
+        if self._lost or not self._write(message):
+            self._lost += 1
+
+    log = debug = info = warning = error = critical = exception = msg
+
+    def _write(self, line: str) -> bool:
+        data = f"{line}\n".encode(errors="backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:
+            return False
+        self._torn = written < len(data)
+        return not self._torn
