@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,23 @@ def test_nothing_there(tmp_path: Path):
 def test_an_embedded_server_of_a_site_that_does_not_run_is_no_trouble(tmp_path: Path):
     found = look("embedded")["reachable"]
     assert (found.verdict, "does not run" in found.found) == ("information", True)
+
+
+def test_the_example_in_the_documents_is_what_is_printed(server, client):
+    from rich.console import Console
+
+    from engine.cli.doctor import print_findings
+    from tests.system.site import ROOT
+
+    client.config_set("maxmemory", "0")
+    found = look(server.address)
+    shown = Console(width=160, color_system=None, record=True, quiet=True)
+    print_findings(shown, [found["reachable"], found["memory"]])
+    printed = shown.export_text()
+    example = (ROOT / "docs/operations.md").read_text().split("```")[1].strip("\n")
+    assert words(printed) == words(example)
+
+
+def words(text: str) -> list[str]:
+    """Without the figures and ports of one run."""
+    return re.sub(r"[0-9][0-9.]*", "0", text).replace("80%", "0%").split()
