@@ -12,6 +12,7 @@ from engine.doctor.examine import rabbitmq as examine_rabbitmq
 from engine.doctor.findings import Finding
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
 
@@ -141,15 +142,26 @@ def test_events_that_wait(rabbitmq, vhost, store):
     assert look(config)["events waiting"].verdict == "warning"
 
 
-def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, channel, store):
+def set_plugins(rabbitmq: RabbitMQ, names: str) -> None:
+    file = rabbitmq.directory / "enabled_plugins"
+    file.write_text(f"[{names}].\n")
+    rabbitmq.eval(f'{{ok, _, _}} = rabbit_plugins:ensure("{file}")')
+
+
+@pytest.fixture
+def management_port(rabbitmq: RabbitMQ):
     port = free_port()
-    (rabbitmq.directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
     listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
     rabbitmq.eval(
-        f"application:load(rabbitmq_management), application:set_env(rabbitmq_management, tcp_config, {listener}), "
-        "rabbit_plugins:ensure([rabbitmq_management])"
+        f"application:load(rabbitmq_management), application:set_env(rabbitmq_management, tcp_config, {listener})"
     )
-    ports = (("http", port),)
+    set_plugins(rabbitmq, "rabbitmq_management")
+    yield port
+    set_plugins(rabbitmq, "")
+
+
+def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, channel, store, management_port):
+    ports = (("http", management_port),)
     arguments = ("127.0.0.1", vhost, "guest", "guest", EXCHANGE)
     wait_until(lambda: management(*arguments, ports), 30, "the management API answers")
     config = config_of(rabbitmq.url(vhost), store)
