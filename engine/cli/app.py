@@ -16,6 +16,7 @@ from engine import __version__
 from engine.cli import show
 from engine.cli.consume import consume
 from engine.cli.demo import demo
+from engine.cli.doctor import doctor
 from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.tenants import tenants
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(consume)
+app.command()(doctor)
 app.command()(migrate)
 app.command()(reindex)
 app.command()(recover)

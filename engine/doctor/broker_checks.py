@@ -1,0 +1,130 @@
+"""From what RabbitMQ said to verdicts."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from engine.doctor.broker_facts import Backlog, Management
+from engine.doctor.findings import Finding
+from engine.stages.broker_probe import Rights
+
+#: Messages in one queue from which its consumers count as left behind.
+QUEUE_MESSAGES_MAX = 10_000
+#: Share of the TTL that an event may wait; and seconds that are nothing.
+_AGE_SHARE_MAX = 0.5
+_AGE_SECONDS_SMALL = 5.0
+
+_finding = partial(Finding, "rabbitmq")
+
+
+#: What pika calls the broker's refusals, and AMQP's reply codes: the door that is shut, and who can open it.
+_DOORS = {
+    "AuthenticationError": ("authentication", "check user and password in amqp.amqp_url or AMQP_URL"),
+    "AccessDeniedError": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
+    "(530)": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
+    "(403)": ("rights", "give the user configure and write permissions on the exchange"),
+    "(406)": ("exchange", "it stands with another type or durability: name another, or set metadata.exchange_durable"),
+}
+
+
+def refused(error: str) -> Finding:
+    """The broker answers and will not serve us."""
+    for sign, (check, todo) in _DOORS.items():
+        if sign in error:
+            return _finding(check, "broken", error, "a connection with its exchange, as the engine makes it", todo)
+    return _finding(
+        "reachable", "broken", error, "a connection within the timeout",
+        "look at the broker's log, and whether TLS is meant (amqps://)",
+    )  # fmt: skip
+
+
+def exchange(name: str, rights: Rights, *, durable: bool) -> Finding:
+    """Whether the events' exchange stands, as the engine would have it."""
+    good = f"a {'durable' if durable else 'transient'} topic exchange"
+    if rights.exists:
+        return _finding("exchange", "ok", f"{name} stands, as the site file has it", good)
+    return _finding(
+        "exchange", "information", f"{name} does not stand yet", good, "the engine declares it at its start"
+    )
+
+
+def may(name: str, rights: Rights) -> list[Finding]:
+    """The rights to declare, where that is needed, and to publish."""
+    found = []
+    if not rights.exists and rights.declare is False:
+        found.append(
+            _finding(
+                "rights", "broken", f"this user may not declare {name}", "configure right on the exchange",
+                "declare the exchange as an administrator, or give this user the right (rabbitmqctl set_permissions)",
+            )
+        )  # fmt: skip
+    if rights.publish is False:
+        found.append(
+            _finding(
+                "rights", "broken", f"this user may not publish to {name}", "write right on the exchange",
+                "give this user the right to write (rabbitmqctl set_permissions)",
+            )
+        )  # fmt: skip
+    elif rights.publish:
+        found.append(_finding("rights", "ok", f"this user may publish to {name}", "write right on the exchange"))
+    elif not found:
+        why = "the broker takes nothing now" if rights.blocked else "it could only be told on an exchange that stands"
+        found.append(_finding("rights", "information", f"right to publish not checked: {why}", "write right"))
+    return found
+
+
+def alarm(blocked: str, nodes: list[str]) -> Finding:
+    """A broker low on memory or disk takes no events."""
+    good = "no memory or disk alarm"
+    if blocked or nodes:
+        reason = blocked or f"alarm on {', '.join(nodes)}"
+        return _finding(
+            "alarms", "broken", f"the broker takes nothing: {reason}", good,
+            "free its memory or disk: drain or limit queues nobody reads; events wait in the journals for their TTL",
+        )  # fmt: skip
+    return _finding("alarms", "ok", "none", good)
+
+
+def bound(name: str, seen: Management | None) -> list[Finding]:
+    """Whether anybody gets the events, and keeps up with them."""
+    if seen is None:
+        what = "queues bound and their backlog not checked: no management API answers this user"
+        return [_finding("queues", "information", what, "a queue bound to the exchange", "")]
+    if not seen.bound:
+        return [
+            _finding(
+                "queues", "warning", f"nothing is bound to {name}: events go nowhere", "a queue bound to the exchange",
+                "start the consumer that binds one (edge-video consume shows how), or leave amqp.amqp_url out",
+            )
+        ]  # fmt: skip
+    full = [queue for queue in seen.queues if queue.messages > QUEUE_MESSAGES_MAX]
+    if full:
+        worst = max(full, key=lambda queue: queue.messages)
+        return [
+            _finding(
+                "queues", "warning",
+                f"{len(full)} of {len(seen.bound)} lag, the longest {worst.name} with {worst.messages:,} messages and "
+                f"{worst.consumers} consumers", f"at most {QUEUE_MESSAGES_MAX:,} messages a queue",
+                "start or add consumers, or give the queue a length limit or message TTL",
+            )
+        ]  # fmt: skip
+    most = max((queue.messages for queue in seen.queues), default=0)
+    return [
+        _finding("queues", "ok", f"{len(seen.bound)} bound, at most {most:,} messages waiting in one", "bound, read")
+    ]
+
+
+def backlog(waits: list[Backlog], ttl_seconds: int) -> Finding:
+    """The engine's own queue: events in the journals that the broker has not confirmed."""
+    good = f"the oldest waits less than {_AGE_SHARE_MAX:.0%} of the frames' TTL of {ttl_seconds} s"
+    if not waits:
+        return _finding("events waiting", "ok", "none", good)
+    oldest = max(waits, key=lambda wait: wait.age_seconds)
+    total = sum(wait.waiting for wait in waits)
+    found = f"about {total:,} of {len(waits)} cameras, the oldest for {oldest.age_seconds:.1f} s ({oldest.camera})"
+    if oldest.age_seconds <= max(ttl_seconds * _AGE_SHARE_MAX, min(_AGE_SECONDS_SMALL, ttl_seconds)):
+        return _finding("events waiting", "ok", found, good)
+    return _finding(
+        "events waiting", "warning", found, good,
+        "see that the publisher runs (edge-video status) and RabbitMQ takes events; past the TTL they are dropped",
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""A camera opened for a moment, in a process of its own: a read can hang in native code, and is killed then.
+
+The process is ``python -m engine.doctor.camera_probe``. The camera goes in by standard input, because a command line
+can be read by everybody and URLs carry credentials.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from engine.config import Camera
+from engine.config import Url as Address
+from engine.errors import CameraUnavailable, WireError
+from engine.wire import urls
+
+#: Seconds over which frames are counted, and cameras looked at together.
+MEASURE_SECONDS = 2.0
+TOGETHER_MAX = 8
+#: Seconds for a process to start and end around its work.
+_MARGIN_SECONDS = 5.0
+
+
+class CameraFacts(msgspec.Struct, frozen=True):
+    """What a camera sent. ``error`` where it sent nothing; ``corrupt`` frames were no whole JPEG."""
+
+    id: str
+    codec: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    fps: float = 0.0
+    frame_bytes: int = 0
+    corrupt: int = 0
+    error: str = ""
+
+
+def gather(cameras: Sequence[Camera]) -> list[CameraFacts]:
+    """Look at each, several at a time, each for so long as its timeouts and the measurement take."""
+    with ThreadPoolExecutor(TOGETHER_MAX) as pool:
+        return list(pool.map(_look, cameras))
+
+
+def _look(camera: Camera) -> CameraFacts:
+    bound = camera.open_timeout_seconds + camera.stall_seconds + MEASURE_SECONDS + _MARGIN_SECONDS
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=msgspec.json.encode(msgspec.structs.asdict(camera), enc_hook=str),
+            capture_output=True,
+            timeout=bound,
+            check=False,
+        )
+        return msgspec.json.decode(done.stdout, type=CameraFacts)
+    except subprocess.TimeoutExpired:
+        return CameraFacts(camera.id, error=f"hung for {bound:.0f} s and was killed")
+    except msgspec.MsgspecError:
+        return CameraFacts(camera.id, error=f"the look at it ended with exit code {done.returncode}")
+
+
+def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
+    """Open it as the capture process would, and count frames. Blocks as long as its timeouts let it."""
+    from engine.stages.pattern import PatternSource
+    from engine.stages.source import Source, SourceEnded, VideoSource, prepare_process
+
+    prepare_process()
+    source: Source | None = None
+    frames = corrupt = size = width = height = 0
+    first = last = 0.0
+    error = ""
+    try:
+        source = PatternSource(camera) if camera.kind == "test" else VideoSource(camera)
+        end = time.monotonic() + camera.stall_seconds
+        while time.monotonic() < end:
+            if not source.grab():
+                continue
+            last = time.monotonic()
+            if not first:
+                first, end = last, last + seconds
+            try:
+                frame = source.retrieve(time.time_ns(), frames + 1)
+            except WireError:
+                corrupt += 1
+                continue
+            frames += 1
+            width, height = frame.width, frame.height
+            size = sum(len(part) for part in frame.parts)
+    except SourceEnded as ended:
+        error = "" if frames else str(ended)
+    except CameraUnavailable as away:
+        error = str(away)
+    finally:
+        if source is not None:
+            source.close()
+    if not frames and not error:
+        error = f"sent {corrupt} frames, none of them whole" if corrupt else "it opened and sent no frame"
+    arrivals = frames + corrupt - 1
+    return CameraFacts(
+        id=camera.id,
+        codec=source.codec if source else "",
+        mode=source.mode if source else "",
+        width=width,
+        height=height,
+        frames=frames,
+        fps=round(arrivals / (last - first), 2) if last > first else 0.0,
+        frame_bytes=size,
+        corrupt=corrupt,
+        error=urls.mask(error),
+    )
+
+
+def _main() -> None:
+    fields: dict[str, Any] = msgspec.json.decode(sys.stdin.buffer.read())
+    fields["url"] = Address(fields["url"])
+    sys.stdout.buffer.write(msgspec.json.encode(measure(Camera(**fields))))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,144 @@
+"""A site from all sides: each part is asked, and a part that does not answer keeps none of the others from it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.config import Config
+from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
+from engine.doctor.broker_facts import MANAGEMENT_PORTS
+from engine.doctor.camera_probe import CameraFacts
+from engine.doctor.camera_probe import gather as open_cameras
+from engine.doctor.findings import Finding, not_asked
+from engine.doctor.reach import try_to_reach, unreachable
+from engine.doctor.redis_facts import gather as ask_redis
+from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
+from engine.runtime.status import SiteReport, collect
+from engine.stages import broker, broker_probe
+from engine.stages.redis_link import connect
+from engine.wire.urls import RedisAddress, mask
+
+
+class Examined(NamedTuple):
+    """All findings in the order of a person's questions, and whether the site ran meanwhile."""
+
+    running: bool
+    findings: list[Finding]
+
+
+def examine(
+    config: Config, *, cameras: bool = True, management_ports: tuple[tuple[str, int], ...] = MANAGEMENT_PORTS
+) -> Examined:
+    """Look at the site's servers, machine and, unless told not to, cameras. Takes as long as their timeouts."""
+    report = collect(config, memory=False)
+    findings = redis(config, running=report.running)
+    findings += rabbitmq(config, management_ports, running=report.running)
+    seen = look_at_cameras(config, report) if cameras else {}
+    need = sum(camera_checks.cores(camera, seen.get(camera.id)) for camera in config.cameras)
+    findings += machine_checks.verdicts(machine_facts.gather(config), len(config.cameras), need, running=report.running)
+    findings += [camera_checks.verdict(camera, seen[camera.id]) for camera in config.cameras if camera.id in seen]
+    if not cameras:
+        findings.append(Finding("cameras", "all", "information", "not looked at, as asked"))
+    return Examined(report.running, findings)
+
+
+def redis(config: Config, *, running: bool) -> list[Finding]:
+    """Redis as the writer and, where it is another user, the publisher meets it."""
+    if config.embedded and not running:
+        return [_embedded_away("redis")]
+    address = config.redis_address
+    try:
+        connection = connect(address, config.redis.timeout_seconds)
+        try:
+            facts = ask_redis(config, address, connection)
+        finally:
+            connection.disconnect()
+    except (RedisUnavailable, ServerRefused) as error:
+        return [_redis_refused(address, error, config.redis.timeout_seconds)]
+    findings = [redis_checks.answered("reachable", str(address))]
+    publisher = config.publisher_redis_address
+    if config.publishes and publisher != address:
+        try:
+            connect(publisher, config.redis.timeout_seconds).disconnect()
+            findings.append(redis_checks.answered("publisher's user", str(publisher)))
+        except (RedisUnavailable, ServerRefused) as error:
+            findings.append(Finding("redis", "publisher's user", "broken", mask(str(error)), "may log in"))
+    return findings + redis_checks.verdicts(facts, config.redis.ttl_seconds)
+
+
+def _redis_refused(address: RedisAddress, error: Exception, timeout_seconds: float) -> Finding:
+    if isinstance(error, ServerRefused):
+        found, _, todo = mask(str(error)).partition("; ")
+        return Finding("redis", "authentication", "broken", found, "the server takes the credentials", todo)
+    reach = try_to_reach(address.host, address.port, address.path, timeout_seconds)
+    return unreachable("redis", str(address), reach, mask(str(error)))
+
+
+def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
+    """RabbitMQ as the publisher meets it, and the events that wait for it in Redis."""
+    if not config.publishes:
+        why = "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
+        return [Finding("rabbitmq", "publisher", "information", f"none: {why}; metadata stays in the journals")]
+    findings = _broker(config, ports)
+    if config.embedded and not running:
+        return [*findings, _embedded_away("rabbitmq")]
+    try:
+        findings.append(broker_checks.backlog(broker_facts.backlog(config), config.redis.ttl_seconds))
+    except RedisUnavailable as error:
+        if "refuses to be read" in str(error):
+            findings.append(not_asked("rabbitmq", "events waiting", "for journals and cursors", "few, and young"))
+        else:
+            findings.append(_not_checked("events waiting", "Redis does not answer"))
+    except ServerRefused:
+        findings.append(_not_checked("events waiting", "Redis refuses the publisher's user"))
+    return findings
+
+
+def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
+    host, port, vhost, user, password = broker_probe.endpoint(config.amqp)
+    reach = try_to_reach(host, port, "", config.amqp.timeout_seconds)
+    address = f"RabbitMQ at {host}:{port}"
+    if reach.way != "answers":
+        return [unreachable("rabbitmq", address, reach, "")]
+    exchange = broker.metadata_exchange(config.metadata)
+    try:
+        rights = broker_probe.rights(config.amqp, exchange)
+    except BrokerUnavailable as error:
+        return [broker_checks.refused(mask(str(error)))]
+    findings = [
+        Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
+    ]
+    seen = broker_facts.management(host, vhost, user, password, exchange.name, ports)
+    findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
+    shut = None
+    if rights.exists:
+        # As the engine does at its start: an exchange that stands is not changed by being declared again.
+        try:
+            broker.check(config.amqp, exchange)
+        except (ServerRefused, BrokerUnavailable) as error:
+            shut = broker_checks.refused(mask(str(error)).rpartition("; ")[0] or mask(str(error)))
+    findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
+    findings += broker_checks.may(exchange.name, rights)
+    return findings + broker_checks.bound(exchange.name, seen)
+
+
+def look_at_cameras(config: Config, report: SiteReport) -> dict[str, CameraFacts]:
+    """By id: what the site's processes know of a camera, or, where none of them has it open, what it sends to us."""
+    held = {process.camera for process in report.processes if process.role == "capture" and process.alive}
+    if report.running:
+        held |= {camera.id for camera in report.cameras if camera.connects}
+    seen = {known.id: camera_checks.reported(known) for known in report.cameras if known.id in held}
+    closed = [camera for camera in config.cameras if camera.id not in held]
+    return seen | {facts.id: facts for facts in open_cameras(closed)}
+
+
+def _embedded_away(part: str) -> Finding:
+    found = 'not checked: redis.address is "embedded", and the site, which brings it, does not run'
+    todo = "start the site (edge-video run) and look again"
+    if part == "redis":
+        return Finding("redis", "reachable", "information", found, todo=todo)
+    return Finding("rabbitmq", "events waiting", "information", found, todo=todo)
+
+
+def _not_checked(check: str, why: str) -> Finding:
+    return Finding("rabbitmq", check, "information", f"not checked: {why}")

@@ -1,0 +1,195 @@
+"""What can be asked of Redis, each question by itself: a user of least privilege may ask few of them.
+
+Nothing is written but one probe key, which expires in a fifth of a second and is removed besides.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any, NamedTuple
+
+from redis.connection import AbstractConnection
+from redis.exceptions import NoPermissionError, ResponseError
+
+from engine.config import Config
+from engine.jobs.redis_session import glob_literal
+from engine.stages.redis_link import call
+from engine.wire import keys
+from engine.wire.urls import RedisAddress
+
+#: Round trips measured; and seconds and keys that the look for keys without TTL may take.
+_PINGS = 100
+_SCAN_SECONDS_MAX = 1.0
+_SCAN_FRAMES_MAX = 5000
+_SCAN_COUNT = 1000
+#: Lifetime of the probe key, and how long it may outlive it before expiry counts as broken.
+_PROBE_MS = 200
+_PROBE_SECONDS_MAX = 2.0
+_SLOW_ENTRIES = 128
+
+
+class SlowCommand(NamedTuple):
+    """An entry of the slow log: UTC seconds, microseconds taken, the command without its arguments."""
+
+    unix_seconds: int
+    microseconds: int
+    name: str
+
+
+class Sample(NamedTuple):
+    """Keys looked at, how many of them never expire, and whether these were all there are."""
+
+    keys: int
+    without_ttl: int
+    complete: bool
+
+
+class RedisFacts(NamedTuple):
+    """The replies. None: this user may not ask. ``probe``: ``expired``, ``stays``, ``denied``, or Redis's refusal."""
+
+    name: str
+    version: str
+    info: dict[str, str] | None
+    settings: dict[str, str] | None
+    slow: list[SlowCommand] | None
+    events: dict[str, int] | None
+    pings_ms: list[float]
+    offset_seconds: float | None
+    probe: str
+    frames: Sample | None
+    journals: Sample | None
+
+
+def gather(config: Config, address: RedisAddress, connection: AbstractConnection) -> RedisFacts:
+    """All of it, over a connection as the engine's. Raises RedisUnavailable where it breaks."""
+    asker = _Asker(address, connection)
+    hello = asker.ask("HELLO") or []
+    fields = dict(zip(hello[0::2], hello[1::2], strict=True))
+    return RedisFacts(
+        name=_text(fields.get(b"server", b"")),
+        version=_text(fields.get(b"version", b"")),
+        info=_info(asker.ask("INFO")),
+        settings=_settings(asker),
+        slow=_slow(asker.ask("SLOWLOG", "GET", _SLOW_ENTRIES)),
+        events=_events(asker.ask("LATENCY", "LATEST")),
+        pings_ms=asker.pings(),
+        offset_seconds=_offset(asker),
+        probe=_probe(asker, config),
+        frames=_frames(asker, config),
+        journals=_journals(asker, config),
+    )
+
+
+class _Asker:
+    def __init__(self, address: RedisAddress, connection: AbstractConnection) -> None:
+        self._address = address
+        self._connection = connection
+
+    def try_ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+        return call(self._address, self._connection, *commands)
+
+    def ask(self, *command: Any) -> Any:
+        """The reply, None where it is an error: the user may not, or the server knows no such command."""
+        reply = self.try_ask(command)[0]
+        return None if isinstance(reply, ResponseError) else reply
+
+    def pings(self) -> list[float]:
+        took = []
+        for _ in range(_PINGS):
+            begun = time.perf_counter()
+            self.ask("PING")
+            took.append((time.perf_counter() - begun) * 1000)
+        return sorted(took)
+
+
+def parse_info(text: str) -> dict[str, str]:
+    """INFO's lines ``name:value``."""
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
+    return {name: value.strip() for name, value in pairs}
+
+
+def _info(reply: Any) -> dict[str, str] | None:
+    return None if reply is None else parse_info(_text(reply))
+
+
+def _settings(asker: _Asker) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for name in ("save", "appendfsync", "slowlog-log-slower-than", "maxclients"):
+        reply = asker.ask("CONFIG", "GET", name)
+        if reply is None:
+            return None
+        found.update(zip(map(_text, reply[0::2]), map(_text, reply[1::2]), strict=True))
+    return found
+
+
+def _slow(reply: Any) -> list[SlowCommand] | None:
+    if reply is None:
+        return None
+    return [SlowCommand(entry[1], entry[2], _text(entry[3][0]).upper()[:32] if entry[3] else "?") for entry in reply]
+
+
+def _events(reply: Any) -> dict[str, int] | None:
+    """Event -> milliseconds of its worst, where the server's latency monitor is on."""
+    return None if reply is None else {_text(name): int(worst) for name, _, _, worst, *_ in reply}
+
+
+def _offset(asker: _Asker) -> float | None:
+    """Seconds that Redis's clock is ahead of ours, give or take half a round trip."""
+    begun = time.time()
+    reply = asker.ask("TIME")
+    if reply is None:
+        return None
+    return int(reply[0]) + int(reply[1]) / 1e6 - (begun + time.time()) / 2
+
+
+def _probe(asker: _Asker, config: Config) -> str:
+    # Among the drafts of journals: no documented pattern for frames, journals or states matches these.
+    key = keys.rebuild_key(config.vhost, f"doctor-{secrets.token_hex(8)}")
+    try:
+        reply, there = asker.try_ask(("SET", key, "1", "PX", _PROBE_MS, "NX"), ("EXISTS", key))
+        for one in (reply, there):
+            if isinstance(one, NoPermissionError):
+                return "denied"
+            if isinstance(one, ResponseError):
+                return str(one)
+        deadline = time.monotonic() + _PROBE_SECONDS_MAX
+        while asker.ask("EXISTS", key):
+            if time.monotonic() > deadline:
+                return "stays"
+            time.sleep(_PROBE_MS / 2000)
+        return "expired"
+    finally:
+        asker.ask("UNLINK", key)
+
+
+def _frames(asker: _Asker, config: Config) -> Sample | None:
+    """As many of the tenant's frames as can be looked at in a second."""
+    pattern = f"{glob_literal(keys.encode_part(config.vhost))}:{glob_literal(keys.encode_part(config.prefix))}:*"
+    deadline = time.monotonic() + _SCAN_SECONDS_MAX
+    looked = without = 0
+    cursor = b"0"
+    while True:
+        step = asker.ask("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
+        if step is None:
+            return None
+        cursor, found = step
+        lives = asker.try_ask(*(("PTTL", key) for key in found)) if found else []
+        if any(isinstance(life, ResponseError) for life in lives):
+            return None
+        looked += len(lives)
+        without += sum(life == -1 for life in lives)
+        if cursor == b"0" or looked >= _SCAN_FRAMES_MAX or time.monotonic() > deadline:
+            return Sample(looked, without, cursor == b"0")
+
+
+def _journals(asker: _Asker, config: Config) -> Sample | None:
+    commands = [("PTTL", keys.journal_key(config.vhost, config.prefix, camera.id)) for camera in config.cameras]
+    lives = asker.try_ask(*commands)
+    if any(isinstance(life, ResponseError) for life in lives):
+        return None
+    return Sample(sum(life != -2 for life in lives), sum(life == -1 for life in lives), complete=True)
+
+
+def _text(reply: Any) -> str:
+    return reply.decode("utf-8", "replace") if isinstance(reply, bytes) else str(reply)

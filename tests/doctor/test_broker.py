@@ -1,0 +1,172 @@
+"""The doctor before a real RabbitMQ: it finds what is wrong, and no consumer ever hears of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from engine.config import Config, from_document
+from engine.doctor.broker_facts import MANAGEMENT_PORTS, backlog, management
+from engine.doctor.examine import rabbitmq as examine_rabbitmq
+from engine.doctor.findings import Finding
+from engine.wire import keys
+from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import free_port, wait_until
+
+EXCHANGE = "camera.metadata"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    with RedisServer(tmp_path_factory.mktemp("redis")) as started:
+        yield started
+
+
+def config_of(url: str, store: RedisServer, **sections: object) -> Config:
+    document = {
+        "redis": {"address": store.address},
+        "amqp": {"amqp_url": url, "timeout_seconds": 5},
+        "cameras": [{"id": "a", "url": "test://"}],
+        **sections,
+    }
+    return from_document(document, {})
+
+
+def look(config: Config, ports: tuple[tuple[str, int], ...] = ()) -> dict[str, Finding]:
+    return {finding.check: finding for finding in examine_rabbitmq(config, ports, running=False)}
+
+
+def broken(found: dict[str, Finding]) -> list[str]:
+    return [check for check, finding in found.items() if finding.verdict == "broken"]
+
+
+@pytest.fixture
+def channel(rabbitmq, vhost):
+    """With the engine's exchange, and a queue that gets all that is published to it."""
+    connection = rabbitmq.connect(vhost)
+    made = connection.channel()
+    made.exchange_declare(EXCHANGE, "topic", durable=True)
+    made.queue_declare("all")
+    made.queue_bind("all", EXCHANGE, "#")
+    yield made
+    connection.close()
+
+
+def test_a_good_broker_and_nobody_hears_of_the_look(rabbitmq, vhost, channel, store):
+    found = look(config_of(rabbitmq.url(vhost), store))
+    assert {check: finding.verdict for check, finding in found.items()} == {
+        "reachable": "ok",
+        "alarms": "ok",
+        "exchange": "ok",
+        "rights": "ok",
+        "queues": "information",
+        "events waiting": "ok",
+    }
+    assert channel.queue_declare("all", passive=True).method.message_count == 0
+
+
+def test_an_exchange_that_does_not_stand_is_not_made(rabbitmq, vhost, store):
+    config = config_of(rabbitmq.url(vhost), store)
+    for _ in range(2):
+        found = look(config)
+        assert found["exchange"].verdict == "information"
+        assert not broken(found)
+
+
+def test_a_wrong_password(rabbitmq, vhost, store):
+    found = look(config_of(rabbitmq.url(vhost, password="wrong-secret"), store))
+    assert broken(found) == ["authentication"]
+    assert "wrong-secret" not in str(found)
+
+
+def test_a_vhost_that_is_not(rabbitmq, store):
+    assert broken(look(config_of(rabbitmq.url("not-there"), store))) == ["vhost"]
+
+
+@pytest.mark.parametrize(
+    ("user", "rights", "stands", "says"),
+    [
+        ("no-write", {"write": "^$"}, True, "may not publish"),
+        ("no-declare", {"configure": "^$"}, False, "may not declare"),
+    ],
+)
+def test_missing_rights(rabbitmq, vhost, channel, store, user, rights, stands, says):
+    rabbitmq.add_user(user, "pw", vhost, **rights)
+    if not stands:
+        channel.exchange_delete(EXCHANGE)
+    found = look(config_of(rabbitmq.url(vhost, user, "pw"), store))
+    assert broken(found) == ["rights"]
+    assert says in found["rights"].found
+
+
+@pytest.mark.parametrize(("kind", "durable"), [("fanout", True), ("topic", False)])
+def test_an_exchange_of_another_kind(rabbitmq, vhost, store, kind, durable):
+    with rabbitmq.connect(vhost) as connection:
+        connection.channel().exchange_declare(EXCHANGE, kind, durable=durable)
+        found = look(config_of(rabbitmq.url(vhost), store))
+    assert broken(found) == ["exchange"]
+    assert "(406)" in found["exchange"].found
+
+
+def test_a_memory_alarm(rabbitmq, vhost, channel, store):
+    rabbitmq.set_alarm(True)
+    try:
+        found = look(config_of(rabbitmq.url(vhost), store))
+    finally:
+        rabbitmq.set_alarm(False)
+    assert broken(found) == ["alarms"]
+    assert "memory" in found["alarms"].found
+
+
+def test_nothing_there(store):
+    found = look(config_of(f"amqp://u:secret@127.0.0.1:{free_port()}/v", store))
+    assert broken(found) == ["reachable"]
+    assert "refused" in found["reachable"].found
+    assert "secret" not in str(found)
+
+
+def test_events_that_wait(rabbitmq, vhost, store):
+    config = config_of(rabbitmq.url(vhost), store)
+    begun = time.time_ns() - 200 * 10**9
+    journal = keys.journal_key(config.vhost, config.prefix, "a")
+    with store.client() as client:
+        for number in range(1, 8):
+            entry = JournalEntry(begun + number, number, 100, 64, 48, "jpeg", True)
+            client.execute_command("XADD", journal, entry_id(entry.unix_nano, number), *entry_fields(entry))
+        client.hset(keys.cursor_key(config.vhost, config.prefix), "a", entry_id(begun + 2, 2))
+    (waits,) = backlog(config)
+    assert (waits.camera, waits.waiting, int(waits.age_seconds) // 10) == ("a", 5, 20)
+    assert look(config)["events waiting"].verdict == "warning"
+
+
+def set_plugins(rabbitmq: RabbitMQ, names: str) -> None:
+    file = rabbitmq.directory / "enabled_plugins"
+    file.write_text(f"[{names}].\n")
+    rabbitmq.eval(f'{{ok, _, _}} = rabbit_plugins:ensure("{file}")')
+
+
+@pytest.fixture
+def management_port(rabbitmq: RabbitMQ):
+    port = free_port()
+    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
+    rabbitmq.eval(
+        f"application:load(rabbitmq_management), application:set_env(rabbitmq_management, tcp_config, {listener})"
+    )
+    set_plugins(rabbitmq, "rabbitmq_management")
+    yield port
+    set_plugins(rabbitmq, "")
+
+
+def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, channel, store, management_port):
+    ports = (("http", management_port),)
+    arguments = ("127.0.0.1", vhost, "guest", "guest", EXCHANGE)
+    wait_until(lambda: management(*arguments, ports), 30, "the management API answers")
+    config = config_of(rabbitmq.url(vhost), store)
+    wait_until(lambda: look(config, ports)["queues"].verdict == "ok", 20, "the queue is seen")
+    channel.queue_delete("all")
+    wait_until(lambda: look(config, ports)["queues"].verdict == "warning", 20, "nothing is bound")
+    assert management("127.0.0.1", vhost, "guest", "wrong", EXCHANGE, ports) is None
+    assert MANAGEMENT_PORTS[0] == ("http", 15_672)

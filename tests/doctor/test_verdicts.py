@@ -1,0 +1,174 @@
+"""From measured facts to verdicts, without any server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import from_document
+from engine.doctor import broker_checks, camera_checks, machine_checks, redis_checks
+from engine.doctor.broker_facts import Backlog, Management, Queue
+from engine.doctor.camera_probe import CameraFacts
+from engine.doctor.findings import Finding, exit_code
+from engine.doctor.machine_facts import RunDirectory, run_directory
+from engine.doctor.reach import Reach, unreachable
+from engine.doctor.redis_facts import Sample, SlowCommand
+from engine.stages.broker_probe import Rights
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [([], 0), (["ok", "information"], 0), (["ok", "warning"], 1), (["warning", "broken", "ok"], 2)],
+)
+def test_the_worst_finding_is_the_exit_code(verdicts, code):
+    assert exit_code([Finding("redis", "x", verdict, "") for verdict in verdicts]) == code
+
+
+LATE = {"expired_keys": "0", "uptime_in_seconds": "601", "db0": "keys=3,expires=3"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "verdict", "says"),
+    [
+        (redis_checks.version("redis", "7.0.15"), "ok", "redis 7.0.15"),
+        (redis_checks.version("redis", "6.2.0"), "ok", "6.2.0"),
+        (redis_checks.version("redis", "6.0.16"), "broken", "6.0.16"),
+        (redis_checks.version("valkey", "8.1"), "ok", "valkey"),
+        (redis_checks.version("", ""), "broken", "before 6"),
+        (redis_checks.memory(80 * MIB, 100 * MIB), "ok", "80%"),
+        (redis_checks.memory(81 * MIB, 100 * MIB), "warning", "81%"),
+        (redis_checks.memory(MIB, 0), "warning", "not set"),
+        (redis_checks.policy("volatile-ttl"), "ok", ""),
+        (redis_checks.policy("noeviction"), "warning", "takes no more frames"),
+        (redis_checks.policy("allkeys-lru"), "warning", "journals and cursors"),
+        (redis_checks.policy("volatile-lru"), "warning", "no order of age"),
+        (redis_checks.hit_rate(800, 200), "ok", "20.0%"),
+        (redis_checks.hit_rate(790, 210), "warning", "21.0%"),
+        (redis_checks.hit_rate(0, 999), "ok", "too few"),
+        (redis_checks.clients(1000, 10_000), "ok", "1,000"),
+        (redis_checks.clients(1001, 10_000), "warning", "1,001"),
+        (redis_checks.clients(91, 100), "warning", "91"),
+        (redis_checks.role("master"), "ok", "primary"),
+        (redis_checks.role("slave"), "broken", "read only"),
+        (redis_checks.persistence({}, {"save": ""}), "ok", "off"),
+        (redis_checks.persistence({}, {"save": "60 1"}), "information", "RDB"),
+        (redis_checks.persistence({"aof_enabled": "1"}, None), "information", "AOF"),
+        (redis_checks.persistence({"rdb_last_bgsave_status": "err"}, None), "broken", "refuse writes"),
+        (redis_checks.expiry("expired", {"expired_keys": "7"}, 300), "ok", "7 keys"),
+        (redis_checks.expiry("expired", LATE, 300), "warning", "0 keys"),
+        (redis_checks.expiry("expired", LATE, 301), "ok", "0 keys"),
+        (redis_checks.expiry("expired", None, 300), "ok", "probe key expired"),
+        (redis_checks.expiry("stays", None, 300), "broken", "outlived"),
+        (redis_checks.expiry("denied", None, 300), "information", "may not ask SET"),
+        (redis_checks.expiry("OOM command not allowed", None, 300), "broken", "OOM"),
+        (redis_checks.ttl("frames", Sample(5, 0, complete=True)), "ok", "none of 5"),
+        (redis_checks.ttl("frames", Sample(5000, 2, complete=False)), "warning", "2 of 5,000 that were looked at"),
+        (redis_checks.ttl("journals", None), "information", "PTTL"),
+        (redis_checks.slow([], {}, 0), "ok", "none"),
+        (redis_checks.slow([SlowCommand(100, 12_000, "KEYS")], {}, 3700), "warning", "KEYS with 12.0 ms"),
+        (redis_checks.slow([SlowCommand(100, 12_000, "KEYS")], {}, 3701), "ok", "none"),
+        (redis_checks.slow([], {"slowlog-log-slower-than": "-1"}, 0), "information", "off"),
+        (redis_checks.latency([1.0] * 100, {}), "ok", "p50 1.00 ms"),
+        (redis_checks.latency([1.0] * 90 + [60.0] * 10, {}), "warning", "p99 60.00 ms"),
+        (redis_checks.latency([6.0] * 100, {"command": 120}), "warning", "command, 120 ms"),
+        (redis_checks.clock(-0.9), "ok", "behind"),
+        (redis_checks.clock(1.1), "warning", "ahead"),
+        (redis_checks.clock(None), "information", "TIME"),
+        (broker_checks.alarm("", []), "ok", "none"),
+        (broker_checks.alarm("low on memory", []), "broken", "low on memory"),
+        (broker_checks.alarm("", ["rabbit@a"]), "broken", "rabbit@a"),
+        (broker_checks.bound("x", None)[0], "information", "no management API"),
+        (broker_checks.bound("x", Management([], [], []))[0], "warning", "go nowhere"),
+        (broker_checks.bound("x", Management([], ["q"], [Queue("q", 10_001, 0)]))[0], "warning", "10,001 messages"),
+        (broker_checks.bound("x", Management([], ["q"], [Queue("q", 10_000, 1)]))[0], "ok", "1 bound"),
+        (broker_checks.exchange("x", Rights(False, True, None, ""), durable=True), "information", "not stand"),
+        (broker_checks.may("x", Rights(False, False, None, ""))[0], "broken", "not declare"),
+        (broker_checks.may("x", Rights(True, False, False, ""))[0], "broken", "not publish"),
+        (broker_checks.may("x", Rights(True, False, True, ""))[0], "ok", "may publish"),
+        (broker_checks.may("x", Rights(True, True, None, "low on memory"))[0], "information", "takes nothing now"),
+        (broker_checks.backlog([], 300), "ok", "none"),
+        (broker_checks.backlog([Backlog("a", 9, 150.0)], 300), "ok", "about 9"),
+        (broker_checks.backlog([Backlog("a", 9, 1.0), Backlog("b", 1, 151.0)], 300), "warning", "151.0 s (b)"),
+        (machine_checks.shared_memory(10 * MIB, 10 * MIB, "/dev/shm"), "ok", "10 MiB"),
+        (machine_checks.shared_memory(11 * MIB, 10 * MIB, "/dev/shm"), "broken", "10 MiB"),
+        (machine_checks.shared_memory(MIB, None, "/nowhere"), "broken", "no directory"),
+        (machine_checks.files(1024, 100), "ok", "1,024"),
+        (machine_checks.files(256, 100), "broken", "256"),
+        (machine_checks.files(-1, 100), "ok", "unlimited"),
+        (machine_checks.clock(True), "ok", "synchronised"),
+        (machine_checks.clock(False), "warning", "not synchronised"),
+        (machine_checks.clock(None), "information", "cannot be told"),
+        (machine_checks.cpu(1.0, 4, 2.2, running=False), "ok", "4 cores"),
+        (machine_checks.cpu(1.0, 4, 2.3, running=False), "warning", "2.30"),
+        (machine_checks.cpu(1.0, 4, 2.3, running=True), "ok", "in the load"),
+        (machine_checks.run_directory(RunDirectory(Path("/x"), True, False, True, 0)), "broken", "written"),
+        (machine_checks.run_directory(RunDirectory(Path("/x"), True, True, False, 0)), "broken", "open to others"),
+        (machine_checks.disk(RunDirectory(Path("/x"), True, True, True, 100 * MIB)), "warning", "100 MiB"),
+    ],
+)  # fmt: skip
+def test_verdicts(finding, verdict, says):
+    assert finding.verdict == verdict, finding
+    assert says in finding.found
+    # Whoever is told of trouble is told what is good and what to do.
+    assert verdict in ("ok", "information") or (finding.good and finding.todo)
+
+
+def camera(**fields):
+    document = {"cameras": [{"id": "door", "url": "rtsp://u:secret@192.0.2.1/x", **fields}]}
+    return from_document(document, {}).cameras[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts", "verdict", "says"),
+    [
+        ({}, {"codec": "MJPG", "mode": "passthrough", "fps": 25.0}, "ok", "MJPG 640x480, 25.0 fps, passthrough"),
+        ({}, {"codec": "h264", "mode": "transcode", "fps": 25.0}, "information", "h264 is not MJPEG; about 13%"),
+        ({"encoding": "jpeg"}, {"codec": "MJPG", "mode": "transcode"}, "information", "encoding"),
+        (
+            {"width": 320, "height": 240},
+            {"codec": "MJPG", "mode": "transcode"},
+            "information",
+            "320x240 is asked for",
+        ),
+        ({"fps": 10}, {"codec": "MJPG", "mode": "passthrough", "fps": 7.9}, "warning", "10 fps asked for"),
+        ({}, {"codec": "MJPG", "mode": "passthrough", "fps": 9.0, "corrupt": 3}, "warning", "3 frames"),
+        ({}, {"error": "refused"}, "broken", "refused"),
+    ],
+)
+def test_a_camera(fields, facts, verdict, says):
+    found = camera_checks.verdict(camera(**fields), CameraFacts("door", width=640, height=480, **facts))
+    assert found.verdict == verdict, found
+    assert says in found.found
+
+
+@pytest.mark.parametrize("way", ["answers", "no such name", "refused", "no answer", "unreachable", "no socket"])
+def test_each_way_of_not_reaching_a_server_has_its_advice(way):
+    found = unreachable("redis", "redis://box:1", Reach(way, "why", "here"), "its error")
+    assert found.verdict == "broken"
+    assert found.todo
+    assert found.found == ("its error" if way == "answers" else f"redis://box:1 from here: {way} (why)")
+
+
+@pytest.mark.parametrize(
+    ("error", "check"),
+    [
+        ("ProbableAuthenticationError: ...", "authentication"),
+        ("ConnectionClosedByBroker (530) NOT_ALLOWED", "vhost"),
+        ("ChannelClosedByBroker (403) ACCESS_REFUSED", "rights"),
+        ("ChannelClosedByBroker (406) PRECONDITION_FAILED", "exchange"),
+        ("StreamLostError", "reachable"),
+    ],
+)
+def test_a_broker_that_refuses(error, check):
+    found = broker_checks.refused(error)
+    assert (found.verdict, found.check) == ("broken", check)
+
+
+def test_the_run_directory_is_looked_at_and_not_made(tmp_path):
+    assert run_directory(tmp_path / "a" / "b")[:4] == (tmp_path, False, True, True)
+    assert not (tmp_path / "a").exists()
+    tmp_path.chmod(0o755)
+    assert run_directory(tmp_path)[:4] == (tmp_path, True, True, False)
