@@ -452,7 +452,7 @@ def test_the_page_has_snippets():
 @pytest.mark.parametrize("text", snippets())
 def test_every_snippet_of_the_product_page_is_a_site_once_it_has_cameras(text):
     made = site(text)
-    assert made.warnings == ()
+    assert all("in plain text" in warning for warning in made.warnings)
     for section, values in tomllib.loads(text).items():
         for key, value in values.items():
             assert getattr(getattr(made, section), key) == value
