@@ -19,6 +19,7 @@ from msgspec import Meta
 
 from engine.config_names import explain, map_go_keys, refuse_unknown, suggestion, take_go_only
 from engine.config_rules import MIB, check
+from engine.config_servers import plain_text_warnings
 from engine.errors import ConfigError
 from engine.wire import keys, urls
 
@@ -60,11 +61,29 @@ class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class RedisSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[redis]`` and ``[amqp]`` say of TLS, each for its own server."""
+
+    tls_ca_file: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    tls_server_name: str = ""
+
+    @property
+    def tls_files(self) -> urls.TlsFiles:
+        """How connections are checked."""
+        return urls.TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
+
+
+class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     """``[redis]``: where frames are stored and for how long."""
 
     enabled: bool = True
     address: Url = Url(urls.EMBEDDED)
+    sentinels: tuple[Url, ...] = ()
+    service: str = ""
+    sentinel_username: Secret = Secret()
+    sentinel_password: Secret = Secret()
     username: Secret = Secret()
     password: Secret = Secret()
     publisher_username: Secret = Secret()
@@ -76,7 +95,7 @@ class RedisSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     persistence: Literal["none", "aof"] = "none"
 
 
-class AmqpSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     """``[amqp]``: the broker; its URL's path is the tenant. Empty: metadata stays in the journals."""
 
     amqp_url: Secret = Secret()
@@ -195,7 +214,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def embedded(self) -> bool:
         """True where the site brings its own server."""
-        return self.redis.address == urls.EMBEDDED
+        return self.redis.address == urls.EMBEDDED and not self.redis.sentinels
 
     @property
     def publishes(self) -> bool:
@@ -212,8 +231,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Where Redis listens, with the credentials that count."""
         if self.embedded:
             return urls.RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
-        address = urls.parse_redis_address(self.redis.address)
+        redis = self.redis
+        if redis.sentinels:
+            address = urls.parse_sentinels(
+                redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
+            )
+        else:
+            address = urls.parse_redis_address(redis.address)
         return address._replace(
+            files=redis.tls_files,
             username=str(self.redis.username) or address.username,
             password=str(self.redis.password) or address.password,
         )
@@ -248,6 +274,7 @@ _ENVIRONMENT = {
     "REDIS_ADDRESS": ("redis", "address"),
     "REDIS_USERNAME": ("redis", "username"),
     "REDIS_PASSWORD": ("redis", "password"),
+    "REDIS_SENTINEL_PASSWORD": ("redis", "sentinel_password"),
     "REDIS_PUBLISHER_USERNAME": ("redis", "publisher_username"),
     "REDIS_PUBLISHER_PASSWORD": ("redis", "publisher_password"),
     "AMQP_URL": ("amqp", "amqp_url"),
@@ -312,7 +339,7 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
         document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
     config = _convert(document, Config)
     check(config)
-    return config
+    return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 
 
 def default_run_directory(name: str) -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.config_names import camera_label
+from engine.config_servers import check_servers
 from engine.errors import ConfigError, WireError
-from engine.wire import keys, urls
+from engine.wire import keys
 
 if TYPE_CHECKING:
     from engine.config import Camera, Config
@@ -57,9 +58,7 @@ def _check_names(config: Config) -> None:
 def _check_servers(config: Config) -> None:
     if not config.redis.enabled:
         raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
-    urls.parse_redis_address("localhost" if config.embedded else config.redis.address)
-    if config.amqp.amqp_url:
-        urls.check_amqp_url(config.amqp.amqp_url)
+    check_servers(config)
     socket = config.run_directory / "redis.sock"
     if config.embedded and len(str(socket).encode()) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(

@@ -35,6 +35,7 @@ from engine.client.frame import Frame
 from engine.client.topology import Topology
 from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
+from engine.config_tls import TLS_FAILED
 from engine.errors import ConfigError, InputError, ServerRefused
 from engine.stages.broker import parameters, say
 from engine.wire import urls
@@ -84,6 +85,7 @@ class FrameConsumer:
         on_status: StatusCallback | None = None,
         timeout_seconds: float = 5.0,
         heartbeat_seconds: int = 30,
+        tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
         if not 1 <= prefetch <= _PREFETCH_MAX:
             raise InputError(f"prefetch {prefetch} is not in 1..{_PREFETCH_MAX}")
@@ -100,7 +102,7 @@ class FrameConsumer:
         keys = dict.fromkeys(routing_keys)
         if on_status is not None:
             keys |= dict.fromkeys(f"{key}.status" for key in routing_keys if not key.endswith(".batch"))
-        self._parameters = _parameters(amqp_url, heartbeat_seconds, timeout_seconds)
+        self._parameters = _parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
         self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
         self._amqp_url = Secret(amqp_url)
         self._prefetch = prefetch
@@ -129,6 +131,7 @@ class FrameConsumer:
             "exchange": metadata.exchange,
             "exchange_durable": metadata.exchange_durable,
             "routing_keys": (metadata.routing_key, metadata.batch_routing_key),
+            "tls_files": config.amqp.tls_files,
         }
         return cls(str(config.amqp.amqp_url), config.redis_address, callback, **(given | options))
 
@@ -264,6 +267,9 @@ class _Subscription:
                 self.generation += 1
                 self._connection = None
                 self._work.inbox.put(None)
+            if not self._established and reason.startswith(TLS_FAILED):
+                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
+                return
             if advice:
                 self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(reason)}; {advice}"))
                 return
@@ -354,10 +360,13 @@ class _Subscription:
                 channel.basic_reject(delivery.tag, requeue=verdict is Verdict.AGAIN)
 
 
-def _parameters(amqp_url: str, heartbeat_seconds: int, timeout_seconds: float) -> pika.URLParameters:
+def _parameters(
+    amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: urls.TlsFiles
+) -> pika.URLParameters:
     try:
         urls.check_amqp_url(amqp_url)
-        return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds))
+        tls = {f"tls_{key}": value for key, value in files._asdict().items()}
+        return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
     except (ConfigError, ValueError, TypeError) as error:
         raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
 

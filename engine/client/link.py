@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -22,10 +23,20 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
+from engine.config_tls import client_context
 from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
-from engine.stages.redis_link import BAD_REPLIES, call, connection_error, connection_kind, connection_options
+from engine.stages.redis_link import (
+    BAD_REPLIES,
+    TlsConnection,
+    call,
+    connection_error,
+    connection_kind,
+    connection_options,
+    demoted,
+    find_master,
+)
 from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress
+from engine.wire.urls import RedisAddress, TlsFiles
 
 Command = tuple[Any, ...]
 Result = TypeVar("Result")
@@ -36,9 +47,24 @@ TRIES = 3
 _PAUSE_SECONDS = 0.05
 #: Connections that the threads or tasks of one store share; more wait for one.
 _CONNECTIONS_MAX = 16
+
+
+class _AsyncTlsConnection(aioredis.SSLConnection):
+    """See redis_link.TlsConnection."""
+
+    def __init__(self, *, files: TlsFiles, **options: Any) -> None:
+        super().__init__(**options)
+        self._files = files
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        context = client_context(self._files, "redis")
+        name = self._files.server_name or self.host
+        return {"host": self.host, "port": self.port, "ssl": context, "server_hostname": name}
+
+
 _ASYNC_KINDS: dict[Any, Any] = {
     redis.UnixDomainSocketConnection: aioredis.UnixDomainSocketConnection,
-    redis.SSLConnection: aioredis.SSLConnection,
+    TlsConnection: _AsyncTlsConnection,
     redis.Connection: aioredis.Connection,
 }
 
@@ -48,13 +74,10 @@ class Link:
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
-        self._pool = redis.BlockingConnectionPool(
-            connection_class=connection_kind(address),
-            max_connections=_CONNECTIONS_MAX,
-            timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),
-            **connection_options(address, timeout_seconds),
-        )
+        self._timeout_seconds = timeout_seconds
+        #: Made for the first question and, at a Sentinel service, anew for the master of that time after a failure.
+        self._pool: redis.BlockingConnectionPool | None = None
+        self._making = threading.Lock()
 
     def run(self, query: Query[Result]) -> Result:
         """Carry a query to its result."""
@@ -71,9 +94,12 @@ class Link:
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
         for attempt in range(1, TRIES + 1):
+            pool = None
             try:
-                return checked(self.address, commands, self._once(commands))
+                pool = self._connections()
+                return checked(self.address, commands, self._once(pool, commands))
             except RedisUnavailable:
+                self._forget(pool)
                 if attempt == TRIES:
                     raise
             time.sleep(_pause(attempt))
@@ -81,11 +107,34 @@ class Link:
 
     def close(self) -> None:
         """Give all connections back."""
-        self._pool.disconnect()
+        if self._pool is not None:
+            self._pool.disconnect()
 
-    def _once(self, commands: Sequence[Command]) -> list[Any]:
+    def _connections(self) -> redis.BlockingConnectionPool:
+        with self._making:
+            if self._pool is None:
+                server = self.address
+                if server.sentinel:
+                    server, connection = find_master(server, self._timeout_seconds)
+                    connection.disconnect()
+                self._pool = redis.BlockingConnectionPool(
+                    connection_class=connection_kind(server),
+                    max_connections=_CONNECTIONS_MAX,
+                    timeout=self._timeout_seconds,
+                    retry=Retry(NoBackoff(), 0),
+                    **connection_options(server, self._timeout_seconds),
+                )
+            return self._pool
+
+    def _forget(self, pool: redis.BlockingConnectionPool | None) -> None:
+        """Ask the sentinels again, unless somebody has already."""
+        if self.address.sentinel and pool is not None and self._pool is pool:
+            self._pool = None
+            pool.disconnect(inuse_connections=False)
+
+    def _once(self, pool: redis.BlockingConnectionPool, commands: Sequence[Command]) -> list[Any]:
         try:
-            connection = self._pool.get_connection()
+            connection = pool.get_connection()
         except (RedisError, OSError, *BAD_REPLIES) as error:
             raise connection_error(self.address, error) from None
         try:
@@ -97,7 +146,7 @@ class Link:
             connection.disconnect()
             raise
         finally:
-            self._pool.release(connection)
+            pool.release(connection)
 
 
 class AsyncLink:
@@ -105,13 +154,10 @@ class AsyncLink:
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
-        self._pool = aioredis.BlockingConnectionPool(
-            connection_class=_ASYNC_KINDS[connection_kind(address)],
-            max_connections=_CONNECTIONS_MAX,
-            timeout=timeout_seconds,
-            retry=AsyncRetry(NoBackoff(), 0),
-            **connection_options(address, timeout_seconds),
-        )
+        self._timeout_seconds = timeout_seconds
+        #: See Link.
+        self._pool: aioredis.BlockingConnectionPool | None = None
+        self._making = asyncio.Lock()
 
     async def run(self, query: Query[Result]) -> Result:
         """Carry a query to its result."""
@@ -128,9 +174,12 @@ class AsyncLink:
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
         for attempt in range(1, TRIES + 1):
+            pool = None
             try:
-                return checked(self.address, commands, await self._once(commands))
+                pool = await self._connections()
+                return checked(self.address, commands, await self._once(pool, commands))
             except RedisUnavailable:
+                await self._forget(pool)
                 if attempt == TRIES:
                     raise
             await asyncio.sleep(_pause(attempt))
@@ -138,12 +187,34 @@ class AsyncLink:
 
     async def close(self) -> None:
         """Give all connections back."""
-        await self._pool.disconnect()
+        if self._pool is not None:
+            await self._pool.disconnect()
 
-    async def _once(self, commands: Sequence[Command]) -> list[Any]:
+    async def _connections(self) -> aioredis.BlockingConnectionPool:
+        async with self._making:
+            if self._pool is None:
+                server = self.address
+                if server.sentinel:
+                    server, connection = await asyncio.to_thread(find_master, server, self._timeout_seconds)
+                    connection.disconnect()
+                self._pool = aioredis.BlockingConnectionPool(
+                    connection_class=_ASYNC_KINDS[connection_kind(server)],
+                    max_connections=_CONNECTIONS_MAX,
+                    timeout=self._timeout_seconds,
+                    retry=AsyncRetry(NoBackoff(), 0),
+                    **connection_options(server, self._timeout_seconds),
+                )
+            return self._pool
+
+    async def _forget(self, pool: aioredis.BlockingConnectionPool | None) -> None:
+        if self.address.sentinel and pool is not None and self._pool is pool:
+            self._pool = None
+            await pool.disconnect(inuse_connections=False)
+
+    async def _once(self, pool: aioredis.BlockingConnectionPool, commands: Sequence[Command]) -> list[Any]:
         connection: Any
         try:
-            connection = await self._pool.get_connection()
+            connection = await pool.get_connection()
         except (RedisError, OSError, *BAD_REPLIES) as error:
             raise connection_error(self.address, error) from None
         try:
@@ -167,7 +238,7 @@ class AsyncLink:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await self._pool.release(connection)
+            await pool.release(connection)
 
 
 def checked(address: RedisAddress, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
@@ -186,7 +257,11 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
         return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")
-    if text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN")) or "loading" in text:
+    if (
+        demoted(error)
+        or text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"))
+        or "loading" in text
+    ):
         return RedisUnavailable(f"Redis at {address} cannot answer now: {text}")
     return ServerRefused(f"Redis at {address} refuses {name}: {text}")
 

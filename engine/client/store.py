@@ -17,6 +17,7 @@ from engine.client.queries import Bucket, Queries, StoreStats
 from engine.client.times import Span, When
 from engine.client.walk import CHUNK_BYTES, TAIL_BLOCK_MS, Tail, Walk
 from engine.config import load
+from engine.config_tls import client_context
 from engine.errors import QueryError
 from engine.wire import urls
 from engine.wire.state import CameraStatus
@@ -114,21 +115,42 @@ class _Store:
 
     ``chunk_bytes`` bounds the payloads held at a time. ``cameras`` are known to exist even while nothing of them is
     stored. Nothing is connected before the first question.
+
+    In place of an address, ``sentinels`` (``host:port``) and their ``service``: its master is asked, and found anew
+    when it fails. ``tls_files`` says what a rediss:// connection trusts and shows. Raises ConfigError.
     """
 
     def __init__(
         self,
-        url: str | urls.RedisAddress,
+        url: str | urls.RedisAddress = "",
         vhost: str = "default",
         prefix: str = "frames",
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         chunk_bytes: int = CHUNK_BYTES,
         cameras: Iterable[str] = (),
+        sentinels: Sequence[str] = (),
+        service: str = "",
+        username: str | None = None,
+        password: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
         if url == urls.EMBEDDED:
             raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
-        self._address = urls.parse_redis_address(url) if isinstance(url, str) else url
+        if bool(url) == bool(sentinels):
+            raise QueryError("give the address of a server, or sentinels and service: one of them, not both")
+        if sentinels:
+            address = urls.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
+        else:
+            address = urls.parse_redis_address(url) if isinstance(url, str) else url
+        if any(tls_files):
+            if not address.tls:
+                raise QueryError("tls_files are for rediss:// addresses; this one is plain text")
+            client_context(tls_files, "redis")
+            address = address._replace(files=tls_files)
+        self._address = address._replace(username=username or address.username, password=password or address.password)
         self._timeout = timeout_seconds
         self._queries = Queries("default" if vhost == "/" else vhost, prefix, cameras, chunk_bytes)
         # Redis answers a waiting tail before the connection would be given up.

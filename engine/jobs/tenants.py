@@ -26,24 +26,28 @@ class _Rights(NamedTuple):
     writes: tuple[str, ...] = ()
 
 
+# ROLE tells who finds a master through Sentinel that it is one; it names replicas, and no tenants.
 _RIGHTS: dict[Role, _Rights] = {
     # What FrameStore asks, and what the product page's recipes for a known key do.
     "reader": _Rights(
         (
             *("get", "mget", "strlen", "getrange", "exists", "type", "ttl", "pttl", "ping"),
-            *("xrange", "xrevrange", "xread", "xlen", "hget", "hkeys", "hgetall"),
+            *("xrange", "xrevrange", "xread", "xlen", "hget", "hkeys", "hgetall", "role"),
         ),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
     ),
     # Batches of frames and entries, the upkeep of journals, the cameras' states.
     "writer": _Rights(
-        ("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream", "hset", "ping"),
+        (
+            *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream", "hset"),
+            *("ping", "role"),
+        ),
         (),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
     ),
     # Entries that are not announced yet, whether their frames live, and the cursors.
     "publisher": _Rights(
-        ("xread", "xrange", "xrevrange", "exists", "hgetall", "hset", "ping"),
+        ("xread", "xrange", "xrevrange", "exists", "hgetall", "hset", "ping", "role"),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
         ("engine:{vhost}:cursor:*",),
     ),

@@ -61,7 +61,7 @@ def secrets_of(config: Config) -> set[str]:
     """Everything in a site that must not be printed, in each of its spellings."""
     redis, address = config.redis, config.redis_address
     found = set[str]()
-    for secret in (redis.password, redis.publisher_password, address.password or ""):
+    for secret in (redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""):
         found |= spellings(str(secret))
     for url in (redis.address, config.amqp.amqp_url, *(camera.url for camera in config.cameras)):
         found |= secrets_in(str(url))

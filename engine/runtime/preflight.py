@@ -44,7 +44,8 @@ def _check_redis(config: Config, address: RedisAddress) -> Server:
         reply = call(address, connection, ("HELLO",))[0]
         connection.disconnect()
     except RedisUnavailable as error:
-        raise ServerRefused(f"{error}; check redis.address and that the server runs") from None
+        what = "redis.sentinels and redis.service" if address.sentinel else "redis.address"
+        raise ServerRefused(f"{error}; check {what} and that the server runs") from None
     # A server that does not know the command is older than those that are needed.
     fields = {} if isinstance(reply, ResponseError) else dict(zip(reply[0::2], reply[1::2], strict=True))
     name, version = (fields.get(key, b"").decode("ascii", "replace") for key in (b"server", b"version"))

@@ -19,6 +19,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from engine.config import AmqpSection, MetadataSection
+from engine.config_tls import TLS_FAILED, client_context, tls_refusal
 from engine.errors import BrokerUnavailable, ServerRefused
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
@@ -295,6 +296,10 @@ def parameters(amqp: AmqpSection) -> pika.URLParameters:
     found.stack_timeout = amqp.timeout_seconds
     found.blocked_connection_timeout = _BLOCKED_SECONDS_MAX
     found.connection_attempts = 1
+    if found.ssl_options is not None:
+        # In place of what pika makes of the URL, whose query could turn verification off.
+        server_name = amqp.tls_server_name or found.host
+        found.ssl_options = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), server_name)
     return found
 
 
@@ -310,6 +315,8 @@ def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> N
             broker.pump(beat_seconds)
     except BrokerUnavailable as error:
         text = str(error)
+        if TLS_FAILED in text:
+            raise ServerRefused(text) from None
         for sign, advice in _REFUSALS.items():
             if sign in text:
                 raise ServerRefused(f"{text}; {advice}") from None
@@ -331,7 +338,9 @@ _REFUSALS = {
 
 
 def say(error: object) -> str:
-    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some."""
+    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some; of TLS, why."""
+    if refusal := tls_refusal(repr(error), "amqp"):
+        return refusal
     code = getattr(error, "reply_code", None)
     if code is not None:
         return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from engine.errors import RedisUnavailable, WireError
-from engine.stages.redis_link import call, connect
+from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.replies import first_numbers
@@ -117,11 +117,13 @@ class Journals:
             self._connection = connect(self._address, self._timeout)
         try:
             replies = call(self._address, self._connection, *commands)
-        except RedisUnavailable:
+        except (RedisUnavailable, ServerRefused):
             self._connection = None
             raise
         for reply in replies:
             if isinstance(reply, ResponseError):
+                if self._address.sentinel and demoted(reply):
+                    self.close()
                 raise RedisUnavailable(f"Redis at {self._address} refuses to be read: {reply}")
         return replies
 

