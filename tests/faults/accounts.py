@@ -1,8 +1,8 @@
 """The checker: accounts for every frame number that a site's cameras used up.
 
-Each number must be stored (its key, its payload's own stamp and its journal entry agree) and announced, or be covered by
-a count of drops with a reason. Nothing is taken from the engine's word alone: what is stored is counted in Redis, what
-is announced at a consumer, and both are held against the counts.
+Each number must be stored (its key, its payload's own stamp and its journal entry agree) and announced, or be covered
+by a count of drops with a reason. Nothing is taken from the engine's word alone: what is stored is counted in Redis,
+what is announced at a consumer, and both are held against the counts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table of faults: what each is, what it may cost, and how soon all must be as before.
 
-A case's test does the fault; ``accounts.py`` then accounts for every frame by its number. ``drops`` are the reasons under
-which frames may be missing; with none, none may. ``bound`` is in seconds from the end of the fault.
+A case's test does the fault; ``accounts.py`` then accounts for every frame by its number. ``drops`` are the reasons
+under which frames may be missing; with none, none may. ``bound`` is in seconds from the end of the fault.
 """
 
 from __future__ import annotations
@@ -65,12 +65,11 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "the oldest frames (`outage`)", 15, OUTAGE),
         Case("redis-evicting", "at its memory's limit under `volatile-ttl`",
              "nothing of the new; Redis evicts the oldest", 15),
-        Case("redis-read-only", "made a replica for two seconds", "nothing, or what the master it follows lacks (`lost`)",
-             15, LOST),
+        Case("redis-read-only", "made a read-only replica for two seconds", NOTHING, 15),
         Case("redis-password", "password changed and connections cut; changed back", NOTHING, 15),
         Case("redis-flushed", "FLUSHALL", "what it held (`lost`)", 20, LOST),
         Case("redis-failover", "the master killed; Sentinel promotes a replica",
-             "what the replica had not got (`lost`), what the rings cannot hold meanwhile (`outage`)", 30, LOST | OUTAGE),
+             "what the replica had not got (`lost`), what the rings cannot hold (`outage`)", 30, LOST | OUTAGE),
         Case("redis-lagging-failover", "the master killed while its replica is behind",
              "the frames of the gap (`lost`)", 30, LOST | OUTAGE),
     ),
@@ -82,12 +81,14 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "nothing; queues must be bound again", 20, repeats=True),
         Case("broker-alarm", "memory alarm (connection.blocked) for two seconds", NOTHING, 20, repeats=True),
         Case("broker-rejects", "a queue that is full and rejects (nacks) for three seconds", NOTHING, 25, repeats=True),
-        Case("broker-permission", "the right to write to the exchange taken away and given back", NOTHING, 25, repeats=True),
+        Case("broker-permission", "the right to write to the exchange taken away and given back", NOTHING, 25,
+             repeats=True),
         Case("broker-406", "the exchange declared otherwise while the publisher is cut off; put right later",
              NOTHING, 25, repeats=True),
         Case("broker-heartbeats", "nothing passes in either direction until heartbeats are missed",
              NOTHING, 30, repeats=True),
-        Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60, repeats=True),
+        Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60,
+             repeats=True),
     ),
     "Cameras": (
         Case("camera-refused", "refuses connections", "what it does not send", 30),

@@ -105,10 +105,15 @@ class FaultRun:
         amqp_url = self.broker.url(self.vhost).replace(f":{self.broker.port}/", f":{self.broker_proxy.port}/")
         self.site.write(
             cameras=list(cameras) if cameras is not None else [{"id": name, "url": pattern()} for name in CAMERAS],
-            redis={"address": f"127.0.0.1:{self.redis_proxy.port}", "timeout_seconds": 1.0, **(redis or {})},
+            redis=self._redis_section(redis or {}),
             amqp_url=amqp_url if publishes else "",
             **merged,
         )
+
+    def _redis_section(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Redis through the proxy, but for a Sentinel service, which names its servers itself."""
+        address = {} if "sentinels" in settings else {"address": f"127.0.0.1:{self.redis_proxy.port}"}
+        return {**address, "timeout_seconds": 1.0, **settings}
 
     def flows(self, seconds: float = 1.0, timeout: float = 40) -> None:
         """Wait until every camera that is to be well has stored so many seconds' frames more."""

@@ -158,9 +158,9 @@ def test_many_restarts_leave_nothing_behind(run: FaultRun) -> None:
     descriptors, memory = supervisor.num_fds(), supervisor.memory_info().rss
     files = sorted(path.name for path in run.site.paths.directory.iterdir())
     for _ in range(3):
-        before = run.pids(*ROLES)
+        before = set(run.pids(*ROLES))
         run.signal(signal.SIGKILL, *ROLES)
-        wait_until(lambda: len(set(run.pids(*ROLES)) - set(before)) == children, 20, "all were replaced")
+        wait_until(lambda old=before: len({*run.pids(*ROLES)} - old) == children, 20, "all were replaced")
         run.flows(0.5)
     assert sum(process["restarts"] for process in run.site.status()["processes"]) == 3 * children == 66
     run.mended()

@@ -27,7 +27,9 @@ class SentinelService:
     def __init__(self, directory: Path, service: str = "mymaster", count: int = 3) -> None:
         self.directory = directory
         self.service = service
-        self.servers = [RedisServer(directory / f"redis{number}") for number in range(2)]
+        # A master that has a new replica would wait for more of them, for five seconds.
+        at_once = ["--repl-diskless-sync-delay", "0"]
+        self.servers = [RedisServer(directory / f"redis{number}", args=list(at_once)) for number in range(2)]
         self.ports = [free_port() for _ in range(count)]
         self._sentinels = [Child("redis-sentinel", directory / f"sentinel{port}.log") for port in self.ports]
 
@@ -66,7 +68,7 @@ class SentinelService:
         """Start all, and wait until the replica follows and the sentinels know each other."""
         master, replica = self.servers
         master.start()
-        replica.args = ["--replicaof", "127.0.0.1", str(master.port)]
+        replica.args = [*replica.args, "--replicaof", "127.0.0.1", str(master.port)]
         replica.start()
         for port, sentinel in zip(self.ports, self._sentinels, strict=True):
             file = self.directory / f"sentinel{port}.conf"
@@ -92,6 +94,8 @@ class SentinelService:
     def _settled(self) -> bool:
         with redis.Redis(host="127.0.0.1", port=self.ports[0]) as client:
             state = client.sentinel_master(self.service)
+        if self.servers[1].client().info("replication").get("master_link_status") != "up":
+            return False
         others = len(self.ports) - 1
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == others)
 
