@@ -71,11 +71,16 @@ class Child:
         self.started_at = 0.0
         self.restart_at = 0.0
 
-    def start(self) -> None:
-        """Fork it."""
+    def start(self, let_go: Callable[[], None]) -> None:
+        """Fork it; ``let_go`` closes, in the child, what is the supervisor's alone."""
         self._renew_slate()
         self.started_at = time.monotonic()
-        self.pid = fork(self.title, self.main)
+
+        def main() -> int:
+            let_go()
+            return self.main()
+
+        self.pid = fork(self.title, main)
 
     def _renew_slate(self) -> None:
         """Look at the slate that the next process will have, should somebody have removed the one before."""
@@ -146,7 +151,7 @@ class Supervisor:
         self.children = self._plan()
         self._started_at = time.monotonic()
         for child in self.children:
-            child.start()
+            child.start(self._let_go)
         self._slate = Slate.claim(self._paths.supervisor)
         self._log.info(
             "site started",
@@ -182,6 +187,13 @@ class Supervisor:
         self._leave(remove=not held)
 
     # Start
+
+    def _let_go(self) -> None:
+        """In a child: the supervisor's views of all processes are not its own."""
+        if self._slate:
+            self._slate.close()
+        for child in self.children:
+            child.slate.close()
 
     def _make_rings(self) -> None:
         config = self._config
@@ -249,7 +261,7 @@ class Supervisor:
                     child.signal(signal.SIGKILL)
             elif not child.finished and now >= child.restart_at:
                 child.slate.restarts += 1
-                child.start()
+                child.start(self._let_go)
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + _BACKOFF_SECONDS_MAX
             self._log.error("embedded server ended; started again, what it held is gone")
@@ -317,7 +329,7 @@ class Supervisor:
         while time.monotonic() < deadline and self._stops < 2:
             for child in stage:
                 if not child.pid and child.code != EXIT_OK and role != "capture" and not self._fatal:
-                    child.start()
+                    child.start(self._let_go)
                     child.signal(signal.SIGTERM)
             if not any(child.pid for child in stage):
                 break

@@ -23,6 +23,7 @@ case once; `make soak` does a fault every 20 seconds for 15 minutes to 100 camer
 the time from the end of the fault until all was as before, in seconds: the median, and in brackets the longest and the
 bound.
 """
+_SOAK = "## Soak"
 _GROUP = """
 ## {group}
 
@@ -45,7 +46,33 @@ def write_report(runs: int, observed: Sequence[Mapping[str, Any]]) -> None:
                 print(f"\ndocs/reliability.md not written: {case.key} passed {len(found)} of {runs} runs")
                 return
             lines.append(f"{row_head(case)} {_observed(found)} | {_recovery(case, found)} |\n")
-    PATH.write_text("".join(lines))
+    PATH.write_text("".join(lines) + "\n" + _soak_part())
+
+
+def write_soak(found: Mapping[str, Any]) -> None:
+    """Put what a soak observed into the file."""
+    drops = ", ".join(f"{count:,} `{reason}`" for reason, count in found["drops"].items()) or "none"
+    faults = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found["faults"].items())
+    begin, end = found["begin"], found["end"]
+    text = (
+        f"{_SOAK}\n\n{found['cameras']} cameras x 30 fps x 60 KB for {found['seconds'] // 60} minutes, a fault every "
+        f"{found['every']:g} s ({faults}). Accounts balance: {found['captured']:,} frames captured, {found['stored']:,} "
+        f"stored; missing: {drops}. Events: {found['expired']:,} expired, {found['repeats']:,} came twice. "
+        f"{found['proved']:,} frames were proved by their payload.\n\n"
+        "| | after the warm-up | at the end |\n| --- | --- | --- |\n"
+        f"| memory of all processes, rings apart | {begin['memory'] / 2**20:.0f} MB | {end['memory'] / 2**20:.0f} MB |\n"
+        f"| file descriptors | {begin['descriptors']} | {end['descriptors']} |\n"
+        f"| processes | {begin['processes']} | {end['processes']} |\n"
+        f"| files in shared memory | {begin['files']} | {end['files']} |\n"
+    )
+    table = PATH.read_text().partition(_SOAK)[0] if PATH.exists() else ""
+    PATH.write_text(table + text)
+
+
+def _soak_part() -> str:
+    """What stands there of the last soak."""
+    before, mark, after = (PATH.read_text() if PATH.exists() else "").partition(_SOAK)
+    return mark + after
 
 
 def row_head(case: Case) -> str:

@@ -7,16 +7,14 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 
-from engine.shm.ring_file import Observer
-from engine.shm.slate import PublisherCount, Slate
 from tests.faults.accounts import Accounts, check, read_ledgers
 from tests.faults.cases import Case
+from tests.faults.counts import final_counts
 from tests.faults.proxy import Proxy
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -186,7 +184,7 @@ class FaultRun:
     def settle(self, *, evicting: bool = False, innocent: Sequence[str] = ()) -> Accounts:
         """Stop the site and account for every frame; nothing may be missing but what the case allows, and nothing at
         all of the ``innocent`` cameras."""
-        with self._final_counts() as final:
+        with final_counts(self.site, publishes=self.consumer is not None, without=self.renewed) as final:
             assert self.site.stop() == 0, self.site.log_text()[-3000:]
             counts, expired = final()
         for camera in innocent:
@@ -210,27 +208,3 @@ class FaultRun:
     def _heard(self) -> int:
         assert self.consumer is not None
         return len({(event["camera_id"], event["sequence"]) for event in self.consumer.frames()})
-
-    @contextlib.contextmanager
-    def _final_counts(self) -> Iterator[Callable[[], tuple[dict[str, Any], int]]]:
-        """The counts as they are after the site has removed its shared memory: its files stay mapped until then."""
-        paths = self.site.paths
-        with contextlib.ExitStack() as stack:
-            observers = {
-                camera.id: stack.enter_context(contextlib.closing(Observer(paths.ring(camera.id), camera.id)))
-                for camera in self.site.config.cameras
-                if camera.id not in self.renewed
-            }
-            slate = None
-            if self.consumer is not None:
-                slate = stack.enter_context(contextlib.closing(Slate.watch(paths.publisher)))
-            yield lambda: (
-                {camera: observer.counts() for camera, observer in observers.items()},
-                slate.counts[PublisherCount.EXPIRED] if slate else 0,
-            )
-
-
-def nothing_left(directory: Path, process: psutil.Process) -> None:
-    """Raises AssertionError where a process that has ended left files in shared memory, or still runs."""
-    assert not process.is_running()
-    assert not directory.exists(), f"left: {list(directory.iterdir())}"

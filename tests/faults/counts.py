@@ -1,0 +1,30 @@
+"""A site's last counts: its shared memory is removed when it ends, and stays readable for who has it mapped."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+
+from engine.shm.ring_file import Observer, RingCounts
+from engine.shm.slate import PublisherCount, Slate
+from tests.system.site import Site
+
+#: Counts by camera, and how many events have expired.
+Final = tuple[dict[str, RingCounts], int]
+
+
+@contextlib.contextmanager
+def final_counts(site: Site, *, publishes: bool, without: Collection[str] = ()) -> Iterator[Callable[[], Final]]:
+    """Opened while the site runs, called once it has ended; ``without`` are cameras whose ring cannot be read."""
+    paths = site.paths
+    with contextlib.ExitStack() as stack:
+        observers = {
+            camera.id: stack.enter_context(contextlib.closing(Observer(paths.ring(camera.id), camera.id)))
+            for camera in site.config.cameras
+            if camera.id not in without
+        }
+        publisher = stack.enter_context(contextlib.closing(Slate.watch(paths.publisher))) if publishes else None
+        yield lambda: (
+            {camera: observer.counts() for camera, observer in observers.items()},
+            publisher.counts[PublisherCount.EXPIRED] if publisher else 0,
+        )
