@@ -56,11 +56,11 @@ def write_soak(found: Mapping[str, Any]) -> None:
     begin, end = found["begin"], found["end"]
     text = (
         f"{_SOAK}\n\n{found['cameras']} cameras x 30 fps x 60 KB for {found['seconds'] // 60} minutes, a fault every "
-        f"{found['every']:g} s ({faults}). Accounts balance: {found['captured']:,} frames captured, {found['stored']:,} "
-        f"stored; missing: {drops}. Events: {found['expired']:,} expired, {found['repeats']:,} came twice. "
+        f"{found['every']:g} s ({faults}). Accounts balance: {found['captured']:,} frames captured, "
+        f"{found['stored']:,} stored; missing: {drops}. Events: {found['expired']:,} expired, {found['repeats']:,} came twice. "
         f"{found['proved']:,} frames were proved by their payload.\n\n"
         "| | after the warm-up | at the end |\n| --- | --- | --- |\n"
-        f"| memory of all processes, rings apart | {begin['memory'] / 2**20:.0f} MB | {end['memory'] / 2**20:.0f} MB |\n"
+        f"| memory, rings apart, MB | {begin['memory'] / 2**20:.0f} | {end['memory'] / 2**20:.0f} |\n"
         f"| file descriptors | {begin['descriptors']} | {end['descriptors']} |\n"
         f"| processes | {begin['processes']} | {end['processes']} |\n"
         f"| files in shared memory | {begin['files']} | {end['files']} |\n"
@@ -71,7 +71,7 @@ def write_soak(found: Mapping[str, Any]) -> None:
 
 def _soak_part() -> str:
     """What stands there of the last soak."""
-    before, mark, after = (PATH.read_text() if PATH.exists() else "").partition(_SOAK)
+    _, mark, after = (PATH.read_text() if PATH.exists() else "").partition(_SOAK)
     return mark + after
 
 
