@@ -57,8 +57,8 @@ def write_soak(found: Mapping[str, Any]) -> None:
     text = (
         f"{_SOAK}\n\n{found['cameras']} cameras x 30 fps x 60 KB for {found['seconds'] // 60} minutes, a fault every "
         f"{found['every']:g} s ({faults}). Accounts balance: {found['captured']:,} frames captured, "
-        f"{found['stored']:,} stored; missing: {drops}. Events: {found['expired']:,} expired, {found['repeats']:,} came twice. "
-        f"{found['proved']:,} frames were proved by their payload.\n\n"
+        f"{found['stored']:,} stored; missing: {drops}. Events: {found['expired']:,} expired, "
+        f"{found['repeats']:,} came twice. {found['proved']:,} frames were proved by their payload.\n\n"
         "| | after the warm-up | at the end |\n| --- | --- | --- |\n"
         f"| memory, rings apart, MB | {begin['memory'] / 2**20:.0f} | {end['memory'] / 2**20:.0f} |\n"
         f"| file descriptors | {begin['descriptors']} | {end['descriptors']} |\n"
