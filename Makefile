@@ -9,13 +9,15 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SERVERS := redis-server redis-tools rabbitmq-server python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
            gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg
 
-.PHONY: demo test lint servers bench bench-quick fuzz clean
+.PHONY: demo test lint servers bench bench-quick faults soak fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/edge-video demo
 
+# How many tests run at a time: most of them wait for servers.
+JOBS ?= 3
 test: servers lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 	$(BIN)/python -m pytest benchmarks --bench once
 
 lint: $(VENV)/.installed-dev
@@ -30,6 +32,15 @@ bench: servers $(VENV)/.installed-dev
 # Under 2 minutes; writes nothing.
 bench-quick: servers $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --bench quick
+
+# Every fault of tests/faults/cases.py, three times over, in about 15 minutes; writes docs/reliability.md.
+faults: servers $(VENV)/.installed-dev
+	$(BIN)/python -m pytest tests/faults -n $(JOBS) --runs 3
+
+# 100 cameras under load, a fault every 20 seconds; writes its part of docs/reliability.md.
+MINUTES ?= 15
+soak: servers $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --write
 
 # New inputs go to tests/fuzz/corpus, what broke a promise to tests/fuzz/crashes (docs/fuzzing.md).
 SECONDS ?= 60

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.faults.cases import CASES, Case
+from tests.faults.cases import CASES, NOTHING, Case
 from tests.faults.disks import small_disk
 from tests.faults.report import write_report
-from tests.faults.run import FaultRun
+from tests.faults.run import FaultRun, pattern
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.system.site import Site
+
+#: Cameras of the other tenant.
+NEIGHBOURS = ("next1", "next2")
 
 
 class Observations:
@@ -91,3 +94,21 @@ def run(
         "note": made.note,
     }
     request.node.user_properties.append(("observed", observed))
+
+
+@pytest.fixture
+def neighbour(run: FaultRun, short_path: Path) -> Iterator[FaultRun]:
+    """Another tenant's site on the same machine and servers, which must not notice what happens to this one."""
+    vhost = f"{run.vhost}-neighbour"
+    run.broker.add_vhost(vhost)
+    site = Site(short_path / "neighbour")
+    beside = FaultRun(
+        Case("neighbour", "what happens to another tenant", NOTHING, 15), site, run.redis, run.broker, vhost
+    )
+    beside.start([{"id": name, "url": pattern()} for name in NEIGHBOURS])
+    yield beside
+    try:
+        beside.settle(innocent=NEIGHBOURS)
+    finally:
+        site.end()
+        beside.close()

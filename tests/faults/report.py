@@ -17,7 +17,8 @@ _HEAD = """\
 numbered frames; afterwards a checker accounts for every number: stored and announced, or counted as dropped for a
 reason. It reads Redis and listens at the broker, and holds both against the engine's counts. A fault that costs more
 than the second column says fails the suite, and so does one that is not over within the bound. `make test` runs every
-case once; `make soak` does a fault every 20 seconds for 15 minutes to 100 cameras.
+case once, six of them beside a second tenant on the same servers that must not lose, repeat or delay anything;
+`make soak` does a fault every 20 seconds for 15 minutes to 100 cameras.
 
 *Observed* sums the runs up: frames captured, those that are missing by reason, events that came twice. *Recovery* is
 the time from the end of the fault until all was as before, in seconds: the median, and in brackets the longest and the

@@ -41,7 +41,7 @@ from tests.system.site import Site
 VHOST = "soak"
 TTL_SECONDS = 10
 #: Seconds between looks at memory and descriptors.
-_SAMPLE_SECONDS = 2.0
+_SAMPLE_SECONDS = 3.0
 #: Share by which memory may be more at the end than after the warm-up, and bytes that are nothing.
 _GROWTH_MAX = 0.1
 _GROWTH_BYTES = 4 * 2**20
@@ -269,7 +269,7 @@ class Soak:
                 say(f"{time.monotonic() - begun:5.0f} s  {fault.__name__.replace('_', ' ')}")
                 fault(self)
                 self.done[fault.__name__] += 1
-            time.sleep(_SAMPLE_SECONDS)
+            time.sleep(min(_SAMPLE_SECONDS, every / 2))
         # The last seconds are without a fault, so that the end finds all as it was.
         wait_until(self._calm, 90, f"all is calm again:\n{self.site.log_text()[-2000:]}", 0.5)
         self.samples += [self._sample() for _ in range(3)]

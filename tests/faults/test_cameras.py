@@ -167,6 +167,7 @@ def test_timestamps_running_back(run: FaultRun, tmp_path: Path) -> None:
 
 
 @pytest.mark.case("camera-flapping")
+@pytest.mark.usefixtures("neighbour")
 def test_two_hundred_flapping(run: FaultRun) -> None:
     names = [f"flap{number:03}" for number in range(200)]
     with MjpegCamera(JPEGS, fps=10, mode="die-mid-frame", after=2) as camera:

@@ -64,6 +64,7 @@ def test_the_supervisor_killed(run: FaultRun) -> None:
 
 
 @pytest.mark.case("kill-all")
+@pytest.mark.usefixtures("neighbour")
 def test_everything_killed_at_once(run: FaultRun) -> None:
     run.start()
     run.moment()
@@ -151,6 +152,7 @@ def test_children_that_cannot_start(run: FaultRun) -> None:
 
 
 @pytest.mark.case("restarts")
+@pytest.mark.usefixtures("neighbour")
 def test_many_restarts_leave_nothing_behind(run: FaultRun) -> None:
     run.start()
     supervisor = run.supervisor

@@ -63,6 +63,7 @@ def test_connections_closed(run: FaultRun) -> None:
 
 
 @pytest.mark.case("broker-closes-channel")
+@pytest.mark.usefixtures("neighbour")
 def test_channel_closed(run: FaultRun) -> None:
     run.start()
     assert run.consumer is not None
@@ -98,6 +99,7 @@ def test_memory_alarm(run: FaultRun) -> None:
 
 
 @pytest.mark.case("broker-rejects")
+@pytest.mark.usefixtures("neighbour")
 def test_a_queue_that_rejects(run: FaultRun) -> None:
     run.start()
     with run.broker.connect(run.vhost) as connection:
@@ -114,6 +116,7 @@ def test_a_queue_that_rejects(run: FaultRun) -> None:
 
 
 @pytest.mark.case("broker-permission")
+@pytest.mark.usefixtures("neighbour")
 def test_permission_taken_away(run: FaultRun) -> None:
     user, password = f"engine-{run.vhost}", "engine-password"
     run.broker.add_user(user, password, run.vhost)
