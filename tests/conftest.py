@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "case(key, **redis): which case of tests/faults/cases.py a test is, and what its Redis is made with"
     )
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """A source sets its own process's environment for FFmpeg; here the tests' process would keep it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import IO, Any
 
 #: Makes a line, without its end, that says how many were lost.
 Notice = Callable[[int], str]
 
 
 class Lines:
-    """A structlog logger that writes whole lines to a descriptor, one system call each.
+    """A structlog logger that writes whole lines to a file's descriptor, one system call each.
 
     A line that cannot be written is lost and counted; the first that can be again is preceded by ``notice``.
     """
 
-    def __init__(self, descriptor: int, notice: Notice) -> None:
-        self._descriptor = descriptor
+    def __init__(self, file: IO[Any], notice: Notice) -> None:
+        # Kept, because a file that nobody holds is closed.
+        self._file = file
+        self._descriptor = file.fileno()
         self._notice = notice
         self._lost = 0
         #: True where the last write ended in the middle of a line.

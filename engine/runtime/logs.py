@@ -93,7 +93,7 @@ def open_log(config: Config, *, json: bool = False, file: Path | None = None) ->
     # pika logs what its callers are told anyway, with addresses; only what nobody is told may pass.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        Lines(target.fileno(), notice),
+        Lines(target, notice),
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[config.site.log_level.upper()]
