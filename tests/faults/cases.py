@@ -87,6 +87,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              NOTHING, 25, repeats=True),
         Case("broker-heartbeats", "nothing passes in either direction until heartbeats are missed",
              NOTHING, 30, repeats=True),
+        Case("broker-expired", "away for longer than frames live",
+             "events whose frames are gone (counted as expired)", 40, repeats=True),
         Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60,
              repeats=True),
     ),

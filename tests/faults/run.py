@@ -195,7 +195,7 @@ class FaultRun:
         everything = [entry for journal in journals for entry in client.xrange(journal)]
         events: list[dict[str, Any]] = []
         if self.consumer is not None:
-            wait_until(lambda: self._heard() + expired >= len(everything), 30, "every event has arrived", interval=0.1)
+            wait_until(lambda: self.heard() + expired >= len(everything), 30, "every event has arrived", interval=0.1)
             events = self.consumer.frames()
         counts = {**counts, **dict.fromkeys(self.renewed)}
         stamped = [camera for camera in counts if camera not in self.unstamped]
@@ -205,6 +205,7 @@ class FaultRun:
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"
         return self.accounts
 
-    def _heard(self) -> int:
+    def heard(self) -> int:
+        """How many frames' events have arrived, each counted once."""
         assert self.consumer is not None
         return len({(event["camera_id"], event["sequence"]) for event in self.consumer.frames()})
