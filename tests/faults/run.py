@@ -181,6 +181,12 @@ class FaultRun:
         publisher = report["publisher"]
         return publisher is None or bool(publisher["connected"] and publisher["lag_seconds"] < 1)
 
+    def ends(self, *, evicting: bool = False, innocent: Sequence[str] = ()) -> Accounts:
+        """The fault is over: all recovers, and the accounts are settled."""
+        self.mended()
+        self.recovers()
+        return self.settle(evicting=evicting, innocent=innocent)
+
     def settle(self, *, evicting: bool = False, innocent: Sequence[str] = ()) -> Accounts:
         """Stop the site and account for every frame; nothing may be missing but what the case allows, and nothing at
         all of the ``innocent`` cameras."""

@@ -36,9 +36,7 @@ def fails(run: FaultRun, times: int = 2) -> None:
 
 def heals(run: FaultRun) -> None:
     run.unwell = set()
-    run.mended()
-    run.recovers()
-    run.settle(innocent=CAMERAS)
+    run.ends(innocent=CAMERAS)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +99,6 @@ def test_corrupt_frames(run: FaultRun) -> None:
     with MjpegCamera(frame, fps=10) as camera:
         begin(run, camera.url)
         run.flows(3)
-        run.mended()
         heals(run)
 
 
@@ -114,7 +111,6 @@ def test_frames_of_30_mb(run: FaultRun) -> None:
         begin(run, camera.url)
         wait_until(lambda: sum(run.site.camera(BAD)["dropped"].values()) >= 2, 40, "they are counted")
         run.flows(1)
-        run.mended()
         heals(run)
 
 
@@ -124,7 +120,6 @@ def test_resolution_changing(run: FaultRun) -> None:
     with MjpegCamera(lambda index: (JPEGS if index // 10 % 2 else others)[index % 20], fps=10) as camera:
         begin(run, camera.url)
         run.flows(3)
-        run.mended()
         heals(run)
     entries = run.redis.client().xrange(f"engine:{run.vhost}:journal:frames:{BAD}")
     assert {(fields[b"w"], fields[b"h"]) for _, fields in entries} == {(b"320", b"240"), (b"640", b"360")}
@@ -151,7 +146,6 @@ def test_no_timestamps(run: FaultRun, tmp_path: Path) -> None:
     with StreamCamera(lambda: content, 2) as camera:
         begin(run, camera.url)
         run.flows(3)
-        run.mended()
         heals(run)
 
 
@@ -162,7 +156,6 @@ def test_timestamps_running_back(run: FaultRun, tmp_path: Path) -> None:
     with StreamCamera(lambda: content, 2) as camera:
         begin(run, camera.url)
         run.flows(6)
-        run.mended()
         heals(run)
 
 
@@ -178,9 +171,7 @@ def test_two_hundred_flapping(run: FaultRun) -> None:
         camera.mode = "normal"
         camera.fps = 1
         run.unwell = set()
-        run.mended()
-        run.recovers()
-        run.settle(innocent=CAMERAS)
+        run.ends(innocent=CAMERAS)
 
 
 def payloads(run: FaultRun) -> list[bytes]:

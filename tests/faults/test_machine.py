@@ -106,9 +106,7 @@ def test_the_append_only_file_s_disk_full(run: FaultRun) -> None:
     wait_until(lambda: run.site.status()["writer"]["retries"] > 0, 30, "writes are refused", interval=0.1)
     run.lasts(2)
     resize(run.redis.directory, "256m")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert "MISCONF" in run.site.log_text()
 
 
@@ -124,9 +122,7 @@ def test_no_file_descriptors_left(run: FaultRun) -> None:
     run.lasts(2)
     for process, limit in limits.items():
         process.rlimit(resource.RLIMIT_NOFILE, limit)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert "Too many open files" in run.site.log_text()
 
 
@@ -145,9 +141,7 @@ def test_a_clock_that_steps(run: FaultRun, short_path: Path) -> None:
     assert newest_stamp(run) > time.time_ns() + (HOUR - 60) * 10**9
     write_step(step, 0)
     run.flows(1)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 def newest_stamp(run: FaultRun) -> int:
@@ -205,9 +199,7 @@ def test_noise_in_a_ring(run: FaultRun) -> None:
             file.write(noise.randbytes(lay.area_bytes(2**20)))
         run.redis.resume()
         run.flows(0.5)
-    run.mended()
-    run.recovers()
-    accounts = run.settle(innocent=[name for name in CAMERAS if name != VICTIM])
+    accounts = run.ends(innocent=[name for name in CAMERAS if name != VICTIM])
     assert accounts.drops["damaged"] >= 3
     client = run.redis.client()
     frames = [client.get(name) for name in client.scan_iter(match=f"{run.vhost}:frames:{VICTIM}:*", count=5000)]

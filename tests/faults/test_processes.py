@@ -20,9 +20,7 @@ def test_captures_killed(run: FaultRun) -> None:
     for _ in range(10):
         run.moment()
         os.kill(run.random.choice(run.pids("capture")), signal.SIGKILL)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert run.site.log_text().count("process ended") >= 5
 
 
@@ -32,9 +30,7 @@ def test_the_writer_killed(run: FaultRun) -> None:
     for _ in range(5):
         run.moment()
         run.site.kill("writer")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("kill-publisher")
@@ -43,9 +39,7 @@ def test_the_publisher_killed(run: FaultRun) -> None:
     for _ in range(4):
         run.moment()
         run.site.kill("publisher")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("kill-supervisor")
@@ -92,9 +86,7 @@ def test_a_process_that_stands_still_is_replaced(run: FaultRun, role: str) -> No
     pid = run.random.choice(run.pids(role))
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: pid not in run.pids(role), 20, "it was killed")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert run.site.log_text().count("process hangs") == 1
 
 
@@ -106,9 +98,7 @@ def test_a_supervisor_that_stands_still(run: FaultRun) -> None:
     os.kill(writer, signal.SIGKILL)
     run.lasts(2)
     run.supervisor.resume()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("stop-all")
@@ -121,9 +111,7 @@ def test_everything_stands_still(run: FaultRun) -> None:
     wait_until(lambda: run.site.total("captured") == captured, 2, "all stands still")
     for process in family:
         process.resume()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("cannot-start")
@@ -146,9 +134,7 @@ def test_children_that_cannot_start(run: FaultRun) -> None:
         path.rmdir()
         other.rename(path)
     run.unwell = set()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("restarts")

@@ -34,9 +34,7 @@ def test_killed(run: FaultRun) -> None:
     disconnected(run)
     stores_meanwhile(run)
     run.broker.start()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-restarted")
@@ -44,9 +42,7 @@ def test_restarted(run: FaultRun) -> None:
     run.start()
     run.moment()
     run.broker.restart()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-closes-connection")
@@ -58,9 +54,7 @@ def test_connections_closed(run: FaultRun) -> None:
         wait_until(
             lambda before=connects: run.site.log_text().count("rabbitmq connected") > before, 20, "it connects again"
         )
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-closes-channel")
@@ -79,9 +73,7 @@ def test_channel_closed(run: FaultRun) -> None:
         channel.exchange_declare(EXCHANGE, "topic", durable=True)
         channel.queue_bind(run.consumer.QUEUE, EXCHANGE, "camera.metadata.#")
         run.signal(signal.SIGCONT, "publisher")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert "(404)" in run.site.log_text()
 
 
@@ -94,9 +86,7 @@ def test_memory_alarm(run: FaultRun) -> None:
         stores_meanwhile(run)
     finally:
         run.broker.set_alarm(False)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-rejects")
@@ -111,9 +101,7 @@ def test_a_queue_that_rejects(run: FaultRun) -> None:
         wait_until(lambda: run.site.status()["publisher"]["nacked"] > 0, 20, "messages are refused")
         stores_meanwhile(run)
         channel.queue_delete("full")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-permission")
@@ -129,9 +117,7 @@ def test_permission_taken_away(run: FaultRun) -> None:
     wait_until(lambda: "(403)" in run.site.log_text(), 20, "publishing is refused")
     stores_meanwhile(run)
     run.broker.permit(user, run.vhost, ".*", ".*", ".*")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 def proxied(run: FaultRun, user: str, password: str) -> str:
@@ -160,9 +146,7 @@ def test_exchange_declared_otherwise(run: FaultRun) -> None:
         channel.exchange_declare(EXCHANGE, "topic", durable=True)
         channel.queue_bind(run.consumer.QUEUE, EXCHANGE, "camera.metadata.#")
     run.broker_proxy.refusing = False
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-heartbeats")
@@ -172,9 +156,7 @@ def test_heartbeats_lost(run: FaultRun) -> None:
     wait_until(lambda: "rabbitmq is away" in run.site.log_text(), 40, "the connection is given up")
     stores_meanwhile(run)
     run.broker_proxy.stalled = False
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("broker-expired")

@@ -19,9 +19,7 @@ def test_killed_and_empty_when_it_is_back(run: FaultRun) -> None:
     run.redis.kill()
     run.lasts(1)
     run.redis.start()
-    run.mended()
-    run.recovers()
-    accounts = run.settle()
+    accounts = run.ends()
     assert accounts.drops["lost"] >= len(CAMERAS) * FPS
 
 
@@ -32,9 +30,7 @@ def test_killed_and_back_with_its_file(run: FaultRun) -> None:
     run.redis.kill()
     run.lasts(1)
     run.redis.start()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-stopped")
@@ -44,9 +40,7 @@ def test_standing_still(run: FaultRun) -> None:
     run.redis.pause()
     run.lasts(3)
     run.redis.resume()
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-long")
@@ -58,9 +52,7 @@ def test_standing_still_for_longer_than_the_rings_hold(run: FaultRun) -> None:
     run.redis.pause()
     wait_until(lambda: run.site.dropped().get("outage", 0) > 10 * len(CAMERAS), 30, "rings overflow")
     run.redis.resume()
-    run.mended()
-    run.recovers()
-    accounts = run.settle()
+    accounts = run.ends()
     assert accounts.drops["outage"] > 0
 
 
@@ -70,9 +62,7 @@ def test_client_pause(run: FaultRun) -> None:
     run.moment()
     run.redis.client().execute_command("CLIENT", "PAUSE", 3000)
     run.lasts(3)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-slow")
@@ -81,9 +71,7 @@ def test_slow(run: FaultRun) -> None:
     run.redis_proxy.delay = 0.1
     run.lasts(3)
     run.redis_proxy.delay = 0
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-throttled")
@@ -93,9 +81,7 @@ def test_a_narrow_connection(run: FaultRun) -> None:
     run.redis_proxy.bytes_per_second = 2**20
     run.lasts(5)
     run.redis_proxy.bytes_per_second = 0
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-resets")
@@ -108,9 +94,7 @@ def test_connections_that_are_reset(run: FaultRun) -> None:
         run.redis_proxy.reset()
     wait_until(lambda: run.redis_proxy.resets >= resets + 8, 20, "connections were reset, also new ones")
     run.redis_proxy.reset_every = 0
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-cut")
@@ -121,9 +105,7 @@ def test_cut_in_the_middle_of_a_reply(run: FaultRun) -> None:
         run.redis_proxy.cut_after = run.random.randrange(1, 2000)
         wait_until(lambda before=resets: run.redis_proxy.resets > before, 20, "a reply was cut")
         run.flows(0.3)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
 
 
 @pytest.mark.case("redis-oom", args=("--maxmemory-policy", "noeviction"))
@@ -134,9 +116,7 @@ def test_out_of_memory(run: FaultRun) -> None:
     wait_until(lambda: run.site.dropped().get("outage", 0) > len(CAMERAS), 30, "rings overflow")
     assert run.site.status()["writer"]["retries"] > 0
     client.config_set("maxmemory", 0)
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert run.site.log_text().count("redis takes no frames") == 1
 
 
@@ -144,9 +124,7 @@ def test_out_of_memory(run: FaultRun) -> None:
 def test_at_the_limit_of_memory(run: FaultRun) -> None:
     run.start()
     wait_until(lambda: run.redis.client().info("stats")["evicted_keys"] > 500, 60, "frames are evicted", interval=0.1)
-    run.mended()
-    run.recovers()
-    accounts = run.settle(evicting=True)
+    accounts = run.ends(evicting=True)
     assert accounts.gone > 0
 
 
@@ -159,9 +137,7 @@ def test_read_only_replica(run: FaultRun, short_path: Path) -> None:
     wait_until(lambda: run.site.status()["writer"]["retries"] > 0, 20, "writes are refused")
     run.lasts(2)
     client.execute_command("REPLICAOF", "NO", "ONE")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert "READONLY" in run.site.log_text()
 
 
@@ -174,9 +150,7 @@ def test_password_rotated(run: FaultRun) -> None:
     wait_until(lambda: "refuses the credentials" in run.site.log_text(), 20, "the engine is let in no more")
     run.lasts(2)
     client.config_set("requirepass", "first-password")
-    run.mended()
-    run.recovers()
-    run.settle()
+    run.ends()
     assert "first-password" not in run.site.log_text()
 
 

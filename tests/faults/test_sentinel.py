@@ -56,7 +56,5 @@ def test_the_master_killed_while_its_replica_is_behind(run: FaultRun, service: S
     os.kill(replica.pid, signal.SIGCONT)
     wait_until(lambda: service.master is replica, 30, "the replica is the master")
     run.redis = replica
-    run.mended()
-    run.recovers()
-    accounts = run.settle()
+    accounts = run.ends()
     assert accounts.drops["lost"] > 0
