@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("kill-capture", "SIGKILL to captures, ten times, at random moments",
              "the frame in hand (`interrupted`), what the camera sends until it is back", 15, INTERRUPTED),
         Case("kill-writer", "SIGKILL to the writer, five times, at random moments", NOTHING, 15),
-        Case("kill-publisher", "SIGKILL to the publisher, four times, at random moments",
+        Case("kill-publisher", "SIGKILL to the publisher, four times, at random moments, twice with events unconfirmed",
              "nothing; events of the last moments come twice", 15, repeats=True),
         Case("kill-supervisor", "SIGKILL to the supervisor; the site is started again",
              "frames in hand (`interrupted`), what cameras send until then", 15, INTERRUPTED, repeats=True),

@@ -36,9 +36,14 @@ def test_the_writer_killed(run: FaultRun) -> None:
 @pytest.mark.case("kill-publisher")
 def test_the_publisher_killed(run: FaultRun) -> None:
     run.start()
-    for _ in range(4):
+    for unconfirmed in (False, True, False, True):
+        # What was sent and not confirmed goes down with the connection.
+        run.broker_proxy.stalled = unconfirmed
         run.moment()
         run.site.kill("publisher")
+        if unconfirmed:
+            run.broker_proxy.reset()
+            run.broker_proxy.stalled = False
     run.ends()
 
 
