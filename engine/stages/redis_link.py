@@ -3,6 +3,7 @@ error."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -27,6 +28,9 @@ from engine.wire.urls import RedisAddress, Sentinel, TlsFiles, host_port
 
 #: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
+#: What to do about refused credentials, of a server and of a sentinel.
+_LOGIN = "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
+_SENTINEL_LOGIN = "set redis.sentinel_username and redis.sentinel_password, or REDIS_SENTINEL_PASSWORD"
 #: Replies as RESP2: flat lists, which our own parsing of entries expects.
 _PROTOCOL = 2
 
@@ -48,6 +52,18 @@ def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[st
     return options | {"files": address.files} if address.tls else options
 
 
+class _TellingSocket(ssl.SSLSocket):
+    """With TLS 1.3 a server refuses a client's certificate after the handshake: its reason waits to be read where
+    writing already fails."""
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            super().sendall(data, flags)
+        except OSError:
+            self.recv(1)
+            raise
+
+
 class TlsConnection(redis.SSLConnection):
     """redis-py trusts the system's authorities beside the one that is named, and knows no other host name to check."""
 
@@ -57,6 +73,7 @@ class TlsConnection(redis.SSLConnection):
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         context = client_context(self._files, "redis")
+        context.sslsocket_class = _TellingSocket
         return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
 
 
@@ -81,23 +98,30 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
     server that says itself that it is a master.
 
     A user that may not ask for the ROLE has to believe the sentinel. Raises RedisUnavailable with what each sentinel
-    said, ServerRefused where the master refuses the credentials.
+    said; ServerRefused where none of them will serve us as configured, or the master refuses the credentials.
     """
     assert address.sentinel is not None
     service = address.sentinel.service
     said = []
+    refusals = 0
     for host, port in address.sentinel.hosts:
+        asked = f"the sentinel at {host_port(host, port)}"
         try:
             found = _ask_sentinel(address, address.sentinel, host, port, timeout_seconds)
-        except (RedisUnavailable, ServerRefused) as error:
-            said.append(str(error))
+        except RedisUnavailable as error:
+            said.append(f"{asked}: {error}")
             continue
-        asked = f"the sentinel at {host_port(host, port)}"
+        except ServerRefused as error:
+            refusals += 1
+            said.append(f"{asked}: {error}".replace(_LOGIN, _SENTINEL_LOGIN))
+            continue
         if isinstance(found, ResponseError):
-            said.append(f"{asked} refuses to answer: {found}; check redis.sentinel_username and sentinel_password")
+            refusals += 1
+            said.append(f"{asked} refuses to answer: {found}; {_SENTINEL_LOGIN}")
             continue
         if not found:
-            said.append(f"{asked} knows no service {service!r}")
+            refusals += 1
+            said.append(f"{asked} knows no service {service!r}; check redis.service")
             continue
         master = address._replace(host=found[0].decode(), port=int(found[1]), sentinel=None)
         try:
@@ -111,7 +135,8 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
         connection.disconnect()
         what = str(role) if isinstance(role, ResponseError) else f"a {role[0].decode()}"
         said.append(f"{asked} names {master}, which is no master ({what})")
-    raise RedisUnavailable(f"no master of {address}: {'; '.join(said)}")
+    text = f"no master of {address}: {'; '.join(said)}"
+    raise ServerRefused(text) if refusals == len(said) else RedisUnavailable(text)
 
 
 def _ask_sentinel(address: RedisAddress, sentinel: Sentinel, host: str, port: int, timeout_seconds: float) -> Any:
@@ -134,6 +159,9 @@ def _connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnectio
     except (RedisError, OSError, *BAD_REPLIES) as error:
         connection.disconnect()
         raise connection_error(address, error) from None
+    if address.tls:
+        # A server may say only now what it thinks of our certificate.
+        call(address, connection, ("PING",))
     return connection
 
 
@@ -171,10 +199,7 @@ def connection_error(
     if refusal := tls_refusal(str(error), "redis"):
         return ServerRefused(f"Redis at {address}: {refusal}")
     if isinstance(error, AuthenticationError):
-        return ServerRefused(
-            f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); "
-            "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
-        )
+        return ServerRefused(f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); {_LOGIN}")
     if isinstance(error, ResponseError):
         return ServerRefused(f"Redis at {address} refuses the connection: {error}")
     return RedisUnavailable(f"Redis at {address} {what}: {error}")
