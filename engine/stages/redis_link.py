@@ -3,7 +3,6 @@ error."""
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, cast
@@ -52,18 +51,6 @@ def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[st
     return options | {"files": address.files} if address.tls else options
 
 
-class _TellingSocket(ssl.SSLSocket):
-    """With TLS 1.3 a server refuses a client's certificate after the handshake: its reason waits to be read where
-    writing already fails."""
-
-    def sendall(self, data: Any, flags: int = 0) -> None:
-        try:
-            super().sendall(data, flags)
-        except OSError:
-            self.recv(1)
-            raise
-
-
 class TlsConnection(redis.SSLConnection):
     """redis-py trusts the system's authorities beside the one that is named, and knows no other host name to check."""
 
@@ -73,7 +60,6 @@ class TlsConnection(redis.SSLConnection):
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         context = client_context(self._files, "redis")
-        context.sslsocket_class = _TellingSocket
         return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
 
 

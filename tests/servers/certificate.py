@@ -50,5 +50,10 @@ class Authority:
         return signed
 
 
+def encrypt(key: Path, encrypted: Path) -> None:
+    """The same key, behind a password."""
+    _openssl("pkey", "-in", key, "-aes128", "-passout", "pass:secret", "-out", encrypted)
+
+
 def _openssl(*arguments: object) -> None:
     subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
