@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import structlog
 
-from engine import AsyncFrameStore, FrameConsumer, FrameStore
+from engine import AsyncFrameStore, FrameConsumer, FrameStore, TlsFiles
 from engine.config import Config, from_document
 from engine.errors import ConfigError, InputError, ServerRefused, UnknownName
 from engine.runtime.preflight import check_broker, check_redis
@@ -154,10 +155,9 @@ def test_redis_is_met_with_the_right_certificates_only(meeting: Meeting, redis: 
             assert f"Redis at {redis.tls_address}: TLS failed: " in str(refused.value)
             assert meeting.refusal.format("redis") in str(refused.value)
         else:
-            try:
+            # Nothing is stored, which only a server that lets us in can tell.
+            with suppress(UnknownName):
                 ask_it()
-            except UnknownName as error:
-                assert "nothing is stored" in str(error)
 
 
 @meetings
@@ -293,8 +293,6 @@ def test_tls_keys_for_a_plain_connection_are_refused(papers: Papers, redis: dict
 
 
 def test_stores_and_consumers_check_their_files_when_they_are_made(papers: Papers, tmp_path: Path):
-    from engine.wire.urls import TlsFiles
-
     missing = TlsFiles(ca_file=str(tmp_path / "none.pem"))
     for kind in (FrameStore, AsyncFrameStore):
         with pytest.raises(ConfigError, match=r"redis\.tls_ca_file: .*none\.pem does not exist"):
@@ -351,17 +349,19 @@ def test_a_site_over_tls_end_to_end_and_a_certificate_that_turns_bad_meanwhile(
     with redis.client() as plain:
         plain.execute_command("CLIENT", "KILL", "TYPE", "normal")
     rabbitmq.close_connections()
-    for server in ("redis", "amqp"):
-        wait_until(lambda words=TRUST.format(server): words in site.log_text(), 30, f"{server} is said to be refused")
+    wait_until(lambda: TRUST.format("redis") in site.log_text(), 30, "Redis is said to be refused")
+    wait_until(lambda: TRUST.format("amqp") in site.log_text(), 30, "RabbitMQ is said to be refused")
     redis.show("good", clients=True)
     broker_shows("good")
     stored = site.total("stored")
     wait_until(lambda: site.total("stored") > stored + 20, 30, "frames are stored again")
-    announced = site.status()["publishers"][0]["confirmed"]
-    wait_until(lambda: site.status()["publishers"][0]["confirmed"] > announced, 30, "events go out again")
-    assert site.stop() == 0
+    announced = site.status()["publisher"]["confirmed"]
+    wait_until(lambda: site.status()["publisher"]["confirmed"] > announced, 30, "events go out again")
     assert site.dropped() == {}
+    captured = site.total("captured")
+    assert site.stop() == 0
     with redis.client() as plain:
         numbers = stored_frames(plain, vhost).numbers
     assert set(numbers) == {"cam0", "cam1"}
+    assert sum(map(len, numbers.values())) >= captured
     assert not any(missing_numbers(row) for row in numbers.values())

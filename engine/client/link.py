@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
@@ -70,6 +71,12 @@ class _AsyncTlsConnection(aioredis.SSLConnection):
         # Files are read, the system's authorities among them: not in the event loop.
         self._context = await asyncio.to_thread(client_context, self._files, "redis")
         await super()._connect()  # type: ignore[no-untyped-call]
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        await self.send_command("PING", check_health=False)
+        with suppress(ResponseError):
+            await self.read_response()
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         name = self._files.server_name or self.host

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -61,6 +62,14 @@ class TlsConnection(redis.SSLConnection):
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
         context = client_context(self._files, "redis")
         return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
+
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """With TLS 1.3 a server tells only after the handshake what it thinks of our certificate. It also sends session
+        tickets then, which a pool would take for the rest of an older reply. One answer has both behind it."""
+        super().on_connect_check_health(check_health)
+        self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
+        with suppress(ResponseError):
+            self.read_response()
 
 
 def connection_kind(address: RedisAddress) -> Any:
@@ -145,9 +154,6 @@ def _connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnectio
     except (RedisError, OSError, *BAD_REPLIES) as error:
         connection.disconnect()
         raise connection_error(address, error) from None
-    if address.tls:
-        # A server may say only now what it thinks of our certificate.
-        call(address, connection, ("PING",))
     return connection
 
 
@@ -192,9 +198,11 @@ def connection_error(
 
 
 def demoted(reply: object) -> bool:
-    """True for the error of a server that was a master: only a new connection asks the sentinels for the new one."""
-    # redis-py has a type for each and cuts the word off, hiredis has the word.
-    return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(("READONLY", "MASTERDOWN"))
+    """True for the error of a server that was a master, or may be none any more because its replicas have left it: only
+    a new connection asks the sentinels for the new one."""
+    # redis-py has a type for the first two and cuts the word off, hiredis has the word.
+    words = ("READONLY", "MASTERDOWN", "NOREPLICAS")
+    return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
 def call(address: RedisAddress, connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:

@@ -170,3 +170,53 @@ def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, cha
     wait_until(lambda: look(config, ports)["queues"].verdict == "warning", 20, "nothing is bound")
     assert management("127.0.0.1", vhost, "guest", "wrong", EXCHANGE, ports) is None
     assert MANAGEMENT_PORTS[0] == ("http", 15_672)
+
+
+def test_over_tls_the_broker_and_its_management_api_are_met_with_the_site_s_files(rabbitmq, vhost, store, tmp_path):
+    authority = Authority(tmp_path, "site")
+    server, client = authority.sign("server", "mq.site.test"), authority.sign("client")
+    port = rabbitmq.listen_tls(server, authority.certificate, clients=True)
+    amqp = {
+        "amqp_url": f"amqps://guest:guest@localhost:{port}/{vhost}",
+        "tls_ca_file": str(authority.certificate),
+        "tls_certificate_file": str(client.certificate),
+        "tls_key_file": str(client.key),
+        "tls_server_name": "mq.site.test",
+    }
+    with management_over_tls(server, authority.certificate) as management_port:
+        found = look(config_of("", store, amqp=amqp), (("https", management_port),))
+        assert broken(found) == []
+        assert found["queues"].verdict == "warning"
+        strange = look(config_of("", store, amqp=amqp | {"tls_server_name": ""}), ())
+    assert broken(strange) == ["TLS"]
+    assert "Hostname mismatch" in strange["TLS"].found
+    assert strange["TLS"].todo == "set amqp.tls_server_name to a name in the server's certificate"
+
+
+class EmptyManagement(BaseHTTPRequestHandler):
+    """Nothing is bound and no queue stands, says this management API, to who shows a certificate."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def management_over_tls(signed: Signed, authority: Path) -> Iterator[int]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(signed.certificate, signed.key)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyManagement)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

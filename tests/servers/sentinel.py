@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,6 +21,10 @@ sentinel monitor {service} 127.0.0.1 {master} {quorum}
 sentinel down-after-milliseconds {service} 500
 sentinel failover-timeout {service} 2000
 """
+
+
+#: Seconds after which a failover that was asked for has happened or been given up.
+_FAILOVER_SECONDS = 6.0
 
 
 class SentinelService:
@@ -42,17 +48,33 @@ class SentinelService:
         _, port = self.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         return next(server for server in self.servers if server.port == int(port))
 
+    def client(self, **options: str) -> redis.Redis:
+        """A client of the first sentinel."""
+        return redis.Redis(host="127.0.0.1", port=self.ports[0], **options)
+
     def ask(self, *command: str) -> list[bytes]:
         """What the first sentinel answers."""
-        with redis.Redis(host="127.0.0.1", port=self.ports[0]) as client:
+        with self.client() as client:
             answer: list[bytes] = client.execute_command(*command)
             return answer
 
     def failover(self) -> RedisServer:
         """The replica takes over, in order, with all that the master has; the new master."""
         old = self.master
-        self.ask("SENTINEL", "FAILOVER", self.service)
-        wait_until(lambda: self.master is not old, 30, "the sentinels name another master")
+        asked_at = 0.0
+
+        def handed_over() -> bool:
+            nonlocal asked_at
+            if self.master is not old:
+                return True
+            if time.monotonic() - asked_at > _FAILOVER_SECONDS:
+                asked_at = time.monotonic()
+                # A sentinel that has not heard of the replica for a moment takes none, and gives up.
+                with suppress(redis.ResponseError):
+                    self.ask("SENTINEL", "FAILOVER", self.service)
+            return False
+
+        wait_until(handed_over, 40, "the sentinels name another master")
         return self.master
 
     def kill_master(self) -> RedisServer:
@@ -80,7 +102,10 @@ class SentinelService:
                 )
             )
             sentinel.start(["redis-server", file, "--sentinel"], lambda port=port: accepts_tcp(port), 20)  # type: ignore[misc]
-        wait_until(self._settled, 30, "the sentinels know each other and the replica")
+            with redis.Redis(host="127.0.0.1", port=port) as client:
+                # What a sentinel does every two and every ten seconds it does at a test's pace.
+                client.execute_command("SENTINEL", "DEBUG", "PUBLISH-PERIOD", 100, "INFO-PERIOD", 500)
+        wait_until(self.settled, 30, "the sentinels know each other and the replica")
 
     def stop(self) -> None:
         """End all of them."""
@@ -89,8 +114,12 @@ class SentinelService:
         for server in self.servers:
             server.kill()
 
-    def _settled(self) -> bool:
-        with redis.Redis(host="127.0.0.1", port=self.ports[0]) as client:
+    def settled(self) -> bool:
+        """Whether the replica follows its master and the sentinels know each other."""
+        with self.master.client() as client:
+            if client.info("replication").get("slave0", {}).get("state") != "online":
+                return False
+        with self.client() as client:
             state = client.sentinel_master(self.service)
         others = len(self.ports) - 1
         return bool(state["num-slaves"] == 1 and state["num-other-sentinels"] == others)
