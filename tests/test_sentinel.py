@@ -162,8 +162,8 @@ def test_stores_read_on_through_a_failover(service: SentinelService):
         assert errors == []
         assert store.latest("cam1") is not None
         with new.client() as client:
-            client.set("loja:frames:cam1:1:00001", b"only here", px=60_000)
-        assert store.get("loja:frames:cam1:1:00001").data == b"only here"
+            client.set("loja:frames:cam1:1731024000123456789:00001", b"only here", px=60_000)
+        assert store.get("loja:frames:cam1:1731024000123456789:00001").data == b"only here"
 
 
 def role(server: Any) -> str:

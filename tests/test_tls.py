@@ -14,6 +14,7 @@ import structlog
 
 from engine import AsyncFrameStore, FrameConsumer, FrameStore, TlsFiles
 from engine.config import Config, from_document
+from engine.doctor.examine import redis as examine_redis
 from engine.errors import ConfigError, InputError, ServerRefused, UnknownName
 from engine.runtime.preflight import check_broker, check_redis
 from engine.stages.redis_link import connect
@@ -365,3 +366,13 @@ def test_a_site_over_tls_end_to_end_and_a_certificate_that_turns_bad_meanwhile(
     assert set(numbers) == {"cam0", "cam1"}
     assert sum(map(len, numbers.values())) >= captured
     assert not any(missing_numbers(row) for row in numbers.values())
+
+
+def test_the_doctor_meets_redis_as_the_site_does(redis: TlsRedis, papers: Papers):
+    redis.show("good", clients=True)
+    good = config_of({"address": redis.tls_address, **papers.keys("site", "client")})
+    assert {one.check: one.verdict for one in examine_redis(good, running=False)}["reachable"] == "ok"
+    (refused,) = examine_redis(config_of({"address": redis.tls_address, **papers.keys("site")}), running=False)
+    assert (refused.check, refused.verdict) == ("TLS", "broken")
+    assert "tlsv13 alert certificate required" in refused.found
+    assert refused.todo.endswith("set redis.tls_certificate_file and tls_key_file")

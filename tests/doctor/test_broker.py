@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +14,7 @@ from engine.doctor.examine import rabbitmq as examine_rabbitmq
 from engine.doctor.findings import Finding
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from tests.servers.certificate import Authority
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -148,16 +151,23 @@ def set_plugins(rabbitmq: RabbitMQ, names: str) -> None:
     rabbitmq.eval(f'{{ok, _, _}} = rabbit_plugins:ensure("{file}")')
 
 
-@pytest.fixture
-def management_port(rabbitmq: RabbitMQ):
+@contextmanager
+def managed(rabbitmq: RabbitMQ, kind: str = "tcp_config", more: str = "") -> Iterator[int]:
+    """The port of a management API, as the plugin's own settings have it."""
     port = free_port()
-    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
-    rabbitmq.eval(
-        f"application:load(rabbitmq_management), application:set_env(rabbitmq_management, tcp_config, {listener})"
-    )
+    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}{more}]'
+    rabbitmq.eval("application:load(rabbitmq_management)")
+    rabbitmq.eval(f"application:set_env(rabbitmq_management, {kind}, {listener})")
     set_plugins(rabbitmq, "rabbitmq_management")
     yield port
     set_plugins(rabbitmq, "")
+    rabbitmq.eval(f"application:unset_env(rabbitmq_management, {kind})")
+
+
+@pytest.fixture
+def management_port(rabbitmq: RabbitMQ):
+    with managed(rabbitmq) as port:
+        yield port
 
 
 def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, channel, store, management_port):
@@ -183,40 +193,16 @@ def test_over_tls_the_broker_and_its_management_api_are_met_with_the_site_s_file
         "tls_key_file": str(client.key),
         "tls_server_name": "mq.site.test",
     }
-    with management_over_tls(server, authority.certificate) as management_port:
-        found = look(config_of("", store, amqp=amqp), (("https", management_port),))
-        assert broken(found) == []
-        assert found["queues"].verdict == "warning"
+    files = (
+        f'{{cacertfile, "{authority.certificate}"}}, {{certfile, "{server.certificate}"}}, {{keyfile, "{server.key}"}}'
+    )
+    demands = f", {files}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}"
+    config = config_of("", store, amqp=amqp)
+    with rabbitmq.connect(vhost) as connection, managed(rabbitmq, "ssl_config", demands) as management_port:
+        connection.channel().exchange_declare(EXCHANGE, "topic", durable=True)
+        wait_until(lambda: look(config, (("https", management_port),))["queues"].verdict == "warning", 20, "it answers")
+        assert broken(look(config)) == []
         strange = look(config_of("", store, amqp=amqp | {"tls_server_name": ""}), ())
     assert broken(strange) == ["TLS"]
     assert "Hostname mismatch" in strange["TLS"].found
     assert strange["TLS"].todo == "set amqp.tls_server_name to a name in the server's certificate"
-
-
-class EmptyManagement(BaseHTTPRequestHandler):
-    """Nothing is bound and no queue stands, says this management API, to who shows a certificate."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def management_over_tls(signed: Signed, authority: Path) -> Iterator[int]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority))
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(signed.certificate, signed.key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), EmptyManagement)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
