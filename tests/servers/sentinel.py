@@ -23,6 +23,8 @@ sentinel failover-timeout {service} 2000
 """
 
 
+#: A replica need not wait five seconds for others that might want the same.
+_SERVER = ("--repl-diskless-sync-delay", "0")
 #: Seconds after which a failover that was asked for has happened or been given up.
 _FAILOVER_SECONDS = 6.0
 
@@ -33,7 +35,7 @@ class SentinelService:
     def __init__(self, directory: Path, service: str = "mymaster", count: int = 3) -> None:
         self.directory = directory
         self.service = service
-        self.servers = [RedisServer(directory / f"redis{number}") for number in range(2)]
+        self.servers = [RedisServer(directory / f"redis{number}", args=_SERVER) for number in range(2)]
         self.ports = [free_port() for _ in range(count)]
         self._sentinels = [Child("redis-sentinel", directory / f"sentinel{port}.log") for port in self.ports]
 
@@ -88,7 +90,7 @@ class SentinelService:
         """Start all, and wait until the replica follows and the sentinels know each other."""
         master, replica = self.servers
         master.start()
-        replica.args = ["--replicaof", "127.0.0.1", str(master.port)]
+        replica.args += ["--replicaof", "127.0.0.1", str(master.port)]
         replica.start()
         for port, sentinel in zip(self.ports, self._sentinels, strict=True):
             file = self.directory / f"sentinel{port}.conf"
