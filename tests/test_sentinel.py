@@ -30,7 +30,7 @@ from tests.system.site import Site, command, missing_numbers, stored_frames
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelService]:
-    with SentinelService(tmp_path_factory.mktemp("sentinel")) as started:
+    with SentinelService(tmp_path_factory.mktemp("sentinel"), count=1) as started:
         yield started
 
 

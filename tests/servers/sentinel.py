@@ -104,9 +104,10 @@ class SentinelService:
                 )
             )
             sentinel.start(["redis-server", file, "--sentinel"], lambda port=port: accepts_tcp(port), 20)  # type: ignore[misc]
-            with redis.Redis(host="127.0.0.1", port=port) as client:
-                # What a sentinel does every two and every ten seconds it does at a test's pace.
-                client.execute_command("SENTINEL", "DEBUG", "PUBLISH-PERIOD", 100, "INFO-PERIOD", 500)
+        if len(self.ports) == 1:
+            # What a sentinel does every two and every ten seconds it does at a test's pace. Several would undo what one
+            # has done before it tells them.
+            self.ask("SENTINEL", "DEBUG", "PUBLISH-PERIOD", "100", "INFO-PERIOD", "300")
         wait_until(self.settled, 30, "the sentinels know each other and the replica")
 
     def stop(self) -> None:
