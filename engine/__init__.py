@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from engine.client.consumer import FrameConsumer
     from engine.client.frame import Frame, FrameEntry
     from engine.client.store import AsyncFrameStore, FrameStore
+    from engine.wire.urls import TlsFiles
 
 __version__ = "0.1.0"
-__all__ = ["AsyncFrameStore", "Frame", "FrameConsumer", "FrameEntry", "FrameStore", "__version__"]
+__all__ = ["AsyncFrameStore", "Frame", "FrameConsumer", "FrameEntry", "FrameStore", "TlsFiles", "__version__"]
 
 _EXPORTS = {
     "AsyncFrameStore": "engine.client.store",
@@ -22,6 +23,7 @@ _EXPORTS = {
     "FrameConsumer": "engine.client.consumer",
     "FrameEntry": "engine.client.frame",
     "FrameStore": "engine.client.store",
+    "TlsFiles": "engine.wire.urls",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from typing import Any
 
 from engine.errors import ConfigError
 from engine.wire.urls import TlsFiles
@@ -14,6 +15,26 @@ _SSL_ERROR = re.compile(r"\[SSL: (?P<name>[A-Z0-9_]+)\] (?P<text>.*?)(?= \(_ssl|
 
 #: What ``tls_refusal`` begins with.
 TLS_FAILED = "TLS failed"
+
+
+class _TellingSocket(ssl.SSLSocket):
+    """With TLS 1.3 a server refuses a client's certificate after the handshake: its reason waits to be read where
+    writing already fails."""
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError as error:
+            try:
+                super().recv(1)
+            except ssl.SSLError as told:
+                if "ALERT" in (told.reason or ""):
+                    raise told from None
+            except OSError:
+                pass
+            raise error from None
 
 
 def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
@@ -30,6 +51,7 @@ def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{section}.tls_ca_file: {files.ca_file} is no PEM certificate: {error}") from None
+    context.sslsocket_class = _TellingSocket
     if files.certificate_file:
         try:
             # A password is asked for at the terminal unless one is given.

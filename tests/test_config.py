@@ -250,6 +250,54 @@ def test_addresses_and_directories_that_cannot_be_are_refused(text, message):
     assert message in refused(text)
 
 
+REDIS_PLAIN = "credentials go to Redis at {} in plain text; use rediss:// and a server that speaks TLS"
+RABBITMQ_PLAIN = "credentials go to RabbitMQ at {} in plain text; use amqps:// and a broker that speaks TLS"
+
+
+@pytest.mark.parametrize(
+    ("text", "warnings"),
+    [
+        ("[redis]\naddress = 'redis.site'\npassword = 'geheim'\n", [REDIS_PLAIN.format("redis://redis.site:6379")]),
+        ("[redis]\naddress = 'redis://u:geheim@[2001:db8::1]:7'\n", [REDIS_PLAIN.format("redis://[2001:db8::1]:7")]),
+        (
+            "[redis]\naddress = '192.168.0.2'\npublisher_username = 'p'\n",
+            [REDIS_PLAIN.format("redis://192.168.0.2:6379")],
+        ),
+        (
+            "[redis]\nsentinels = ['localhost', 's2']\nservice = 'm'\npassword = 'geheim'\n",
+            [REDIS_PLAIN.format("sentinel://localhost:26379,s2:26379/m")],
+        ),
+        (
+            "[redis]\nsentinels = ['s1']\nservice = 'm'\nsentinel_password = 'geheim'\n",
+            [REDIS_PLAIN.format("sentinel://s1:26379/m")],
+        ),
+        ("[amqp]\namqp_url = 'amqp://u:geheim@mq.site/v'\n", [RABBITMQ_PLAIN.format("mq.site:5672")]),
+        ("[amqp]\namqp_url = 'amqp://mq.site:1/v'\n", [RABBITMQ_PLAIN.format("mq.site:1")]),
+        (
+            "[redis]\naddress = 'both.site'\npassword = 'geheim'\n[amqp]\namqp_url = 'amqp://u:geheim@both.site/v'\n",
+            [REDIS_PLAIN.format("redis://both.site:6379"), RABBITMQ_PLAIN.format("both.site:5672")],
+        ),
+        ("[redis]\naddress = 'redis.site'\n", []),
+        ("[redis]\naddress = 'rediss://redis.site'\npassword = 'geheim'\n", []),
+        ("[redis]\naddress = 'unix:///run/redis.sock'\npassword = 'geheim'\n", []),
+        ("[redis]\nsentinels = ['rediss://s1']\nservice = 'm'\npassword = 'geheim'\n", []),
+        ("[redis]\nsentinels = ['localhost', '127.0.0.2']\nservice = 'm'\npassword = 'geheim'\n", []),
+        ("[amqp]\namqp_url = 'amqps://u:geheim@mq.site/v'\n", []),
+        *(
+            (f"[redis]\naddress = '{host}'\npassword = 'geheim'\n[amqp]\namqp_url = 'amqp://u:geheim@{host}/v'\n", [])
+            for host in ("localhost", "LOCALHOST", "127.0.0.1", "127.8.9.10", "[::1]")
+        ),
+    ],
+)
+def test_credentials_that_go_over_a_network_in_plain_text_are_warned_of_once_a_server(text, warnings):
+    assert list(site(text).warnings) == warnings
+
+
+def test_credentials_of_the_environment_count_for_the_warning_too():
+    made = site("[redis]\naddress = 'redis.site'\n", {"REDIS_PASSWORD": "geheim"})
+    assert made.warnings == (REDIS_PLAIN.format("redis://redis.site:6379"),)
+
+
 def test_a_long_run_directory_is_no_harm_where_no_socket_is_in_it():
     site(f"[site]\nrun_directory = '/{'x' * 100}'\n[redis]\naddress = 'h'\n")
 
@@ -335,7 +383,8 @@ ttl_seconds = 60
 
 def test_a_file_of_the_go_edition_is_read_with_one_warning_that_names_what_is_ignored():
     made = site(GO_EDITION)
-    warning, _ = made.warnings
+    warning, plain = made.warnings
+    assert plain == "credentials go to RabbitMQ at h:5672 in plain text; use amqps:// and a broker that speaks TLS"
     assert warning == (
         "has no meaning here and is ignored: [compression], [memory], [mqtt], [optimization], [registration], "
         "amqp.exchange, amqp.routing_key_prefix, metadata.ttl_seconds, protocol, use_optimized_capture"
@@ -454,7 +503,15 @@ def test_the_page_has_snippets():
 @pytest.mark.parametrize("text", snippets())
 def test_every_snippet_of_the_product_page_is_a_site_once_it_has_cameras(text):
     made = site(text)
-    assert all("in plain text" in warning for warning in made.warnings)
+    # The page's servers are elsewhere and its URLs plain, and it is each server that is named, once.
+    expected = {
+        "redis": bool(made.redis.password) and made.redis.address != "embedded",
+        "amqp": bool(made.amqp.amqp_url),
+    }
+    said = {"redis": "credentials go to Redis at redis://", "amqp": "credentials go to RabbitMQ at "}
+    assert len(made.warnings) == sum(expected.values())
+    for server, begin in said.items():
+        assert sum(warning.startswith(begin) for warning in made.warnings) == expected[server], made.warnings
     for section, values in tomllib.loads(text).items():
         for key, value in values.items():
             assert getattr(getattr(made, section), key) == value

@@ -15,7 +15,7 @@ SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes()) for p
 
 #: What each layer may import, itself included; ``config`` stands for all modules ``engine/config*.py``.
 LAYERS = {
-    "__init__": {"client"},
+    "__init__": {"client", "wire"},
     "errors": set(),
     "wire": {"errors", "wire"},
     "config": {"errors", "wire", "config"},

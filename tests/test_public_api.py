@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine
-from engine import AsyncFrameStore, Frame, FrameEntry, FrameStore
+from engine import AsyncFrameStore, Frame, FrameEntry, FrameStore, TlsFiles
 from engine.errors import WireError
 from tests.wire.pictures import encode, pixels
 
@@ -41,7 +41,7 @@ def loaded(script: str) -> set[str]:
 @pytest.mark.parametrize(
     "script",
     [
-        "import engine; engine.FrameStore; engine.AsyncFrameStore; engine.Frame; engine.FrameEntry",
+        "import engine; engine.FrameStore; engine.AsyncFrameStore; engine.Frame; engine.FrameEntry; engine.TlsFiles",
         "from engine import FrameStore, AsyncFrameStore",
         "from engine import FrameStore; FrameStore('127.0.0.1:1').close()",
     ],
@@ -61,7 +61,7 @@ def test_the_package_alone_loads_nothing_of_its_parts():
 def test_what_is_exported_is_there_under_its_name():
     for name in engine.__all__:
         assert getattr(engine, name) is not None
-    exported = (FrameStore, AsyncFrameStore, Frame, FrameEntry)
+    exported = (FrameStore, AsyncFrameStore, Frame, FrameEntry, TlsFiles)
     assert {kind.__name__ for kind in exported} <= set(engine.__all__)
     assert issubclass(Frame, FrameEntry)
 

@@ -20,7 +20,10 @@ SiteFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="The site file (TOML).  [default: site.toml]", metavar="FILE")
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis", help="Read this Redis, without a site file.", metavar="ADDRESS")
+    str | None,
+    typer.Option(
+        "--redis", help="Read this Redis, without a site file. TLS files and sentinels need one.", metavar="ADDRESS"
+    ),
 ]
 Vhost = Annotated[str | None, typer.Option(help="The tenant, where it is not the site's.")]
 Prefix = Annotated[str | None, typer.Option(help="The prefix, where it is not the site's.")]

@@ -14,13 +14,21 @@ import random
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from engine.config_tls import client_context
@@ -45,6 +53,7 @@ Query = Generator[Sequence[Command], list[Any], Result]
 #: Tries of one round trip before a query fails, and the pause before the second, in seconds; it doubles, with jitter.
 TRIES = 3
 _PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS_MAX = 0.5
 #: Connections that the threads or tasks of one store share; more wait for one.
 _CONNECTIONS_MAX = 16
 
@@ -56,10 +65,22 @@ class _AsyncTlsConnection(aioredis.SSLConnection):
         super().__init__(**options)
         self._files = files
 
+        self._context: Any = None
+
+    async def _connect(self) -> None:
+        # Files are read, the system's authorities among them: not in the event loop.
+        self._context = await asyncio.to_thread(client_context, self._files, "redis")
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)
+        await self.send_command("PING", check_health=False)
+        with suppress(ResponseError):
+            await self.read_response()
+
     def _connection_arguments(self) -> Mapping[str, Any]:
-        context = client_context(self._files, "redis")
         name = self._files.server_name or self.host
-        return {"host": self.host, "port": self.port, "ssl": context, "server_hostname": name}
+        return {"host": self.host, "port": self.port, "ssl": self._context, "server_hostname": name}
 
 
 _ASYNC_KINDS: dict[Any, Any] = {
@@ -67,6 +88,25 @@ _ASYNC_KINDS: dict[Any, Any] = {
     TlsConnection: _AsyncTlsConnection,
     redis.Connection: aioredis.Connection,
 }
+
+
+class _Patience:
+    """How often a round trip is tried: a few times; at a Sentinel service, whose next master takes a while to be
+    found, until the timeout has passed as well."""
+
+    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
+        self._failures = 0
+        self._until = time.monotonic() + timeout_seconds if address.sentinel else 0.0
+
+    def ends(self) -> bool:
+        """After a failure: whether it was the last."""
+        self._failures += 1
+        return self._failures >= TRIES and time.monotonic() >= self._until
+
+    def pause(self) -> float:
+        """Seconds until the next try."""
+        seconds = min(_PAUSE_SECONDS * 2.0 ** (self._failures - 1), _PAUSE_SECONDS_MAX)
+        return seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
 
 class Link:
@@ -93,17 +133,17 @@ class Link:
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
-        for attempt in range(1, TRIES + 1):
+        patience = _Patience(self.address, self._timeout_seconds)
+        while True:
             pool = None
             try:
                 pool = self._connections()
                 return checked(self.address, commands, self._once(pool, commands))
             except RedisUnavailable:
                 self._forget(pool)
-                if attempt == TRIES:
+                if patience.ends():
                     raise
-            time.sleep(_pause(attempt))
-        raise AssertionError("unreachable")
+            time.sleep(patience.pause())
 
     def close(self) -> None:
         """Give all connections back."""
@@ -173,17 +213,17 @@ class AsyncLink:
 
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
-        for attempt in range(1, TRIES + 1):
+        patience = _Patience(self.address, self._timeout_seconds)
+        while True:
             pool = None
             try:
                 pool = await self._connections()
                 return checked(self.address, commands, await self._once(pool, commands))
             except RedisUnavailable:
                 await self._forget(pool)
-                if attempt == TRIES:
+                if patience.ends():
                     raise
-            await asyncio.sleep(_pause(attempt))
-        raise AssertionError("unreachable")
+            await asyncio.sleep(patience.pause())
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -257,10 +297,11 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
         return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")
+    # UNBLOCKED: it waited at a master that has become a replica.
     if (
         demoted(error)
-        or text.startswith(("LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"))
-        or "loading" in text
+        or isinstance(error, TryAgainError | ClusterDownError)
+        or text.startswith(("BUSY ", "UNBLOCKED "))
     ):
         return RedisUnavailable(f"Redis at {address} cannot answer now: {text}")
     return ServerRefused(f"Redis at {address} refuses {name}: {text}")
@@ -268,7 +309,3 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
 
 def _text(word: Any) -> str:
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
-
-
-def _pause(attempt: int) -> float:
-    return _PAUSE_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret

@@ -139,9 +139,9 @@ class _Store:
     ) -> None:
         if url == urls.EMBEDDED:
             raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
-        if bool(url) == bool(sentinels):
+        if url and (sentinels or service):
             raise QueryError("give the address of a server, or sentinels and service: one of them, not both")
-        if sentinels:
+        if sentinels or service:
             address = urls.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
         else:
             address = urls.parse_redis_address(url) if isinstance(url, str) else url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from engine.config_tls import TLS_FAILED
 from engine.doctor.broker_facts import Backlog, Management
 from engine.doctor.findings import Finding
 from engine.stages.broker_probe import Rights
@@ -29,6 +30,9 @@ _DOORS = {
 
 def refused(error: str) -> Finding:
     """The broker answers and will not serve us."""
+    if TLS_FAILED in error:
+        found, _, todo = error.rpartition("; ")
+        return _finding("TLS", "broken", found, "both ends trust the other's certificate", todo)
     for sign, (check, todo) in _DOORS.items():
         if sign in error:
             return _finding(check, "broken", error, "a connection with its exchange, as the engine makes it", todo)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import time
-import urllib.error
-import urllib.request
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ssl import SSLContext
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from engine.config import Config
@@ -44,20 +47,42 @@ class Backlog(NamedTuple):
     age_seconds: float
 
 
+class Tls(Protocol):
+    """How the broker is met over TLS: whom to trust and what to show, and the host name to expect."""
+
+    context: SSLContext
+    server_hostname: str | None
+
+
+class _NamedHttps(HTTPSConnection):
+    """Expects a host name of its own in the certificate."""
+
+    def __init__(self, host: str, port: int, tls: Tls) -> None:
+        super().__init__(host, port, timeout=_HTTP_SECONDS_MAX, context=tls.context)
+        self._tls = tls
+
+    def connect(self) -> None:
+        HTTPConnection.connect(self)
+        self.sock = self._tls.context.wrap_socket(self.sock, server_hostname=self._tls.server_hostname)
+
+
 def management(
-    host: str, vhost: str, user: str, password: str, exchange: str, ports: tuple[tuple[str, int], ...]
+    host: str,
+    vhost: str,
+    user: str,
+    password: str,
+    exchange: str,
+    ports: tuple[tuple[str, int], ...],
+    tls: Tls | None = None,
 ) -> Management | None:
-    """Ask each of ``ports`` in turn; None where none of them answers us."""
+    """Ask each of ``ports`` in turn, https as the broker itself is met; None where none of them answers us."""
     login = base64.b64encode(f"{user}:{password}".encode()).decode()
-    name = f"[{host}]" if ":" in host else host
     for scheme, port in ports:
-        base = f"{scheme}://{name}:{port}/api"
+        get = partial(_get, partial(_connection, scheme, host, port, tls), login)
         try:
-            bindings = _get(
-                f"{base}/exchanges/{quote(vhost, safe='')}/{quote(exchange, safe='')}/bindings/source", login
-            )
-            found = _get(f"{base}/queues/{quote(vhost, safe='')}", login)
-        except (OSError, ValueError):
+            bindings = get(f"/api/exchanges/{quote(vhost, safe='')}/{quote(exchange, safe='')}/bindings/source")
+            found = get(f"/api/queues/{quote(vhost, safe='')}")
+        except (OSError, ValueError, HTTPException):
             continue
         bound = sorted({str(one["destination"]) for one in bindings})
         queues = [
@@ -65,24 +90,36 @@ def management(
             for one in found
             if one["name"] in bound
         ]
-        return Management(_alarms(base, login), bound, queues)
+        return Management(_alarms(get), bound, queues)
     return None
 
 
-def _alarms(base: str, login: str) -> list[str]:
+def _alarms(get: Callable[[str], list[dict[str, Any]]]) -> list[str]:
     try:
-        nodes = _get(f"{base}/nodes", login)
-    except (OSError, ValueError):
+        nodes = get("/api/nodes")
+    except (OSError, ValueError, HTTPException):
         # Only users with the tag ``monitoring`` may see nodes.
         return []
     return [str(node["name"]) for node in nodes if node.get("mem_alarm") or node.get("disk_free_alarm")]
 
 
-def _get(url: str, login: str) -> list[dict[str, Any]]:
-    """A JSON array of objects. Raises OSError (URLError is one) or ValueError."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})  # noqa: S310 - http or https
-    with urllib.request.urlopen(request, timeout=_HTTP_SECONDS_MAX) as reply:  # noqa: S310
+def _connection(scheme: str, host: str, port: int, tls: Tls | None) -> HTTPConnection:
+    if scheme == "https":
+        return _NamedHttps(host, port, tls) if tls else HTTPSConnection(host, port, timeout=_HTTP_SECONDS_MAX)
+    return HTTPConnection(host, port, timeout=_HTTP_SECONDS_MAX)
+
+
+def _get(connect: Callable[[], HTTPConnection], login: str, path: str) -> list[dict[str, Any]]:
+    """A JSON array of objects. Raises OSError, ValueError or HTTPException."""
+    connection = connect()
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Basic {login}"})
+        reply = connection.getresponse()
+        if reply.status != HTTPStatus.OK:
+            raise ValueError(f"HTTP {reply.status}")
         document = json.loads(reply.read())
+    finally:
+        connection.close()
     if not isinstance(document, list):
         raise ValueError("no array")
     return document

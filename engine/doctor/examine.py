@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine.config import Config
+from engine.config_tls import TLS_FAILED
 from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
@@ -68,8 +69,13 @@ def redis(config: Config, *, running: bool) -> list[Finding]:
 
 def _redis_refused(address: RedisAddress, error: Exception, timeout_seconds: float) -> Finding:
     if isinstance(error, ServerRefused):
-        found, _, todo = mask(str(error)).partition("; ")
+        found, _, todo = mask(str(error)).rpartition("; ")
+        if TLS_FAILED in found:
+            return Finding("redis", "TLS", "broken", found, "both ends trust the other's certificate", todo)
         return Finding("redis", "authentication", "broken", found, "the server takes the credentials", todo)
+    if address.sentinel:
+        todo = "start the sentinels and the servers, or correct redis.sentinels"
+        return Finding("redis", "reachable", "broken", mask(str(error)), "a sentinel that names a master", todo)
     reach = try_to_reach(address.host, address.port, address.path, timeout_seconds)
     return unreachable("redis", str(address), reach, mask(str(error)))
 
@@ -108,7 +114,8 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
     findings = [
         Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
     ]
-    seen = broker_facts.management(host, vhost, user, password, exchange.name, ports)
+    tls = broker_probe.tls(config.amqp)
+    seen = broker_facts.management(host, vhost, user, password, exchange.name, ports, tls)
     findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
     shut = None
     if rights.exists:

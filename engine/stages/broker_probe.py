@@ -40,6 +40,11 @@ def endpoint(amqp: AmqpSection) -> tuple[str, int, str, str, str]:
     return found.host, found.port, found.virtual_host, found.credentials.username, found.credentials.password
 
 
+def tls(amqp: AmqpSection) -> pika.SSLOptions | None:
+    """The context and the name with which the URL's server is met; None where it is plain text."""
+    return parameters(amqp).ssl_options
+
+
 def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
     """Ask, on a connection that let us in before. Raises BrokerUnavailable."""
     settings = parameters(amqp)

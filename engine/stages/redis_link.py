@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -27,6 +28,9 @@ from engine.wire.urls import RedisAddress, Sentinel, TlsFiles, host_port
 
 #: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
+#: What to do about refused credentials, of a server and of a sentinel.
+_LOGIN = "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
+_SENTINEL_LOGIN = "set redis.sentinel_username and redis.sentinel_password, or REDIS_SENTINEL_PASSWORD"
 #: Replies as RESP2: flat lists, which our own parsing of entries expects.
 _PROTOCOL = 2
 
@@ -59,6 +63,14 @@ class TlsConnection(redis.SSLConnection):
         context = client_context(self._files, "redis")
         return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
 
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """With TLS 1.3 a server tells only after the handshake what it thinks of our certificate. It also sends session
+        tickets then, which a pool would take for the rest of an older reply. One answer has both behind it."""
+        super().on_connect_check_health(check_health)
+        self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
+        with suppress(ResponseError):
+            self.read_response()
+
 
 def connection_kind(address: RedisAddress) -> Any:
     """redis-py's class of connection for an address."""
@@ -81,23 +93,30 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
     server that says itself that it is a master.
 
     A user that may not ask for the ROLE has to believe the sentinel. Raises RedisUnavailable with what each sentinel
-    said, ServerRefused where the master refuses the credentials.
+    said; ServerRefused where none of them will serve us as configured, or the master refuses the credentials.
     """
     assert address.sentinel is not None
     service = address.sentinel.service
     said = []
+    refusals = 0
     for host, port in address.sentinel.hosts:
+        asked = f"the sentinel at {host_port(host, port)}"
         try:
             found = _ask_sentinel(address, address.sentinel, host, port, timeout_seconds)
-        except (RedisUnavailable, ServerRefused) as error:
-            said.append(str(error))
+        except RedisUnavailable as error:
+            said.append(f"{asked}: {error}")
             continue
-        asked = f"the sentinel at {host_port(host, port)}"
+        except ServerRefused as error:
+            refusals += 1
+            said.append(f"{asked}: {error}".replace(_LOGIN, _SENTINEL_LOGIN))
+            continue
         if isinstance(found, ResponseError):
-            said.append(f"{asked} refuses to answer: {found}; check redis.sentinel_username and sentinel_password")
+            refusals += 1
+            said.append(f"{asked} refuses to answer: {found}; {_SENTINEL_LOGIN}")
             continue
         if not found:
-            said.append(f"{asked} knows no service {service!r}")
+            refusals += 1
+            said.append(f"{asked} knows no service {service!r}; check redis.service")
             continue
         master = address._replace(host=found[0].decode(), port=int(found[1]), sentinel=None)
         try:
@@ -111,7 +130,8 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
         connection.disconnect()
         what = str(role) if isinstance(role, ResponseError) else f"a {role[0].decode()}"
         said.append(f"{asked} names {master}, which is no master ({what})")
-    raise RedisUnavailable(f"no master of {address}: {'; '.join(said)}")
+    text = f"no master of {address}: {'; '.join(said)}"
+    raise ServerRefused(text) if refusals == len(said) else RedisUnavailable(text)
 
 
 def _ask_sentinel(address: RedisAddress, sentinel: Sentinel, host: str, port: int, timeout_seconds: float) -> Any:
@@ -171,19 +191,18 @@ def connection_error(
     if refusal := tls_refusal(str(error), "redis"):
         return ServerRefused(f"Redis at {address}: {refusal}")
     if isinstance(error, AuthenticationError):
-        return ServerRefused(
-            f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); "
-            "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
-        )
+        return ServerRefused(f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); {_LOGIN}")
     if isinstance(error, ResponseError):
         return ServerRefused(f"Redis at {address} refuses the connection: {error}")
     return RedisUnavailable(f"Redis at {address} {what}: {error}")
 
 
 def demoted(reply: object) -> bool:
-    """True for the error of a server that was a master: only a new connection asks the sentinels for the new one."""
-    # redis-py has a type for each and cuts the word off, hiredis has the word.
-    return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(("READONLY", "MASTERDOWN"))
+    """True for the error of a server that was a master, or may be none any more because its replicas have left it: only
+    a new connection asks the sentinels for the new one."""
+    # redis-py has a type for the first two and cuts the word off, hiredis has the word.
+    words = ("READONLY", "MASTERDOWN", "NOREPLICAS")
+    return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
 def call(address: RedisAddress, connection: AbstractConnection, *commands: tuple[Any, ...]) -> list[Any]:

@@ -14,15 +14,17 @@ from urllib.parse import quote
 
 import pytest
 import redis
+from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
 from engine.client import link, walk
-from engine.client.link import TRIES
+from engine.client.link import TRIES, checked
 from engine.errors import ConfigError, EngineError, QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key
 from engine.wire.state import CameraStatus
+from engine.wire.urls import parse_redis_address
 from tests.client.stocked import PREFIX, STORES, T0, VHOST, AnyStore, frame, row, stock
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -686,3 +688,17 @@ class TestSharing:
             assert len(client.client_list()) == before + 1
         # Redis notices an end of its own accord, soon.
         wait_until(lambda: len(client.client_list()) == before, 10, "the connection's end")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "BUSY Redis is busy running a script", "CLUSTERDOWN The cluster is down", "TRYAGAIN Multiple keys request",
+        "MASTERDOWN Link with MASTER is down", "READONLY You can't write", "UNBLOCKED force unblock",
+        "NOREPLICAS Not enough good replicas to write.",
+    ],
+)  # fmt: skip
+def test_an_error_that_waiting_mends_is_unavailability(said):
+    error = BaseParser.parse_error(said)
+    with pytest.raises(RedisUnavailable, match="cannot answer now"):
+        checked(parse_redis_address("h"), [("GET", "k")], [error])

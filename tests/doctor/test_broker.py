@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,6 +14,7 @@ from engine.doctor.examine import rabbitmq as examine_rabbitmq
 from engine.doctor.findings import Finding
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from tests.servers.certificate import Authority
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -148,16 +151,23 @@ def set_plugins(rabbitmq: RabbitMQ, names: str) -> None:
     rabbitmq.eval(f'{{ok, _, _}} = rabbit_plugins:ensure("{file}")')
 
 
-@pytest.fixture
-def management_port(rabbitmq: RabbitMQ):
+@contextmanager
+def managed(rabbitmq: RabbitMQ, kind: str = "tcp_config", more: str = "") -> Iterator[int]:
+    """The port of a management API, as the plugin's own settings have it."""
     port = free_port()
-    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}]'
-    rabbitmq.eval(
-        f"application:load(rabbitmq_management), application:set_env(rabbitmq_management, tcp_config, {listener})"
-    )
+    listener = f'[{{port, {port}}}, {{ip, "127.0.0.1"}}{more}]'
+    rabbitmq.eval("application:load(rabbitmq_management)")
+    rabbitmq.eval(f"application:set_env(rabbitmq_management, {kind}, {listener})")
     set_plugins(rabbitmq, "rabbitmq_management")
     yield port
     set_plugins(rabbitmq, "")
+    rabbitmq.eval(f"application:unset_env(rabbitmq_management, {kind})")
+
+
+@pytest.fixture
+def management_port(rabbitmq: RabbitMQ):
+    with managed(rabbitmq) as port:
+        yield port
 
 
 def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, channel, store, management_port):
@@ -170,3 +180,29 @@ def test_the_management_api_says_whether_any_queue_is_bound(rabbitmq, vhost, cha
     wait_until(lambda: look(config, ports)["queues"].verdict == "warning", 20, "nothing is bound")
     assert management("127.0.0.1", vhost, "guest", "wrong", EXCHANGE, ports) is None
     assert MANAGEMENT_PORTS[0] == ("http", 15_672)
+
+
+def test_over_tls_the_broker_and_its_management_api_are_met_with_the_site_s_files(rabbitmq, vhost, store, tmp_path):
+    authority = Authority(tmp_path, "site")
+    server, client = authority.sign("server", "mq.site.test"), authority.sign("client")
+    port = rabbitmq.listen_tls(server, authority.certificate, clients=True)
+    amqp = {
+        "amqp_url": f"amqps://guest:guest@localhost:{port}/{vhost}",
+        "tls_ca_file": str(authority.certificate),
+        "tls_certificate_file": str(client.certificate),
+        "tls_key_file": str(client.key),
+        "tls_server_name": "mq.site.test",
+    }
+    files = (
+        f'{{cacertfile, "{authority.certificate}"}}, {{certfile, "{server.certificate}"}}, {{keyfile, "{server.key}"}}'
+    )
+    demands = f", {files}, {{verify, verify_peer}}, {{fail_if_no_peer_cert, true}}"
+    config = config_of("", store, amqp=amqp)
+    with rabbitmq.connect(vhost) as connection, managed(rabbitmq, "ssl_config", demands) as management_port:
+        connection.channel().exchange_declare(EXCHANGE, "topic", durable=True)
+        wait_until(lambda: look(config, (("https", management_port),))["queues"].verdict == "warning", 20, "it answers")
+        assert broken(look(config)) == []
+        strange = look(config_of("", store, amqp=amqp | {"tls_server_name": ""}), ())
+    assert broken(strange) == ["TLS"]
+    assert "Hostname mismatch" in strange["TLS"].found
+    assert strange["TLS"].todo == "set amqp.tls_server_name to a name in the server's certificate"

@@ -14,6 +14,7 @@ import pika
 import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from tests.servers.certificate import Signed
 from tests.servers.process import Child
 from tests.servers.wait import accepts_tcp, free_port
 
@@ -138,6 +139,26 @@ class RabbitMQ:
         """The memory alarm: as long as it is on, connections that publish are blocked."""
         verb = "set_alarm({Alarm, []})" if on else "clear_alarm(Alarm)"
         self.eval(f"Alarm = {{resource_limit, memory, node()}}, rabbit_alarm:{verb}")
+
+    def listen_tls(self, signed: Signed, authority: Path, *, clients: bool = False) -> int:
+        """Listen with TLS on one more port, which is returned; with ``clients`` only to those whose certificate the
+        authority has signed. The files are read for each connection (see ``forget_certificates``)."""
+        port = free_port()
+        options = (
+            f'[{{cacertfile, "{authority}"}}, {{certfile, "{signed.certificate}"}}, {{keyfile, "{signed.key}"}}, '
+            f"{{verify, verify_{'peer' if clients else 'none'}}}, {{fail_if_no_peer_cert, {str(clients).lower()}}}]"
+        )
+        self.eval("application:ensure_all_started(ssl)")
+        self.eval(f'ok = rabbit_networking:start_ssl_listener({{"127.0.0.1", {port}}}, {options}, 1)')
+        return port
+
+    def forget_certificates(self) -> None:
+        """What certificates' files hold now counts from the next connection on."""
+        self.eval("ssl:clear_pem_cache()")
+
+    def close_connections(self) -> None:
+        """End all connections, as an administrator would."""
+        self.eval('[rabbit_networking:close_connection(Pid, "test") || Pid <- rabbit_networking:connections()]')
 
     def eval(self, expressions: str) -> str:
         """The result, as text, of Erlang expressions (without the final dot) evaluated in the broker."""
