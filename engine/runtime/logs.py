@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -46,6 +47,11 @@ class MaskedStream:
         """As of any text stream."""
         self._stream.write(self._masking.text(text))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """As of any text stream; the stream's own would pass by ``write``."""
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -51,7 +51,8 @@ def spellings(secret: str) -> set[str]:
     """``secret`` as it was given, and as it looks decoded from and encoded for a URL, or quoted by Python; none where
     it is too short to be looked for."""
     given = {secret, unquote(secret), quote(secret, safe=""), quote(unquote(secret), safe="")}
-    given |= {repr(text)[1:-1] for text in given}
+    # Inside a longer text that holds both kinds of quotes, Python escapes the single ones.
+    given |= {repr(text)[1:-1] for text in given} | {repr(text + "'\"")[1:-4] for text in given}
     return {text for text in given if len(text) >= _SECRET_CHARACTERS_MIN}
 
 
