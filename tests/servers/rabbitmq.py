@@ -135,6 +135,11 @@ class RabbitMQ:
         self.eval(f"ok = rabbit_auth_backend_internal:add_user({arguments})")
         self.permit(name, vhost, configure, write, read)
 
+    def change_password(self, name: str, password: str) -> None:
+        """From now on; open connections stay."""
+        arguments = ", ".join(_binary(value) for value in (name, password, "tests"))
+        self.eval(f"ok = rabbit_auth_backend_internal:change_password({arguments})")
+
     def set_alarm(self, on: bool) -> None:
         """The memory alarm: as long as it is on, connections that publish are blocked."""
         verb = "set_alarm({Alarm, []})" if on else "clear_alarm(Alarm)"

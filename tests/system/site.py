@@ -42,6 +42,8 @@ class Site:
         self.process: subprocess.Popen[bytes] | None = None
         #: What ``edge-video`` is called by.
         self.command = COMMAND
+        #: What it finds in its environment besides.
+        self.environment: dict[str, str] = {}
 
     def write(
         self,
@@ -81,6 +83,7 @@ class Site:
             self.process = subprocess.Popen(
                 [*self.command, "run", "-c", str(self.file), *arguments],
                 cwd=ROOT,
+                env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -1,0 +1,34 @@
+"""``edge-video`` with a fault of the kind that nobody expects: an exception whose text carries what was at hand.
+
+``python -m tests.system.crashing WHERE …``; WHERE is "capture" or "thread".
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+
+def main() -> None:
+    where = sys.argv.pop(1)
+    if where == "capture":
+        from engine.stages import source
+
+        def crash(camera: Any) -> NoReturn:
+            raise RuntimeError(f"cannot make sense of {camera.url!s}")
+
+        source.VideoSource = crash  # type: ignore[assignment,misc]
+    else:
+        from engine.stages import store
+
+        def fail(address: Any, timeout_seconds: float) -> NoReturn:
+            raise RuntimeError(f"cannot connect with {address.password} within {timeout_seconds}")
+
+        store.connect = fail
+    from engine.cli.main import main as edge_video
+
+    edge_video()
+
+
+if __name__ == "__main__":
+    main()
