@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edge-video demo
 
 # How many tests run at a time: most of them wait for servers.
-JOBS ?= 3
+JOBS ?= 4
 test: servers lint
 	$(BIN)/python -m pytest -n $(JOBS)
 	$(BIN)/python -m pytest benchmarks --bench once
@@ -35,7 +35,7 @@ bench-quick: servers $(VENV)/.installed-dev
 
 # Every fault of tests/faults/cases.py, three times over, in about 15 minutes; writes docs/reliability.md.
 faults: servers $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/faults -n $(JOBS) --runs 3
+	$(BIN)/python -m pytest tests/faults -n $(JOBS) --runs 3 --ignore tests/faults/test_report.py
 
 # 100 cameras under load, a fault every 20 seconds; writes its part of docs/reliability.md.
 MINUTES ?= 15

@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     runs = metafunc.config.getoption("--runs")
-    if runs > 1 and metafunc.definition.get_closest_marker("case"):
+    if runs > 1 and "run" in metafunc.fixturenames:
         metafunc.parametrize("repetition", range(runs))
 
 
