@@ -109,7 +109,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "what the decoder cannot read (`corrupt`)", 40, frozenset({"corrupt"})),
         Case("camera-no-timestamps", "a stream without timestamps", NOTHING, 30),
         Case("camera-timestamps-back", "timestamps that run back, over and over", NOTHING, 30),
-        Case("camera-flapping", "200 cameras that send two frames and hang up, at once", "what they do not send", 60,
+        Case("camera-flapping", "200 cameras that send two frames and a half and hang up, at once",
+             "the half frames (`corrupt`), what they do not send", 60,
              frozenset({"corrupt", "interrupted"})),
     ),
     "Machine": (

@@ -24,7 +24,7 @@ case once, six of them beside a second tenant on the same servers that must not 
 the time from the end of the fault until all was as before, in seconds: the median, and in brackets the longest and the
 bound.
 """
-_SOAK = "## Soak"
+SOAK = "## Soak"
 _GROUP = """
 ## {group}
 
@@ -56,7 +56,7 @@ def write_soak(found: Mapping[str, Any]) -> None:
     faults = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in found["faults"].items())
     begin, end = found["begin"], found["end"]
     text = (
-        f"{_SOAK}\n\n{found['cameras']} cameras x 30 fps x 60 KB for {found['seconds'] // 60} minutes, a fault every "
+        f"{SOAK}\n\n{found['cameras']} cameras x 30 fps x 60 KB for {found['seconds'] // 60} minutes, a fault every "
         f"{found['every']:g} s ({faults}). Accounts balance: {found['captured']:,} frames captured, "
         f"{found['stored']:,} stored; missing: {drops}. Events: {found['expired']:,} expired, "
         f"{found['repeats']:,} came twice. {found['proved']:,} frames were proved by their payload.\n\n"
@@ -66,13 +66,13 @@ def write_soak(found: Mapping[str, Any]) -> None:
         f"| processes | {begin['processes']} | {end['processes']} |\n"
         f"| files in shared memory | {begin['files']} | {end['files']} |\n"
     )
-    table = PATH.read_text().partition(_SOAK)[0] if PATH.exists() else ""
+    table = PATH.read_text().partition(SOAK)[0] if PATH.exists() else ""
     PATH.write_text(table + text)
 
 
 def _soak_part() -> str:
     """What stands there of the last soak."""
-    _, mark, after = (PATH.read_text() if PATH.exists() else "").partition(_SOAK)
+    _, mark, after = (PATH.read_text() if PATH.exists() else "").partition(SOAK)
     return mark + after
 
 
