@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 # How many tests run at a time: most of them wait for servers.
 JOBS ?= 4
 test: servers lint
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --bench once
 
 lint: $(VENV)/.installed-dev

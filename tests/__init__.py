@@ -6,5 +6,6 @@ import os
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 # Servers named in the machine's own environment must not become those of the sites under test.
-for _name in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL"):
+# Nor may its terminal be the width of what commands print.
+for _name in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL", "COLUMNS", "LINES"):
     os.environ.pop(_name, None)

@@ -250,7 +250,8 @@ def test_a_reader_that_stops_reading_leaves_nothing_waiting_at_the_server(open_s
     stock(client, frames[200:])
     after = reader()
     assert (after["omem"], after["obl"]) == ("0", "0")
-    assert int(after["tot-mem"]) <= int(before["tot-mem"])
+    # A page or two of its own buffers come and go; what was stored meanwhile is 20 MB.
+    assert int(after["tot-mem"]) <= int(before["tot-mem"]) + 65_536
     # And it may go on at any time. A range had seen the journal's end.
     count = 200 if what == "range" else 400
     rest = list(itertools.islice(items, count - len(first)))

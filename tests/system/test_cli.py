@@ -220,6 +220,8 @@ def test_each_role_runs_alone_and_together_they_are_a_site(
                 processes[" ".join(role)] = subprocess.Popen(
                     [*COMMAND, *role, "-c", str(site.file)], cwd=ROOT, stdout=log, stderr=log
                 )
+            # A signal that comes before a process waits for signals ends it.
+            wait_until(lambda role=role: site.pid(*role) == processes[" ".join(role)].pid, 30, "it is up")
             wait_until(lambda stored=stored: site.total("stored") > stored + 60, 30, "frames flow again")
         for role in ("capture cam 1", "capture cam 2", "writer", "publisher"):
             processes[role].terminate()
