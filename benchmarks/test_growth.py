@@ -164,7 +164,7 @@ def test_by_frame_size(results: Results, scale: Scale, directory: Path, server: 
     ring_spent: dict[int, list[float]] = {size: [] for size in sizes}
     frames = {size: volume // (size * KIB) for size in sizes}
     path = Path("/dev/shm") / f"{directory.name}.ring"
-    ring_file.create(path, 8 * MIB, "cam")
+    ring_file.create(path, 8 * MIB, "cam", floor_nano=time.time_ns())
     try:
         producer, consumer = Producer(path, "cam"), Consumer(path, "cam")
         with DrivenWriter(config) as writer:

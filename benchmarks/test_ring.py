@@ -69,7 +69,7 @@ class Reader:
         self.directory = directory
         writer = WriterSection()
         self._bounds = (writer.batch_kb * KIB, writer.batch_frames)
-        ring_file.create(peers.ring_path(directory), RingSection().capacity, peers.CAMERA)
+        ring_file.create(peers.ring_path(directory), RingSection().capacity, peers.CAMERA, floor_nano=time.time_ns())
         self.consumer = Consumer(peers.ring_path(directory), peers.CAMERA)
         self._slate = Slate.claim(peers.slate_path(directory))
         self._doorbell = Doorbell(peers.bell_path(directory), self._slate)
