@@ -112,7 +112,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
         fps=round(arrivals / (last - first), 2) if last > first else 0.0,
         frame_bytes=size,
         corrupt=corrupt,
-        error=urls.mask(error),
+        error=urls.mask(error, urls.secrets_in(camera.url)),
     )
 
 

@@ -21,7 +21,7 @@ class Masking:
     value of a log line."""
 
     def __init__(self, config: Config) -> None:
-        self._secrets = sorted(secrets_of(config), key=len, reverse=True)
+        self._secrets = secrets_of(config)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
         """A structlog processor."""

@@ -26,18 +26,21 @@ class Acknowledged:
     def __init__(self, ttl_seconds: float) -> None:
         self._life = ttl_seconds - min(_EXPIRY_MARGIN_SECONDS, ttl_seconds / 2)
         self._nanos = array("Q")
-        self._sizes = array("L")
+        self._sizes = array("I")
         self._newest_at = 0.0
 
     def add(self, records: Sequence[Record], now: float) -> None:
         """``records`` are stored by ``now``."""
-        self._newest_at = now
         for record in records:
-            # Only what turned out to be stored after all comes late.
-            late = self._nanos and record.unix_nano < self._nanos[-1]
-            place = bisect_left(self._nanos, record.unix_nano) if late else len(self._nanos)
-            self._nanos.insert(place, record.unix_nano)
-            self._sizes.insert(place, len(record.payload))
+            if not self._nanos or record.unix_nano > self._nanos[-1]:
+                self._newest_at = now
+                self._nanos.append(record.unix_nano)
+                self._sizes.append(len(record.payload))
+            else:
+                # It turned out only now to have been stored.
+                place = bisect_left(self._nanos, record.unix_nano)
+                self._nanos.insert(place, record.unix_nano)
+                self._sizes.insert(place, len(record.payload))
 
     def trim(self, unix_nano: int) -> None:
         """Entries before ``unix_nano`` are trimmed from the journal; nobody expects them any more."""

@@ -108,7 +108,9 @@ class Reconciler:
                 count, size = drain.acknowledged.take_lost(span, time.monotonic())
                 if count:
                     drain.consumer.lose(count, size)
-                    self._warn_once("", "redis lost frames that it had acknowledged; status counts them", drain.camera)
+                    # Said of one camera: status has the counts of all.
+                    example = f"camera {drain.camera}: {count} frames, and more since"
+                    self._warn_once("", "redis lost frames that it had acknowledged; status counts them", example)
 
     def _span(self, drain: RingDrain, reply: object) -> JournalSpan | None:
         """The span of a journal; None where nobody can tell."""

@@ -140,22 +140,19 @@ def test_codec_changing(run: FaultRun, tmp_path: Path) -> None:
         heals(run)
 
 
-@pytest.mark.case("camera-no-timestamps")
-def test_no_timestamps(run: FaultRun, tmp_path: Path) -> None:
-    content = clip(tmp_path, "h264", "libx264")
+@pytest.mark.parametrize(
+    ("form", "codec", "seconds"),
+    [
+        pytest.param("h264", "libx264", 3, marks=pytest.mark.case("camera-no-timestamps")),
+        # Each round of the file begins at the same timestamp again.
+        pytest.param("mpegts", "mpeg2video", 6, marks=pytest.mark.case("camera-timestamps-back")),
+    ],
+)
+def test_timestamps_that_are_no_help(run: FaultRun, tmp_path: Path, form: str, codec: str, seconds: float) -> None:
+    content = clip(tmp_path, form, codec)
     with StreamCamera(lambda: content, 2) as camera:
         begin(run, camera.url)
-        run.flows(3)
-        heals(run)
-
-
-@pytest.mark.case("camera-timestamps-back")
-def test_timestamps_running_back(run: FaultRun, tmp_path: Path) -> None:
-    # Each round of the file begins at the same timestamp again.
-    content = clip(tmp_path, "mpegts", "mpeg2video")
-    with StreamCamera(lambda: content, 2) as camera:
-        begin(run, camera.url)
-        run.flows(6)
+        run.flows(seconds)
         heals(run)
 
 

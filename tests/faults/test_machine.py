@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,9 @@ from engine.wire import ring_layout as lay
 from tests.faults.disks import fill, resize, small_disk
 from tests.faults.run import CAMERAS, FaultRun
 from tests.faults.stepped_clock import write_step
+from tests.servers.users import STRANGER, command_of
 from tests.servers.wait import wait_until
-from tests.system.site import command
+from tests.system.site import ROOT, command
 
 HOUR = 3600
 VICTIM, OTHER = CAMERAS[3], CAMERAS[7]
@@ -77,6 +79,16 @@ def test_run_directory_that_cannot_be_made(run: FaultRun, short_path: Path) -> N
     (short_path / "file").touch()
     run.configure(site={"run_directory": str(short_path / "file" / "site")})
     refused(run, str(short_path / "file"))
+    # A directory that stands, is somebody else's, and may be entered and not written.
+    run.configure(site={"run_directory": str(short_path / "theirs" / "site")})
+    (short_path / "theirs").mkdir()
+    for path in (short_path, short_path / "theirs", run.site.directory):
+        path.chmod(0o755)
+    run.site.file.chmod(0o644)
+    words = command_of(STRANGER, short_path, sys.executable, "-m", "engine", "run", "-c", str(run.site.file))
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert f"cannot make the directory {short_path / 'theirs' / 'site'}: Permission denied" in done.stderr
 
 
 @pytest.mark.case("disk-full-log")

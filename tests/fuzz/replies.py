@@ -34,8 +34,8 @@ _REFUSALS = (RedisUnavailable, ServerRefused, WireError, UnknownName, QueryError
 _STEPS_MAX = 50
 
 
-class _Attached:
-    """What Store takes for redis-py's connection."""
+class Plugged:
+    """What Store.attach takes: a connection whose socket is there."""
 
     def __init__(self, plug: socket.socket) -> None:
         self._plug = plug
@@ -74,7 +74,7 @@ def writer(data: bytes) -> None:
     """Replies to two batches and a call: what is told of a batch is what a sound reply says, or Redis is away."""
     with answering(data) as plug:
         store = Store(ADDRESS, 1, lambda: None)
-        store.attach(_Attached(plug))  # type: ignore[arg-type]
+        store.attach(Plugged(plug))  # type: ignore[arg-type]
         with contextlib.suppress(RedisUnavailable):
             store.send([RingBatch(FRAMING, RECORDS, NANO)])
             store.send([RingBatch(FRAMING, RECORDS[:1], 0), RingBatch(FRAMING, RECORDS[1:], 0)])

@@ -30,7 +30,7 @@ from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer, first_times
-from tests.system.site import Site, command
+from tests.system.site import Site, command, roles_section
 
 OWN, OTHER = "mercado", "zwillingsladen"
 CAMERAS = {OWN: ["caixa", "porta"], OTHER: ["geheimkamera", "hinterhof"]}
@@ -464,13 +464,7 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
             assert done.returncode == 0, done.stderr
         site.write(
             cameras=cameras,
-            redis={
-                "address": server.address,
-                "username": "writer",
-                "password": PASSWORD,
-                "publisher_username": "publisher",
-                "publisher_password": PASSWORD,
-            },
+            redis=roles_section(server.address, PASSWORD),
             amqp_url=rabbitmq.url(vhost),
         )
         client = server.client()

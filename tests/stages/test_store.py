@@ -17,6 +17,7 @@ from engine.shm.ring import Consumer, Producer, Record
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
+from tests.fuzz.replies import Plugged
 from tests.servers.certificate import self_signed
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port
@@ -204,19 +205,6 @@ def test_what_is_no_answer_to_a_batch_is_a_broken_connection(records: list[Recor
         assert store.in_flight == 0
         answering.close()
         talk.join()
-
-
-class Plugged:
-    """What attach takes: a connection whose socket is there."""
-
-    def __init__(self, plug: socket.socket) -> None:
-        self._plug = plug
-
-    def _get_socket(self) -> socket.socket:
-        return self._plug
-
-    def disconnect(self) -> None:
-        self._plug.close()
 
 
 def say(plug: socket.socket, reply: bytes) -> None:

@@ -152,6 +152,17 @@ class Site:
             command("clean", "-c", str(self.file))
 
 
+def roles_section(address: str, password: str) -> dict[str, str]:
+    """A site's ``[redis]`` with a user for each role, called by its name."""
+    return {
+        "address": address,
+        "username": "writer",
+        "password": password,
+        "publisher_username": "publisher",
+        "publisher_password": password,
+    }
+
+
 def command(
     *arguments: str, environment: dict[str, str] | None = None, directory: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:

@@ -31,7 +31,7 @@ from tests.servers.redis_server import RedisServer
 from tests.servers.users import SOMEBODY, STRANGER, as_user, command_of
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import ROOT, Site, stored_frames
+from tests.system.site import ROOT, Site, roles_section, stored_frames
 
 PASSWORD = "k9fV-least-rights"
 EXCHANGE = "camera.metadata"
@@ -58,13 +58,7 @@ def test_a_site_runs_under_users_who_may_do_nothing_else(
         admin.set("other:frames:cam0:1:1", b"x")
         site.write(
             cameras=cameras,
-            redis={
-                "address": server.address,
-                "username": "writer",
-                "password": PASSWORD,
-                "publisher_username": "publisher",
-                "publisher_password": PASSWORD,
-            },
+            redis=roles_section(server.address, PASSWORD),
             amqp_url=rabbitmq.url(vhost, least_user, PASSWORD),
         )
         # The consumer, who may, declares the exchange.
