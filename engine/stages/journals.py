@@ -9,6 +9,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.stages.clock import latest_floor
 from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
@@ -131,9 +132,15 @@ class Journals:
 def newest_numbers(
     address: RedisAddress, connection: AbstractConnection, vhost: str, prefix: str, camera: str
 ) -> tuple[int, int]:
-    """(unix_nano, sequence) of a journal's last entry, (0, 0) where there is none. Raises RedisUnavailable."""
-    reply = call(address, connection, ("XREVRANGE", keys.journal_key(vhost, prefix, camera), "+", "-", "COUNT", 1))[0]
-    return first_numbers(reply)
+    """(unix_nano, sequence) of a journal's last entry, (0, 0) where there is none. Raises RedisUnavailable.
+
+    Entries so far ahead of the clock that no camera wrote them are passed over.
+    """
+    journal = keys.journal_key(vhost, prefix, camera)
+    floor = latest_floor()
+    reply = call(address, connection, ("XREVRANGE", journal, floor, "-", "COUNT", 1))[0]
+    numbers = first_numbers(reply)
+    return numbers if numbers[0] <= floor else (0, 0)
 
 
 def cursor_of(entry: JournalEntry) -> str:

@@ -49,6 +49,9 @@ class FrameFraming:
         #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
         self._shape = (-1, -1, -1, -1)
         self._shape_fields = b""
+        self._key = key
+        #: The name of the camera's journal.
+        self.journal = journal.decode()
         self._journal = journal
         self._expire = command(b"PEXPIRE", journal, ttl)
         self._encodings = tuple(bulk(name.encode()) for name in ENCODINGS)
@@ -83,6 +86,10 @@ class FrameFraming:
         """Asks for one journal entry by id. One reply: an empty array where it does not stand."""
         identifier = b"%d-%d" % (unix_nano, sequence)
         return command(b"XRANGE", self._journal, identifier, identifier)
+
+    def discard(self, unix_nano: int, sequence: int) -> bytes:
+        """Takes a frame away again; a writer's user may let keys expire and not delete them. One reply."""
+        return command(b"PEXPIRE", self._key + b"%d:%05d" % (unix_nano, sequence), b"0")
 
     def newest(self) -> bytes:
         """Asks for the journal's last entry. One reply: an empty array where there is none."""
