@@ -191,6 +191,11 @@ def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
             )
     lock = SiteLock(config, exclusive=False)
     site.make_directory(config)
+    try:
+        site.check_owner(config)
+    except BaseException:
+        lock.release()
+        raise
     set_title(title)
     try:
         code = main()
