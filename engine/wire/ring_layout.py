@@ -1,16 +1,19 @@
-"""Layout of a ring file, version 1.
+"""Layout of a ring file, version 2.
 
     0     header page (4096 bytes)
             0     magic, version, capacity, generation, area size       written once, when the file is made
             128   producer's line:  head, number and stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
             384   consumer's line:  tail, floor of the stamps, longest latency in microseconds
-            512   consumer's counts: stored, bytes, drops by reason
+            512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
             1536  whose its frames are: length, UTF-8 (engine/wire/ring_owner.py)
             2048  consumer's latency histogram, 128 counts
-    4096  byte ring: records, each a 64-byte header and the payload, padded to 64
+    4096  consumer's ledger: what Redis must still have (engine/wire/ledger_layout.py)
+    8192  byte ring: records, each a 64-byte header and the payload, padded to 64
+
+The count of stored frames never falls: what Redis has lost since is counted beside it.
 
 All numbers are little-endian; words are 64 bits at multiples of 8, so that one store writes one word. Lines stand 128
 bytes apart, because adjacent-line prefetch makes two neighbouring 64-byte lines one unit of contention on x86.
@@ -31,8 +34,8 @@ from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
 from engine.wire.ring_owner import OWNER_BYTES_MAX
 
 MAGIC = int.from_bytes(b"EVRING\r\n", "little")
-VERSION = 1
-HEADER_BYTES = 4096
+VERSION = 2
+HEADER_BYTES = 8192
 #: Records and payloads begin at multiples of this: one cache line.
 ALIGN = 64
 RECORD_HEADER_BYTES = 64
@@ -48,8 +51,9 @@ W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA = range(5)
 W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
 W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
-W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST = range(64, 70)
-W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES, W_INTENT_FROM, W_INTENT_FROM_COUNT = range(80, 86)
+W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES = range(64, 71)
+W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
+W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
 #: Words that hold stamps; all others between the header's first line and the name are counts and cursors.
 _STAMPS = (W_LAST_NANO, W_FLOOR_NANO)
