@@ -30,7 +30,7 @@ from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
-from engine.shm import site
+from engine.shm import ring_place, segment, site
 from engine.shm.slate import CaptureCount, Slate
 from engine.stages.journals import newest_numbers
 from engine.stages.redis_link import connect
@@ -84,7 +84,8 @@ class Child:
 
     def _renew_slate(self) -> None:
         """Look at the slate that the next process will have, should somebody have removed the one before."""
-        with contextlib.suppress(OSError, RingError):
+        with contextlib.suppress(OSError, RingError, InputError):
+            segment.private_directory(self._path.parent)
             Slate.create(self._path)
             fresh = Slate.watch(self._path)
             fresh.restarts = self.slate.restarts
@@ -211,7 +212,7 @@ class Supervisor:
             for camera in config.cameras:
                 if camera.id not in adopted:
                     last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
-                    roles.ensure_ring(config, camera, *last)
+                    ring_place.ensure(config, camera.id, *last)
             connection.disconnect()
         except RedisUnavailable as error:
             raise InputError(str(error)) from None
