@@ -8,7 +8,6 @@ name. Everything that can be refused without touching a server is refused here.
 from __future__ import annotations
 
 import os
-import tempfile
 import tomllib
 import zlib
 from collections.abc import Mapping
@@ -347,15 +346,11 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 
 
-def default_run_directory(name: str) -> Path:
-    """Where a site without ``run_directory`` keeps its files: the place that this user may write and a reboot
-    clears."""
-    if os.geteuid() == 0:
-        return Path("/run/edge-video") / name
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.path.isdir(base):
-        return Path(base) / "edge-video" / name
-    return Path(tempfile.gettempdir()) / f"edge-video-{os.geteuid()}" / name
+def default_run_directory(name: str, user: int | None = None) -> Path:
+    """Where a site without ``run_directory`` keeps its files. It follows from the user alone, whatever the environment
+    says, so that every command of that user finds the site, and a second start meets the lock of the first."""
+    user = os.geteuid() if user is None else user
+    return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name
 
 
 def _with_defaults(cameras: Any, defaults: Any) -> Any:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import re
+import tempfile
 import textwrap
 import tomllib
 from pathlib import Path
@@ -13,7 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from engine import config
-from engine.config import Config, parse
+from engine.config import Config, default_run_directory, parse
 from engine.errors import EXIT_INPUT, ConfigError
 from engine.wire import keys
 
@@ -296,6 +298,16 @@ def test_credentials_that_go_over_a_network_in_plain_text_are_warned_of_once_a_s
 def test_credentials_of_the_environment_count_for_the_warning_too():
     made = site("[redis]\naddress = 'redis.site'\n", {"REDIS_PASSWORD": "geheim"})
     assert made.warnings == (REDIS_PLAIN.format("redis://redis.site:6379"),)
+
+
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "TMPDIR", "HOME"])
+def test_the_run_directory_does_not_depend_on_who_asks(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert default_run_directory("edge", 0) == Path("/run/edge-video/edge")
+    assert default_run_directory("edge", 1000) == Path("/tmp/edge-video-1000/edge")
+    made = site("[site]\nname = 'edge'\n")
+    assert made.run_directory == default_run_directory("edge", os.geteuid())
 
 
 def test_a_long_run_directory_is_no_harm_where_no_socket_is_in_it():

@@ -59,7 +59,9 @@ class LiveTable:
 def print_status(console: Console, report: SiteReport) -> None:
     """A running site: headline, cameras, processes."""
     if not report.running:
-        console.print(f"site {report.site} is not running")
+        console.print(f"site {report.site} is not running", soft_wrap=True)
+        if report.elsewhere:
+            console.print(f"site {report.site} {report.elsewhere}", soft_wrap=True)
         return
     console.print(_headline(report))
     console.print(_camera_table(report, len(report.cameras)))

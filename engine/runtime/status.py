@@ -13,6 +13,8 @@ import psutil
 
 from engine.config import Camera, Config
 from engine.errors import RingError, WireError
+from engine.runtime import elsewhere
+from engine.runtime.elsewhere import Elsewhere
 from engine.shm import histogram
 from engine.shm.ring_file import Observer, RingCounts
 from engine.shm.site import SitePaths
@@ -115,6 +117,8 @@ class SiteReport(msgspec.Struct, frozen=True):
     writer: WriterReport
     publisher: PublisherReport | None
     latency_ms: Latency
+    #: Who else runs a site of this name, while this one does not run.
+    elsewhere: Elsewhere | None
 
 
 def collect(config: Config, *, memory: bool = True) -> SiteReport:
@@ -151,6 +155,7 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
         writer=_writer(config, paths),
         publisher=_publisher(paths) if config.publishes else None,
         latency_ms=_latency(histogram.merge(merged), longest),
+        elsewhere=None if running else elsewhere.find(config),
     )
 
 
