@@ -22,10 +22,12 @@ from engine.config_rules import MIB, check
 from engine.config_servers import plain_text_warnings
 from engine.errors import ConfigError
 from engine.wire import keys, urls
+from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
-Fps = Annotated[float, Meta(gt=0, le=1000)]
+#: One frame in 10,000 s at least: what is slower is a mistake, and far below lie intervals that no clock can hold.
+Fps = Annotated[float, Meta(ge=0.0001, le=1000)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -102,14 +104,19 @@ class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
     timeout_seconds: Seconds = 10.0
 
+    @property
+    def address(self) -> AmqpAddress | None:
+        """The broker that the URL names; None where it is empty. Raises ConfigError."""
+        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
+
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[metadata]``: what is announced, and where."""
 
     enabled: bool = True
-    exchange: Annotated[str, Meta(min_length=1, max_length=255)] = "camera.metadata"
+    exchange: Text = "camera.metadata"
     exchange_durable: bool = True
-    routing_key: Annotated[str, Meta(min_length=1, max_length=240)] = "camera.metadata.event"
+    routing_key: Text = "camera.metadata.event"
     format: Literal["event", "batch"] = "event"
     batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
 
@@ -204,7 +211,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def vhost(self) -> str:
         """The tenant, as it stands in keys before encoding."""
-        return keys.vhost_of_amqp_url(self.amqp.amqp_url)
+        address = self.amqp.address
+        return address.key_vhost if address else keys.DEFAULT_VHOST
 
     @property
     def prefix(self) -> str:

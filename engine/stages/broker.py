@@ -20,7 +20,7 @@ from pika.spec import Basic
 
 from engine.config import AmqpSection, MetadataSection
 from engine.config_tls import TLS_FAILED, client_context, tls_refusal
-from engine.errors import BrokerUnavailable, ServerRefused
+from engine.errors import BrokerUnavailable, ConfigError, ServerRefused
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
 from engine.wire.urls import mask
@@ -288,19 +288,29 @@ def metadata_exchange(metadata: MetadataSection) -> Exchange:
     return Exchange(metadata.exchange, metadata.exchange_durable)
 
 
-def parameters(amqp: AmqpSection) -> pika.URLParameters:
-    """pika's parameters for the site's URL, with our heartbeat and timeouts."""
-    found = pika.URLParameters(str(amqp.amqp_url))
-    found.heartbeat = amqp.heartbeat_seconds
-    found.socket_timeout = amqp.timeout_seconds
-    found.stack_timeout = amqp.timeout_seconds
-    found.blocked_connection_timeout = _BLOCKED_SECONDS_MAX
-    found.connection_attempts = 1
-    if found.ssl_options is not None:
-        # In place of what pika makes of the URL, whose query could turn verification off.
-        server_name = amqp.tls_server_name or found.host
-        found.ssl_options = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), server_name)
-    return found
+def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
+    """pika's parameters for the section's broker; its URL is not shown to pika, which reads it otherwise than keys do.
+
+    Raises ConfigError for a URL that has not one meaning.
+    """
+    address = amqp.address
+    if address is None:
+        raise ConfigError("amqp.amqp_url is not set")
+    tls = None
+    if address.tls:
+        tls = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), amqp.tls_server_name or address.host)
+    return pika.ConnectionParameters(
+        host=address.host,
+        port=address.port,
+        virtual_host=address.vhost,
+        credentials=pika.PlainCredentials(address.username, address.password),
+        heartbeat=amqp.heartbeat_seconds,
+        socket_timeout=amqp.timeout_seconds,
+        stack_timeout=amqp.timeout_seconds,
+        blocked_connection_timeout=_BLOCKED_SECONDS_MAX,
+        connection_attempts=1,
+        ssl_options=tls,
+    )
 
 
 def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> None:

@@ -147,25 +147,6 @@ def test_numbers_run_from_1_to_99999_and_begin_again():
     assert keys.next_sequence(99_999) == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "vhost"),
-    [
-        (None, "default"),
-        ("", "default"),
-        ("amqp://u:p@h:5672", "default"),
-        ("amqp://u:p@h:5672/", "default"),
-        ("amqp://u:p@h:5672/%2F", "default"),
-        ("amqp://u:p@h:5672/%2f?heartbeat=5", "default"),
-        ("amqp://u:p@h/supermercado_vhost", "supermercado_vhost"),
-        ("amqps://h/a%2Fb", "a/b"),
-        ("amqp://h/a%3Ab%20c", "a:b c"),
-        ("amqp://h/loja?connection_timeout=5#x", "loja"),
-    ],
-)
-def test_the_vhost_is_the_url_s_path_decoded(url, vhost):
-    assert keys.vhost_of_amqp_url(url) == vhost
-
-
 def test_the_engine_s_own_keys_are_as_designed():
     assert keys.journal_key("meu-cliente", "frames", "cam4") == "engine:meu-cliente:journal:frames:cam4"
     assert keys.cursor_key("meu-cliente", "frames") == "engine:meu-cliente:cursor:frames"
