@@ -24,7 +24,7 @@ from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.redis_session import RedisSession
 from engine.jobs.reindex import Reindex
 from engine.jobs.stored import Ears, Strange
-from engine.stages import broker
+from engine.stages import broker, broker_refusals
 from engine.wire import urls
 
 #: Keys that are left alone and named one by one on a terminal; the rest is counted, and all are in --json.
@@ -133,7 +133,7 @@ def recover(
     uplink was away. It may be stopped and run again, and goes on at the frame where it was."""
     target = resolve(config, redis, vhost, prefix)
     section = _amqp_section(target, amqp)
-    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
+    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True, wording=broker_refusals.RECOVER)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
     until: str | int = time.time_ns() if end == "now" else end
