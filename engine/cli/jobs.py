@@ -24,7 +24,7 @@ from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.redis_session import RedisSession
 from engine.jobs.reindex import Reindex
 from engine.jobs.stored import Ears, Strange
-from engine.stages import broker
+from engine.stages import broker, broker_refusals
 from engine.wire import urls
 from engine.wire.amqp import check_name
 from engine.wire.amqp_url import parse_amqp_url
@@ -137,7 +137,7 @@ def recover(
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")
     check_name(routing_key, "--routing-key")
-    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
+    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True, wording=broker_refusals.RECOVER)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
     until: str | int = time.time_ns() if end == "now" else end

@@ -37,6 +37,7 @@ from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
 from engine.config_tls import TLS_FAILED
 from engine.errors import ConfigError, InputError, ServerRefused
+from engine.stages import broker_refusals
 from engine.stages.broker import parameters, say
 from engine.wire import urls
 from engine.wire.amqp_url import parse_amqp_url
@@ -258,7 +259,7 @@ class _Subscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = say(error)
+                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
                 advice = "" if self._established else self._topology.advice(error)
             except BaseException as error:
                 # Whoever waits for deliveries must learn that none will come.
@@ -273,7 +274,8 @@ class _Subscription:
                 self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
                 return
             if advice:
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(reason)}; {advice}"))
+                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
+                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
                 return
             if self._closing.is_set():
                 return

@@ -58,8 +58,5 @@ class Topology(NamedTuple):
         if code == 405:
             return "the queue belongs to another connection alone: name another queue"
         if code == 406:
-            return (
-                f"it stands with other properties: for exchange {self.exchange!r} set exchange_durable; a queue keeps "
-                "those it was made with (attempts and dead_letter are among them): delete it, or name another"
-            )
+            return "an exchange or a queue stands with other properties: delete it, or name another"
         return ""

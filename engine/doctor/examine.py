@@ -125,7 +125,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         try:
             broker.check(config.amqp, exchange)
         except (ServerRefused, BrokerUnavailable) as error:
-            shut = broker_checks.refused(mask(str(error)).rpartition("; ")[0] or mask(str(error)))
+            shut = broker_checks.refused(mask(str(error)))
     findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
     findings += broker_checks.may(exchange.name, rights)
     return findings + broker_checks.bound(exchange.name, seen)

@@ -121,7 +121,7 @@ def test_rabbitmq_refuses_credentials_vhost_or_exchange(
     connection.channel().exchange_declare("camera.metadata", exchange_type="topic", durable=False)
     connection.close()
     site.write(cameras=cameras, redis=redis, amqp_url=rabbitmq.url(vhost))
-    refused(site, "metadata.exchange_durable")
+    refused(site, "is not durable (406); set `metadata.exchange_durable = false`, or delete it once (`rabbitmqadmin ")
 
 
 def test_a_broker_that_is_only_away_is_no_reason_not_to_start(site: Site, redis_server: RedisServer) -> None:
