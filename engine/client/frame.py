@@ -65,7 +65,7 @@ class Frame(FrameEntry, frozen=True, gc=False):
 
 def entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> FrameEntry:
     """A journal's entry with its camera."""
-    return FrameEntry(vhost, prefix, camera, *entry)
+    return FrameEntry(vhost, prefix, camera, *entry[:7])
 
 
 def with_data(entry: FrameEntry, data: bytes) -> Frame:

@@ -49,7 +49,9 @@ class Reconciler:
                 drain.acknowledged.add([record], time.monotonic())
                 continue
             drain.consumer.release([record], Drop.REFUSED)
-            self._warn_once(drain.camera, "journal entry refused", errors[number])
+            drain.foreign = errors[number].startswith("WRONGTYPE")
+            error = drain.framing.foreign_journal() if drain.foreign else errors[number]
+            self._warn_once(drain.camera, "journal entry refused", error)
             newest = self._store.call([drain.framing.newest()])[0]
             drain.consumer.raise_floor(first_numbers(newest)[0])
 

@@ -22,6 +22,7 @@ from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.marks import WrittenMarks
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
@@ -65,6 +66,7 @@ class WriterAgent:
         self._doorbell = Doorbell(self._paths.doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
         self._reconciler = Reconciler(self._store, self._warn_once)
+        self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
         self._drains: dict[str, RingDrain] = {}
         self._slates: dict[str, tuple[Slate, int]] = {}
         self._in_flight: list[Batch] = []
@@ -136,6 +138,7 @@ class WriterAgent:
         """Announce the cameras' last states, and give all back."""
         try:
             if self._store.connected and not self._in_flight:
+                self._marks.write(self._order)
                 self._publish_states()
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
@@ -177,7 +180,7 @@ class WriterAgent:
         trim_nano = drain.upkeep.trim_nano(time.monotonic())
         if trim_nano:
             drain.acknowledged.trim(trim_nano)
-        return RingBatch(drain.framing, records, trim_nano)
+        return RingBatch(drain.framing, records, trim_nano, drain.next_number(), not drain.foreign)
 
     def _commit_oldest(self) -> int:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
@@ -192,9 +195,11 @@ class WriterAgent:
         del self._in_flight[0]
         now_nano = time.monotonic_ns()
         for (drain, records), entry_errors in zip(batch, refused, strict=True):
+            drain.refused = bool(entry_errors)
             if entry_errors:
                 self._troubled.append((drain, records, entry_errors))
             else:
+                drain.foreign = False
                 drain.consumer.commit(records, now_nano)
                 drain.acknowledged.add(records, now_nano / 1e9)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
@@ -238,6 +243,7 @@ class WriterAgent:
             self._settled = False
             self._store.attach(attempt.result())
         self._reconciler.reconnected(self._order)
+        self._marks.begin(self._order)
         self._settled = True
         for camera in self._slates:
             self._slates[camera] = (self._slates[camera][0], -1)
@@ -287,6 +293,7 @@ class WriterAgent:
         if self._store.connected and time.monotonic() >= self._retry_at:
             try:
                 self._reconciler.look(self._order)
+                self._marks.look(self._order)
                 self._publish_states()
             except RedisUnavailable as error:
                 self._lost(error)

@@ -124,13 +124,18 @@ def journal_key(vhost: str, prefix: str, camera: str) -> str:
 
 
 def cursor_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> last entry id that the broker has confirmed."""
+    """The hash of camera -> last entry that the broker has confirmed, and its number (``engine/wire/marks.py``)."""
     return f"{ENGINE}:{encode_part(vhost)}:cursor:{encode_part(prefix)}"
 
 
 def cameras_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> state."""
     return f"{ENGINE}:{encode_part(vhost)}:cameras:{encode_part(prefix)}"
+
+
+def written_key(vhost: str, prefix: str) -> str:
+    """The hash of camera -> what the writer has numbered so far (``engine/wire/marks.py``)."""
+    return f"{cameras_key(vhost, prefix)}:written"
 
 
 def parse_cameras_key(text: bytes) -> tuple[str, str]:

@@ -112,6 +112,11 @@ def _streams(command: Sequence[Any], reply: Any) -> bool:
     )
 
 
+def _fields(command: Sequence[Any], reply: Any) -> bool:
+    """One for each field that was asked for."""
+    return _values(command[1:], reply)
+
+
 def _step(_: Sequence[Any], reply: Any) -> bool:
     return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes) and _names((), reply[1])
 
@@ -121,6 +126,7 @@ _SHAPES: dict[str, Callable[[Sequence[Any], Any], bool]] = {
     "EXISTS": _number,
     "HGETALL": _pairs,
     "HKEYS": _names,
+    "HMGET": _fields,
     "MGET": _values,
     "PTTL": _number,
     "SCAN": _step,

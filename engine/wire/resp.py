@@ -23,6 +23,12 @@ def bulk(value: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
+def foreign_key(key: str, kind: str = "") -> str:
+    """What to say where no stream of ours stands under a journal's name, but something of another type."""
+    what = f"a {kind}" if kind else "of another type"
+    return f"{key} is no journal but {what}: somebody else's; to mend it, remove it: redis-cli DEL '{key}'"
+
+
 MULTI = command(b"MULTI")
 EXEC = command(b"EXEC")
 
@@ -43,8 +49,8 @@ class FrameFraming:
         self._set = b"*5\r\n$3\r\nSET\r\n$%d\r\n" % (len(key) + _KEY_TAIL_BYTES) + _literal(key) + b"%d:%05d\r\n$%d\r\n"
         self._xadd = (
             b"\r\n" + _literal(bulk(b"PX") + bulk(ttl))
-            + b"*13\r\n" + _literal(bulk(b"XADD") + bulk(journal))
-            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b"
+            + b"*15\r\n" + _literal(bulk(b"XADD") + bulk(journal))
+            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n"
         )  # fmt: skip
         #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
         self._shape = (-1, -1, -1, -1)
@@ -58,18 +64,28 @@ class FrameFraming:
         return self._set % (unix_nano, sequence, size)
 
     def after(
-        self, unix_nano: int, sequence: int, size: int, width: int, height: int, encoding: int, keyframe: int
+        self,
+        unix_nano: int,
+        sequence: int,
+        size: int,
+        width: int,
+        height: int,
+        encoding: int,
+        keyframe: int,
+        number: int = 0,
     ) -> bytes:
-        """The rest of SET behind the payload, and the frame's journal entry."""
+        """The rest of SET behind the payload, and the frame's journal entry, the journal's ``number``-th."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
             self._shape = shape
             self._shape_fields = (
                 bulk(b"w") + bulk(b"%d" % width) + bulk(b"h") + bulk(b"%d" % height)
-                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe)
+                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe) + bulk(b"n")
             )  # fmt: skip
-        identifier, length = b"%d-%d" % (unix_nano, sequence), b"%d" % size
-        return self._xadd % (len(identifier), identifier, len(length), length, self._shape_fields)
+        identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
+        return self._xadd % (
+            len(identifier), identifier, len(length), length, self._shape_fields, len(entry), entry,
+        )  # fmt: skip
 
     def keep(self) -> bytes:
         """Lets the journal live as long as the frame that was just stored. One reply."""
@@ -87,6 +103,10 @@ class FrameFraming:
     def newest(self) -> bytes:
         """Asks for the journal's last entry. One reply: an empty array where there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
+
+    def foreign_journal(self) -> str:
+        """What to say where something else stands under the journal's name."""
+        return foreign_key(self._journal.decode())
 
     def describe(self) -> bytes:
         """Asks what the journal spans. One reply, for ``parse_span``; an error where there is no journal."""

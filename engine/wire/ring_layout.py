@@ -4,7 +4,7 @@
             0     magic, version, capacity, generation, area size       written once, when the file is made
             128   producer's line:  head, number and stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
-            384   consumer's line:  tail, floor of the stamps, longest latency in microseconds
+            384   consumer's line:  tail, floor of the stamps, longest latency in microseconds, entries before this ring
             512   consumer's counts: stored, bytes, drops by reason
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
@@ -45,6 +45,8 @@ W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA = range(5)
 W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
 W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
+#: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
+W_ENTRIES_BEFORE = 62
 W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST = range(64, 70)
 W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES, W_INTENT_FROM, W_INTENT_FROM_COUNT = range(80, 86)
 
