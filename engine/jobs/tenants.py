@@ -39,8 +39,8 @@ _RIGHTS: dict[Role, _Rights] = {
     # Batches of frames and entries, the upkeep of journals, the cameras' states.
     "writer": _Rights(
         (
-            *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream", "hset"),
-            *("ping", "role"),
+            *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
+            *("hset", "hmget", "ping", "role"),
         ),
         (),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),

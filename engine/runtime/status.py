@@ -16,7 +16,7 @@ from engine.errors import RingError, WireError
 from engine.runtime import elsewhere
 from engine.runtime.elsewhere import Elsewhere
 from engine.shm import histogram
-from engine.shm.ring_file import Observer, RingCounts
+from engine.shm.ring_file import Drop, Observer, RingCounts
 from engine.shm.site import SitePaths
 from engine.shm.slate import CaptureCount, PublisherCount, Slate, WriterCount
 from engine.wire.state import CameraStatus, decode_status
@@ -42,7 +42,12 @@ class RingStatus(msgspec.Struct, frozen=True):
 
 
 class CameraReport(msgspec.Struct, frozen=True):
-    """One camera. ``since`` is UTC nanoseconds of its last change of state."""
+    """One camera. ``since`` is UTC nanoseconds of its last change of state.
+
+    ``stored`` is what was stored and that Redis has not lost since, so that ``captured`` is the sum of it, of all that
+    was ``dropped``, and of what the ring holds. ``stored_total`` and ``lost`` never fall while the ring stands: rates
+    are made of them.
+    """
 
     id: str
     name: str
@@ -57,6 +62,8 @@ class CameraReport(msgspec.Struct, frozen=True):
     captured_bytes: int
     stored: int
     stored_bytes: int
+    stored_total: int
+    lost: int
     dropped: dict[str, int]
     skipped: int
     ring: RingStatus
@@ -189,6 +196,8 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
         captured_bytes=counts.captured_bytes if counts else 0,
         stored=counts.stored if counts else 0,
         stored_bytes=counts.stored_bytes if counts else 0,
+        stored_total=counts.stored_total if counts else 0,
+        lost=counts.drops[Drop.LOST.label] if counts else 0,
         dropped=counts.drops if counts else {},
         skipped=skipped,
         ring=RingStatus(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from engine.config import Camera, Config
 from engine.shm.ring import Consumer, Record
-from engine.stages.acknowledged import Acknowledged
 from engine.stages.upkeep import JournalUpkeep
 from engine.wire.resp import FrameFraming
 
@@ -18,7 +17,6 @@ class RingDrain:
         self.consumer = consumer
         self.framing = FrameFraming(config.vhost, config.prefix, camera.id, ttl_seconds * 1000)
         self.upkeep = JournalUpkeep(ttl_seconds)
-        self.acknowledged = Acknowledged(ttl_seconds)
         #: Frames that were in flight when the connection broke: Redis may have stored them.
         self.uncertain: list[Record] = []
         #: Those of them that were given up since, and until when (monotonic seconds) Redis is asked for them.

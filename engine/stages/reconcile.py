@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import hiredis
+from structlog.typing import FilteringBoundLogger
 
 from engine.errors import WireError
 from engine.shm.ring import Record
@@ -29,13 +30,15 @@ _LOOKUPS_MAX = 256
 
 
 class Reconciler:
-    """Asks through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what it finds.
+    """Asks through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what it finds,
+    ``log`` what was lost.
 
     All methods raise RedisUnavailable, and may be called again then.
     """
 
-    def __init__(self, store: Store, warn_once: Callable[[str, str, str], None]) -> None:
+    def __init__(self, store: Store, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]) -> None:
         self._store = store
+        self._log = log
         self._warn_once = warn_once
         self._loss_at = 0.0
 
@@ -46,7 +49,6 @@ class Reconciler:
         for number, record in enumerate(records):
             if number not in errors or record.sequence in standing:
                 drain.consumer.commit([record], time.monotonic_ns())
-                drain.acknowledged.add([record], time.monotonic())
                 continue
             drain.consumer.release([record], Drop.REFUSED)
             drain.foreign = errors[number].startswith("WRONGTYPE")
@@ -61,7 +63,7 @@ class Reconciler:
         A Redis that stood still reads what the broken connection left it beside what the new one asks, so the answer is
         not final at once: ``look`` asks again for a while.
         """
-        self._count_lost(drains)
+        self.count_lost(drains)
         for drain in drains:
             drain.doubtful += [record for record in drain.uncertain if record.end <= drain.consumer.tail]
             drain.doubtful_until = time.monotonic() + _DOUBT_SECONDS
@@ -72,7 +74,24 @@ class Reconciler:
         """Now and then while all is well."""
         self._settle_doubtful(drains)
         if time.monotonic() >= self._loss_at:
-            self._count_lost(drains)
+            self.count_lost(drains)
+
+    def count_lost(self, drains: Sequence[RingDrain]) -> None:
+        """Count the frames that Redis had acknowledged and has no more; said once for all cameras."""
+        self._loss_at = time.monotonic() + _LOSS_SECONDS
+        frames = cameras = 0
+        try:
+            for first in range(0, len(drains), _LOOKUPS_MAX):
+                part = drains[first : first + _LOOKUPS_MAX]
+                replies = self._store.call([drain.framing.describe() for drain in part])
+                for drain, reply in zip(part, replies, strict=True):
+                    span = self._span(drain, reply)
+                    count = drain.consumer.count_lost(span, time.monotonic_ns()) if span else 0
+                    frames += count
+                    cameras += bool(count)
+        finally:
+            if frames:
+                self._log.warning("redis lost frames that it had acknowledged", frames=frames, cameras=cameras)
 
     def _settle_doubtful(self, drains: Sequence[RingDrain]) -> None:
         for drain in drains:
@@ -80,8 +99,7 @@ class Reconciler:
                 continue
             standing = self._standing(drain, drain.doubtful)
             stored = [record for record in drain.doubtful if record.sequence in standing]
-            drain.consumer.reclassify(stored, Drop.OUTAGE)
-            drain.acknowledged.add(stored, time.monotonic())
+            drain.consumer.reclassify(stored, Drop.OUTAGE, time.monotonic_ns())
             final = time.monotonic() > drain.doubtful_until
             drain.doubtful = [] if final else [r for r in drain.doubtful if r.sequence not in standing]
 
@@ -97,22 +115,6 @@ class Reconciler:
                 elif reply:
                     found.add(record.sequence)
         return found
-
-    def _count_lost(self, drains: Sequence[RingDrain]) -> None:
-        """Frames that Redis had acknowledged and has no more."""
-        self._loss_at = time.monotonic() + _LOSS_SECONDS
-        for first in range(0, len(drains), _LOOKUPS_MAX):
-            part = drains[first : first + _LOOKUPS_MAX]
-            for drain, reply in zip(part, self._store.call([drain.framing.describe() for drain in part]), strict=True):
-                span = self._span(drain, reply)
-                if span is None:
-                    continue
-                count, size = drain.acknowledged.take_lost(span, time.monotonic())
-                if count:
-                    drain.consumer.lose(count, size)
-                    # Said of one camera: status has the counts of all.
-                    example = f"camera {drain.camera}: {count} frames, and more since"
-                    self._warn_once("", "redis lost frames that it had acknowledged; status counts them", example)
 
     def _span(self, drain: RingDrain, reply: object) -> JournalSpan | None:
         """The span of a journal; None where nobody can tell."""
