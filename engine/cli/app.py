@@ -26,11 +26,11 @@ from engine.runtime import roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.lock import SiteLock
-from engine.runtime.logs import mask_standard_error, open_log
+from engine.runtime.logs import log_file, mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
 from engine.runtime.supervisor import Supervisor
 from engine.shm import site
-from engine.shm.segment import free_bytes, private_directory
+from engine.shm.segment import free_bytes
 
 app = typer.Typer(
     name="edge-video",
@@ -80,11 +80,11 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
         code = supervisor.run()
         supervisor.close()
         raise typer.Exit(code)
-    log_file = private_directory(site_config.run_directory) / "edge-video.log"
-    log = open_log(site_config, file=log_file)
+    file = log_file(site_config)
+    log = open_log(site_config, file=file)
     supervisor = Supervisor(site_config, log, log)
     supervisor.start()
-    with show.LiveTable(site_config, footer=f"log: {log_file}   Ctrl-C drains and stops") as table:
+    with show.LiveTable(site_config, footer=f"log: {file}   Ctrl-C drains and stops") as table:
         code = supervisor.run(on_tick=table.refresh)
     supervisor.close()
     raise typer.Exit(code)

@@ -8,6 +8,8 @@ import traceback
 
 import setproctitle
 
+from engine.runtime.streams import open_missing
+
 #: Read by libraries when they are loaded: one core serves many processes, so no library makes threads of its own, and
 #: FFmpeg, whose messages may carry a camera's credentials, says nothing.
 _LIBRARY_ENVIRONMENT = {
@@ -22,6 +24,7 @@ _SECRET_ENVIRONMENT = ("REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD")
 
 def main() -> None:
     """Run the command line of this process."""
+    open_missing()
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if any("://" in argument for argument in sys.argv):

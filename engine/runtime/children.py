@@ -8,6 +8,7 @@ the second stops at once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, RingError
 from engine.runtime import roles
-from engine.runtime.child import fork
+from engine.runtime.child import fork, start_advice
 from engine.shm.slate import CaptureCount, Slate
 
 RoleName = Literal["capture", "writer", "publisher"]
@@ -36,7 +37,6 @@ _FAILURES_MAX = 12
 _STABLE_SECONDS = 10.0
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_SIGNALS = (*_STOP_SIGNALS, signal.SIGCHLD)
 
 
 class Child:
@@ -55,6 +55,8 @@ class Child:
         self.code = EXIT_OK
         self.finished = False
         self.failures = 0
+        #: The errno for which it could not be started, while it cannot.
+        self.refusal: int | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
 
@@ -102,17 +104,20 @@ class Children:
         self.fatal = EXIT_OK
         self._started_at = 0.0
         self._mask: set[int | signal.Signals] = set()
+        # Whoever starts a site with nohup wants it to outlive the terminal. Blocked, an ignored signal would arrive.
+        ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
+        self._signals = {*_STOP_SIGNALS, signal.SIGCHLD} - ignored
         #: CPU seconds of ended children, by role.
         self.cpu_seconds: dict[RoleName, float] = defaultdict(float)
 
     def take_signals(self) -> None:
         """Block the signals that ``pause`` takes."""
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def leave_signals(self) -> None:
         """Let signals do again what they did before."""
         # Taken here, a stop signal that came late does not end the process behind its last line.
-        while signal.sigtimedwait(_SIGNALS, 0):
+        while signal.sigtimedwait(self._signals, 0):
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -121,7 +126,7 @@ class Children:
         self.all = children
         self._started_at = time.monotonic()
         for child in children:
-            child.start(self._let_go)
+            self._start(child)
 
     def close(self) -> None:
         """Unmap what is known of them."""
@@ -139,7 +144,7 @@ class Children:
         """Sleep, or less when a child ends; stop signals are counted."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            info = signal.sigtimedwait(_SIGNALS, left)
+            info = signal.sigtimedwait(self._signals, left)
             if info is None:
                 break
             if info.si_signo in _STOP_SIGNALS:
@@ -159,7 +164,27 @@ class Children:
                     child.signal(signal.SIGKILL)
             elif not child.finished and now >= child.restart_at:
                 child.slate.restarts += 1
-                child.start(self._let_go)
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        """Fork it. Where the machine gives no process, that counts as a child that ended at once."""
+        try:
+            child.start(self._let_go)
+        except OSError as error:
+            if child.refusal != error.errno:
+                self._log.error(
+                    "process cannot be started; trying again",
+                    process=child.title,
+                    error=f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})",
+                    advice=start_advice(error),
+                )
+            child.refusal = error.errno
+            child.code = EXIT_FAILED
+            self._back_off(child)
+            return
+        if child.refusal:
+            self._log.info("process could be started", process=child.title, tries=child.failures + 1)
+            child.refusal = None
 
     def reap(self) -> None:
         """Take note of children that have ended."""
@@ -185,15 +210,21 @@ class Children:
             self.fatal = EXIT_INPUT
             self._log.error("process cannot start; ending the site", process=child.title)
             return
-        child.failures = 1 if lived > _STABLE_SECONDS else child.failures + 1
+        if lived > _STABLE_SECONDS:
+            child.failures = 0
         if code == EXIT_INPUT:
             # A person must mend something. A site that has run goes on with what works until then.
             child.failures = _FAILURES_MAX
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), BACKOFF_SECONDS_MAX)
-        child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        self._back_off(child)
         self._log.warning(
             "process ended; starting it again", process=child.title, code=code, lived_seconds=round(lived)
         )
+
+    def _back_off(self, child: Child) -> None:
+        """Put off its next start."""
+        child.failures += 1
+        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), BACKOFF_SECONDS_MAX)
+        child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
 
     def drain_stage(self, role: str, deadline: float) -> bool:
         """Stop all children of a role, which pass on what they hold; False where that took longer than ``deadline``."""
@@ -205,14 +236,14 @@ class Children:
             child.signal(signal.SIGTERM)
         while time.monotonic() < deadline and self.stops < 2:
             for child in stage:
-                if not child.pid and child.code != EXIT_OK and role != "capture" and not self.fatal:
-                    child.start(self._let_go)
+                if self._needed(child):
+                    self._start(child)
                     child.signal(signal.SIGTERM)
-            if not any(child.pid for child in stage):
+            if not any(child.pid or self._needed(child) for child in stage):
                 break
             self.pause(TICK_SECONDS)
             self.reap()
-        left = [child for child in stage if child.pid]
+        left = [child for child in stage if child.pid or self._needed(child)]
         for child in left:
             child.signal(signal.SIGKILL)
         if left and role != "capture":
@@ -220,6 +251,10 @@ class Children:
         self._reap_killed(left)
         # A capture killed here hung in its camera; its ring holds all it had captured.
         return role == "capture" or not left
+
+    def _needed(self, child: Child) -> bool:
+        """In a drain: whether it is down before it has passed on what it holds."""
+        return not child.pid and child.code != EXIT_OK and child.role != "capture" and not self.fatal
 
     def kill_all(self) -> None:
         """SIGKILL to whatever still runs."""

@@ -11,7 +11,7 @@ import psutil
 
 from engine.config import Config
 from engine.errors import InputError, RedisUnavailable, ServerRefused
-from engine.runtime.child import die_with_parent, reset_signals
+from engine.runtime.child import die_with_parent, reset_signals, start_advice
 from engine.stages.redis_link import connect
 
 #: Variables of the environment that the server is given.
@@ -29,6 +29,8 @@ class EmbeddedServer:
         self._config = config
         self._directory = config.run_directory
         self._process: subprocess.Popen[bytes] | None = None
+        #: True from its start until it is stopped, whether or not it runs.
+        self._wanted = False
 
     @property
     def pid(self) -> int:
@@ -52,17 +54,23 @@ class EmbeddedServer:
             die_with_parent(parent)
             reset_signals()
 
-        self._process = subprocess.Popen(
-            [str(binary), *self._arguments(log)],
-            cwd=self._directory,
-            # Nothing of the engine's own: it may hold secrets.
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - the supervisor has no threads
-        )
+        self._wanted = True
+        try:
+            self._process = subprocess.Popen(
+                [str(binary), *self._arguments(log)],
+                cwd=self._directory,
+                # Nothing of the engine's own: it may hold secrets.
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=prepare,  # noqa: PLW1509 - the supervisor has no threads
+            )
+        except OSError as error:
+            raise InputError(
+                f"the embedded server cannot be started: {error.strerror}; {start_advice(error)}"
+            ) from None
         deadline = time.monotonic() + _START_SECONDS_MAX
         while True:
             try:
@@ -71,16 +79,20 @@ class EmbeddedServer:
             except (RedisUnavailable, ServerRefused) as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     tail = _last_line(log)
-                    self.stop()
+                    self._end()
                     raise InputError(f"the embedded server did not start: {tail or error} (log: {log})") from None
             time.sleep(0.01)
 
     def exited(self) -> bool:
-        """True where the server ran and has ended by itself."""
-        return self._process is not None and self._process.poll() is not None
+        """True where the server should run and does not."""
+        return self._wanted and (self._process is None or self._process.poll() is not None)
 
     def stop(self) -> None:
         """End the server; with persistence it writes its files first."""
+        self._wanted = False
+        self._end()
+
+    def _end(self) -> None:
         if self._process is None:
             return
         self._process.terminate()

@@ -165,7 +165,11 @@ class Attempt:
         self._connection: AbstractConnection | None = None
         self._error = "it was interrupted"
         self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # The machine has no thread to give now.
+            self._error = str(error)
 
     def _run(self, connect: Callable[[], AbstractConnection]) -> None:
         try:

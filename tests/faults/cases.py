@@ -125,6 +125,10 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "what the rings cannot hold (`outage`), and what Redis drops of its file (`lost`)", 20, OUTAGE | LOST),
         Case("descriptors", "no file descriptors left in any process while Redis and RabbitMQ cut their connections",
              NOTHING, 25, repeats=True),
+        Case("no-processes", "no more processes may be started (RLIMIT_NPROC): some at the start, then none while ten "
+             "captures and the publisher are killed",
+             "frames in hand (`interrupted`), what those cameras send until then; events come twice", 45, INTERRUPTED,
+             repeats=True),
         Case("clock", "the wall clock steps an hour back, and an hour forth", NOTHING, 15),
         Case("ring-version", "a ring file of another version at the start", "what it held, and that is said", 15,
              INTERRUPTED, repeats=True),
