@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import tomllib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -262,11 +263,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def cameras_of(self, writer: int) -> tuple[Camera, ...]:
         """The cameras whose rings a writer drains; writers count from 0."""
-        return self.cameras[writer :: self.writer.writers]
+        return tuple(camera for camera in self.cameras if self.writer_of(camera.id) == writer)
 
     def writer_of(self, camera: str) -> int:
-        """The writer that drains a camera's ring."""
-        return [c.id for c in self.cameras].index(camera) % self.writer.writers
+        """The writer that drains the ring of a camera, whether the site file names it or not.
+
+        It follows from the camera's id alone, so that a camera that is added or removed moves no other to another
+        writer.
+        """
+        return zlib.crc32(camera.encode()) % self.writer.writers
 
 
 #: Environment variables that win over the file, and the key each one sets.

@@ -445,12 +445,23 @@ def test_no_secret_is_shown_in_an_error(text):
 
 
 def test_cameras_are_shared_among_the_writers():
-    many = "".join(f"[[cameras]]\nid = 'cam{number}'\nurl = 'test://'\n" for number in range(10))
+    many = "".join(f"[[cameras]]\nid = 'cam{number}'\nurl = 'test://'\n" for number in range(100))
     made = site("[writer]\nwriters = 3\n", cameras=many)
     shards = [made.cameras_of(writer) for writer in range(3)]
     assert sorted(c.id for shard in shards for c in shard) == sorted(c.id for c in made.cameras)
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert min(map(len, shards)) >= 25
     assert all(made.writer_of(c.id) == writer for writer, shard in enumerate(shards) for c in shard)
+
+
+def test_a_camera_that_comes_or_goes_moves_no_other_to_another_writer():
+    def writers_of(*cameras):
+        text = "".join(f"[[cameras]]\nid = 'cam{number}'\nurl = 'test://'\n" for number in cameras)
+        made = site("[writer]\nwriters = 3\n", cameras=text)
+        return {camera.id: made.writer_of(camera.id) for camera in made.cameras}
+
+    all_of_them = writers_of(*range(10))
+    assert writers_of(3, *range(5, 9)).items() <= all_of_them.items()
+    assert site("[writer]\nwriters = 3\n").writer_of("cam9") == all_of_them["cam9"]
 
 
 def test_a_camera_is_found_by_its_id_or_the_nearest_is_named():
@@ -599,10 +610,10 @@ def use(made: Config) -> None:
     assert made.run_directory.is_absolute()
     assert made.redis_address
     assert made.vhost != keys.ENGINE
-    for number, one in enumerate(made.cameras):
+    for one in made.cameras:
         assert one.kind
         assert 2 * one.frame_bytes <= made.ring.capacity
-        assert made.writer_of(one.id) == number % made.writer.writers
+        assert one in made.cameras_of(made.writer_of(one.id))
         keys.journal_key(made.vhost, made.prefix, one.id)
         keys.build_frame_key(keys.FrameKey(made.vhost, made.prefix, one.id, 10**18, 1))
 

@@ -84,11 +84,15 @@ def open_existing(path: Path, *, writable: bool = True) -> Segment:
 
     Raises FileNotFoundError, and RingMismatch for what this user did not make: a link, another owner, an open mode.
     """
+    # O_NONBLOCK: a FIFO of that name would wait for its other end.
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, flags | (os.O_RDWR if writable else os.O_RDONLY))
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise RingMismatch(f"{path} is a symbolic link") from None
+        if error.errno in (errno.ENXIO, errno.EISDIR):
+            raise RingMismatch(f"{path} is no file: {error.strerror}") from None
         raise
     try:
         status = os.fstat(descriptor)

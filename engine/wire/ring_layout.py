@@ -124,20 +124,25 @@ def write_identity(page: memoryview, words: memoryview, capacity: int, generatio
     words[W_MAGIC] = MAGIC
 
 
-def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple[int, str]:
-    """(capacity, camera) of a header page. Raises RingMismatch saying what does not fit."""
+def camera_of(page: memoryview, words: memoryview) -> str:
+    """The camera that a header page names. Raises RingMismatch for what is no ring of this version."""
     if words[W_MAGIC] != MAGIC:
         raise RingMismatch("it is no ring file, or was never finished")
     if words[W_VERSION] != VERSION:
         raise RingMismatch(f"its layout is version {words[W_VERSION]}, this engine reads {VERSION}")
+    length = int.from_bytes(page[CAMERA_OFFSET : CAMERA_OFFSET + 2], "little")
+    try:
+        return bytes(page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + min(length, CAMERA_BYTES_MAX)]).decode()
+    except UnicodeDecodeError:
+        raise RingMismatch("its camera name is damaged") from None
+
+
+def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple[int, str]:
+    """(capacity, camera) of a header page. Raises RingMismatch saying what does not fit."""
+    camera = camera_of(page, words)
     capacity = words[W_CAPACITY]
     if words[W_AREA] != area_bytes(capacity) or file_size != file_bytes(capacity) or capacity % ALIGN or not capacity:
         raise RingMismatch(f"its size is {file_size} bytes, its capacity {capacity} asks for {file_bytes(capacity)}")
-    length = int.from_bytes(page[CAMERA_OFFSET : CAMERA_OFFSET + 2], "little")
-    try:
-        camera = bytes(page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + min(length, CAMERA_BYTES_MAX)]).decode()
-    except UnicodeDecodeError:
-        raise RingMismatch("its camera name is damaged") from None
     counts = (*words[W_HEAD : CAMERA_OFFSET // 8], *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS])
     if max(counts) > _COUNT_MAX:
         raise RingMismatch("its counts are damaged")

@@ -1,0 +1,149 @@
+"""Which cameras run: those whose rings stand in the site's directory.
+
+A ring is made by its camera's capture process (or by the supervisor for it), and its header names the camera. So the
+directory is the one list of the cameras that run, whatever the site file said when somebody read it. Writer and
+publisher look at it a few times a second.
+
+A look that finds nothing new costs one ``stat``: the time of a directory changes when an entry comes or goes. Two
+things could be missed that way. The kernel's time stamps are coarse, so that a second change within one tick leaves no
+trace; until the directory's time is older than that, it is read again. And a file can be made anew under its old name;
+a ring is therefore known by its inode too, and one that was replaced has gone and come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import RingMismatch
+from engine.shm import segment
+from engine.shm.site import SitePaths
+from engine.wire import ring_layout
+
+#: Nanoseconds by which a file's time may lag behind the clock: a few of the kernel's ticks (10 ms at 100 Hz).
+_COARSE_NANO = 50_000_000
+_SUFFIX = ".ring"
+
+
+class Inode(NamedTuple):
+    """Which file it is, whatever its name: device and inode."""
+
+    device: int
+    number: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Inode:
+        """The file that ``status`` is of."""
+        return cls(status.st_dev, status.st_ino)
+
+
+class Changes(NamedTuple):
+    """Cameras whose rings came and went since the look before, sorted. One whose ring was replaced is in both."""
+
+    came: tuple[str, ...] = ()
+    went: tuple[str, ...] = ()
+
+
+#: What most looks find.
+_NONE = Changes()
+
+
+class _Seen(NamedTuple):
+    """A file as it was found; ``camera`` is empty where it is no ring of this site's."""
+
+    inode: Inode
+    camera: str
+
+
+class Roster:
+    """The rings of one site. ``passed_over(path, reason)`` is told once of each file that is called a ring and is
+    none, is another camera's, or belongs to another user."""
+
+    def __init__(self, paths: SitePaths, passed_over: Callable[[Path, str], None]) -> None:
+        self._paths = paths
+        self._passed_over = passed_over
+        self._rings: dict[str, Inode] = {}
+        self._seen: dict[str, _Seen] = {}
+        #: The directory as it was last read, and its time; None where it must be read again in any case.
+        self._read: tuple[Inode, int] | None = None
+
+    @property
+    def rings(self) -> Mapping[str, Inode]:
+        """Camera to its ring's inode, as of the last look."""
+        return self._rings
+
+    def look(self) -> Changes:
+        """What came and went since the look before; at the first look, all that stand have come."""
+        now = time.time_ns()
+        try:
+            status = self._paths.directory.stat()
+        except OSError:
+            return self._become({}, None)
+        read = (Inode.of(status), status.st_mtime_ns)
+        if read == self._read:
+            return _NONE
+        # A clock that was set back makes the directory look young, and costs no more than reading it each time.
+        return self._become(*self._scan(read if read[1] < now - _COARSE_NANO else None))
+
+    def _scan(self, read: tuple[Inode, int] | None) -> tuple[dict[str, _Seen], tuple[Inode, int] | None]:
+        """The files that are called rings, and ``read``, or None where one of them could not be looked at."""
+        found: dict[str, _Seen] = {}
+        try:
+            entries = list(os.scandir(self._paths.directory))
+        except OSError:
+            # Out of descriptors, or gone since: the next look tells. Until then what was known stands.
+            return self._seen, None
+        for entry in entries:
+            name = entry.name
+            if not name.endswith(_SUFFIX) or name.startswith("."):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+                known = self._seen.get(name)
+                found[name] = known if known and known.inode == Inode.of(status) else self._examine(entry, status)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                read = None
+                with contextlib.suppress(KeyError):
+                    found[name] = self._seen[name]
+        return found, read
+
+    def _examine(self, entry: os.DirEntry[str], status: os.stat_result) -> _Seen:
+        """A file that was not seen before. Raises OSError where nobody can tell what it is."""
+        path, inode = Path(entry.path), Inode.of(status)
+        try:
+            shared = segment.open_existing(path, writable=False)
+        except PermissionError as error:
+            return self._pass_over(path, inode, str(error.strerror))
+        except RingMismatch as error:
+            return self._pass_over(path, inode, str(error))
+        try:
+            if shared.size < ring_layout.HEADER_BYTES:
+                return self._pass_over(path, inode, f"it has {shared.size} bytes, less than a header")
+            camera = ring_layout.camera_of(shared.view, shared.words)
+        except RingMismatch as error:
+            return self._pass_over(path, inode, str(error))
+        finally:
+            shared.close()
+        if self._paths.ring(camera) != path:
+            return self._pass_over(path, inode, f"it is the ring of camera {camera!r} under another name")
+        return _Seen(inode, camera)
+
+    def _pass_over(self, path: Path, inode: Inode, reason: str) -> _Seen:
+        self._passed_over(path, reason)
+        return _Seen(inode, "")
+
+    def _become(self, seen: dict[str, _Seen], read: tuple[Inode, int] | None) -> Changes:
+        before, self._seen, self._read = self._rings, seen, read
+        self._rings = {one.camera: one.inode for one in seen.values() if one.camera}
+        if self._rings == before:
+            return _NONE
+        return Changes(
+            tuple(sorted(camera for camera, inode in self._rings.items() if before.get(camera) != inode)),
+            tuple(sorted(camera for camera, inode in before.items() if self._rings.get(camera) != inode)),
+        )
