@@ -24,7 +24,7 @@ from engine.stages.outage import Outage
 from engine.wire.journal import JournalEntry, parse_entry_id
 from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
 from engine.wire.rfc3339 import NANO, rfc3339
-from engine.wire.state import decode_status
+from engine.wire.state import change_of, decode_status
 
 #: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.
 _QUEUE_MAX = 2048
@@ -51,7 +51,7 @@ Item = tuple[str, JournalEntry]
 
 class _StatusToken(NamedTuple):
     camera: str
-    text: bytes
+    change: bytes
 
 
 class PublisherAgent:
@@ -79,14 +79,16 @@ class PublisherAgent:
         self._saved: dict[str, str] = {}
         self._read: dict[str, str] = {}
         self._states: dict[str, bytes] = {}
+        #: The change that each state tells of, and those that were sent and confirmed.
+        self._changes: dict[str, bytes] = {}
         self._states_sent: dict[str, bytes] = {}
         self._states_confirmed: dict[str, bytes] = {}
         self._targets: dict[str, str] | None = None
         self._read_seconds = _READ_SECONDS_MIN
         self._read_at = self._save_at = self._look_at = self._retry_at = 0.0
         self._failures = 0
-        self._redis_outage = Outage(log, "redis", "is away; nothing to announce")
-        self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals")
+        self._redis_outage = Outage(log, "redis", "is away; nothing to announce", slate)
+        self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", slate)
 
     def on_start(self) -> None:
         """Nothing is needed before the first round."""
@@ -135,7 +137,9 @@ class PublisherAgent:
             if self._targets is None:
                 self._targets = self._journals.newest()
                 self._look()
-            pending = any(self._states_confirmed.get(camera) != text for camera, text in self._states.items()) or any(
+            pending = any(
+                self._states_confirmed.get(camera) != change for camera, change in self._changes.items()
+            ) or any(
                 parse_entry_id(self._cursors[camera]) < parse_entry_id(target)
                 for camera, target in self._targets.items()
             )
@@ -201,14 +205,14 @@ class PublisherAgent:
         return sent
 
     def _send_states(self) -> None:
-        for camera, text in self._states.items():
-            if not self._broker.ready or self._states_sent.get(camera) == text:
+        for camera, change in self._changes.items():
+            if not self._broker.ready or self._states_sent.get(camera) == change:
                 continue
             try:
-                status = decode_status(text)
+                status = decode_status(self._states[camera])
             except WireError as error:
                 self._log.warning("camera state cannot be read", camera=camera, error=str(error))
-                self._states_sent[camera] = self._states_confirmed[camera] = text
+                self._states_sent[camera] = self._states_confirmed[camera] = change
                 continue
             if status.state == "connecting":
                 continue
@@ -220,8 +224,8 @@ class PublisherAgent:
                 status.consecutive_failures,
                 status.last_error,
             )
-            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, text))
-            self._states_sent[camera] = text
+            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, change))
+            self._states_sent[camera] = change
 
     def _turn_broker(self, now: float) -> int:
         """Keep the connection, take what was confirmed; returns the number of confirmed messages."""
@@ -253,7 +257,7 @@ class PublisherAgent:
         events = messages = 0
         for token in tokens:
             if isinstance(token, _StatusToken):
-                self._states_confirmed[token.camera] = token.text
+                self._states_confirmed[token.camera] = token.change
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
             else:
                 newest.update(token)
@@ -269,6 +273,7 @@ class PublisherAgent:
     def _look(self) -> None:
         """States, lag, and what has expired."""
         self._states = self._journals.states()
+        self._changes = {camera: change_of(text) for camera, text in self._states.items()}
         newest = self._journals.newest()
         behind = (
             parse_entry_id(last)[0] - max(parse_entry_id(self._cursors[camera])[0], self._begun_nano(camera, last))

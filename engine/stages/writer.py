@@ -86,7 +86,7 @@ class WriterAgent:
         self._last_look_until = 0.0
         self._retry_at = 0.0
         self._failures = 0
-        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying")
+        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", slate)
         #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
         self._stored = 0
         self._busy = self._napped = False
