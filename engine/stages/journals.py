@@ -18,8 +18,7 @@ from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_mark, parse_mark
-from engine.wire.replies import first_numbers
-from engine.wire.resp import foreign_key
+from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.urls import RedisAddress
 
 #: The field of the cursors' hash that no camera can be called: which save was the last to reach Redis.
@@ -60,7 +59,8 @@ class Cursors(NamedTuple):
 class OnForeign(Protocol):
     """Told of a camera that is passed over, and why; of one that is read again, with an empty error."""
 
-    def __call__(self, camera: str, error: str) -> None: ...
+    def __call__(self, camera: str, error: str) -> None:
+        """Say so."""
 
 
 def _nobody(camera: str, error: str) -> None:

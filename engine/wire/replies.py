@@ -41,6 +41,12 @@ def first_numbers(reply: Any) -> tuple[int, int]:
     return unix_nano, sequence
 
 
+def foreign_key(key: str, kind: str = "") -> str:
+    """What to say where no stream of ours stands under a journal's name, but something of another type."""
+    what = f"a {kind}" if kind else "of another type"
+    return f"{key} is no journal but {what}: somebody else's; to mend it, remove it: redis-cli DEL '{key}'"
+
+
 def shown(reply: Any) -> str:
     """A reply as errors show it, cut short."""
     if isinstance(reply, list):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.wire.journal import ENCODINGS
 from engine.wire.keys import UNIX_NANO_DIGITS, frame_key_prefix, journal_key
+from engine.wire.replies import foreign_key
 
 #: Digits that a key ends with: unix_nano, colon, five digits of sequence.
 _KEY_TAIL_BYTES = UNIX_NANO_DIGITS + 1 + 5
@@ -21,12 +22,6 @@ def command(*arguments: bytes) -> bytes:
 def bulk(value: bytes) -> bytes:
     """``$length``, the value, and the line end."""
     return b"$%d\r\n%b\r\n" % (len(value), value)
-
-
-def foreign_key(key: str, kind: str = "") -> str:
-    """What to say where no stream of ours stands under a journal's name, but something of another type."""
-    what = f"a {kind}" if kind else "of another type"
-    return f"{key} is no journal but {what}: somebody else's; to mend it, remove it: redis-cli DEL '{key}'"
 
 
 MULTI = command(b"MULTI")

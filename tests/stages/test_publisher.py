@@ -50,12 +50,14 @@ def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent
 
 
 def stock(client: redis.Redis, config: Config) -> None:
-    """Entries of this moment."""
+    """Frames and their entries, of this moment."""
     now = time.time_ns()
+    frame = keys.frame_key_prefix(config.vhost, config.prefix, "cam1")
     journal = keys.journal_key(config.vhost, config.prefix, "cam1")
     with client.pipeline(transaction=False) as pipeline:
         for number in range(1, ENTRIES + 1):
             entry = JournalEntry(now + number, number, 100, 64, 48, "jpeg", True)
+            pipeline.set(frame + keys.frame_key_suffix(now + number, number), b"jpeg", ex=300)
             pipeline.execute_command("XADD", journal, entry_id(now + number, number), *entry_fields(entry))
         pipeline.execute()
 
