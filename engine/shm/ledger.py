@@ -58,9 +58,11 @@ class Loss(NamedTuple):
     size: int
 
 
-def unexpired(runs: Iterable[Run], now_monotonic: int) -> list[Run]:
-    """The runs whose frames must all live still."""
-    return [run for run in runs if run.until > now_monotonic]
+def unexpired(runs: Iterable[Run], now_monotonic: int, life: Life) -> list[Run]:
+    """The runs whose frames must all live still. A lifetime that was longer when they were stored is not waited for:
+    by the shorter one their journal is trimmed."""
+    latest = now_monotonic + life.life_nano
+    return [run if run.until <= latest else run._replace(until=latest) for run in runs if run.until > now_monotonic]
 
 
 def fitting(runs: Sequence[Run]) -> list[Run]:

@@ -12,7 +12,6 @@ the open run; how many frames that has follows from the count of stored frames.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -62,9 +61,7 @@ class ConsumerAccounts(RingEnd):
         self._expected = self._run_ends = self._run_full = 0
         table = ledger_layout.read_table(words, words[ledger_layout.W_LEDGER] & 1)
         self._runs, self._open = table.runs, table.open
-        # A lifetime that was longer when they were stored is not waited for: their journal is trimmed sooner now.
-        latest = time.monotonic_ns() + self._life.life_nano
-        runs = [run._replace(until=min(run.until, latest)) for run in self._live()]
+        runs = self._live()
         damaged = sum(run.frames for run in runs) > words[lay.W_STORED] - words[lay.W_LOST]
         self._close_runs([] if damaged else runs)
 
@@ -79,7 +76,7 @@ class ConsumerAccounts(RingEnd):
     def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
         """Count what was stored, must live still, and is not within the ``span`` that the journal has now; it is
         counted once. Returns the number of frames."""
-        loss = ledger.lost(ledger.unexpired(self._live(), now_monotonic), span)
+        loss = ledger.lost(ledger.unexpired(self._live(), now_monotonic, self._life), span)
         if loss.frames:
             self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
         return loss.frames
@@ -153,7 +150,7 @@ class ConsumerAccounts(RingEnd):
 
     def _begin_run(self, first: Record, now_monotonic: int) -> None:
         words = self._words
-        runs = ledger.fitting(ledger.unexpired(self._live(), now_monotonic))
+        runs = ledger.fitting(ledger.unexpired(self._live(), now_monotonic, self._life))
         stored, until = words[lay.W_STORED], now_monotonic + self._life.life_nano
         opened = OpenRun(first.unix_nano, first.sequence, stored, words[lay.W_STORED_BYTES], until)
         words[ledger_layout.W_LEDGER] = self._write_table(Table(runs, opened))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from engine.config import Config, from_document
 from engine.shm import ring_file, segment
@@ -16,7 +18,7 @@ from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
 from engine.stages import reconcile
 from engine.stages.writer import WriterAgent
-from engine.wire.state import CameraStatus, encode_status
+from engine.wire.state import CameraStatus, decode_status, encode_status
 from tests.servers.redis_server import RedisServer
 
 NANO = 1_731_024_000_000_000_000
@@ -34,8 +36,21 @@ class Bench:
             ring_file.create(paths.ring(camera.id), config.ring.capacity, camera.id)
             self.producers[camera.id] = Producer(paths.ring(camera.id), camera.id)
             self.slates[camera.id] = Slate.claim(paths.capture(camera.id))
-        self.agent = WriterAgent(config, 0, Slate.claim(paths.writer(0)), structlog.get_logger())
+        self._config = config
+        self._slate = Slate.claim(paths.writer(0))
+        self.begin()
+
+    def begin(self) -> None:
+        """A writer that finds what the one before has left."""
+        self.agent = WriterAgent(self._config, 0, self._slate, structlog.get_logger())
         self.agent.on_start()
+
+    def kill(self) -> None:
+        """The writer is gone, and has looked at nothing before."""
+        self.agent._store.close()
+        for drain in self.agent._drains.values():
+            drain.consumer.close()
+        self.agent._doorbell.close()
 
     def write(self, camera: str, count: int = 1) -> None:
         producer = self.producers[camera]
@@ -53,13 +68,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
+def bench(tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Bench]:
     made = Bench(
         from_document(
             {
                 "site": {"run_directory": str(tmp_path / "run")},
                 "ring": {"directory": str(tmp_path), "capacity_mb": 1},
-                "redis": {"address": redis_server.address},
+                "redis": {"address": redis_server.address, **getattr(request, "param", {})},
                 # One ring fills a batch, so that another batch is in flight whenever one is answered.
                 "writer": {"batch_frames": 3},
                 "cameras": [{"id": "cam1", "url": "test://"}, {"id": "cam2", "url": "test://"}],
@@ -160,3 +175,180 @@ def test_entries_that_somebody_deleted_are_not_lost(
     client.delete("engine:default:journal:frames:cam2")
     bench.turn(lambda: lost(bench, "cam2") == 2)
     assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+CAMERAS_KEY = "engine:default:cameras:frames"
+
+
+def losses(logged: list[EventDict]) -> list[tuple[int, int]]:
+    """(frames, cameras) of every loss that was said."""
+    return [
+        (line["frames"], line["cameras"])
+        for line in logged
+        if line["event"] == "redis lost frames that it had acknowledged"
+    ]
+
+
+def test_frames_that_redis_lost_before_the_writer_was_killed_are_counted_by_its_successor(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    bench.write("cam1", 5)
+    bench.write("cam2", 2)
+    bench.turn(lambda: stored(bench, "cam1") + stored(bench, "cam2") == 7)
+    redis_server.client().flushall()
+    bench.kill()
+    bench.write("cam1", 3)
+    with capture_logs() as logged:
+        bench.begin()
+        bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 8)
+    assert (lost(bench, "cam1"), lost(bench, "cam2"), stored(bench, "cam1")) == (5, 2, 3)
+    assert losses(logged) == [(7, 2)]
+
+
+def test_a_redis_that_comes_back_empty_while_no_writer_runs(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.kill()
+    redis_server.kill()
+    redis_server.start()
+    bench.begin()
+    bench.turn(lambda: lost(bench, "cam1") == 5)
+    bench.write("cam1", 2)
+    bench.turn(lambda: stored(bench, "cam1") == 2)
+    assert lost(bench, "cam1") == 5
+
+
+def test_a_ring_that_appears_later_is_compared_before_it_stores(bench: Bench, redis_server: RedisServer) -> None:
+    """It may be one that a former run has left, and a first frame would hide what is missing before it."""
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.kill()
+    redis_server.client().flushall()
+    ring = SitePaths.of(bench._config).ring("cam1")
+    away = ring.rename(ring.with_suffix(".away"))
+    bench.begin()
+    bench.write("cam2", 1)
+    bench.turn(lambda: stored(bench, "cam2") == 1)
+    bench.write("cam1", 3)
+    away.rename(ring)
+    bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 8)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (5, 3)
+
+
+def test_a_writer_that_stops_looks_a_last_time(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.client().flushall()
+    with capture_logs() as logged:
+        bench.turn(bench.agent.drained)
+    assert (lost(bench, "cam1"), losses(logged)) == (5, [(5, 1)])
+
+
+def test_a_writer_that_stops_looks_at_the_redis_that_is_there_now(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.kill()
+    redis_server.start()
+    bench.turn(bench.agent.drained)
+    assert lost(bench, "cam1") == 5
+
+
+def test_a_stop_does_not_wait_for_a_redis_that_does_not_come(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.kill()
+    bench.turn(bench.agent.drained)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+def test_what_is_lost_under_a_standing_connection_is_counted_before_more_is_stored(
+    bench: Bench, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Made another's replica, a server takes over what that one has; its clients stay connected."""
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    client = redis_server.client()
+    with RedisServer(tmp_path / "other") as other:
+        other.client().set("its", "data")
+        client.execute_command("REPLICAOF", "127.0.0.1", str(other.port))
+        bench.write("cam1", 1)
+        bench.turn(lambda: client.get("its"))
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 6)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (5, 1)
+    assert client.xlen("engine:default:journal:frames:cam1") == 1
+
+
+@pytest.mark.parametrize("bench", [{"ttl_seconds": 1}], indirect=True)
+def test_a_journal_that_expired_with_its_frames_has_lost_nothing(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.turn(lambda: not redis_server.client().exists("engine:default:journal:frames:cam1"))
+    bench.kill()
+    bench.begin()
+    bench.write("cam2", 1)
+    bench.turn(lambda: stored(bench, "cam2") == 1)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+def test_a_loss_is_said_once_with_its_numbers(
+    bench: Bench, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_LOSS_SECONDS", 0.1)
+    with capture_logs() as logged:
+        for expected in ((7, 2), (3, 1)):
+            frames, cameras = expected
+            bench.write("cam1", 3)
+            if cameras == 2:
+                bench.write("cam2", frames - 3)
+            before = lost(bench, "cam1") + lost(bench, "cam2")
+            total = sum(producer.counts().stored_total for producer in bench.producers.values())
+            bench.turn(
+                lambda total=total, frames=frames: (
+                    sum(p.counts().stored_total for p in bench.producers.values()) == total + frames
+                )
+            )
+            redis_server.client().flushall()
+            bench.turn(
+                lambda before=before, frames=frames: lost(bench, "cam1") + lost(bench, "cam2") == before + frames
+            )
+    assert losses(logged) == [(7, 2), (3, 1)]
+
+
+def written_state(redis_server: RedisServer, camera: str) -> str:
+    text = redis_server.client().hget(CAMERAS_KEY, camera)
+    return decode_status(text).state if text else ""
+
+
+def test_a_state_that_redis_refuses_is_written_later_and_the_refusal_said_once(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    bench.slates["cam1"].text = encode_status(CameraStatus("offline", NANO))
+    bench.turn(lambda: written_state(redis_server, "cam1") == "offline")
+    client.config_set("maxmemory-policy", "noeviction")
+    with capture_logs() as logged:
+        client.config_set("maxmemory", 1)
+        bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO + 1))
+        bench.turn(lambda: any("states refused" in line["event"] for line in logged))
+        tried = client.info("commandstats")["cmdstat_hset"]["rejected_calls"]
+        bench.turn(lambda: client.info("commandstats")["cmdstat_hset"]["rejected_calls"] > tried + 1)
+        client.config_set("maxmemory", 0)
+        bench.turn(lambda: written_state(redis_server, "cam1") == "active")
+    assert sum("states refused" in line["event"] for line in logged) == 1
+
+
+@pytest.mark.parametrize("gone", ["FLUSHALL", f"DEL {CAMERAS_KEY}", f"HDEL {CAMERAS_KEY} cam2"])
+def test_states_that_are_gone_are_written_again(bench: Bench, redis_server: RedisServer, gone: str) -> None:
+    bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO))
+    bench.slates["cam2"].text = encode_status(CameraStatus("offline", NANO))
+    bench.turn(lambda: written_state(redis_server, "cam1") and written_state(redis_server, "cam2"))
+    redis_server.client().execute_command(*gone.split())
+    bench.turn(lambda: written_state(redis_server, "cam1") == "active" and written_state(redis_server, "cam2"))
+    assert written_state(redis_server, "cam2") == "offline"
