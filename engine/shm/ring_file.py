@@ -107,10 +107,20 @@ class RingEnd:
         self._fence = new_fence()
 
     @property
+    def area(self) -> int:
+        """Bytes of the byte ring, all that can ever be free."""
+        return self._area
+
+    @property
     def held_bytes(self) -> int:
         """Bytes between tail and head."""
         head, tail = self._words[lay.W_HEAD], self._words[lay.W_TAIL]
         return max(head - tail, 0)
+
+    @property
+    def last_nano(self) -> int:
+        """The stamp of the last frame captured, in nanoseconds UTC; 0 before the first."""
+        return self._words[lay.W_LAST_NANO]
 
     @property
     def free_bytes(self) -> int:

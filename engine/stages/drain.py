@@ -22,9 +22,8 @@ class RingDrain:
         #: Those of them that were given up since, and until when (monotonic seconds) Redis is asked for them.
         self.doubtful: list[Record] = []
         self.doubtful_until = 0.0
-        #: True after a batch of which the journal refused entries, until it takes a whole batch again; and True where
-        #: what stands in its place is no stream.
-        self.refused = self.foreign = False
+        #: True after a batch of which the journal refused entries, until it takes a whole batch again.
+        self.refused = False
         self._numbers = config.publishes
 
     @property

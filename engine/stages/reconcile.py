@@ -7,6 +7,7 @@ gone, because the server came back without its data or another took its place.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,10 +17,12 @@ from structlog.typing import FilteringBoundLogger
 from engine.errors import WireError
 from engine.shm.ring import Record
 from engine.shm.ring_file import Drop
+from engine.stages.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.drain import RingDrain
 from engine.stages.store import Refused, Store
 from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_span
-from engine.wire.replies import first_numbers
+from engine.wire.replies import first_numbers, foreign_key
+from engine.wire.rfc3339 import rfc3339
 
 #: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
 _DOUBT_SECONDS = 3.0
@@ -42,20 +45,47 @@ class Reconciler:
         self._warn_once = warn_once
         self._loss_at = 0.0
 
-    def settle_refused(self, drain: RingDrain, records: Sequence[Record], errors: Mapping[int, str]) -> None:
+    def settle_refused(self, drain: RingDrain, records: Sequence[Record], errors: Mapping[int, str]) -> str:
         """Frames of one batch, some with a refused journal entry. One that stands already is a success. Otherwise the
-        journal has a later entry, and the frame can never be listed."""
+        journal has a later entry, and the frame can never be listed: it is taken away again, and counted as refused.
+
+        Returns why the journal will take no later frames either, empty where it will.
+        """
         standing = self._standing(drain, [records[number] for number in errors])
+        refused = {number for number in errors if records[number].sequence not in standing}
+        obstacle = ""
+        if refused:
+            unlisted = [records[number] for number in refused]
+            self._store.call([drain.framing.discard(record.unix_nano, record.sequence) for record in unlisted])
+            obstacle = self.obstacle(drain)
         for number, record in enumerate(records):
-            if number not in errors or record.sequence in standing:
+            if number not in refused:
                 drain.consumer.commit([record], time.monotonic_ns())
                 continue
             drain.consumer.release([record], Drop.REFUSED)
-            drain.foreign = errors[number].startswith("WRONGTYPE")
-            error = drain.framing.foreign_journal() if drain.foreign else errors[number]
-            self._warn_once(drain.camera, "journal entry refused", error)
-            newest = self._store.call([drain.framing.newest()])[0]
-            drain.consumer.raise_floor(first_numbers(newest)[0])
+            if not obstacle:
+                self._warn_once(drain.camera, "journal entry refused", errors[number])
+        return obstacle
+
+    def obstacle(self, drain: RingDrain) -> str:
+        """Why a camera's journal takes no frames, with the way out; empty where it takes those to come.
+
+        A last entry that is somewhat ahead of the clock is the floor of the stamps to come. One that is far ahead is
+        no camera's, and locks out all frames until it is gone.
+        """
+        journal, reply = drain.framing.journal, self._store.call([drain.framing.describe()])[0]
+        if _bad(reply) and str(reply).startswith("WRONGTYPE"):
+            return foreign_key(journal)
+        span = self._span(drain, reply)
+        # A user that may not have streams described to it may still read their entries.
+        last_nano = span.last[0] if span else first_numbers(self._store.call([drain.framing.newest()])[0])[0]
+        if last_nano <= max(latest_floor(), drain.consumer.last_nano + AHEAD_NANO_MAX):
+            drain.consumer.raise_floor(last_nano)
+            return ""
+        return (
+            f"{journal} has an entry of {rfc3339(last_nano)}, which is no camera's, and takes none before it; "
+            f"remove it: redis-cli DEL {shlex.quote(journal)}, and list again what it listed: edge-video reindex"
+        )
 
     def reconnected(self, drains: Sequence[RingDrain]) -> None:
         """A new connection: what was lost meanwhile, and what of the frames given up is stored.

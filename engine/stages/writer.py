@@ -73,6 +73,8 @@ class WriterAgent:
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
+        #: Cameras whose journals take no frames, until they do.
+        self._barred: set[str] = set()
         #: The drains by place, and what is looked at to see whether their rings have frames.
         self._order: list[RingDrain] = []
         self._heads: list[tuple[memoryview, Consumer]] = []
@@ -199,7 +201,7 @@ class WriterAgent:
 
     def _ring_batch(self, drain: RingDrain, records: list[Record]) -> RingBatch:
         trim_nano = drain.upkeep.trim_nano(time.monotonic())
-        return RingBatch(drain.framing, records, trim_nano, drain.next_number(), not drain.foreign)
+        return RingBatch(drain.framing, records, trim_nano, drain.next_number())
 
     def _commit_oldest(self) -> int:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
@@ -218,7 +220,6 @@ class WriterAgent:
             if entry_errors:
                 self._troubled.append((drain, records, entry_errors))
             else:
-                drain.foreign = False
                 drain.consumer.commit(records, now_nano)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
         self._slate.counts[WriterCount.BATCHES] += 1
@@ -234,7 +235,31 @@ class WriterAgent:
             self._commit_oldest()
         troubled, self._troubled = self._troubled, []
         for drain, records, errors in troubled:
-            self._reconciler.settle_refused(drain, records, errors)
+            obstacle = self._reconciler.settle_refused(drain, records, errors)
+            if obstacle:
+                self._barred.add(drain.camera)
+                self._arrange()
+                self._log.error(
+                    "the journal takes no frames; they are counted as refused", camera=drain.camera, error=obstacle
+                )
+
+    def _look_at_barred(self) -> None:
+        """Frames of a journal that takes none go one way or the other: nothing is sent before it can be listed, which
+        would also keep the journal from its expiry."""
+        for camera in sorted(self._barred):
+            drain = self._drains[camera]
+            if self._reconciler.obstacle(drain):
+                drain.consumer.release_oldest(drain.consumer.area, Drop.REFUSED)
+                continue
+            self._barred.remove(camera)
+            self._arrange()
+            self._log.info("the journal takes frames again", camera=camera)
+
+    def _arrange(self) -> None:
+        """The rings have changed that batches are taken from."""
+        self._order = [drain for camera, drain in self._drains.items() if camera not in self._barred]
+        self._heads = [(drain.consumer.head_word, drain.consumer) for drain in self._order]
+        self._next_ring = 0
 
     def _waiting(self) -> list[int]:
         """The places of the rings that have frames which were not polled yet."""
@@ -312,6 +337,7 @@ class WriterAgent:
         if self._store.connected and time.monotonic() >= self._retry_at:
             try:
                 self._reconciler.look(self._order)
+                self._look_at_barred()
                 self._marks.look(self._order)
                 self._states.publish(self._slates)
             except RedisUnavailable as error:
@@ -328,8 +354,7 @@ class WriterAgent:
             return
         self._slates[camera.id] = slate
         self._drains[camera.id] = RingDrain(camera, self._config, consumer)
-        self._order = list(self._drains.values())
-        self._heads = [(drain.consumer.head_word, drain.consumer) for drain in self._order]
+        self._arrange()
         self._settled = False
 
     def _warn_once(self, camera: str, event: str, error: str) -> None:

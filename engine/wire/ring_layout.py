@@ -54,6 +54,8 @@ W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES =
 W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
 W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
+#: Words that hold stamps; all others between the header's first line and the name are counts and cursors.
+_STAMPS = (W_LAST_NANO, W_FLOOR_NANO)
 #: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
 _COUNT_MAX = 2**62
 
@@ -149,8 +151,13 @@ def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple
     capacity = words[W_CAPACITY]
     if words[W_AREA] != area_bytes(capacity) or file_size != file_bytes(capacity) or capacity % ALIGN or not capacity:
         raise RingMismatch(f"its size is {file_size} bytes, its capacity {capacity} asks for {file_bytes(capacity)}")
-    counts = (*words[W_HEAD : CAMERA_OFFSET // 8], *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS])
-    if max(counts) > _COUNT_MAX:
+    lines = words[W_HEAD : CAMERA_OFFSET // 8].tolist()
+    stamps = [lines[word - W_HEAD] for word in _STAMPS]
+    if max(stamps) >= _NANO_END:
+        raise RingMismatch(f"its stamps are damaged: {max(stamps)} is beyond what a key can hold")
+    for word in _STAMPS:
+        lines[word - W_HEAD] = 0
+    if max(*lines, *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS]) > _COUNT_MAX:
         raise RingMismatch("its counts are damaged")
     head, tail = words[W_HEAD], words[W_TAIL]
     if not tail <= head <= tail + words[W_AREA] or head % ALIGN or tail % ALIGN:

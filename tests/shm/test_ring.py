@@ -326,6 +326,9 @@ def test_a_ring_that_does_not_fit_into_shared_memory_is_refused_and_leaves_nothi
         ({"CAPACITY": 8192}, "capacity 8192"),
         ({"AREA": 4096}, "size"),
         ({"HEAD": 64 * 100}, "cursors"),
+        ({"CAPTURED": 2**62 + 1}, "counts"),
+        ({"LAST_NANO": 10**19}, "stamps"),
+        ({"FLOOR_NANO": 10**19}, "stamps"),
     ],
 )
 def test_a_ring_that_does_not_fit_is_refused(path, end, words, part):
@@ -338,6 +341,12 @@ def test_a_ring_that_does_not_fit_is_refused(path, end, words, part):
 def test_a_ring_of_another_camera_is_refused(path, end):
     with pytest.raises(RingMismatch, match="belongs to camera 'cam4', not 'cam5'"):
         end(path, "cam5")
+
+
+@pytest.mark.parametrize("end", [Producer, Consumer, Observer])
+def test_a_stamp_that_a_key_can_hold_is_no_damage(path, end):
+    set_words(path, LAST_NANO=10**19 - 1, FLOOR_NANO=5 * 10**18)
+    end(path, CAMERA).close()
 
 
 @pytest.mark.parametrize("size", [1, 8191, 8192, 12_000, 8192 + 4224 - 64, 8192 + 4224 + 64])

@@ -57,6 +57,11 @@ class Bench:
         for _ in range(count):
             producer.write((bytes(30_000),), max(producer.floor_nano + 1, NANO), time.monotonic_ns(), 640, 480)
 
+    def write_if_empty(self, camera: str) -> None:
+        """A frame where none waits, so that no ring is ever full."""
+        if not self.producers[camera].held_bytes:
+            self.write(camera)
+
     def turn(self, until: Callable[[], object], refill: Callable[[], None] = lambda: None) -> None:
         """Turn the agent as its loop does; bounded in time, so that what never comes fails the test."""
         deadline = time.monotonic() + 20
@@ -119,6 +124,82 @@ def test_a_camera_whose_journal_is_no_stream_leaves_the_others_alone(bench: Benc
     bench.write("cam1", 5)
     bench.write("cam2", 5)
     bench.turn(lambda: stored(bench, "cam2") == 5 and bench.producers["cam1"].counts().drops["refused"] == 5)
+
+
+DAY = 24 * 3600 * 10**9
+
+
+def listed_numbers(redis_server: RedisServer, camera: str) -> list[int]:
+    entries = redis_server.client().xrange(f"engine:default:journal:frames:{camera}")
+    return [int(entry.split(b"-")[1]) for entry, _ in entries]
+
+
+def drops(bench: Bench, camera: str) -> dict[str, int]:
+    return bench.producers[camera].counts().drops
+
+
+@pytest.mark.parametrize("entry", ["5000000000000000000-1", f"{2**64 - 1}-{2**64 - 1}", f"{10**19 - 1}-99999"])
+def test_a_journal_entry_far_ahead_costs_its_camera_s_frames_until_it_is_gone(
+    bench: Bench, redis_server: RedisServer, entry: str
+) -> None:
+    client = redis_server.client()
+    journal = "engine:default:journal:frames:cam1"
+    client.xadd(journal, {"a": "b"}, id=entry)
+
+    def refill() -> None:
+        for camera in bench.producers:
+            bench.write_if_empty(camera)
+
+    with capture_logs() as lines:
+        bench.turn(lambda: drops(bench, "cam1")["refused"] > 0, refill)
+        client.pexpire(journal, 3_600_000)
+        bench.turn(lambda: drops(bench, "cam1")["refused"] > 20 and stored(bench, "cam2") > 20, refill)
+        told = [line for line in lines if line.get("camera") == "cam1" and line["log_level"] != "info"]
+        assert len(told) == 1, told
+        assert f"redis-cli DEL {journal}" in told[0]["error"]
+        assert client.pttl(journal) > 3_000_000, "a frame that was refused let the journal live on"
+        assert not client.keys("default:frames:cam1:*"), "refused, and yet there"
+        assert bench.producers["cam1"].floor_nano < time.time_ns() + DAY
+        client.delete(journal)
+        bench.turn(lambda: stored(bench, "cam1") > 5, refill)
+        bench.turn(lambda: not any(producer.counts().held for producer in bench.producers.values()))
+    counts = bench.producers["cam1"].counts()
+    assert counts.captured == counts.stored + counts.dropped
+    assert listed_numbers(redis_server, "cam1") == list(range(drops(bench, "cam1")["refused"] + 1, counts.captured + 1))
+    assert stored(bench, "cam2") == bench.producers["cam2"].counts().captured
+
+
+def test_a_ring_outlives_a_journal_s_entry_far_ahead(bench: Bench, redis_server: RedisServer) -> None:
+    redis_server.client().xadd("engine:default:journal:frames:cam1", {"a": "b"}, id="5000000000000000000-1")
+    bench.write("cam1")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] == 1)
+    again = Producer(bench.producers["cam1"].path, "cam1")
+    assert again.last_sequence == 1
+    again.close()
+
+
+def test_a_journal_whose_last_entry_was_deleted_still_is_the_floor(bench: Bench, redis_server: RedisServer) -> None:
+    """Redis compares with the last id that it ever gave, whether the entry stands or not."""
+    client, journal = redis_server.client(), "engine:default:journal:frames:cam1"
+    ahead = NANO + 10**15
+    client.xadd(journal, {"s": 1}, id=f"{ahead}-7")
+    client.xdel(journal, f"{ahead}-7")
+    bench.write("cam1")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] == 1)
+    bench.write("cam1", 3)
+    bench.turn(lambda: stored(bench, "cam1") == 3)
+
+
+def test_frames_are_stored_again_as_soon_as_a_journal_is_one(bench: Bench, redis_server: RedisServer) -> None:
+    client, journal = redis_server.client(), "engine:default:journal:frames:cam1"
+    client.set(journal, "something else")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] > 0, lambda: bench.write_if_empty("cam1"))
+    # Nothing renews it any more.
+    client.pexpire(journal, 500)
+    bench.turn(lambda: stored(bench, "cam1") > 5, lambda: bench.write_if_empty("cam1"))
+    bench.turn(lambda: not bench.producers["cam1"].counts().held)
+    counts = bench.producers["cam1"].counts()
+    assert listed_numbers(redis_server, "cam1") == list(range(counts.dropped + 1, counts.captured + 1))
 
 
 def test_it_is_drained_when_rings_are_empty_and_no_capture_is_left(bench: Bench) -> None:
