@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -19,6 +18,7 @@ from engine.cli.demo import demo
 from engine.cli.doctor import doctor
 from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
+from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
@@ -102,7 +102,7 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     if json:
         document = show.masked(site_config)
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
-        print(msgspec.json.encode(document).decode())
+        print_json(document)
     else:
         show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
     site.check_space(site_config)
@@ -113,7 +113,7 @@ def status(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
     report = site_status.collect(_load(config))
     if json:
-        print(site_status.to_json(report).decode())
+        print_json(report)
     else:
         show.print_status(Console(markup=False, emoji=False, highlight=False), report)
     if not report.running:
@@ -170,7 +170,7 @@ def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print(msgspec.json.encode({"rings": len(found), "frames": held}).decode())
+        print_json({"rings": len(found), "frames": held})
     else:
         print(f"removed {len(found)} rings that held {held} frames" if found else "nothing to remove")
 

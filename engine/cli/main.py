@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -27,6 +28,7 @@ def main() -> None:
     if any("://" in argument for argument in sys.argv):
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
+    _show_any_text()
     from engine.cli.app import app
     from engine.errors import EXIT_FAILED, EngineError
     from engine.wire.urls import mask, secrets_in
@@ -49,6 +51,13 @@ def main() -> None:
         secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
+
+
+def _show_any_text() -> None:
+    """Names with characters that the locale has not are shown with escapes; writing them would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
