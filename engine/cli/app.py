@@ -25,6 +25,7 @@ from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
+from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
@@ -176,7 +177,10 @@ def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
 
 
 def _load(path: Path) -> Config:
-    return load(path, os.environ)
+    """The site of a file, for a process that may look at all its cameras. Raises InputError."""
+    config = load(path, os.environ)
+    allow_files(files_needed(config), f"site {config.site.name}")
+    return config
 
 
 def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:

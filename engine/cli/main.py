@@ -29,11 +29,15 @@ def main() -> None:
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
     _show_any_text()
-    from engine.cli.app import app
     from engine.errors import EXIT_FAILED, EngineError
+    from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
     try:
+        # Before the libraries are loaded, which opens files.
+        allow_files(FILES_MIN, "edge-video")
+        from engine.cli.app import app
+
         app()
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)

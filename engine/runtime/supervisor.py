@@ -29,6 +29,7 @@ from engine.runtime import preflight, roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.shm import site
 from engine.shm.slate import CaptureCount, Slate
@@ -127,6 +128,7 @@ class Supervisor:
     def start(self) -> None:
         """Check everything, then start everything. Raises InputError with nothing left behind."""
         config = self._config
+        allow_files(files_needed(config), f"site {config.site.name}")
         for warning in config.warnings:
             self._log.warning("site file", warning=warning)
         self._lock = SiteLock(config, exclusive=True)
