@@ -324,14 +324,18 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config
 
 def parse(data: bytes, environment: Mapping[str, str]) -> Config:
     """The site that TOML bytes describe; ``environment`` may carry secrets. Raises ConfigError."""
+    return from_document(read_toml(data), environment)
+
+
+def read_toml(data: bytes) -> dict[str, Any]:
+    """The document that TOML bytes are. Raises ConfigError naming the line."""
     try:
-        document = tomllib.loads(data.decode())
+        return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
     except (ValueError, RecursionError) as error:
         lines = data.count(b"\n") + 1
         raise ConfigError(f"is not TOML: {error}".replace("end of document", f"line {lines}, end of file")) from None
-    return from_document(document, environment)
 
 
 def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -19,12 +18,14 @@ from engine.cli.demo import demo
 from engine.cli.doctor import doctor
 from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
+from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
+from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
@@ -102,7 +103,7 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     if json:
         document = show.masked(site_config)
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
-        print(msgspec.json.encode(document).decode())
+        print_json(document)
     else:
         show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
     site.check_space(site_config)
@@ -113,7 +114,7 @@ def status(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
     report = site_status.collect(_load(config))
     if json:
-        print(site_status.to_json(report).decode())
+        print_json(report)
     else:
         show.print_status(Console(markup=False, emoji=False, highlight=False), report)
     if not report.running:
@@ -170,13 +171,16 @@ def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print(msgspec.json.encode({"rings": len(found), "frames": held}).decode())
+        print_json({"rings": len(found), "frames": held})
     else:
         print(f"removed {len(found)} rings that held {held} frames" if found else "nothing to remove")
 
 
 def _load(path: Path) -> Config:
-    return load(path, os.environ)
+    """The site of a file, for a process that may look at all its cameras. Raises InputError."""
+    config = load(path, os.environ)
+    allow_files(files_needed(config), f"site {config.site.name}")
+    return config
 
 
 def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -30,11 +31,16 @@ def main() -> None:
     if any("://" in argument for argument in sys.argv):
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
-    from engine.cli.app import app
+    _show_any_text()
     from engine.errors import EXIT_FAILED, EngineError
+    from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
     try:
+        # Before the libraries are loaded, which opens files.
+        allow_files(FILES_MIN, "edge-video")
+        from engine.cli.app import app
+
         app()
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)
@@ -52,6 +58,13 @@ def main() -> None:
         secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
+
+
+def _show_any_text() -> None:
+    """Names with characters that the locale has not are shown with escapes; writing them would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from engine.runtime import preflight, roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Child, Children, RoleName
 from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.shm import site
 from engine.shm.slate import Slate
@@ -51,6 +52,7 @@ class Supervisor:
     def start(self) -> None:
         """Check everything, then start everything. Raises InputError with nothing left behind."""
         config = self._config
+        allow_files(files_needed(config), f"site {config.site.name}")
         for warning in config.warnings:
             self._log.warning("site file", warning=warning)
         self._lock = SiteLock(config, exclusive=True)
