@@ -25,6 +25,7 @@ from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
+from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
@@ -162,17 +163,25 @@ def publisher(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> Non
 
 @app.command()
 def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Remove what a killed site left in shared memory. Frames in its rings are lost; a new start would store them."""
+    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new start
+    would go on with them."""
     site_config = _load(config)
     lock = SiteLock(site_config, exclusive=True)
-    found = site.leftovers(site_config)
-    site.remove(site.SitePaths.of(site_config))
-    lock.release()
+    try:
+        found = site.leftovers(site_config)
+        pid, kept = EmbeddedServer(site_config).clean()
+        site.remove(site.SitePaths.of(site_config))
+    finally:
+        lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print(msgspec.json.encode({"rings": len(found), "frames": held}).decode())
-    else:
-        print(f"removed {len(found)} rings that held {held} frames" if found else "nothing to remove")
+        document = {"rings": len(found), "frames": held, "server_pid": pid, "server_frames": kept}
+        print(msgspec.json.encode(document).decode())
+        return
+    done = [f"removed {len(found)} rings that held {held} frames"] if found else []
+    if pid:
+        done.append(f"ended the embedded server (pid {pid}), which held {kept if kept >= 0 else 'unknown'} frames")
+    print("; ".join(done) or "nothing to remove")
 
 
 def _load(path: Path) -> Config:

@@ -62,6 +62,9 @@ def print_status(console: Console, report: SiteReport) -> None:
         console.print(f"site {report.site} is not running", soft_wrap=True)
         if report.elsewhere:
             console.print(f"site {report.site} {report.elsewhere}", soft_wrap=True)
+        if report.embedded_pid:
+            text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
+            console.print(f"{text} with it, edge-video clean ends it", soft_wrap=True)
         return
     console.print(_headline(report))
     console.print(_camera_table(report, len(report.cameras)))

@@ -12,9 +12,10 @@ import msgspec
 import psutil
 
 from engine.config import Camera, Config
-from engine.errors import RingError, WireError
+from engine.errors import InputError, RingError, WireError
 from engine.runtime import elsewhere
 from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.embedded import EmbeddedServer
 from engine.shm import histogram
 from engine.shm.ring_file import Observer, RingCounts
 from engine.shm.site import SitePaths
@@ -119,6 +120,8 @@ class SiteReport(msgspec.Struct, frozen=True):
     latency_ms: Latency
     #: Who else runs a site of this name, while this one does not run.
     elsewhere: Elsewhere | None
+    #: The embedded server's process id, also while the site does not run; 0 where none runs.
+    embedded_pid: int
 
 
 def collect(config: Config, *, memory: bool = True) -> SiteReport:
@@ -156,7 +159,17 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
         publisher=_publisher(paths) if config.publishes else None,
         latency_ms=_latency(histogram.merge(merged), longest),
         elsewhere=None if running else elsewhere.find(config),
+        embedded_pid=_embedded_pid(config),
     )
+
+
+def _embedded_pid(config: Config) -> int:
+    server = EmbeddedServer(config)
+    with contextlib.suppress(InputError):
+        server.look()
+    pid = server.pid
+    server.leave()
+    return pid
 
 
 def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
