@@ -92,8 +92,13 @@ def test_pika_has_one_door_for_each_direction():
 
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
-    assert importers("engine.wire.resp") == {"stages/drain.py", "stages/store.py", "stages/writer.py"}
-    assert importers("engine.stages.store") == {"stages/reconcile.py", "stages/writer.py"}
+    assert importers("engine.wire.resp") == {
+        "stages/drain.py",
+        "stages/leases.py",
+        "stages/store.py",
+        "stages/writer.py",
+    }
+    assert importers("engine.stages.store") == {"stages/leases.py", "stages/reconcile.py", "stages/writer.py"}
 
 
 def test_no_other_module_names_a_command_that_writes():
@@ -107,6 +112,7 @@ def test_no_other_module_names_a_command_that_writes():
     assert words == {
         "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
         "stages/writer.py": {"HSET"},
+        "stages/leases.py": {"SET", "PEXPIRE"},
         "stages/journals.py": {"HSET"},
         "doctor/redis_facts.py": {"SET", "UNLINK"},
         "jobs/journals.py": {

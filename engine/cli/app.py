@@ -22,7 +22,7 @@ from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
-from engine.runtime import roles
+from engine.runtime import claims, roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.embedded import EmbeddedServer
@@ -148,7 +148,13 @@ def writer(
     if number >= site_config.writer.writers:
         raise InputError(f"there is no writer {number}: writer.writers is {site_config.writer.writers}")
     check_redis(site_config)
-    _run_role(site_config, "writer", lambda: roles.run_writer(site_config, number, open_log(site_config, json=json)))
+
+    def main() -> int:
+        log, own = open_log(site_config, json=json), claims.identity(site_config)
+        claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
+        return roles.run_writer(site_config, number, log, own)
+
+    _run_role(site_config, "writer", main)
 
 
 @app.command()

@@ -101,6 +101,8 @@ class WriterReport(msgspec.Struct, frozen=True):
     batches: int
     connects: int
     retries: int
+    #: Cameras that another site stores under the same names; the log says which site.
+    contested: int
 
 
 class SiteReport(msgspec.Struct, frozen=True):
@@ -266,12 +268,13 @@ def own_memory(pid: int) -> int:
 
 
 def _writer(config: Config, paths: SitePaths) -> WriterReport:
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     for number in range(config.writer.writers):
         with (
             contextlib.suppress(OSError, RingError),
             contextlib.closing(Slate.watch(paths.writer(number))) as slate,
         ):
+            totals[3] += slate.counts[WriterCount.CONTESTED] if slate.owned else 0
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
                 totals[position] += slate.counts[count]
     return WriterReport(*totals)

@@ -1,6 +1,8 @@
 """The supervisor: owns the site's shared memory and its processes.
 
-Start: lock, broker asked, Redis (the embedded one started), shared memory, rings; then writers, publisher, captures.
+Start: lock, broker asked, Redis (the embedded one started), leases, shared memory, rings; then writers, publisher,
+captures.
+
 Drain reverses the path of a frame under one deadline: captures, writers, publisher, the embedded server, shared
 memory. A stage that happens to be dead is started again for its drain, since only it can pass on what it holds.
 
@@ -18,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_OK, InputError, RedisUnavailable
-from engine.runtime import preflight, roles
+from engine.runtime import claims, preflight, roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Child, Children, RoleName
 from engine.runtime.embedded import EmbeddedServer
@@ -68,6 +70,7 @@ class Supervisor:
         except BaseException:
             self._lock.release()
             raise
+        self._own = claims.identity(config)
         self._children.take_signals()
         try:
             # Rings of a former run are reserved already; those that fit are adopted.
@@ -75,7 +78,7 @@ class Supervisor:
             preflight.check_broker(config, self._log)
             self._start_server()
             self.store = preflight.check_redis(config)
-            self._make_rings()
+            self._claim_and_make_rings()
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
@@ -149,6 +152,15 @@ class Supervisor:
         if self._slate:
             self._slate.close()
 
+    def _claim_and_make_rings(self) -> None:
+        config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
+        try:
+            claims.claim(config, names, own, self._log, self._children.stopping)
+            self._make_rings()
+        except BaseException:
+            claims.release(config, names, own, self._log)
+            raise
+
     def _make_rings(self) -> None:
         config = self._config
         for leftover in site.sweep(config):
@@ -178,7 +190,7 @@ class Supervisor:
         for number in range(config.writer.writers):
             title = f"writer {number}" if config.writer.writers > 1 else "writer"
             children.append(
-                Child("writer", title, paths.writer(number), partial(roles.run_writer, config, number, log))
+                Child("writer", title, paths.writer(number), partial(roles.run_writer, config, number, log, self._own))
             )
         if config.publishes:
             children.append(Child("publisher", "publisher", paths.publisher, partial(roles.run_publisher, config, log)))

@@ -22,11 +22,13 @@ from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.leases import Leases
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire import keys, resp
+from engine.wire.lease import Lease
 from engine.wire.state import decode_status
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
@@ -52,9 +54,12 @@ Batch = list[tuple[RingDrain, list[Record]]]
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; opens the rings of its cameras as they appear."""
+    """Writer ``number`` of the site; opens the rings of its cameras as they appear. ``own`` is what its leases say;
+    with None it takes none."""
 
-    def __init__(self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger, own: Lease | None = None
+    ) -> None:
         self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
@@ -65,6 +70,7 @@ class WriterAgent:
         self._doorbell = Doorbell(self._paths.doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
         self._reconciler = Reconciler(self._store, self._warn_once)
+        self._leases = Leases(config, own, self._store, log) if own else None
         self._drains: dict[str, RingDrain] = {}
         self._slates: dict[str, tuple[Slate, int]] = {}
         self._in_flight: list[Batch] = []
@@ -137,6 +143,8 @@ class WriterAgent:
         try:
             if self._store.connected and not self._in_flight:
                 self._publish_states()
+                if self._leases:
+                    self._leases.release(list(self._drains))
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
         self._store.close()
@@ -288,6 +296,9 @@ class WriterAgent:
             try:
                 self._reconciler.look(self._order)
                 self._publish_states()
+                if self._leases:
+                    self._leases.look(self._drains)
+                    self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
             except RedisUnavailable as error:
                 self._lost(error)
 
