@@ -108,7 +108,7 @@ def test_pika_has_one_door_for_each_direction():
 
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
-    behind = {"stages/marks.py", "stages/states.py"}
+    behind = {"stages/marks.py", "stages/states.py", "stages/leases.py"}
     assert importers("engine.wire.resp") == {"stages/drain.py", "stages/store.py"} | behind
     assert importers("engine.stages.store") == {"stages/reconcile.py", "stages/writer.py"} | behind
 
@@ -125,6 +125,7 @@ def test_no_other_module_names_a_command_that_writes():
         "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
         "stages/states.py": {"HSET"},
         "stages/marks.py": {"HSET"},
+        "stages/leases.py": {"SET", "PEXPIRE"},
         "stages/journals.py": {"HSET"},
         "doctor/redis_facts.py": {"SET", "UNLINK"},
         "jobs/journals.py": {

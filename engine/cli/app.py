@@ -22,9 +22,10 @@ from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
-from engine.runtime import roles
+from engine.runtime import claims, roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
+from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
@@ -148,7 +149,13 @@ def writer(
     if number >= site_config.writer.writers:
         raise InputError(f"there is no writer {number}: writer.writers is {site_config.writer.writers}")
     check_redis(site_config)
-    _run_role(site_config, "writer", lambda: roles.run_writer(site_config, number, open_log(site_config, json=json)))
+
+    def main() -> int:
+        log, own = open_log(site_config, json=json), claims.identity(site_config)
+        claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
+        return roles.run_writer(site_config, number, log, own)
+
+    _run_role(site_config, "writer", main)
 
 
 @app.command()
@@ -163,17 +170,24 @@ def publisher(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> Non
 
 @app.command()
 def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Remove what a killed site left in shared memory. Frames in its rings are lost; a new start would store them."""
+    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new start
+    would go on with them."""
     site_config = _load(config)
     lock = SiteLock(site_config, exclusive=True)
-    found = site.leftovers(site_config)
-    site.remove(site.SitePaths.of(site_config))
-    lock.release()
+    try:
+        found = site.leftovers(site_config)
+        pid, kept = EmbeddedServer(site_config).clean()
+        site.remove(site.SitePaths.of(site_config))
+    finally:
+        lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print_json({"rings": len(found), "frames": held})
-    else:
-        print(f"removed {len(found)} rings that held {held} frames" if found else "nothing to remove")
+        print_json({"rings": len(found), "frames": held, "server_pid": pid, "server_frames": kept})
+        return
+    done = [f"removed {len(found)} rings that held {held} frames"] if found else []
+    if pid:
+        done.append(f"ended the embedded server (pid {pid}), which held {kept if kept >= 0 else 'unknown'} frames")
+    print("; ".join(done) or "nothing to remove")
 
 
 def _load(path: Path) -> Config:

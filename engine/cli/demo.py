@@ -179,7 +179,7 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
     """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
     log = open_log(config)
     set_title("supervisor")
-    supervisor = Supervisor(config, log, log)
+    supervisor = Supervisor(config, log, log, server_outlives=False)
     begun = time.monotonic()
     supervisor.start()
     started = time.monotonic()

@@ -72,8 +72,14 @@ def print_status(console: Console, report: SiteReport) -> None:
         console.print(f"site {report.site} is not running", soft_wrap=True)
         if report.elsewhere:
             console.print(f"site {report.site} {report.elsewhere}", soft_wrap=True)
+        if report.embedded_pid:
+            text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
+            console.print(f"{text} with it, edge-video clean ends it", soft_wrap=True)
         return
     console.print(_headline(report))
+    if report.writer.contested:
+        text = f"{report.writer.contested} cameras are stored by another site, too, under the same names"
+        console.print(f"{text}; the log says which site", soft_wrap=True, style="bold red")
     console.print(_camera_table(report, len(report.cameras)))
     table = Table(box=None, header_style="dim")
     for name in ("process", "pid", "cpu s", "cpu %", "memory MB", "restarts", "heartbeat s"):

@@ -114,6 +114,10 @@ class Children:
         """Block the signals that ``pause`` takes."""
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
+    def stopping(self) -> bool:
+        """True where a stop signal waits for ``pause``."""
+        return bool(signal.sigpending() & set(_STOP_SIGNALS))
+
     def leave_signals(self) -> None:
         """Let signals do again what they did before."""
         # Taken here, a stop signal that came late does not end the process behind its last line.

@@ -12,9 +12,10 @@ import msgspec
 import psutil
 
 from engine.config import Camera, Config
-from engine.errors import RingError, WireError
+from engine.errors import InputError, RingError, WireError
 from engine.runtime import elsewhere
 from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.embedded import EmbeddedServer
 from engine.shm import histogram
 from engine.shm.ring_file import Drop, Observer, RingCounts
 from engine.shm.site import SitePaths
@@ -107,6 +108,8 @@ class WriterReport(msgspec.Struct, frozen=True):
     batches: int
     connects: int
     retries: int
+    #: Cameras that another site stores under the same names; the log says which site.
+    contested: int
 
 
 class SiteReport(msgspec.Struct, frozen=True):
@@ -126,6 +129,8 @@ class SiteReport(msgspec.Struct, frozen=True):
     latency_ms: Latency
     #: Who else runs a site of this name, while this one does not run.
     elsewhere: Elsewhere | None
+    #: The embedded server's process id, also while the site does not run; 0 where none runs.
+    embedded_pid: int
 
 
 def collect(config: Config, *, memory: bool = True) -> SiteReport:
@@ -163,7 +168,17 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
         publisher=_publisher(paths) if config.publishes else None,
         latency_ms=_latency(histogram.merge(merged), longest),
         elsewhere=None if running else elsewhere.find(config),
+        embedded_pid=_embedded_pid(config),
     )
+
+
+def _embedded_pid(config: Config) -> int:
+    server = EmbeddedServer(config)
+    with contextlib.suppress(InputError):
+        server.look()
+    pid = server.pid
+    server.leave()
+    return pid
 
 
 def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
@@ -262,12 +277,13 @@ def own_memory(pid: int) -> int:
 
 
 def _writer(config: Config, paths: SitePaths) -> WriterReport:
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     for number in range(config.writer.writers):
         with (
             contextlib.suppress(OSError, RingError),
             contextlib.closing(Slate.watch(paths.writer(number))) as slate,
         ):
+            totals[3] += slate.counts[WriterCount.CONTESTED] if slate.owned else 0
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
                 totals[position] += slate.counts[count]
     return WriterReport(*totals)

@@ -1,6 +1,8 @@
 """The supervisor: owns the site's shared memory and its processes.
 
-Start: lock, broker asked, Redis (the embedded one started), shared memory, rings; then writers, publisher, captures.
+Start: lock, broker asked, Redis (the embedded one started), leases, shared memory, rings; then writers, publisher,
+captures.
+
 Drain reverses the path of a frame under one deadline: captures, writers, publisher, the embedded server, shared
 memory. A stage that happens to be dead is started again for its drain, since only it can pass on what it holds.
 
@@ -18,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_OK, InputError, RedisUnavailable
-from engine.runtime import preflight, roles
+from engine.runtime import claims, preflight, roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Child, Children, RoleName
 from engine.runtime.embedded import EmbeddedServer
@@ -34,15 +36,23 @@ _CAPTURE_DRAIN_SECONDS = HANG_SECONDS + 0.5
 
 
 class Supervisor:
-    """Runs a site. ``log`` is for itself; ``child_log`` is given to the children."""
+    """Runs a site. ``log`` is for itself; ``child_log`` is given to the children. An embedded server outlives a
+    supervisor that is killed, unless ``server_outlives`` is False."""
 
-    def __init__(self, config: Config, log: FilteringBoundLogger, child_log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: FilteringBoundLogger,
+        child_log: FilteringBoundLogger,
+        *,
+        server_outlives: bool = True,
+    ) -> None:
         self._config = config
         self._log = log.bind(role="supervisor")
         self._child_log = child_log
         self._paths = site.SitePaths.of(config)
         self._lock: SiteLock | None = None
-        self._server = EmbeddedServer(config) if config.embedded else None
+        self._server = EmbeddedServer(config, outlives=server_outlives) if config.embedded else None
         self._server_restart_at = 0.0
         self._slate: Slate | None = None
         self._children = Children(self._log, config.site.heartbeat_seconds, self._let_go)
@@ -50,7 +60,8 @@ class Supervisor:
         self.store = preflight.Server("redis", "")
 
     def start(self) -> None:
-        """Check everything, then start everything. Raises InputError with nothing left behind."""
+        """Check everything, then start everything. Raises InputError with nothing started, and only that left behind
+        that a former run has left."""
         config = self._config
         allow_files(files_needed(config), f"site {config.site.name}")
         for warning in config.warnings:
@@ -61,17 +72,17 @@ class Supervisor:
         except BaseException:
             self._lock.release()
             raise
+        self._own = claims.identity(config)
         self._children.take_signals()
         try:
             # Rings of a former run are reserved already; those that fit are adopted.
             site.check_space(config, reserved=_standing_bytes(self._paths.directory))
             preflight.check_broker(config, self._log)
-            if self._server:
-                self._server.start()
+            self._start_server()
             self.store = preflight.check_redis(config)
-            self._make_rings()
+            self._claim_and_make_rings()
         except BaseException:
-            self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)))
+            self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
         _preload()
         self._children.start(self._plan())
@@ -113,14 +124,44 @@ class Supervisor:
             self._log.error("rings cannot be looked at; they are left for the next start")
         elif held:
             self._log.warning("frames left in shared memory for the next start", frames=held)
-        self._leave(remove=not held)
+        self._leave(remove=not held, keep_server=bool(self._children.fatal) and self._adopted)
 
     # Start
+
+    def _start_server(self) -> None:
+        server = self._server
+        if server is None:
+            left = EmbeddedServer(self._config)
+            if left.look():
+                advice = "stop the site and run edge-video clean, or set redis.address to embedded"
+                self._log.warning("embedded server of a former run still runs", pid=left.pid, advice=advice)
+                left.leave()
+            return
+        server.start()
+        if server.adopted:
+            self._log.info("embedded server of a former run adopted", pid=server.pid, frames=server.frames())
+        elif server.replaced:
+            reason = "embedded server of a former run replaced; what it held is gone"
+            self._log.error(reason, error=server.replaced)
+
+    @property
+    def _adopted(self) -> bool:
+        """True with an embedded server that was there before: a start that fails leaves it as it was."""
+        return self._server is not None and self._server.adopted
 
     def _let_go(self) -> None:
         """In a child: the supervisor's own slate is not the child's."""
         if self._slate:
             self._slate.close()
+
+    def _claim_and_make_rings(self) -> None:
+        config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
+        try:
+            claims.claim(config, names, own, self._log, self._children.stopping)
+            self._make_rings()
+        except BaseException:
+            claims.release(config, names, own, self._log)
+            raise
 
     def _make_rings(self) -> None:
         config = self._config
@@ -151,7 +192,7 @@ class Supervisor:
         for number in range(config.writer.writers):
             title = f"writer {number}" if config.writer.writers > 1 else "writer"
             children.append(
-                Child("writer", title, paths.writer(number), partial(roles.run_writer, config, number, log))
+                Child("writer", title, paths.writer(number), partial(roles.run_writer, config, number, log, self._own))
             )
         if config.publishes:
             children.append(Child("publisher", "publisher", paths.publisher, partial(roles.run_publisher, config, log)))
@@ -199,8 +240,10 @@ class Supervisor:
         except InputError:
             return -1
 
-    def _leave(self, *, remove: bool) -> None:
-        if self._server:
+    def _leave(self, *, remove: bool, keep_server: bool = False) -> None:
+        if self._server and keep_server:
+            self._server.leave()
+        elif self._server:
             self._server.stop()
         if self._slate:
             self._slate.close()

@@ -21,6 +21,7 @@ from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.leases import Leases
 from engine.stages.marks import WrittenMarks
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
@@ -28,6 +29,7 @@ from engine.stages.redis_link import Attempt
 from engine.stages.states import CameraStates
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire import keys
+from engine.wire.lease import Lease
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
 _BATCHES_IN_FLIGHT = 2
@@ -54,9 +56,12 @@ Batch = list[tuple[RingDrain, list[Record]]]
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; opens the rings of its cameras as they appear."""
+    """Writer ``number`` of the site; opens the rings of its cameras as they appear. ``own`` is what its leases say;
+    with None it takes none."""
 
-    def __init__(self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger, own: Lease | None = None
+    ) -> None:
         self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
@@ -68,6 +73,7 @@ class WriterAgent:
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
         self._reconciler = Reconciler(self._store, log, self._warn_once)
         self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
+        self._leases = Leases(config, own, self._store, log) if own else None
         self._drains: dict[str, RingDrain] = {}
         self._slates: dict[str, Slate] = {}
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
@@ -163,6 +169,8 @@ class WriterAgent:
                 self._reconciler.count_lost(self._order)
                 self._marks.write(self._order)
                 self._states.publish(self._slates)
+                if self._leases:
+                    self._leases.release(list(self._drains))
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
         self._store.close()
@@ -340,6 +348,9 @@ class WriterAgent:
                 self._look_at_barred()
                 self._marks.look(self._order)
                 self._states.publish(self._slates)
+                if self._leases:
+                    self._leases.look(self._drains)
+                    self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
             except RedisUnavailable as error:
                 self._lost(error)
 

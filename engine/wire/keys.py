@@ -19,7 +19,7 @@ from engine.errors import WireError
 ENGINE = "engine"
 #: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
 #: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
-RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild"})
+RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild", "lease"})
 #: What keys call the broker's default vhost, which AMQP names ``/``; a vhost of this name is refused.
 DEFAULT_VHOST = "default"
 #: Sequence numbers run 1..99999 and then begin again at 1: five digits on the wire.
@@ -136,6 +136,11 @@ def cameras_key(vhost: str, prefix: str) -> str:
 def written_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> what the writer has numbered so far (``engine/wire/marks.py``)."""
     return f"{cameras_key(vhost, prefix)}:written"
+
+
+def lease_key(vhost: str, prefix: str, camera: str) -> str:
+    """Who stores a camera's frames at present."""
+    return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
