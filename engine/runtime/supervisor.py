@@ -25,7 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RedisUnavailable, RingError
-from engine.runtime import preflight, roles
+from engine.runtime import preflight, roles, running_site
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork
 from engine.runtime.embedded import EmbeddedServer
@@ -144,6 +144,7 @@ class Supervisor:
                 self._server.start()
             self.store = preflight.check_redis(config)
             self._make_rings()
+            running_site.write(config, os.environ)
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)))
             raise

@@ -290,6 +290,10 @@ class WriterAgent:
                 self._publish_states()
             except RedisUnavailable as error:
                 self._lost(error)
+            else:
+                # With frames at hand it is their storing that tells.
+                if not any(drain.consumer.held_bytes for drain in self._order):
+                    self._outage.over()
 
     def _open_ring(self, camera: Camera) -> None:
         try:
