@@ -16,8 +16,6 @@ _LIBRARY_ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "OFF",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
 }
-#: Variables whose values are secrets as they stand.
-_SECRET_ENVIRONMENT = ("REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD")
 
 
 def main() -> None:
@@ -28,6 +26,7 @@ def main() -> None:
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
     from engine.cli.app import app
+    from engine.config import secrets_of
     from engine.errors import EXIT_FAILED, EngineError
     from engine.wire.urls import mask, secrets_in
 
@@ -44,9 +43,7 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except Exception:
         # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
-        given = [*sys.argv, *os.environ.values()]
-        secrets = {secret for text in given if "://" in text for secret in secrets_in(text)}
-        secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
+        secrets = secrets_of(os.environ).union(*(secrets_in(text) for text in sys.argv if "://" in text))
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
 

@@ -24,6 +24,9 @@ _PR_SET_PDEATHSIG = 1
 #: Signals that the supervisor blocks, to take them with sigtimedwait.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
 
+#: Whose process this is, once it is known.
+_site = ""
+
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when ``parent``, which started it, ends."""
@@ -45,9 +48,14 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
 
 
-def set_title(role: str) -> None:
-    """Show the process as ``edge-video: role``; command line and environment with their secrets go from sight."""
-    setproctitle.setproctitle(f"edge-video: {role}")
+def set_title(role: str, site: str = "") -> None:
+    """Show the process as ``edge-video: site: role``; command line and environment with their secrets go from sight.
+
+    A site that was named once stands in later titles of this process, and of those that it forks.
+    """
+    global _site  # noqa: PLW0603 - as the title itself, it is the whole process's
+    _site = site or _site
+    setproctitle.setproctitle(": ".join(("edge-video", *filter(None, (_site, role)))))
 
 
 def fork(title: str, main: Callable[[], int]) -> int:
