@@ -74,7 +74,7 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     site_config = _load(config)
     keep_private()
     mask_standard_error(site_config)
-    set_title("supervisor")
+    set_title("supervisor", site_config.site.name)
     if not sys.stdout.isatty() or json:
         log = open_log(site_config, json=json)
         supervisor = Supervisor(site_config, log, log)
@@ -220,7 +220,7 @@ def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
             )
     lock = SiteLock(config, exclusive=False)
     site.make_directory(config)
-    set_title(title)
+    set_title(title, config.site.name)
     try:
         code = main()
     finally:

@@ -11,6 +11,7 @@ The first SIGTERM or SIGINT drains, the second stops at once (``engine/runtime/c
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
