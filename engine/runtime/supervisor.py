@@ -145,11 +145,11 @@ class Supervisor:
             if self._server:
                 self._server.start()
             self.store = preflight.check_redis(config)
+            _preload()
             self._make_rings()
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)))
             raise
-        _preload()
         self.children = self._plan()
         self._started_at = time.monotonic()
         for child in self.children:
