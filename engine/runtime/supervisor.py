@@ -81,12 +81,12 @@ class Supervisor:
             preflight.check_broker(config, self._log)
             self._start_server()
             self.store = preflight.check_redis(config)
+            _preload()
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
-        _preload()
         self._children.start(self._plan())
         self._slate = Slate.claim(self._paths.supervisor)
         self._log.info(
