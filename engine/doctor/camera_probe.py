@@ -95,7 +95,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
                 continue
             frames += 1
             width, height = frame.width, frame.height
-            size = sum(len(part) for part in frame.parts)
+            size += sum(len(part) for part in frame.parts)
     except NotOpened:
         error = str(camera_check.examine(camera.url, camera.open_timeout_seconds))
     except SourceEnded as ended:
@@ -115,7 +115,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
         height=height,
         frames=frames,
         fps=round(_rate(arrivals), 2),
-        frame_bytes=size,
+        frame_bytes=size // frames if frames else 0,
         corrupt=corrupt,
         error=urls.mask(error, urls.secrets_in(camera.url)),
     )
