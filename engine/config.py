@@ -373,6 +373,11 @@ def default_run_directory(name: str, user: int | None = None) -> Path:
     return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name
 
 
+def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The settings, as ``section.key``, that an environment decides."""
+    return tuple(".".join(place) for variable, place in _ENVIRONMENT.items() if environment.get(variable))
+
+
 def _with_defaults(cameras: Any, defaults: Any) -> Any:
     if not isinstance(cameras, list) or not isinstance(defaults, dict):
         return cameras

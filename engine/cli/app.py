@@ -21,6 +21,7 @@ from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Config, load
+from engine.config_memory import redis_memory
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import claims, roles
 from engine.runtime import status as site_status
@@ -29,6 +30,7 @@ from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
+from engine.runtime.machine import embedded_memory
 from engine.runtime.preflight import check_redis
 from engine.runtime.supervisor import Supervisor
 from engine.shm import site
@@ -94,19 +96,28 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
 
 @app.command()
 def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Validate a site file; print the site as it will run, and its shared memory against what the machine has."""
+    """Validate a site file; print the site as it will run, and the memory it needs against what the machine has."""
     site_config = _load(config)
     need = site.shared_memory_need(site_config)
     directory = Path(site_config.ring.directory)
     if not directory.is_dir():
         raise InputError(f"{config}: ring.directory {directory} is no directory")
     have = free_bytes(directory)
+    memory = redis_memory(site_config)
+    most = embedded_memory(site_config) if site_config.embedded else None
     if json:
         document = show.masked(site_config)
+        document["redis_memory"] = {
+            "need_bytes": memory.bytes,
+            "frames": memory.frames,
+            "frames_per_second": memory.frames_per_second,
+            "assumed": memory.assumed,
+            "maxmemory_bytes": most,
+        }
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
         print_json(document)
     else:
-        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
+        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have, memory, most)
     site.check_space(site_config)
 
 
