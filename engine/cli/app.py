@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
@@ -19,18 +18,21 @@ from engine.cli.demo import demo
 from engine.cli.doctor import doctor
 from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
+from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Config, load
 from engine.errors import EXIT_FAILED, InputError
-from engine.runtime import roles
+from engine.runtime import claims, roles
 from engine.runtime import status as site_status
 from engine.runtime.child import keep_private, set_title
+from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
-from engine.runtime.logs import mask_standard_error, open_log
+from engine.runtime.logs import log_file, mask_standard_error, open_log
 from engine.runtime.preflight import check_redis
 from engine.runtime.supervisor import Supervisor
 from engine.shm import site
-from engine.shm.segment import free_bytes, private_directory
+from engine.shm.segment import free_bytes
 
 app = typer.Typer(
     name="edge-video",
@@ -80,11 +82,11 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
         code = supervisor.run()
         supervisor.close()
         raise typer.Exit(code)
-    log_file = private_directory(site_config.run_directory) / "edge-video.log"
-    log = open_log(site_config, file=log_file)
+    file = log_file(site_config)
+    log = open_log(site_config, file=file)
     supervisor = Supervisor(site_config, log, log)
     supervisor.start()
-    with show.LiveTable(site_config, footer=f"log: {log_file}   Ctrl-C drains and stops") as table:
+    with show.LiveTable(site_config, footer=f"log: {file}   Ctrl-C drains and stops") as table:
         code = supervisor.run(on_tick=table.refresh)
     supervisor.close()
     raise typer.Exit(code)
@@ -102,7 +104,7 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     if json:
         document = show.masked(site_config)
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
-        print(msgspec.json.encode(document).decode())
+        print_json(document)
     else:
         show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
     site.check_space(site_config)
@@ -113,7 +115,7 @@ def status(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
     report = site_status.collect(_load(config))
     if json:
-        print(site_status.to_json(report).decode())
+        print_json(report)
     else:
         show.print_status(Console(markup=False, emoji=False, highlight=False), report)
     if not report.running:
@@ -147,7 +149,13 @@ def writer(
     if number >= site_config.writer.writers:
         raise InputError(f"there is no writer {number}: writer.writers is {site_config.writer.writers}")
     check_redis(site_config)
-    _run_role(site_config, "writer", lambda: roles.run_writer(site_config, number, open_log(site_config, json=json)))
+
+    def main() -> int:
+        log, own = open_log(site_config, json=json), claims.identity(site_config)
+        claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
+        return roles.run_writer(site_config, number, log, own)
+
+    _run_role(site_config, "writer", main)
 
 
 @app.command()
@@ -162,21 +170,31 @@ def publisher(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> Non
 
 @app.command()
 def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Remove what a killed site left in shared memory. Frames in its rings are lost; a new start would store them."""
+    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new start
+    would go on with them."""
     site_config = _load(config)
     lock = SiteLock(site_config, exclusive=True)
-    found = site.leftovers(site_config)
-    site.remove(site.SitePaths.of(site_config))
-    lock.release()
+    try:
+        found = site.leftovers(site_config)
+        pid, kept = EmbeddedServer(site_config).clean()
+        site.remove(site.SitePaths.of(site_config))
+    finally:
+        lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print(msgspec.json.encode({"rings": len(found), "frames": held}).decode())
-    else:
-        print(f"removed {len(found)} rings that held {held} frames" if found else "nothing to remove")
+        print_json({"rings": len(found), "frames": held, "server_pid": pid, "server_frames": kept})
+        return
+    done = [f"removed {len(found)} rings that held {held} frames"] if found else []
+    if pid:
+        done.append(f"ended the embedded server (pid {pid}), which held {kept if kept >= 0 else 'unknown'} frames")
+    print("; ".join(done) or "nothing to remove")
 
 
 def _load(path: Path) -> Config:
-    return load(path, os.environ)
+    """The site of a file, for a process that may look at all its cameras. Raises InputError."""
+    config = load(path, os.environ)
+    allow_files(files_needed(config), f"site {config.site.name}")
+    return config
 
 
 def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 
 import setproctitle
+
+from engine.runtime.streams import open_missing
 
 #: Read by libraries when they are loaded: one core serves many processes, so no library makes threads of its own, and
 #: FFmpeg, whose messages may carry a camera's credentials, says nothing.
@@ -22,16 +25,22 @@ _SECRET_ENVIRONMENT = ("REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD")
 
 def main() -> None:
     """Run the command line of this process."""
+    open_missing()
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if any("://" in argument for argument in sys.argv):
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
-    from engine.cli.app import app
+    _show_any_text()
     from engine.errors import EXIT_FAILED, EngineError
+    from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
     try:
+        # Before the libraries are loaded, which opens files.
+        allow_files(FILES_MIN, "edge-video")
+        from engine.cli.app import app
+
         app()
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)
@@ -49,6 +58,13 @@ def main() -> None:
         secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
+
+
+def _show_any_text() -> None:
+    """Names with characters that the locale has not are shown with escapes; writing them would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from engine.config import Config, Secret
 from engine.runtime.status import CameraReport, SiteReport, collect
+from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask
 
@@ -33,35 +35,51 @@ class LiveTable:
         self._console = Console(markup=False, emoji=False, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._next = 0.0
+        self._gone = False
 
     def __enter__(self) -> LiveTable:
-        self._live.__enter__()
+        self._draw(self._live.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.__exit__(kind, error, trace)
+        self._draw(self._live.stop)
+
+    def _draw(self, step: Callable[[], None]) -> None:
+        """Do what writes to the terminal, which may go away at any moment; the site goes on without."""
+        try:
+            step()
+        except OSError:
+            self._gone = True
+            leave_terminal()
 
     def refresh(self) -> None:
         """Draw the site anew, where the last picture is old enough."""
         now = time.monotonic()
-        if now < self._next:
+        if self._gone or now < self._next:
             return
         self._next = now + _REFRESH_SECONDS
         report = collect(self._config, memory=False)
         rows = max(self._console.height - _FRAME_LINES, 3)
-        self._live.update(
-            Group(_headline(report), _camera_table(report, rows), Text(self._footer, style="dim")), refresh=True
-        )
+        table = Group(_headline(report), _camera_table(report, rows), Text(self._footer, style="dim"))
+        self._draw(lambda: self._live.update(table, refresh=True))
 
 
 def print_status(console: Console, report: SiteReport) -> None:
     """A running site: headline, cameras, processes."""
     if not report.running:
-        console.print(f"site {report.site} is not running")
+        console.print(f"site {report.site} is not running", soft_wrap=True)
+        if report.elsewhere:
+            console.print(f"site {report.site} {report.elsewhere}", soft_wrap=True)
+        if report.embedded_pid:
+            text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
+            console.print(f"{text} with it, edge-video clean ends it", soft_wrap=True)
         return
     console.print(_headline(report))
+    if report.writer.contested:
+        text = f"{report.writer.contested} cameras are stored by another site, too, under the same names"
+        console.print(f"{text}; the log says which site", soft_wrap=True, style="bold red")
     console.print(_camera_table(report, len(report.cameras)))
     table = Table(box=None, header_style="dim")
     for name in ("process", "pid", "cpu s", "cpu %", "memory MB", "restarts", "heartbeat s"):

@@ -37,8 +37,10 @@ from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
 from engine.config_tls import TLS_FAILED
 from engine.errors import ConfigError, InputError, ServerRefused
+from engine.stages import broker_refusals
 from engine.stages.broker import parameters, say
 from engine.wire import urls
+from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
@@ -104,6 +106,7 @@ class FrameConsumer:
             keys |= dict.fromkeys(f"{key}.status" for key in routing_keys if not key.endswith(".batch"))
         self._parameters = _parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
         self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
+        self._topology.check_names()
         self._amqp_url = Secret(amqp_url)
         self._prefetch = prefetch
         self._timeout_seconds = timeout_seconds
@@ -196,7 +199,7 @@ class _Subscription:
     """The connection to the broker, kept up by a thread of its own, whose methods are the private ones."""
 
     def __init__(
-        self, parameters: pika.URLParameters, name: str, topology: Topology, prefetch: int, work: Work
+        self, parameters: pika.ConnectionParameters, name: str, topology: Topology, prefetch: int, work: Work
     ) -> None:
         self.generation = 0
         self._parameters = parameters
@@ -256,7 +259,7 @@ class _Subscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = say(error)
+                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
                 advice = "" if self._established else self._topology.advice(error)
             except BaseException as error:
                 # Whoever waits for deliveries must learn that none will come.
@@ -271,7 +274,8 @@ class _Subscription:
                 self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
                 return
             if advice:
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(reason)}; {advice}"))
+                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
+                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
                 return
             if self._closing.is_set():
                 return
@@ -362,9 +366,9 @@ class _Subscription:
 
 def _parameters(
     amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: urls.TlsFiles
-) -> pika.URLParameters:
+) -> pika.ConnectionParameters:
+    parse_amqp_url(amqp_url, "AMQP URL")
     try:
-        urls.check_amqp_url(amqp_url)
         tls = {f"tls_{key}": value for key, value in files._asdict().items()}
         return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
     except (ConfigError, ValueError, TypeError) as error:

@@ -22,7 +22,9 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     ClusterDownError,
     NoPermissionError,
     RedisError,
@@ -35,6 +37,7 @@ from engine.config_tls import client_context
 from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
 from engine.stages.redis_link import (
     BAD_REPLIES,
+    CLUSTER,
     TlsConnection,
     call,
     connection_error,
@@ -294,6 +297,8 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     name = _text(command[0])
     if isinstance(error, NoPermissionError):
         return ServerRefused(f"Redis at {address} does not permit {name} to this user: {text}")
+    if isinstance(error, ClusterCrossSlotError | AskError):
+        return ServerRefused(f"Redis at {address} {CLUSTER}")
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
         return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")

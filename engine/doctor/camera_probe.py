@@ -18,6 +18,7 @@ import msgspec
 from engine.config import Camera
 from engine.config import Url as Address
 from engine.errors import CameraUnavailable, WireError
+from engine.stages import camera_check
 from engine.wire import urls
 
 #: Seconds over which frames are counted, and cameras looked at together.
@@ -49,7 +50,7 @@ def gather(cameras: Sequence[Camera]) -> list[CameraFacts]:
 
 
 def _look(camera: Camera) -> CameraFacts:
-    bound = camera.open_timeout_seconds + camera.stall_seconds + MEASURE_SECONDS + _MARGIN_SECONDS
+    bound = 2 * camera.open_timeout_seconds + camera.stall_seconds + MEASURE_SECONDS + _MARGIN_SECONDS
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -68,7 +69,7 @@ def _look(camera: Camera) -> CameraFacts:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open it as the capture process would, and count frames. Blocks as long as its timeouts let it."""
     from engine.stages.pattern import PatternSource
-    from engine.stages.source import Source, SourceEnded, VideoSource, prepare_process
+    from engine.stages.source import NotOpened, Source, SourceEnded, VideoSource, prepare_process
 
     prepare_process()
     source: Source | None = None
@@ -92,6 +93,8 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
             frames += 1
             width, height = frame.width, frame.height
             size = sum(len(part) for part in frame.parts)
+    except NotOpened:
+        error = str(camera_check.examine(camera.url, camera.open_timeout_seconds))
     except SourceEnded as ended:
         error = "" if frames else str(ended)
     except CameraUnavailable as away:

@@ -101,7 +101,9 @@ def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: boo
 
 
 def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
-    host, port, vhost, user, password = broker_probe.endpoint(config.amqp)
+    asked = config.amqp.address
+    assert asked is not None
+    host, port, vhost = asked.host, asked.port, asked.vhost
     reach = try_to_reach(host, port, "", config.amqp.timeout_seconds)
     address = f"RabbitMQ at {host}:{port}"
     if reach.way != "answers":
@@ -115,7 +117,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
     ]
     tls = broker_probe.tls(config.amqp)
-    seen = broker_facts.management(host, vhost, user, password, exchange.name, ports, tls)
+    seen = broker_facts.management(host, vhost, asked.username, asked.password, exchange.name, ports, tls)
     findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
     shut = None
     if rights.exists:
@@ -123,7 +125,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         try:
             broker.check(config.amqp, exchange)
         except (ServerRefused, BrokerUnavailable) as error:
-            shut = broker_checks.refused(mask(str(error)).rpartition("; ")[0] or mask(str(error)))
+            shut = broker_checks.refused(mask(str(error)))
     findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
     findings += broker_checks.may(exchange.name, rights)
     return findings + broker_checks.bound(exchange.name, seen)

@@ -30,6 +30,8 @@ _denied = partial(not_asked, "redis")
 def verdicts(facts: RedisFacts, ttl_seconds: int, now: float | None = None) -> list[Finding]:
     """All that can be said of a Redis that answers."""
     found = [version(facts.name, facts.version)]
+    if facts.mode not in ("", "standalone"):
+        found.append(mode(facts.mode))
     info = facts.info
     if info is None:
         found.append(_denied("server's figures", "INFO", "memory, policy, hit rate, clients, persistence, role"))
@@ -59,6 +61,19 @@ def version(name: str, text: str) -> Finding:
         "version", "broken" if old else "ok", f"{name} {text}".strip() or "of a version before 6",
         f"Redis {least} or later, or Valkey", "install a newer server" if old else "",
     )  # fmt: skip
+
+
+def mode(name: str) -> Finding:
+    """A node of a cluster, or a sentinel: the engine does not start with either."""
+    good = "a server of its own, or the master of a Sentinel service"
+    if name == "cluster":
+        return _finding(
+            "mode", "broken", "a node of a cluster; clusters are not supported yet", good,
+            "name a server without cluster-enabled in redis.address, or sentinels in redis.sentinels",
+        )  # fmt: skip
+    return _finding(
+        "mode", "broken", f"a {name}, which stores nothing", good, "name it in redis.sentinels, with redis.service"
+    )
 
 
 def memory(used: int, most: int) -> Finding:

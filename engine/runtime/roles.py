@@ -14,6 +14,7 @@ from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
+from engine.wire.lease import Lease
 
 Role = Callable[[], int]
 
@@ -44,14 +45,14 @@ def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> in
     return _run(CaptureAgent(camera, producer, bell, slate, open_source, log), slate, stop, config, log)
 
 
-def run_writer(config: Config, number: int, log: FilteringBoundLogger) -> int:
-    """Writer ``number``, until it is stopped and its rings are empty."""
+def run_writer(config: Config, number: int, log: FilteringBoundLogger, own: Lease) -> int:
+    """Writer ``number``, until it is stopped and its rings are empty. ``own`` is what its leases say."""
     from engine.stages.writer import WriterAgent
 
     stop = StopSignal()
     slate = Slate.claim(SitePaths.of(config).writer(number))
     log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
-    return _run(WriterAgent(config, number, slate, log), slate, stop, config, log)
+    return _run(WriterAgent(config, number, slate, log, own), slate, stop, config, log)
 
 
 def run_publisher(config: Config, log: FilteringBoundLogger) -> int:

@@ -12,9 +12,12 @@ import msgspec
 import psutil
 
 from engine.config import Camera, Config
-from engine.errors import RingError, WireError
+from engine.errors import InputError, RingError, WireError
+from engine.runtime import elsewhere
+from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.embedded import EmbeddedServer
 from engine.shm import histogram
-from engine.shm.ring_file import Observer, RingCounts
+from engine.shm.ring_file import Drop, Observer, RingCounts
 from engine.shm.site import SitePaths
 from engine.shm.slate import CaptureCount, PublisherCount, Slate, WriterCount
 from engine.wire.state import CameraStatus, decode_status
@@ -40,7 +43,12 @@ class RingStatus(msgspec.Struct, frozen=True):
 
 
 class CameraReport(msgspec.Struct, frozen=True):
-    """One camera. ``since`` is UTC nanoseconds of its last change of state."""
+    """One camera. ``since`` is UTC nanoseconds of its last change of state.
+
+    ``stored`` is what was stored and that Redis has not lost since, so that ``captured`` is the sum of it, of all that
+    was ``dropped``, and of what the ring holds. ``stored_total`` and ``lost`` never fall while the ring stands: rates
+    are made of them.
+    """
 
     id: str
     name: str
@@ -55,6 +63,8 @@ class CameraReport(msgspec.Struct, frozen=True):
     captured_bytes: int
     stored: int
     stored_bytes: int
+    stored_total: int
+    lost: int
     dropped: dict[str, int]
     skipped: int
     ring: RingStatus
@@ -98,6 +108,8 @@ class WriterReport(msgspec.Struct, frozen=True):
     batches: int
     connects: int
     retries: int
+    #: Cameras that another site stores under the same names; the log says which site.
+    contested: int
 
 
 class SiteReport(msgspec.Struct, frozen=True):
@@ -115,6 +127,10 @@ class SiteReport(msgspec.Struct, frozen=True):
     writer: WriterReport
     publisher: PublisherReport | None
     latency_ms: Latency
+    #: Who else runs a site of this name, while this one does not run.
+    elsewhere: Elsewhere | None
+    #: The embedded server's process id, also while the site does not run; 0 where none runs.
+    embedded_pid: int
 
 
 def collect(config: Config, *, memory: bool = True) -> SiteReport:
@@ -151,7 +167,18 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
         writer=_writer(config, paths),
         publisher=_publisher(paths) if config.publishes else None,
         latency_ms=_latency(histogram.merge(merged), longest),
+        elsewhere=None if running else elsewhere.find(config),
+        embedded_pid=_embedded_pid(config),
     )
+
+
+def _embedded_pid(config: Config) -> int:
+    server = EmbeddedServer(config)
+    with contextlib.suppress(InputError):
+        server.look()
+    pid = server.pid
+    server.leave()
+    return pid
 
 
 def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
@@ -184,6 +211,8 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
         captured_bytes=counts.captured_bytes if counts else 0,
         stored=counts.stored if counts else 0,
         stored_bytes=counts.stored_bytes if counts else 0,
+        stored_total=counts.stored_total if counts else 0,
+        lost=counts.drops[Drop.LOST.label] if counts else 0,
         dropped=counts.drops if counts else {},
         skipped=skipped,
         ring=RingStatus(
@@ -248,12 +277,13 @@ def own_memory(pid: int) -> int:
 
 
 def _writer(config: Config, paths: SitePaths) -> WriterReport:
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     for number in range(config.writer.writers):
         with (
             contextlib.suppress(OSError, RingError),
             contextlib.closing(Slate.watch(paths.writer(number))) as slate,
         ):
+            totals[3] += slate.counts[WriterCount.CONTESTED] if slate.owned else 0
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
                 totals[position] += slate.counts[count]
     return WriterReport(*totals)

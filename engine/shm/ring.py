@@ -18,7 +18,8 @@ can tell on opening what its predecessor did not write down:
 * The producer takes a frame's number first, so no number is ever used twice. ``captured`` less the frames in the ring
   less the counted drops is then 0, or 1 for a frame cut short by the kill, which is counted as interrupted.
 * The consumer writes down what a commit will count (the intent), moves the tail, then counts. On opening, an intent
-  whose tail was reached is counted, one whose tail was not is void.
+  whose tail was reached is counted, one whose tail was not is void. So does what Redis must still have
+  (``engine/shm/ring_accounts.py``).
 
 What is ugly. Numbers go through Python integers, about 0.15 µs a word. A memory error in the machine, or another
 program of the same user writing here, can damage records; the consumer checks each header and counts the loss of what
@@ -27,35 +28,18 @@ it must skip, but payload bytes carry no checksum: at 60 KB a frame one would co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from engine.errors import FrameTooLarge
 from engine.shm.histogram import bucket
-from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS, Drop, RingEnd
+from engine.shm.ring_accounts import ConsumerAccounts, Record
+from engine.shm.ring_file import PRODUCER_DROPS, Drop, RingEnd
 from engine.wire import ring_layout as lay
 from engine.wire.keys import next_sequence, sequence_after
 
-
-class Record(NamedTuple):
-    """A frame in the ring. ``payload`` is a view of shared memory, valid until its commit or release; ``end`` is the
-    cursor behind it."""
-
-    unix_nano: int
-    sequence: int
-    width: int
-    height: int
-    encoding: int
-    keyframe: int
-    monotonic: int
-    number: int
-    payload: memoryview
-    end: int
-
-
-#: What a commit may count: the words that an intent may name.
-_COUNTED = frozenset({lay.W_STORED, *CONSUMER_DROPS})
+__all__ = ["Consumer", "Producer", "Record"]
 
 
 class Producer(RingEnd):
@@ -167,18 +151,16 @@ class Producer(RingEnd):
         return sequence
 
 
-class Consumer(RingEnd):
+class Consumer(ConsumerAccounts):
     """The writer's end. ``poll`` hands out frames behind those already handed out; ``rewind`` begins again at the
-    tail."""
+    tail. ``ttl_seconds`` is how long Redis keeps a frame."""
 
-    def __init__(self, path: Path, camera: str) -> None:
-        super().__init__(path, camera)
+    def __init__(self, path: Path, camera: str, *, ttl_seconds: float = math.inf) -> None:
+        super().__init__(path, camera, ttl_seconds=ttl_seconds)
         self._payloads = self._data.toreadonly()
         #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
         #: ``pending``, for who looks at many rings.
         self.head_word = self._words[lay.W_HEAD : lay.W_HEAD + 1]
-        self._finish_intent()
-        self._tail = self._words[lay.W_TAIL]
         #: The cursor behind what poll has handed out.
         self.cursor = self._tail
         #: The number that the next record must have.
@@ -256,12 +238,14 @@ class Consumer(RingEnd):
             longest = max(longest, latency)
             size += len(record.payload)
         words[lay.W_LATENCY_MAX] = longest
-        self._move_tail(records[-1].end, lay.W_STORED, len(records), size)
+        self._count_stored(records, size, now_monotonic)
+        self._overtake()
 
     def release(self, records: Sequence[Record], reason: Drop) -> None:
         """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
         if records:
             self._move_tail(records[-1].end, reason, len(records), 0)
+            self._overtake()
 
     def release_oldest(self, free_bytes_min: int, reason: Drop) -> list[Record]:
         """Give up the oldest frames until ``free_bytes_min`` are free; returns them, payloads no longer valid."""
@@ -274,19 +258,6 @@ class Consumer(RingEnd):
             self.release(oldest, reason)
             lost += oldest
         return lost
-
-    def reclassify(self, records: Iterable[Record], reason: Drop) -> None:
-        """Frames that were released for ``reason`` turned out to be stored: count them so."""
-        sizes = [len(record.payload) for record in records]
-        if sizes:
-            self._intend(self._tail, lay.W_STORED, len(sizes), sum(sizes), taken_from=reason)
-            self._finish_intent()
-
-    def lose(self, count: int, size: int) -> None:
-        """``count`` frames of ``size`` bytes in all were stored, and Redis has lost them since."""
-        if count:
-            self._intend(self._tail, Drop.LOST, count, -size, taken_from=lay.W_STORED)
-            self._finish_intent()
 
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
@@ -305,8 +276,7 @@ class Consumer(RingEnd):
     @property
     def entries(self) -> int:
         """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
-        words = self._words
-        return (self.entries_before or 0) + words[lay.W_STORED] + words[lay.W_LOST]
+        return (self.entries_before or 0) + self._words[lay.W_STORED]
 
     def number_from(self, entries_before: int) -> None:
         """Entries of this ring are numbered behind so many."""
@@ -318,39 +288,10 @@ class Consumer(RingEnd):
         words = self._words
         return words[lay.W_LAST_NANO], sequence_after(words[lay.W_FIRST_SEQUENCE], words[lay.W_CAPTURED])
 
-    def _move_tail(self, tail: int, word: int, count: int, size: int) -> None:
-        words = self._words
-        self._intend(tail, word, count, size)
-        # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
-        self._fence()
-        words[lay.W_TAIL] = tail
-        self._tail = tail
-        self._finish_intent()
-        if self.cursor < tail:
-            # Acknowledged after a rewind: what is stored is not handed out again.
+    def _overtake(self) -> None:
+        """Acknowledged after a rewind: what is stored is not handed out again."""
+        if self.cursor < self._tail:
             self.rewind()
-
-    def _intend(self, tail: int, word: int, count: int, size: int, taken_from: int = 0) -> None:
-        """Write down what will be counted once the tail has reached ``tail``; the word goes last and makes it valid."""
-        words = self._words
-        words[lay.W_INTENT_FROM] = taken_from
-        words[lay.W_INTENT_FROM_COUNT] = words[taken_from] - count if taken_from else 0
-        words[lay.W_INTENT_COUNT] = words[word] + count
-        words[lay.W_INTENT_BYTES] = words[lay.W_STORED_BYTES] + size
-        words[lay.W_INTENT_TAIL] = tail
-        words[lay.W_INTENT_WORD] = word
-
-    def _finish_intent(self) -> None:
-        """Count what a commit changed, if its tail was reached. The intent holds the new counts and not the steps, so
-        that doing this twice is doing it once."""
-        words = self._words
-        word = words[lay.W_INTENT_WORD]
-        if word in _COUNTED and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
-            words[word] = words[lay.W_INTENT_COUNT]
-            words[lay.W_STORED_BYTES] = words[lay.W_INTENT_BYTES]
-            if words[lay.W_INTENT_FROM] in _COUNTED:
-                words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
-        words[lay.W_INTENT_WORD] = 0
 
     def close(self) -> None:
         """Unmap. Records handed out before must not be used any more."""

@@ -33,8 +33,10 @@ class Drop(IntEnum):
 
 #: Reasons that the producer's side of the ring counts.
 PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
-#: Reasons that the consumer's side counts.
-CONSUMER_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED, Drop.LOST)
+#: Reasons for which the consumer gives a frame back that was not stored.
+UNSTORED_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
+#: Reasons that the consumer's side counts; lost frames were stored before, and stay in that count.
+CONSUMER_DROPS = (*UNSTORED_DROPS, Drop.LOST)
 
 
 #: Looks at a producer at full speed before one is taken that may be a frame off.
@@ -42,12 +44,16 @@ _LOOKS_MAX = 100
 
 
 class RingCounts(NamedTuple):
-    """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now."""
+    """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now.
+
+    ``stored`` is what was stored and not lost since, ``stored_total`` all that ever was: it never falls.
+    """
 
     captured: int
     captured_bytes: int
     stored: int
     stored_bytes: int
+    stored_total: int
     drops: dict[str, int]
     held: int
     held_bytes: int
@@ -101,10 +107,20 @@ class RingEnd:
         self._fence = new_fence()
 
     @property
+    def area(self) -> int:
+        """Bytes of the byte ring, all that can ever be free."""
+        return self._area
+
+    @property
     def held_bytes(self) -> int:
         """Bytes between tail and head."""
         head, tail = self._words[lay.W_HEAD], self._words[lay.W_TAIL]
         return max(head - tail, 0)
+
+    @property
+    def last_nano(self) -> int:
+        """The stamp of the last frame captured, in nanoseconds UTC; 0 before the first."""
+        return self._words[lay.W_LAST_NANO]
 
     @property
     def free_bytes(self) -> int:
@@ -114,13 +130,17 @@ class RingEnd:
     def counts(self) -> RingCounts:
         """All counts; each is exact, together they may be some frames apart while the site runs."""
         words = self._words
+        # What was lost, before what was stored in all: the difference is never below 0.
         drops = {drop.label: words[drop] for drop in Drop}
+        lost_bytes = words[lay.W_LOST_BYTES]
+        stored = words[lay.W_STORED]
         first = lay.HISTOGRAM_WORD
         return RingCounts(
             captured=words[lay.W_CAPTURED],
             captured_bytes=words[lay.W_CAPTURED_BYTES],
-            stored=words[lay.W_STORED],
-            stored_bytes=words[lay.W_STORED_BYTES],
+            stored=stored - drops[Drop.LOST.label],
+            stored_bytes=words[lay.W_STORED_BYTES] - lost_bytes,
+            stored_total=stored,
             drops=drops,
             held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
@@ -146,7 +166,7 @@ class RingEnd:
     def _released(self) -> int:
         """How many frames the consumer has given back, stored or not."""
         words = self._words
-        return words[lay.W_STORED] + sum(words[drop] for drop in CONSUMER_DROPS)
+        return words[lay.W_STORED] + sum(words[drop] for drop in UNSTORED_DROPS)
 
     def close(self) -> None:
         """Unmap. Records handed out before must not be used any more."""

@@ -54,6 +54,8 @@ class WriterCount(IntEnum):
     WAITING = 2
     #: Batches that Redis answered with "try again" (out of memory, loading, read only).
     RETRIES = 3
+    #: Cameras that another site stores under the same names.
+    CONTESTED = 32
 
 
 class PublisherCount(IntEnum):

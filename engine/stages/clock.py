@@ -10,8 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+#: Nanoseconds by which a journal's last entry may be ahead of the clock and still be gone on from: a day, which is more
+#: than a wrong time zone makes. At half speed the clock has then caught up in two.
+AHEAD_NANO_MAX = 24 * 3600 * 10**9
 #: The first stamp of 19 digits, which is what keys have room for: a machine whose clock was never set stands before it.
 _FIRST_NANO = 10**18
+
+
+def latest_floor(wall: Callable[[], int] = time.time_ns) -> int:
+    """The latest stamp of somebody else's that stamps may go on from, in nanoseconds UTC."""
+    return wall() + AHEAD_NANO_MAX
 
 
 class FrameClock:

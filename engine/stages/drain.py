@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from engine.config import Camera, Config
 from engine.shm.ring import Consumer, Record
-from engine.stages.acknowledged import Acknowledged
 from engine.stages.upkeep import JournalUpkeep
 from engine.wire.resp import FrameFraming
 
@@ -18,15 +17,13 @@ class RingDrain:
         self.consumer = consumer
         self.framing = FrameFraming(config.vhost, config.prefix, camera.id, ttl_seconds * 1000)
         self.upkeep = JournalUpkeep(ttl_seconds)
-        self.acknowledged = Acknowledged(ttl_seconds)
         #: Frames that were in flight when the connection broke: Redis may have stored them.
         self.uncertain: list[Record] = []
         #: Those of them that were given up since, and until when (monotonic seconds) Redis is asked for them.
         self.doubtful: list[Record] = []
         self.doubtful_until = 0.0
-        #: True after a batch of which the journal refused entries, until it takes a whole batch again; and True where
-        #: what stands in its place is no stream.
-        self.refused = self.foreign = False
+        #: True after a batch of which the journal refused entries, until it takes a whole batch again.
+        self.refused = False
         self._numbers = config.publishes
 
     @property

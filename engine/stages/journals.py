@@ -14,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from engine.errors import RedisUnavailable, ServerRefused, WireError
 from engine.stages.account import Id
+from engine.stages.clock import latest_floor
 from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
@@ -256,20 +257,22 @@ def newest_numbers(
     """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
     mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
 
-    Journals expire, marks and cursors do not. What this user may not read is passed over.
+    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
+    ahead of the clock that no camera wrote it.
     """
     hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
+    floor = latest_floor()
     last, *marks = call(
         address,
         connection,
-        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), "+", "-", "COUNT", 1),
+        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
         *(("HMGET", key, camera) for key in hashes),
     )
     found = [first_numbers(last)]
     for values in marks:
         mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
         found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
-    return max(found)
+    return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)
 
 
 def _newest(reply: list[list[Any]]) -> Newest:

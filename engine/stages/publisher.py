@@ -29,7 +29,7 @@ from engine.stages.outage import Outage
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
 from engine.wire.rfc3339 import rfc3339
-from engine.wire.state import decode_status
+from engine.wire.state import change_of, decode_status
 
 #: Seconds that a publisher without a broker or without Redis sleeps at a time.
 _AWAY_SECONDS = 0.2
@@ -59,7 +59,7 @@ class _EventMakers(dict[str, FrameEvents]):
 
 class _StatusToken(NamedTuple):
     camera: str
-    text: bytes
+    change: bytes
 
 
 class PublisherAgent:
@@ -86,13 +86,15 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states: dict[str, bytes] = {}
+        #: The change that each state tells of, and those that were sent and confirmed.
+        self._changes: dict[str, bytes] = {}
         self._states_sent: dict[str, bytes] = {}
         self._states_confirmed: dict[str, bytes] = {}
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._retry_at = 0.0
         self._failures = 0
-        self._redis_outage = Outage(log, "redis", "is away; nothing to announce")
-        self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals")
+        self._redis_outage = Outage(log, "redis", "is away; nothing to announce", slate)
+        self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", slate)
 
     def on_start(self) -> None:
         """Nothing is needed before the first round."""
@@ -145,7 +147,9 @@ class PublisherAgent:
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
-        return not any(self._states_confirmed.get(camera) != text for camera, text in self._states.items()) and all(
+        return not any(
+            self._states_confirmed.get(camera) != change for camera, change in self._changes.items()
+        ) and all(
             target.at <= account.cursor
             for camera, account in self._accounts.by_camera.items()
             if (target := self._targets.get(camera))
@@ -183,14 +187,14 @@ class PublisherAgent:
         return sent
 
     def _send_states(self) -> None:
-        for camera, text in self._states.items():
-            if not self._broker.ready or self._states_sent.get(camera) == text:
+        for camera, change in self._changes.items():
+            if not self._broker.ready or self._states_sent.get(camera) == change:
                 continue
             try:
-                status = decode_status(text)
+                status = decode_status(self._states[camera])
             except WireError as error:
                 self._log.warning("camera state cannot be read", camera=camera, error=str(error))
-                self._states_sent[camera] = self._states_confirmed[camera] = text
+                self._states_sent[camera] = self._states_confirmed[camera] = change
                 continue
             if status.state == "connecting":
                 continue
@@ -202,8 +206,8 @@ class PublisherAgent:
                 status.consecutive_failures,
                 status.last_error,
             )
-            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, text))
-            self._states_sent[camera] = text
+            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, change))
+            self._states_sent[camera] = change
 
     def _turn_broker(self, now: float) -> int:
         """Keep the connection, take what was confirmed; returns the number of confirmed messages."""
@@ -236,7 +240,7 @@ class PublisherAgent:
         events = messages = 0
         for token in tokens:
             if isinstance(token, _StatusToken):
-                self._states_confirmed[token.camera] = token.text
+                self._states_confirmed[token.camera] = token.change
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
             else:
                 newest.update(token)
@@ -256,6 +260,7 @@ class PublisherAgent:
         """States, lag, cameras that come and go, and what has expired; returns the journals' last entries."""
         overview = self._journals.overview()
         self._states = overview.states
+        self._changes = {camera: change_of(text) for camera, text in self._states.items()}
         oldest = self._queue.oldest()
         self._accounts.look(overview, oldest.keys())
         lags = [

@@ -45,19 +45,17 @@ class Refused(RedisUnavailable):
 
 class RingBatch(NamedTuple):
     """Frames of one camera, oldest first, and how to frame them. Journal entries below ``trim_nano``, if it is not 0,
-    may go. ``number`` is the first one's, 0 where it is not known. Without ``keep`` the journal's life is left as it
-    is, because what stands there is not ours."""
+    may go. ``number`` is the first one's, 0 where it is not known."""
 
     framing: resp.FrameFraming
     records: Sequence[Record]
     trim_nano: int
     number: int = 0
-    keep: bool = True
 
     @property
     def upkeep_replies(self) -> int:
         """Replies behind those of the frames."""
-        return self.keep + bool(self.trim_nano)
+        return 2 if self.trim_nano else 1
 
 
 #: Of one RingBatch, the frames whose journal entry was refused, by their place in it, and what Redis said.
@@ -127,7 +125,7 @@ class Store:
         pending = resp.MULTI
         replies = 2
         for ring in batch:
-            framing, records, trim_nano, number, keep = ring
+            framing, records, trim_nano, number = ring
             step = 1 if number else 0
             for nano, sequence, width, height, encoding, keyframe, _, _, payload, _ in records:
                 size = len(payload)
@@ -135,8 +133,7 @@ class Store:
                 buffers.append(payload)
                 pending = framing.after(nano, sequence, size, width, height, encoding, keyframe, number)
                 number += step
-            if keep:
-                pending += framing.keep()
+            pending += framing.keep()
             if trim_nano:
                 pending += framing.trim(trim_nano)
             replies += len(records) * framing.replies_per_frame + ring.upkeep_replies

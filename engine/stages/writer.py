@@ -11,24 +11,25 @@ import random
 import time
 from bisect import bisect_left
 
-import hiredis
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
-from engine.errors import RedisUnavailable, RingMismatch, WireError
+from engine.errors import RedisUnavailable, RingMismatch
 from engine.shm.doorbell import Doorbell
 from engine.shm.ring import Consumer, Record
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.leases import Leases
 from engine.stages.marks import WrittenMarks
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
+from engine.stages.states import CameraStates
 from engine.stages.store import Refused, RingBatch, Store
-from engine.wire import keys, resp
-from engine.wire.state import decode_status
+from engine.wire import keys
+from engine.wire.lease import Lease
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
 _BATCHES_IN_FLIGHT = 2
@@ -44,6 +45,8 @@ _NAP_SECONDS = 0.0015
 _NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
 #: Seconds between looks at the cameras' states and at rings that may have come.
 _STATES_SECONDS = 0.25
+#: Seconds that a stop with empty rings waits for a Redis that is away, to ask it what it still has.
+_LAST_LOOK_SECONDS = 2.0
 #: Share of a ring that is kept free while Redis is away, so that its producer always finds room for the next frames.
 _RESERVE_SHARE = 8
 
@@ -53,9 +56,12 @@ Batch = list[tuple[RingDrain, list[Record]]]
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; opens the rings of its cameras as they appear."""
+    """Writer ``number`` of the site; opens the rings of its cameras as they appear. ``own`` is what its leases say;
+    with None it takes none."""
 
-    def __init__(self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger, own: Lease | None = None
+    ) -> None:
         self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
@@ -65,23 +71,30 @@ class WriterAgent:
         self._cameras = config.cameras_of(number)
         self._doorbell = Doorbell(self._paths.doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
-        self._reconciler = Reconciler(self._store, self._warn_once)
+        self._reconciler = Reconciler(self._store, log, self._warn_once)
         self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
+        self._leases = Leases(config, own, self._store, log) if own else None
         self._drains: dict[str, RingDrain] = {}
-        self._slates: dict[str, tuple[Slate, int]] = {}
+        self._slates: dict[str, Slate] = {}
+        self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
+        #: Cameras whose journals take no frames, until they do.
+        self._barred: set[str] = set()
         #: The drains by place, and what is looked at to see whether their rings have frames.
         self._order: list[RingDrain] = []
         self._heads: list[tuple[memoryview, Consumer]] = []
         self._next_ring = 0
         self._states_at = 0.0
         self._attempt: Attempt | None = None
-        #: True once what the outage left in doubt has been asked for on this connection.
+        #: True once what was in doubt has been asked for: what an outage left, what Redis has still of what adopted
+        #: rings stored.
         self._settled = False
+        #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
+        self._last_look_until = 0.0
         self._retry_at = 0.0
         self._failures = 0
-        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying")
+        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", slate)
         #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
         self._stored = 0
         self._busy = self._napped = False
@@ -132,14 +145,32 @@ class WriterAgent:
         """True when every ring is empty and no capture process is left that could fill one."""
         if self._in_flight or any(drain.consumer.held_bytes for drain in self._drains.values()):
             return False
-        return not any(slate.owned for slate, _ in self._slates.values())
+        if any(slate.owned for slate in self._slates.values()):
+            return False
+        return self._looked_last()
+
+    def _looked_last(self) -> bool:
+        """True when Redis was asked a last time what it still has, or cannot be asked in time."""
+        now = time.monotonic()
+        self._last_look_until = self._last_look_until or now + _LAST_LOOK_SECONDS
+        if not self._store.connected or now < self._retry_at:
+            return now > self._last_look_until
+        try:
+            self._reconciler.count_lost(self._order)
+        except RedisUnavailable as error:
+            self._lost(error)
+            return False
+        return True
 
     def on_close(self) -> None:
         """Announce the cameras' last states, and give all back."""
         try:
             if self._store.connected and not self._in_flight:
+                self._reconciler.count_lost(self._order)
                 self._marks.write(self._order)
-                self._publish_states()
+                self._states.publish(self._slates)
+                if self._leases:
+                    self._leases.release(list(self._drains))
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
         self._store.close()
@@ -178,9 +209,7 @@ class WriterAgent:
 
     def _ring_batch(self, drain: RingDrain, records: list[Record]) -> RingBatch:
         trim_nano = drain.upkeep.trim_nano(time.monotonic())
-        if trim_nano:
-            drain.acknowledged.trim(trim_nano)
-        return RingBatch(drain.framing, records, trim_nano, drain.next_number(), not drain.foreign)
+        return RingBatch(drain.framing, records, trim_nano, drain.next_number())
 
     def _commit_oldest(self) -> int:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
@@ -199,9 +228,7 @@ class WriterAgent:
             if entry_errors:
                 self._troubled.append((drain, records, entry_errors))
             else:
-                drain.foreign = False
                 drain.consumer.commit(records, now_nano)
-                drain.acknowledged.add(records, now_nano / 1e9)
             drain.upkeep.stored(records[-1].unix_nano, now_nano / 1e9)
         self._slate.counts[WriterCount.BATCHES] += 1
         stored = sum(len(records) for _, records in batch)
@@ -216,7 +243,31 @@ class WriterAgent:
             self._commit_oldest()
         troubled, self._troubled = self._troubled, []
         for drain, records, errors in troubled:
-            self._reconciler.settle_refused(drain, records, errors)
+            obstacle = self._reconciler.settle_refused(drain, records, errors)
+            if obstacle:
+                self._barred.add(drain.camera)
+                self._arrange()
+                self._log.error(
+                    "the journal takes no frames; they are counted as refused", camera=drain.camera, error=obstacle
+                )
+
+    def _look_at_barred(self) -> None:
+        """Frames of a journal that takes none go one way or the other: nothing is sent before it can be listed, which
+        would also keep the journal from its expiry."""
+        for camera in sorted(self._barred):
+            drain = self._drains[camera]
+            if self._reconciler.obstacle(drain):
+                drain.consumer.release_oldest(drain.consumer.area, Drop.REFUSED)
+                continue
+            self._barred.remove(camera)
+            self._arrange()
+            self._log.info("the journal takes frames again", camera=camera)
+
+    def _arrange(self) -> None:
+        """The rings have changed that batches are taken from."""
+        self._order = [drain for camera, drain in self._drains.items() if camera not in self._barred]
+        self._heads = [(drain.consumer.head_word, drain.consumer) for drain in self._order]
+        self._next_ring = 0
 
     def _waiting(self) -> list[int]:
         """The places of the rings that have frames which were not polled yet."""
@@ -242,11 +293,10 @@ class WriterAgent:
             attempt, self._attempt = self._attempt, None
             self._settled = False
             self._store.attach(attempt.result())
+            self._states.forget()
         self._reconciler.reconnected(self._order)
         self._marks.begin(self._order)
         self._settled = True
-        for camera in self._slates:
-            self._slates[camera] = (self._slates[camera][0], -1)
         return True
 
     def _lost(self, error: RedisUnavailable) -> None:
@@ -262,6 +312,8 @@ class WriterAgent:
                     drain.uncertain += records
         self._in_flight.clear()
         self._troubled.clear()
+        # A server that refuses may be one that becomes another's replica, and loses what that one never had.
+        self._settled = False
         for drain in self._drains.values():
             drain.consumer.rewind()
         self._failures += 1
@@ -293,52 +345,30 @@ class WriterAgent:
         if self._store.connected and time.monotonic() >= self._retry_at:
             try:
                 self._reconciler.look(self._order)
+                self._look_at_barred()
                 self._marks.look(self._order)
-                self._publish_states()
+                self._states.publish(self._slates)
+                if self._leases:
+                    self._leases.look(self._drains)
+                    self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
             except RedisUnavailable as error:
                 self._lost(error)
 
     def _open_ring(self, camera: Camera) -> None:
         try:
             slate = Slate.watch(self._paths.capture(camera.id))
-            consumer = Consumer(self._paths.ring(camera.id), camera.id)
+            consumer = Consumer(self._paths.ring(camera.id), camera.id, ttl_seconds=self._config.redis.ttl_seconds)
         except FileNotFoundError:
             return
         except RingMismatch as error:
             self._warn_once(camera.id, "ring cannot be read", str(error))
             return
-        self._slates[camera.id] = (slate, -1)
+        self._slates[camera.id] = slate
         self._drains[camera.id] = RingDrain(camera, self._config, consumer)
-        self._order = list(self._drains.values())
-        self._heads = [(drain.consumer.head_word, drain.consumer) for drain in self._order]
-
-    def _publish_states(self) -> None:
-        """Write the states that have changed into the cameras' hash."""
-        pairs: list[bytes] = []
-        for camera, (slate, seen) in self._slates.items():
-            version = slate.text_version
-            if version == seen:
-                continue
-            text = slate.text
-            self._slates[camera] = (slate, version)
-            try:
-                known = decode_status(text).state != "connecting"
-            except WireError as error:
-                self._warn_once(camera, "camera state cannot be read", str(error))
-                continue
-            if known:
-                pairs += [camera.encode(), text]
-        if pairs:
-            cameras = keys.cameras_key(self._config.vhost, self._config.prefix).encode()
-            reply = self._store.call([resp.command(b"HSET", cameras, *pairs)])[0]
-            if _bad(reply):
-                self._warn_once("", "camera states refused", str(reply))
+        self._arrange()
+        self._settled = False
 
     def _warn_once(self, camera: str, event: str, error: str) -> None:
         if camera + event not in self._warned:
             self._warned.add(camera + event)
             self._log.warning(event, camera=camera, error=error)
-
-
-def _bad(reply: object) -> bool:
-    return isinstance(reply, hiredis.ReplyError)

@@ -42,17 +42,21 @@ class JournalEntry(NamedTuple):
     number: int = 0
 
 
+#: (unix_nano, sequence) of an entry.
+EntryId = tuple[int, int]
+
+
 class JournalSpan(NamedTuple):
-    """What a journal holds and held, by stamps: its first entry, the last that it ever got, and the newest that was
+    """What a journal holds and held, by ids: its first entry, the last that it ever got, and the newest that was
     deleted by itself (trimming is not deleting)."""
 
-    first_nano: int
-    last_nano: int
-    deleted_nano: int
+    first: EntryId
+    last: EntryId
+    deleted: EntryId
 
 
 #: The span of a journal that does not exist.
-NO_JOURNAL = JournalSpan(2**63, 0, 0)
+NO_JOURNAL = JournalSpan((2**63, 0), (0, 0), (0, 0))
 
 
 def entry_id(unix_nano: int, sequence: int) -> str:
@@ -60,7 +64,7 @@ def entry_id(unix_nano: int, sequence: int) -> str:
     return f"{unix_nano}-{sequence}"
 
 
-def parse_entry_id(text: bytes | str) -> tuple[int, int]:
+def parse_entry_id(text: bytes | str) -> EntryId:
     """(unix_nano, sequence) of a stream id. Raises WireError."""
     plain = text.encode("utf-8", "replace") if isinstance(text, str) else text
     nano, _, sequence = plain.partition(b"-")
@@ -76,11 +80,11 @@ def parse_span(reply: Sequence[Any]) -> JournalSpan:
     """
     try:
         named = dict(zip(reply[0::2], reply[1::2], strict=True))
-        last = parse_entry_id(named[b"last-generated-id"])[0]
+        last = parse_entry_id(named[b"last-generated-id"])
         entry = named[b"first-entry"]
-        first = parse_entry_id(entry[0])[0] if entry else last + 1
+        first = parse_entry_id(entry[0]) if entry else (last[0] + 1, 0)
         deleted = named.get(b"max-deleted-entry-id")
-        return JournalSpan(first, last, last if deleted is None else parse_entry_id(deleted)[0])
+        return JournalSpan(first, last, last if deleted is None else parse_entry_id(deleted))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise WireError(f"a stream's description does not read: {error!r}") from None
 

@@ -71,6 +71,11 @@ def _pairs(command: Sequence[Any], reply: Any) -> bool:
     return _names(command, reply) and len(reply) % 2 == 0
 
 
+def _words(_: Sequence[Any], reply: Any) -> bool:
+    """Names, each with anything behind it."""
+    return isinstance(reply, list) and len(reply) % 2 == 0 and _names((), reply[0::2])
+
+
 def _values(command: Sequence[Any], reply: Any) -> bool:
     """One for each key that was asked for."""
     if not isinstance(reply, list) or len(reply) != len(command) - 1:
@@ -130,6 +135,7 @@ def _step(_: Sequence[Any], reply: Any) -> bool:
 _SHAPES: dict[str, Callable[[Sequence[Any], Any], bool]] = {
     "DBSIZE": _number,
     "EXISTS": _number,
+    "HELLO": _words,
     "HGETALL": _pairs,
     "HKEYS": _names,
     "HMGET": _fields,

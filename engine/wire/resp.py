@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from engine.wire.journal import ENCODINGS
 from engine.wire.keys import UNIX_NANO_DIGITS, frame_key_prefix, journal_key
-from engine.wire.replies import foreign_key
 
 #: Digits that a key ends with: unix_nano, colon, five digits of sequence.
 _KEY_TAIL_BYTES = UNIX_NANO_DIGITS + 1 + 5
@@ -50,6 +49,9 @@ class FrameFraming:
         #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
         self._shape = (-1, -1, -1, -1)
         self._shape_fields = b""
+        self._key = key
+        #: The name of the camera's journal.
+        self.journal = journal.decode()
         self._journal = journal
         self._expire = command(b"PEXPIRE", journal, ttl)
         self._encodings = tuple(bulk(name.encode()) for name in ENCODINGS)
@@ -95,13 +97,13 @@ class FrameFraming:
         identifier = b"%d-%d" % (unix_nano, sequence)
         return command(b"XRANGE", self._journal, identifier, identifier)
 
+    def discard(self, unix_nano: int, sequence: int) -> bytes:
+        """Takes a frame away again; a writer's user may let keys expire and not delete them. One reply."""
+        return command(b"PEXPIRE", self._key + b"%d:%05d" % (unix_nano, sequence), b"0")
+
     def newest(self) -> bytes:
         """Asks for the journal's last entry. One reply: an empty array where there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
-
-    def foreign_journal(self) -> str:
-        """What to say where something else stands under the journal's name."""
-        return foreign_key(self._journal.decode())
 
     def describe(self) -> bytes:
         """Asks what the journal spans. One reply, for ``parse_span``; an error where there is no journal."""

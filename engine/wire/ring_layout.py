@@ -1,15 +1,18 @@
-"""Layout of a ring file, version 1.
+"""Layout of a ring file, version 2.
 
     0     header page (4096 bytes)
             0     magic, version, capacity, generation, area size       written once, when the file is made
             128   producer's line:  head, number and stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
             384   consumer's line:  tail, floor of the stamps, longest latency in microseconds, entries before this ring
-            512   consumer's counts: stored, bytes, drops by reason
+            512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
             2048  consumer's latency histogram, 128 counts
-    4096  byte ring: records, each a 64-byte header and the payload, padded to 64
+    4096  consumer's ledger: what Redis must still have (engine/wire/ledger_layout.py)
+    8192  byte ring: records, each a 64-byte header and the payload, padded to 64
+
+The count of stored frames never falls: what Redis has lost since is counted beside it.
 
 All numbers are little-endian; words are 64 bits at multiples of 8, so that one store writes one word. Lines stand 128
 bytes apart, because adjacent-line prefetch makes two neighbouring 64-byte lines one unit of contention on x86.
@@ -29,8 +32,8 @@ from engine.wire.journal import ENCODINGS
 from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
 
 MAGIC = int.from_bytes(b"EVRING\r\n", "little")
-VERSION = 1
-HEADER_BYTES = 4096
+VERSION = 2
+HEADER_BYTES = 8192
 #: Records and payloads begin at multiples of this: one cache line.
 ALIGN = 64
 RECORD_HEADER_BYTES = 64
@@ -47,9 +50,12 @@ W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
 #: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
 W_ENTRIES_BEFORE = 62
-W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST = range(64, 70)
-W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES, W_INTENT_FROM, W_INTENT_FROM_COUNT = range(80, 86)
+W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES = range(64, 71)
+W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
+W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
+#: Words that hold stamps; all others between the header's first line and the name are counts and cursors.
+_STAMPS = (W_LAST_NANO, W_FLOOR_NANO)
 #: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
 _COUNT_MAX = 2**62
 
@@ -145,8 +151,13 @@ def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple
     capacity = words[W_CAPACITY]
     if words[W_AREA] != area_bytes(capacity) or file_size != file_bytes(capacity) or capacity % ALIGN or not capacity:
         raise RingMismatch(f"its size is {file_size} bytes, its capacity {capacity} asks for {file_bytes(capacity)}")
-    counts = (*words[W_HEAD : CAMERA_OFFSET // 8], *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS])
-    if max(counts) > _COUNT_MAX:
+    lines = words[W_HEAD : CAMERA_OFFSET // 8].tolist()
+    stamps = [lines[word - W_HEAD] for word in _STAMPS]
+    if max(stamps) >= _NANO_END:
+        raise RingMismatch(f"its stamps are damaged: {max(stamps)} is beyond what a key can hold")
+    for word in _STAMPS:
+        lines[word - W_HEAD] = 0
+    if max(*lines, *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS]) > _COUNT_MAX:
         raise RingMismatch("its counts are damaged")
     head, tail = words[W_HEAD], words[W_TAIL]
     if not tail <= head <= tail + words[W_AREA] or head % ALIGN or tail % ALIGN:

@@ -590,7 +590,7 @@ def test_refusals_end_it_with_advice_and_without_secrets(make, tenant, rabbitmq,
         (rabbitmq.url(f"no-{vhost}"), {}, "vhost"),
         (rabbitmq.url(vhost, f"reader-{vhost}", "geheim"), {}, "permission"),
         (tenant.url, {"exchange_durable": False}, "exchange_durable"),
-        (tenant.url, {"queue": "classic"}, "other properties"),
+        (tenant.url, {"queue": "classic"}, "queue classic exists .* with x-queue-type none, not quorum"),
     ]
     for url, options, advice in cases:
         with pytest.raises(ServerRefused, match=advice) as refused:

@@ -15,13 +15,15 @@ import pytest
 
 from engine.wire import ring_layout as lay
 from tests.faults.disks import fill, resize, small_disk
-from tests.faults.run import CAMERAS, FaultRun
+from tests.faults.run import CAMERAS, FPS, FaultRun
 from tests.faults.stepped_clock import write_step
-from tests.servers.users import STRANGER, command_of
+from tests.servers.users import STRANGER, command_of, counted, counted_user, crowd
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT, command
 
 HOUR = 3600
+#: Processes and threads that the user of a site may have: those of 20 cameras, and a few more.
+PROCESSES = 60
 VICTIM, OTHER = CAMERAS[3], CAMERAS[7]
 
 
@@ -136,6 +138,39 @@ def test_no_file_descriptors_left(run: FaultRun) -> None:
         process.rlimit(resource.RLIMIT_NOFILE, limit)
     run.ends()
     assert "Too many open files" in run.site.log_text()
+
+
+@pytest.mark.case("no-processes")
+def test_no_more_processes(run: FaultRun, short_path: Path) -> None:
+    run.configure()
+    run.listen()
+    # Whether a site file can be read is asked for the real user.
+    for path in (short_path, run.site.directory, run.site.file):
+        path.chmod(0o755)
+    user = counted_user()
+    run.site.command = [*counted(user), "prlimit", f"--nproc={PROCESSES}", *run.site.command]
+    with crowd(user, PROCESSES - 15):
+        run.site.start()
+        wait_until(lambda: run.site.log_text().count("process cannot be started") > 5, 30, "some do not start")
+        wait_until(lambda: sum(camera["stored"] > FPS for camera in run.cameras()) >= 3, 30, "some cameras are stored")
+    run.flows(timeout=60)
+    with crowd(user, PROCESSES):
+        pids = [*run.random.sample(run.pids("capture"), 10), *run.pids("publisher")]
+        before = run.site.log_text().count("process cannot be started")
+        run.unwell = {camera["id"] for camera in run.cameras() if run.site.pid("capture", camera["id"]) in pids}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: run.site.log_text().count("process cannot be started") == before + len(pids), 20,
+            "each of them says once that it does not start",
+        )  # fmt: skip
+        run.flows(2)
+    run.unwell = set()
+    run.ends()
+    log = run.site.log_text()
+    assert "(EAGAIN)" in log
+    assert "ulimit -u" in log
+    assert log.count("process could be started") >= len(pids)
 
 
 @pytest.mark.case("clock")

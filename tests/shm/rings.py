@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.shm import ring_file, segment
 from engine.shm.ring import Consumer, Producer, Record
 from engine.shm.ring_file import RingCounts, RingEnd
+from engine.wire.journal import NO_JOURNAL, JournalSpan
 
 CAMERA = "cam4"
 FIRST_NANO = 1_731_024_000_000_000_000
 #: More stores than any one call makes.
-STORES_MAX = 20
+STORES_MAX = 30
 
 
 class Frame(NamedTuple):
@@ -83,6 +85,14 @@ def assert_balanced(counts: RingCounts) -> None:
     assert counts.captured == counts.stored + counts.dropped + counts.held, counts
 
 
+def standing(records: Sequence[Record | Frame]) -> JournalSpan:
+    """The span of a journal that has these frames, and never had others."""
+    if not records:
+        return NO_JOURNAL
+    first, *_, last = [(record.unix_nano, record.sequence) for record in [*records[:1], *records]]
+    return JournalSpan(first, last, (0, 0))
+
+
 class Killed(BaseException):
     """The process is gone."""
 
@@ -122,16 +132,22 @@ def killed_after(stores: int, end: RingEnd) -> Iterator[None]:
 def opening_killed_after(stores: int) -> Iterator[None]:
     """A ring that is opened inside is opened by a process that is killed after some stores."""
     open_existing = segment.open_existing
+    descriptors: list[int] = []
 
     def mortal(path: Path, *, writable: bool = True) -> segment.Segment:
         shared = open_existing(path, writable=writable)
         shared.words = MortalWords(shared.words, stores)
+        descriptors.append(shared.descriptor)
         return shared
 
     segment.open_existing = mortal
     try:
-        with contextlib.suppress(Killed):
-            yield
+        yield
+        descriptors.clear()
+    except Killed:
+        # As the kernel does with those of a process that is gone.
+        for descriptor in descriptors:
+            os.close(descriptor)
     finally:
         segment.open_existing = open_existing
 

@@ -10,7 +10,7 @@ from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop, Observer
 from engine.wire import ring_layout as lay
-from tests.shm.rings import CAMERA, FIRST_NANO, Frame, assert_balanced, drain, look, payload, set_words, write
+from tests.shm.rings import CAMERA, FIRST_NANO, Frame, assert_balanced, drain, look, payload, set_words, standing, write
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_a_lost_frame_that_was_stored_after_all_is_counted_so(producer, consumer
     for _ in range(3):
         write(producer, b"frame")
     lost = consumer.release_oldest(2**30, Drop.OUTAGE)
-    consumer.reclassify(lost[1:], Drop.OUTAGE)
+    consumer.reclassify(lost[1:], Drop.OUTAGE, 0)
     counts = consumer.counts()
     assert (counts.stored, counts.stored_bytes, counts.drops["outage"]) == (2, 10, 1)
     assert_balanced(counts)
@@ -243,10 +243,11 @@ def test_a_lost_frame_that_was_stored_after_all_is_counted_so(producer, consumer
 def test_a_stored_frame_that_redis_lost_is_counted_so(producer, consumer):
     for _ in range(3):
         write(producer, b"frame")
-    consumer.commit(consumer.poll(100, 3), 0)
-    consumer.lose(2, 10)
+    records = consumer.poll(100, 3)
+    consumer.commit(records, 0)
+    assert consumer.count_lost(standing(records[2:]), 0) == 2
     counts = consumer.counts()
-    assert (counts.stored, counts.stored_bytes, counts.drops["lost"]) == (1, 5, 2)
+    assert (counts.stored, counts.stored_bytes, counts.drops["lost"], counts.stored_total) == (1, 5, 2, 3)
     assert_balanced(counts)
     write(producer, b"next")
     assert [record.number for record in consumer.poll(100, 3)] == [3]
@@ -320,11 +321,14 @@ def test_a_ring_that_does_not_fit_into_shared_memory_is_refused_and_leaves_nothi
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ({"VERSION": 2}, "version 2"),
+        ({"VERSION": 1}, "version 1"),
         ({"MAGIC": 0}, "never finished"),
         ({"CAPACITY": 8192}, "capacity 8192"),
         ({"AREA": 4096}, "size"),
         ({"HEAD": 64 * 100}, "cursors"),
+        ({"CAPTURED": 2**62 + 1}, "counts"),
+        ({"LAST_NANO": 10**19}, "stamps"),
+        ({"FLOOR_NANO": 10**19}, "stamps"),
     ],
 )
 def test_a_ring_that_does_not_fit_is_refused(path, end, words, part):
@@ -339,7 +343,13 @@ def test_a_ring_of_another_camera_is_refused(path, end):
         end(path, "cam5")
 
 
-@pytest.mark.parametrize("size", [1, 4095, 4096, 8000, 4096 + 4224 - 64, 4096 + 4224 + 64])
+@pytest.mark.parametrize("end", [Producer, Consumer, Observer])
+def test_a_stamp_that_a_key_can_hold_is_no_damage(path, end):
+    set_words(path, LAST_NANO=10**19 - 1, FLOOR_NANO=5 * 10**18)
+    end(path, CAMERA).close()
+
+
+@pytest.mark.parametrize("size", [1, 8191, 8192, 12_000, 8192 + 4224 - 64, 8192 + 4224 + 64])
 def test_a_ring_whose_file_has_another_size_is_refused(path, size):
     with path.open("r+b") as file:
         file.truncate(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from engine.errors import FrameTooLarge, RingMismatch
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
+from engine.wire import ledger_layout
 from engine.wire import ring_layout as lay
+from engine.wire.journal import NO_JOURNAL
 from tests.shm.rings import (
     CAMERA,
     HookedWords,
@@ -177,9 +180,10 @@ def test_whatever_is_written_over_a_header_the_counts_stay_exact(number, noise):
         goes_on(producer, consumer)
 
 
+LEDGER = range(ledger_layout.W_LEDGER, lay.HEADER_BYTES // 8)
 WORDS = sorted(index for name, index in vars(lay).items() if name.startswith("W_"))
 interesting = st.sampled_from((0, 1, 63, 64, 128, 4096, 99_999, 100_000, 2**32, 2**62, 2**63, 2**64 - 64, 2**64 - 1))
-word_noise = st.tuples(st.sampled_from(WORDS), interesting | st.integers(0, 2**64 - 1))
+word_noise = st.tuples(st.sampled_from(WORDS) | st.sampled_from(LEDGER[:48]), interesting | st.integers(0, 2**64 - 1))
 byte_noise = st.tuples(st.integers(0, lay.HEADER_BYTES - 1), st.binary(min_size=1, max_size=40))
 
 
@@ -193,10 +197,13 @@ byte_noise = st.tuples(st.integers(0, lay.HEADER_BYTES - 1), st.binary(min_size=
 @example([(lay.HISTOGRAM_WORD, 2**64 - 1)], [])
 def test_a_header_page_overwritten_with_noise_is_refused_or_worked_with(words, noise):
     with new_ring() as path:
-        producer = Producer(path, CAMERA)
+        producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+        write(producer, payload(100))
+        drain(consumer)
         for number in range(3):
             write(producer, payload(100, number))
         producer.close()
+        consumer.close()
         with path.open("r+b") as file:
             for index, value in words:
                 file.seek(index * 8)
@@ -213,6 +220,8 @@ def test_a_header_page_overwritten_with_noise_is_refused_or_worked_with(words, n
                 consumer.release_oldest(3000, Drop.OUTAGE)
                 drain(consumer)
                 look(path)
+            consumer.count_lost(NO_JOURNAL, time.monotonic_ns())
+            assert consumer.count_lost(NO_JOURNAL, time.monotonic_ns()) == 0
             producer.close()
             consumer.close()
 

@@ -10,9 +10,11 @@ import pytest
 from engine.errors import FrameTooLarge
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
+from engine.wire.journal import NO_JOURNAL, JournalSpan
 from engine.wire.keys import next_sequence
 from tests.shm.rings import (
     CAMERA,
+    FIRST_NANO,
     STORES_MAX,
     Frame,
     assert_balanced,
@@ -22,6 +24,7 @@ from tests.shm.rings import (
     new_ring,
     opening_killed_after,
     payload,
+    standing,
     write,
 )
 
@@ -198,20 +201,87 @@ def test_counting_a_lost_frame_as_stored_is_whole_or_void(stores):
         consumer = Consumer(path, CAMERA)
         lost = consumer.release_oldest(2**20, Drop.OUTAGE)
         with killed_after(stores, consumer):
-            consumer.reclassify(lost, Drop.OUTAGE)
+            consumer.reclassify(lost, Drop.OUTAGE, 0)
         assert reopened(path) == []
 
 
 @every_kill
-def test_counting_a_stored_frame_as_lost_is_whole_or_void(stores):
+@pytest.mark.parametrize("again", range(0, 16, 3))
+@pytest.mark.parametrize("left", range(5))
+def test_a_frame_that_redis_lost_is_counted_once_however_often_its_counter_is_killed(stores, again, left):
     with new_ring(1024) as path:
         half_stored(path)
         consumer = Consumer(path, CAMERA)
         records = consumer.poll(2**20, 100)
         consumer.commit(records, 0)
+        journal = standing(records[len(records) - left :])
         with killed_after(stores, consumer):
-            consumer.lose(1, len(records[0].payload))
+            consumer.count_lost(journal, 0)
+        for _ in range(3):
+            with opening_killed_after(again):
+                heir = Consumer(path, CAMERA)
+                heir.count_lost(journal, 0)
+                heir.close()
+        heir = Consumer(path, CAMERA)
+        heir.count_lost(journal, 0)
+        assert heir.count_lost(journal, 0) == 0
+        assert (heir.counts().drops["lost"], heir.counts().stored) == (12 - left, left)
+        heir.close()
         assert reopened(path) == []
+
+
+@every_kill
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_a_killed_writer_knows_what_it_stored_and_no_more(stores, batch):
+    """Whatever of a commit was done: the heir expects of Redis the frames that are counted as stored."""
+    with new_ring(1024) as path:
+        half_stored(path)
+        consumer = Consumer(path, CAMERA)
+        with killed_after(stores, consumer):
+            while records := consumer.poll(2**20, batch):
+                consumer.commit(records, 0)
+        heir = Consumer(path, CAMERA)
+        stored = heir.counts().stored
+        assert heir.count_lost(NO_JOURNAL, 0) == stored
+        assert heir.counts().stored == 0
+        heir.close()
+        reopened(path)
+
+
+@every_kill
+@pytest.mark.parametrize("lagging", range(1, 5))
+def test_a_killed_writer_knows_what_a_replica_did_not_get(stores, lagging):
+    with new_ring(1024) as path:
+        half_stored(path)
+        consumer = Consumer(path, CAMERA)
+        records = consumer.poll(2**20, 4)
+        journal = JournalSpan(
+            (FIRST_NANO, 1), (records[-lagging].unix_nano - 1, records[-lagging].sequence - 1), (0, 0)
+        )
+        with killed_after(stores, consumer):
+            for record in records:
+                consumer.commit([record], 0)
+        heir = Consumer(path, CAMERA)
+        ahead = heir.counts().stored - (12 - lagging)
+        assert heir.count_lost(journal, 0) == max(ahead, 0)
+        heir.close()
+        reopened(path)
+
+
+@every_kill
+def test_frames_that_were_stored_after_all_are_expected_of_redis_too(stores):
+    with new_ring(1024) as path:
+        half_stored(path)
+        consumer = Consumer(path, CAMERA)
+        lost = consumer.release_oldest(700, Drop.OUTAGE)
+        with killed_after(stores, consumer):
+            consumer.commit(consumer.poll(2**20, 1), 0)
+            consumer.reclassify(lost, Drop.OUTAGE, 0)
+        heir = Consumer(path, CAMERA)
+        stored = heir.counts().stored
+        assert heir.count_lost(NO_JOURNAL, 0) == stored
+        heir.close()
+        reopened(path)
 
 
 @every_kill
@@ -221,14 +291,14 @@ def test_what_was_cut_short_does_not_spoil_later_counts(stores):
         consumer = Consumer(path, CAMERA)
         lost = consumer.release_oldest(2**20, Drop.OUTAGE)
         with killed_after(stores, consumer):
-            consumer.reclassify(lost, Drop.OUTAGE)
+            consumer.reclassify(lost, Drop.OUTAGE, 0)
         fill(path, [100, 100, 100, 100])
         heir = Consumer(path, CAMERA)
         before = heir.counts()
         heir.release(heir.poll(1, 1), Drop.OUTAGE)
         heir.commit(heir.poll(1, 1), 0)
         heir.release(heir.poll(1, 1), Drop.REFUSED)
-        heir.reclassify(heir.release_oldest(2**20, Drop.OUTAGE), Drop.OUTAGE)
+        heir.reclassify(heir.release_oldest(2**20, Drop.OUTAGE), Drop.OUTAGE, 0)
         after = heir.counts()
         assert_balanced(after)
         assert after.held == 0

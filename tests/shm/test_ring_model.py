@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.errors import FrameTooLarge
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
+from engine.wire.journal import NO_JOURNAL, JournalSpan
 from engine.wire.keys import next_sequence
 from tests.shm.rings import CAMERA, FIRST_NANO, STORES_MAX, Frame, killed_after, look, new_ring, payload
 
@@ -38,6 +39,8 @@ class RingModel(RuleBasedStateMachine):
         self.drops = Counter()
         self.held = []
         self.in_flight = []
+        #: What Redis must have of it, by id, with sizes; whether a run of it was joined with another is not known here.
+        self.expected = {}
 
     @initialize(capacity=st.sampled_from((64, 192, 1024, 2048, 4096)), last_sequence=st.sampled_from((0, 41, 99_990)))
     def make(self, capacity, last_sequence):
@@ -166,6 +169,7 @@ class RingModel(RuleBasedStateMachine):
         if reason is None:
             self.stored += count
             self.stored_bytes += sum(len(frame.payload) for frame in self.held[:count])
+            self.expected |= {frame.unix_nano: frame.sequence for frame in self.held[:count]}
         else:
             self.drops[reason.label] += count
         del self.held[:count], self.in_flight[:count]
@@ -202,10 +206,10 @@ class RingModel(RuleBasedStateMachine):
         """Some frames of an outage were stored after all; the consumer may be killed while it counts them so."""
         found = self.make_room(int(self.capacity * share), Drop.OUTAGE)[:count]
         if stores is None:
-            self.consumer.reclassify(found, Drop.OUTAGE)
+            self.consumer.reclassify(found, Drop.OUTAGE, 10**9)
         else:
             with killed_after(stores, self.consumer):
-                self.consumer.reclassify(found, Drop.OUTAGE)
+                self.consumer.reclassify(found, Drop.OUTAGE, 10**9)
             self.consumer = None
             counted = self.open_consumer().counts().stored - self.stored
             assert 0 <= counted <= len(found)
@@ -213,6 +217,33 @@ class RingModel(RuleBasedStateMachine):
         self.drops["outage"] -= len(found)
         self.stored += len(found)
         self.stored_bytes += sum(len(record.payload) for record in found)
+        self.expected |= {record.unix_nano: record.sequence for record in found}
+
+    @rule(front=st.integers(0, 12), end=st.integers(0, 12), stores=st.none() | stores)
+    def lose(self, front, end, stores):
+        """Redis has lost some frames from the two ends; the consumer may be killed while it counts them."""
+        consumer = self.open_consumer()
+        ids = sorted(self.expected.items())
+        left = ids[front : max(len(ids) - end, front)]
+        span = JournalSpan(left[0], left[-1], (0, 0)) if left else NO_JOURNAL
+        before = look(self.path)
+        if stores is not None:
+            with killed_after(stores, consumer):
+                consumer.count_lost(span, 10**9)
+            self.consumer, self.in_flight = None, []
+            consumer = self.open_consumer()
+        consumer.count_lost(span, 10**9)
+        assert consumer.count_lost(span, 10**9) == 0
+        gone = len(ids) - len(left)
+        counts = look(self.path)
+        assert counts.drops["lost"] - before.drops["lost"] == gone
+        assert counts.stored_total == before.stored_total
+        self.expected = dict(left)
+        self.stored -= gone
+        self.drops["lost"] += gone
+        # Of a run that lost a part, bytes are in proportion.
+        assert 0 <= counts.stored_bytes <= self.stored_bytes
+        self.stored_bytes = counts.stored_bytes
 
     @rule()
     def rewind(self):

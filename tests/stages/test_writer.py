@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from engine.config import Config, from_document
 from engine.shm import ring_file, segment
@@ -16,7 +18,7 @@ from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
 from engine.stages import reconcile
 from engine.stages.writer import WriterAgent
-from engine.wire.state import CameraStatus, encode_status
+from engine.wire.state import CameraStatus, decode_status, encode_status
 from tests.servers.redis_server import RedisServer
 
 NANO = 1_731_024_000_000_000_000
@@ -34,13 +36,31 @@ class Bench:
             ring_file.create(paths.ring(camera.id), config.ring.capacity, camera.id)
             self.producers[camera.id] = Producer(paths.ring(camera.id), camera.id)
             self.slates[camera.id] = Slate.claim(paths.capture(camera.id))
-        self.agent = WriterAgent(config, 0, Slate.claim(paths.writer(0)), structlog.get_logger())
+        self._config = config
+        self._slate = Slate.claim(paths.writer(0))
+        self.begin()
+
+    def begin(self) -> None:
+        """A writer that finds what the one before has left."""
+        self.agent = WriterAgent(self._config, 0, self._slate, structlog.get_logger())
         self.agent.on_start()
+
+    def kill(self) -> None:
+        """The writer is gone, and has looked at nothing before."""
+        self.agent._store.close()
+        for drain in self.agent._drains.values():
+            drain.consumer.close()
+        self.agent._doorbell.close()
 
     def write(self, camera: str, count: int = 1) -> None:
         producer = self.producers[camera]
         for _ in range(count):
             producer.write((bytes(30_000),), max(producer.floor_nano + 1, NANO), time.monotonic_ns(), 640, 480)
+
+    def write_if_empty(self, camera: str) -> None:
+        """A frame where none waits, so that no ring is ever full."""
+        if not self.producers[camera].held_bytes:
+            self.write(camera)
 
     def turn(self, until: Callable[[], object], refill: Callable[[], None] = lambda: None) -> None:
         """Turn the agent as its loop does; bounded in time, so that what never comes fails the test."""
@@ -53,13 +73,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
+def bench(tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[Bench]:
     made = Bench(
         from_document(
             {
                 "site": {"run_directory": str(tmp_path / "run")},
                 "ring": {"directory": str(tmp_path), "capacity_mb": 1},
-                "redis": {"address": redis_server.address},
+                "redis": {"address": redis_server.address, **getattr(request, "param", {})},
                 # One ring fills a batch, so that another batch is in flight whenever one is answered.
                 "writer": {"batch_frames": 3},
                 "cameras": [{"id": "cam1", "url": "test://"}, {"id": "cam2", "url": "test://"}],
@@ -104,6 +124,82 @@ def test_a_camera_whose_journal_is_no_stream_leaves_the_others_alone(bench: Benc
     bench.write("cam1", 5)
     bench.write("cam2", 5)
     bench.turn(lambda: stored(bench, "cam2") == 5 and bench.producers["cam1"].counts().drops["refused"] == 5)
+
+
+DAY = 24 * 3600 * 10**9
+
+
+def listed_numbers(redis_server: RedisServer, camera: str) -> list[int]:
+    entries = redis_server.client().xrange(f"engine:default:journal:frames:{camera}")
+    return [int(entry.split(b"-")[1]) for entry, _ in entries]
+
+
+def drops(bench: Bench, camera: str) -> dict[str, int]:
+    return bench.producers[camera].counts().drops
+
+
+@pytest.mark.parametrize("entry", ["5000000000000000000-1", f"{2**64 - 1}-{2**64 - 1}", f"{10**19 - 1}-99999"])
+def test_a_journal_entry_far_ahead_costs_its_camera_s_frames_until_it_is_gone(
+    bench: Bench, redis_server: RedisServer, entry: str
+) -> None:
+    client = redis_server.client()
+    journal = "engine:default:journal:frames:cam1"
+    client.xadd(journal, {"a": "b"}, id=entry)
+
+    def refill() -> None:
+        for camera in bench.producers:
+            bench.write_if_empty(camera)
+
+    with capture_logs() as lines:
+        bench.turn(lambda: drops(bench, "cam1")["refused"] > 0, refill)
+        client.pexpire(journal, 3_600_000)
+        bench.turn(lambda: drops(bench, "cam1")["refused"] > 20 and stored(bench, "cam2") > 20, refill)
+        told = [line for line in lines if line.get("camera") == "cam1" and line["log_level"] != "info"]
+        assert len(told) == 1, told
+        assert f"redis-cli DEL {journal}" in told[0]["error"]
+        assert client.pttl(journal) > 3_000_000, "a frame that was refused let the journal live on"
+        assert not client.keys("default:frames:cam1:*"), "refused, and yet there"
+        assert bench.producers["cam1"].floor_nano < time.time_ns() + DAY
+        client.delete(journal)
+        bench.turn(lambda: stored(bench, "cam1") > 5, refill)
+        bench.turn(lambda: not any(producer.counts().held for producer in bench.producers.values()))
+    counts = bench.producers["cam1"].counts()
+    assert counts.captured == counts.stored + counts.dropped
+    assert listed_numbers(redis_server, "cam1") == list(range(drops(bench, "cam1")["refused"] + 1, counts.captured + 1))
+    assert stored(bench, "cam2") == bench.producers["cam2"].counts().captured
+
+
+def test_a_ring_outlives_a_journal_s_entry_far_ahead(bench: Bench, redis_server: RedisServer) -> None:
+    redis_server.client().xadd("engine:default:journal:frames:cam1", {"a": "b"}, id="5000000000000000000-1")
+    bench.write("cam1")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] == 1)
+    again = Producer(bench.producers["cam1"].path, "cam1")
+    assert again.last_sequence == 1
+    again.close()
+
+
+def test_a_journal_whose_last_entry_was_deleted_still_is_the_floor(bench: Bench, redis_server: RedisServer) -> None:
+    """Redis compares with the last id that it ever gave, whether the entry stands or not."""
+    client, journal = redis_server.client(), "engine:default:journal:frames:cam1"
+    ahead = NANO + 10**15
+    client.xadd(journal, {"s": 1}, id=f"{ahead}-7")
+    client.xdel(journal, f"{ahead}-7")
+    bench.write("cam1")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] == 1)
+    bench.write("cam1", 3)
+    bench.turn(lambda: stored(bench, "cam1") == 3)
+
+
+def test_frames_are_stored_again_as_soon_as_a_journal_is_one(bench: Bench, redis_server: RedisServer) -> None:
+    client, journal = redis_server.client(), "engine:default:journal:frames:cam1"
+    client.set(journal, "something else")
+    bench.turn(lambda: drops(bench, "cam1")["refused"] > 0, lambda: bench.write_if_empty("cam1"))
+    # Nothing renews it any more.
+    client.pexpire(journal, 500)
+    bench.turn(lambda: stored(bench, "cam1") > 5, lambda: bench.write_if_empty("cam1"))
+    bench.turn(lambda: not bench.producers["cam1"].counts().held)
+    counts = bench.producers["cam1"].counts()
+    assert listed_numbers(redis_server, "cam1") == list(range(counts.dropped + 1, counts.captured + 1))
 
 
 def test_it_is_drained_when_rings_are_empty_and_no_capture_is_left(bench: Bench) -> None:
@@ -160,3 +256,180 @@ def test_entries_that_somebody_deleted_are_not_lost(
     client.delete("engine:default:journal:frames:cam2")
     bench.turn(lambda: lost(bench, "cam2") == 2)
     assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+CAMERAS_KEY = "engine:default:cameras:frames"
+
+
+def losses(logged: list[EventDict]) -> list[tuple[int, int]]:
+    """(frames, cameras) of every loss that was said."""
+    return [
+        (line["frames"], line["cameras"])
+        for line in logged
+        if line["event"] == "redis lost frames that it had acknowledged"
+    ]
+
+
+def test_frames_that_redis_lost_before_the_writer_was_killed_are_counted_by_its_successor(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    bench.write("cam1", 5)
+    bench.write("cam2", 2)
+    bench.turn(lambda: stored(bench, "cam1") + stored(bench, "cam2") == 7)
+    redis_server.client().flushall()
+    bench.kill()
+    bench.write("cam1", 3)
+    with capture_logs() as logged:
+        bench.begin()
+        bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 8)
+    assert (lost(bench, "cam1"), lost(bench, "cam2"), stored(bench, "cam1")) == (5, 2, 3)
+    assert losses(logged) == [(7, 2)]
+
+
+def test_a_redis_that_comes_back_empty_while_no_writer_runs(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.kill()
+    redis_server.kill()
+    redis_server.start()
+    bench.begin()
+    bench.turn(lambda: lost(bench, "cam1") == 5)
+    bench.write("cam1", 2)
+    bench.turn(lambda: stored(bench, "cam1") == 2)
+    assert lost(bench, "cam1") == 5
+
+
+def test_a_ring_that_appears_later_is_compared_before_it_stores(bench: Bench, redis_server: RedisServer) -> None:
+    """It may be one that a former run has left, and a first frame would hide what is missing before it."""
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.kill()
+    redis_server.client().flushall()
+    ring = SitePaths.of(bench._config).ring("cam1")
+    away = ring.rename(ring.with_suffix(".away"))
+    bench.begin()
+    bench.write("cam2", 1)
+    bench.turn(lambda: stored(bench, "cam2") == 1)
+    bench.write("cam1", 3)
+    away.rename(ring)
+    bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 8)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (5, 3)
+
+
+def test_a_writer_that_stops_looks_a_last_time(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.client().flushall()
+    with capture_logs() as logged:
+        bench.turn(bench.agent.drained)
+    assert (lost(bench, "cam1"), losses(logged)) == (5, [(5, 1)])
+
+
+def test_a_writer_that_stops_looks_at_the_redis_that_is_there_now(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.kill()
+    redis_server.start()
+    bench.turn(bench.agent.drained)
+    assert lost(bench, "cam1") == 5
+
+
+def test_a_stop_does_not_wait_for_a_redis_that_does_not_come(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    for slate in bench.slates.values():
+        slate.close()
+    redis_server.kill()
+    bench.turn(bench.agent.drained)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+def test_what_is_lost_under_a_standing_connection_is_counted_before_more_is_stored(
+    bench: Bench, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Made another's replica, a server takes over what that one has; its clients stay connected."""
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    client = redis_server.client()
+    with RedisServer(tmp_path / "other") as other:
+        other.client().set("its", "data")
+        client.execute_command("REPLICAOF", "127.0.0.1", str(other.port))
+        bench.write("cam1", 1)
+        bench.turn(lambda: client.get("its"))
+        client.execute_command("REPLICAOF", "NO", "ONE")
+        bench.turn(lambda: bench.producers["cam1"].counts().stored_total == 6)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (5, 1)
+    assert client.xlen("engine:default:journal:frames:cam1") == 1
+
+
+@pytest.mark.parametrize("bench", [{"ttl_seconds": 1}], indirect=True)
+def test_a_journal_that_expired_with_its_frames_has_lost_nothing(bench: Bench, redis_server: RedisServer) -> None:
+    bench.write("cam1", 5)
+    bench.turn(lambda: stored(bench, "cam1") == 5)
+    bench.turn(lambda: not redis_server.client().exists("engine:default:journal:frames:cam1"))
+    bench.kill()
+    bench.begin()
+    bench.write("cam2", 1)
+    bench.turn(lambda: stored(bench, "cam2") == 1)
+    assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
+
+
+def test_a_loss_is_said_once_with_its_numbers(
+    bench: Bench, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "_LOSS_SECONDS", 0.1)
+    with capture_logs() as logged:
+        for expected in ((7, 2), (3, 1)):
+            frames, cameras = expected
+            bench.write("cam1", 3)
+            if cameras == 2:
+                bench.write("cam2", frames - 3)
+            before = lost(bench, "cam1") + lost(bench, "cam2")
+            total = sum(producer.counts().stored_total for producer in bench.producers.values())
+            bench.turn(
+                lambda total=total, frames=frames: (
+                    sum(p.counts().stored_total for p in bench.producers.values()) == total + frames
+                )
+            )
+            redis_server.client().flushall()
+            bench.turn(
+                lambda before=before, frames=frames: lost(bench, "cam1") + lost(bench, "cam2") == before + frames
+            )
+    assert losses(logged) == [(7, 2), (3, 1)]
+
+
+def written_state(redis_server: RedisServer, camera: str) -> str:
+    text = redis_server.client().hget(CAMERAS_KEY, camera)
+    return decode_status(text).state if text else ""
+
+
+def test_a_state_that_redis_refuses_is_written_later_and_the_refusal_said_once(
+    bench: Bench, redis_server: RedisServer
+) -> None:
+    client = redis_server.client()
+    bench.slates["cam1"].text = encode_status(CameraStatus("offline", NANO))
+    bench.turn(lambda: written_state(redis_server, "cam1") == "offline")
+    client.config_set("maxmemory-policy", "noeviction")
+    with capture_logs() as logged:
+        client.config_set("maxmemory", 1)
+        bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO + 1))
+        bench.turn(lambda: any("states refused" in line["event"] for line in logged))
+        tried = client.info("commandstats")["cmdstat_hset"]["rejected_calls"]
+        bench.turn(lambda: client.info("commandstats")["cmdstat_hset"]["rejected_calls"] > tried + 1)
+        client.config_set("maxmemory", 0)
+        bench.turn(lambda: written_state(redis_server, "cam1") == "active")
+    assert sum("states refused" in line["event"] for line in logged) == 1
+
+
+@pytest.mark.parametrize("gone", ["FLUSHALL", f"DEL {CAMERAS_KEY}", f"HDEL {CAMERAS_KEY} cam2"])
+def test_states_that_are_gone_are_written_again(bench: Bench, redis_server: RedisServer, gone: str) -> None:
+    bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO))
+    bench.slates["cam2"].text = encode_status(CameraStatus("offline", NANO))
+    bench.turn(lambda: written_state(redis_server, "cam1") and written_state(redis_server, "cam2"))
+    redis_server.client().execute_command(*gone.split())
+    bench.turn(lambda: written_state(redis_server, "cam1") == "active" and written_state(redis_server, "cam2"))
+    assert written_state(redis_server, "cam2") == "offline"

@@ -174,6 +174,8 @@ def stored(admin: redis.Redis) -> list[str]:
             found += leaks(key.decode(), repr(admin.hgetall(key)).encode())
         elif kind == b"stream":
             found += leaks(key.decode(), repr(admin.xrange(key)).encode())
+        elif key.startswith(b"engine:"):
+            found += leaks(key.decode(), admin.get(key) or b"")
     return found
 
 

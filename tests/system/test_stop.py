@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import redis
@@ -13,6 +14,7 @@ from engine.shm.segment import private_directory
 from engine.shm.slate import Slate
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.users import counted, counted_user, crowd
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer, first_times
 from tests.system.site import Site, missing_numbers, stored_frames
@@ -169,6 +171,25 @@ def test_the_embedded_server_lives_and_ends_with_its_site(site: Site) -> None:
     assert site.stop() == 0
     assert not psutil.wait_procs(children, 10)[1]
     assert not socket.exists()
+
+
+def test_an_embedded_server_that_cannot_be_started_again_is_tried_until_it_can(site: Site, short_path: Path) -> None:
+    site.write(cameras=CAMERAS[:2])
+    for path in (short_path, site.directory, site.file):
+        path.chmod(0o755)
+    user = counted_user()
+    site.command = [*counted(user), "prlimit", "--nproc=40", *site.command]
+    site.start()
+    wait_until(lambda: site.total("stored") > 50, 30, "frames flow")
+    with crowd(user, 40):
+        next(child for child in site.children() if "valkey" in child.name()).kill()
+        wait_until(lambda: "embedded server does not start" in site.log_text(), 30, "it is said")
+        captured = site.total("captured")
+        wait_until(lambda: site.total("captured") > captured + 60, 30, "cameras are captured meanwhile")
+    assert "the embedded server cannot be started: Resource temporarily unavailable; raise the limit" in site.log_text()
+    stored = site.total("stored")
+    wait_until(lambda: site.total("stored") > stored + 60, 60, "frames are stored again")
+    assert site.stop() == 0
 
 
 def test_process_titles_name_the_roles_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:

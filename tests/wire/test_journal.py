@@ -139,15 +139,15 @@ DESCRIPTION = [
 
 
 def test_a_stream_s_description_is_its_span():
-    assert parse_span(DESCRIPTION) == JournalSpan(200, 300, 150)
+    assert parse_span(DESCRIPTION) == JournalSpan((200, 2), (300, 3), (150, 2))
 
 
 def test_an_older_server_does_not_say_what_was_deleted():
-    assert parse_span(DESCRIPTION[:4] + DESCRIPTION[6:]) == JournalSpan(200, 300, 300)
+    assert parse_span(DESCRIPTION[:4] + DESCRIPTION[6:]) == JournalSpan((200, 2), (300, 3), (300, 3))
 
 
 def test_an_empty_stream_begins_behind_its_last():
-    assert parse_span([*DESCRIPTION[:7], None, *DESCRIPTION[8:]]) == JournalSpan(301, 300, 150)
+    assert parse_span([*DESCRIPTION[:7], None, *DESCRIPTION[8:]]) == JournalSpan((301, 0), (300, 3), (150, 2))
 
 
 @given(st.lists(st.binary() | st.integers() | st.none() | st.lists(st.binary())))

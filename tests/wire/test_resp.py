@@ -130,6 +130,10 @@ def test_questions_about_a_journal_name_its_stream(vhost, prefix, camera, unix_n
     journal = journal_key(vhost, prefix, camera).encode()
     identifier = b"%d-%d" % (unix_nano, sequence)
     assert parse_requests(framing.lookup(unix_nano, sequence)) == [[b"XRANGE", journal, identifier, identifier]]
+    assert parse_requests(framing.discard(unix_nano, sequence)) == [
+        [b"PEXPIRE", build_frame_key(FrameKey(vhost, prefix, camera, unix_nano, sequence)).encode(), b"0"]
+    ]
+    assert framing.journal.encode() == journal
     assert parse_requests(framing.newest()) == [[b"XREVRANGE", journal, b"+", b"-", b"COUNT", b"1"]]
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RingMismatch
 from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS
+from engine.wire import ledger_layout
 from engine.wire import ring_layout as lay
 from engine.wire.ring_layout import RecordHeader
 
@@ -52,7 +53,7 @@ def test_every_record_header_reads_back_and_stays_in_its_64_bytes(header, line):
 def test_the_header_page_is_written_byte_for_byte():
     view, _ = page(capacity=1024, camera="câmera", generation=7)
     assert view[:40].tobytes() == (
-        b"EVRING\r\n" + b"\x01" + bytes(7) + b"\x00\x04" + bytes(6) + b"\x07" + bytes(7) + b"\x80\x04" + bytes(6)
+        b"EVRING\r\n" + b"\x02" + bytes(7) + b"\x00\x04" + bytes(6) + b"\x07" + bytes(7) + b"\x80\x04" + bytes(6)
     )
     assert view[1024:1033].tobytes() == b"\x07\x00" + "câmera".encode()
     assert not any(view[40:1024])
@@ -77,7 +78,7 @@ def test_a_camera_name_that_has_no_room_is_refused():
     ("word", "value", "part"),
     [
         (lay.W_MAGIC, 0, "no ring file"),
-        (lay.W_VERSION, 2, "version 2"),
+        (lay.W_VERSION, 1, "version 1"),
         (lay.W_CAPACITY, 2048, "capacity 2048"),
         (lay.W_CAPACITY, 0, "capacity 0"),
         (lay.W_AREA, 1024, "size"),
@@ -117,7 +118,8 @@ def test_no_line_is_written_by_both_sides():
 
 def test_all_parts_of_the_header_page_stand_apart():
     name_end = lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX
-    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= HISTOGRAM.start * 8 < HISTOGRAM.stop * 8 <= lay.HEADER_BYTES
+    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= HISTOGRAM.start * 8 < HISTOGRAM.stop * 8
+    assert HISTOGRAM.stop <= ledger_layout.W_LEDGER
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,0 +1,200 @@
+"""The consumer's accounts in a ring: how many frames were stored or given up, and what Redis must still have.
+
+Every change is whole or void, wherever a kill comes. What is to be counted is written down first (the intent, with new
+values and not with steps, so that doing it twice is doing it once); its last word makes it valid. An intent that moves
+the tail counts once the tail is there; on opening, it is finished or void. The ledger, whose layout is in
+``engine/wire/ledger_layout.py``, is changed by writing the table that is not in force; where counts change with it, the
+intent puts it in force.
+
+Storing frames costs the ledger one word: the stamp of the newest. It is written before the tail moves, and only bounds
+the open run; how many frames that has follows from the count of stored frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.shm import ledger
+from engine.shm.ring_file import CONSUMER_DROPS, Drop, RingEnd
+from engine.wire import ledger_layout
+from engine.wire import ring_layout as lay
+from engine.wire.journal import JournalSpan
+from engine.wire.keys import SEQUENCE_MAX, next_sequence
+from engine.wire.ledger_layout import OpenRun, Run, Table
+
+
+class Record(NamedTuple):
+    """A frame in the ring. ``payload`` is a view of shared memory, valid until its commit or release; ``end`` is the
+    cursor behind it."""
+
+    unix_nano: int
+    sequence: int
+    width: int
+    height: int
+    encoding: int
+    keyframe: int
+    monotonic: int
+    number: int
+    payload: memoryview
+    end: int
+
+
+#: What an intent may count, and the word of the bytes that are counted with it.
+_COUNTED = frozenset({lay.W_STORED, *CONSUMER_DROPS})
+_BYTES_OF = {lay.W_STORED: lay.W_STORED_BYTES, Drop.LOST: lay.W_LOST_BYTES}
+
+
+class ConsumerAccounts(RingEnd):
+    """A ring's end that counts what became of the frames; ``ttl_seconds`` is how long Redis keeps one. Times are
+    monotonic nanoseconds."""
+
+    def __init__(self, path: Path, camera: str, *, ttl_seconds: float) -> None:
+        super().__init__(path, camera)
+        words = self._words
+        self._finish_intent()
+        words[lay.W_INTENT_FROM] = words[lay.W_INTENT_LEDGER] = 0
+        self._tail = words[lay.W_TAIL]
+        self._life = ledger.Life.of(ttl_seconds)
+        #: The number that extends the open run, and the time and the count of stored frames that end it.
+        self._expected = self._run_ends = self._run_full = 0
+        table = ledger_layout.read_table(words, words[ledger_layout.W_LEDGER] & 1)
+        self._runs, self._open = table.runs, table.open
+        runs = self._live()
+        damaged = sum(run.frames for run in runs) > words[lay.W_STORED] - words[lay.W_LOST]
+        self._close_runs([] if damaged else runs)
+
+    def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
+        """Frames that were released for ``reason`` turned out to be stored: count them so."""
+        found = list(records)
+        if found:
+            runs = ledger.inserted(self._live(), [self._run_of(part, now_monotonic) for part in consecutive(found)])
+            size = sum(len(record.payload) for record in found)
+            self._settle(lay.W_STORED, len(found), size, runs, taken_from=reason)
+
+    def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
+        """Count what was stored, must live still, and is not within the ``span`` that the journal has now; it is
+        counted once. Returns the number of frames."""
+        loss = ledger.lost(ledger.unexpired(self._live(), now_monotonic, self._life), span)
+        if loss.frames:
+            self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
+        return loss.frames
+
+    def _count_stored(self, records: Sequence[Record], size: int, now_monotonic: int) -> None:
+        """The oldest frames of the ring, of ``size`` bytes in all, are stored: give their space back."""
+        first, last = records[0].sequence, records[-1]
+        if first == self._expected and last.sequence - first == len(records) - 1 and now_monotonic < self._run_ends:
+            self._extend_run(last, len(records), size)
+            return
+        for run in consecutive(records):
+            if run[0].sequence != self._expected or now_monotonic >= self._run_ends:
+                self._begin_run(run[0], now_monotonic)
+            self._extend_run(run[-1], len(run), sum(len(record.payload) for record in run))
+
+    def _move_tail(self, tail: int, word: int, count: int, size: int) -> int:
+        """Give back the space below ``tail`` and count its frames; returns the new count."""
+        words = self._words
+        bytes_word = _BYTES_OF.get(word, 0)
+        words[lay.W_INTENT_COUNT] = count = words[word] + count
+        if bytes_word:
+            words[lay.W_INTENT_BYTES] = size = words[bytes_word] + size
+        words[lay.W_INTENT_TAIL] = tail
+        words[lay.W_INTENT_WORD] = word
+        # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
+        self._fence()
+        words[lay.W_TAIL] = self._tail = tail
+        words[word] = count
+        if bytes_word:
+            words[bytes_word] = size
+        words[lay.W_INTENT_WORD] = 0
+        return count
+
+    def _settle(self, word: int, count: int, size: int, runs: Sequence[Run], taken_from: int = 0) -> None:
+        """Count without moving the tail, together with what the ledger has from now on."""
+        words = self._words
+        fitting = ledger.fitting(runs)
+        place = self._write_table(Table(fitting, None))
+        words[lay.W_INTENT_FROM] = taken_from
+        words[lay.W_INTENT_FROM_COUNT] = words[taken_from] - count if taken_from else 0
+        words[lay.W_INTENT_LEDGER] = place + 1
+        words[lay.W_INTENT_COUNT] = words[word] + count
+        words[lay.W_INTENT_BYTES] = words[_BYTES_OF[word]] + size
+        words[lay.W_INTENT_TAIL] = self._tail
+        words[lay.W_INTENT_WORD] = word
+        self._finish_intent()
+        words[lay.W_INTENT_FROM] = words[lay.W_INTENT_LEDGER] = 0
+        self._close_runs(fitting)
+
+    def _finish_intent(self) -> None:
+        """Count what an intent says, if its tail was reached. That it names a reason or a table too is rare; they are
+        0 else."""
+        words = self._words
+        word = words[lay.W_INTENT_WORD]
+        if word in _COUNTED and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
+            words[word] = words[lay.W_INTENT_COUNT]
+            if word in _BYTES_OF:
+                words[_BYTES_OF[word]] = words[lay.W_INTENT_BYTES]
+            if words[lay.W_INTENT_FROM] in _COUNTED:
+                words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
+            if words[lay.W_INTENT_LEDGER]:
+                words[ledger_layout.W_LEDGER] = (words[lay.W_INTENT_LEDGER] - 1) & 1
+        words[lay.W_INTENT_WORD] = 0
+
+    # The ledger
+
+    def _extend_run(self, last: Record, count: int, size: int) -> None:
+        self._words[ledger_layout.W_STORED_NANO] = last.unix_nano
+        stored = self._move_tail(last.end, lay.W_STORED, count, size)
+        self._expected = next_sequence(last.sequence) if stored < self._run_full else 0
+
+    def _begin_run(self, first: Record, now_monotonic: int) -> None:
+        words = self._words
+        runs = ledger.fitting(ledger.unexpired(self._live(), now_monotonic, self._life))
+        stored, until = words[lay.W_STORED], now_monotonic + self._life.life_nano
+        opened = OpenRun(first.unix_nano, first.sequence, stored, words[lay.W_STORED_BYTES], until)
+        words[ledger_layout.W_LEDGER] = self._write_table(Table(runs, opened))
+        self._runs, self._open, self._expected = runs, opened, first.sequence
+        self._run_ends = now_monotonic + self._life.run_nano
+        self._run_full = stored + ledger.RUN_FRAMES_MAX
+
+    def _close_runs(self, runs: list[Run]) -> None:
+        """There is no open run; the next frame begins one."""
+        self._runs, self._open = runs, None
+        self._expected = self._run_ends = self._run_full = 0
+
+    def _live(self) -> list[Run]:
+        """All runs, the open one as it is now."""
+        words, opened = self._words, self._open
+        count = words[lay.W_STORED] - opened.count_before if opened else 0
+        if opened is None or not 0 < count <= SEQUENCE_MAX:
+            return self._runs
+        size = max(words[lay.W_STORED_BYTES] - opened.size_before, 0)
+        last_nano = max(words[ledger_layout.W_STORED_NANO], opened.first_nano)
+        run = Run(opened.first_nano, last_nano, opened.first_sequence, count - 1, count, size, opened.until)
+        return [*self._runs, run]
+
+    def _write_table(self, table: Table) -> int:
+        """Write a table where none is in force; returns its place."""
+        words = self._words
+        place = 1 - (words[ledger_layout.W_LEDGER] & 1)
+        ledger_layout.write_table(words, place, table)
+        return place
+
+    def _run_of(self, records: Sequence[Record], now_monotonic: int) -> Run:
+        first, last, count = records[0], records[-1], len(records)
+        size = sum(len(record.payload) for record in records)
+        until = now_monotonic + self._life.life_nano
+        return Run(first.unix_nano, last.unix_nano, first.sequence, count - 1, count, size, until)
+
+
+def consecutive(records: Sequence[Record]) -> list[list[Record]]:
+    """``records`` in parts without a gap in their numbers."""
+    parts: list[list[Record]] = []
+    expected = 0
+    for record in records:
+        if record.sequence != expected:
+            parts.append([])
+        parts[-1].append(record)
+        expected = next_sequence(record.sequence)
+    return parts
