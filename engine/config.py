@@ -293,6 +293,14 @@ _ENVIRONMENT = {
 }
 
 
+def secrets_of(environment: Mapping[str, str]) -> set[str]:
+    """What of an environment must not be shown, in each of its spellings: passwords that the engine reads there, and
+    the secrets of every URL."""
+    passwords = [environment.get(name, "") for name, (_, key) in _ENVIRONMENT.items() if key.endswith("password")]
+    found = {spelling for password in passwords for spelling in urls.spellings(password)}
+    return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
+
+
 class _OnlyDefaults(msgspec.Struct, frozen=True):
     defaults: CameraDefaults
 

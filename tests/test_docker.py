@@ -294,7 +294,9 @@ def test_image_runs_as_a_user_of_fixed_number_that_owns_the_run_directory() -> N
 def test_image_starts_the_console_script_on_the_mounted_site() -> None:
     assert only("ENTRYPOINT").words == ["edge-video"]
     assert only("CMD").words == ["run", "-c", "/etc/edge-video/site.toml"]
-    assert only("HEALTHCHECK").text.endswith('CMD ["edge-video", "status", "-c", "/etc/edge-video/site.toml"]')
+    assert only("HEALTHCHECK").text.endswith(
+        'CMD ["edge-video", "status", "--healthy", "-c", "/etc/edge-video/site.toml"]'
+    )
     assert only("STOPSIGNAL").text == "SIGTERM"
 
 

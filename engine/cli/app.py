@@ -74,7 +74,7 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     site_config = _load(config)
     keep_private()
     mask_standard_error(site_config)
-    set_title("supervisor")
+    set_title("supervisor", site_config.site.name)
     if not sys.stdout.isatty() or json:
         log = open_log(site_config, json=json)
         supervisor = Supervisor(site_config, log, log)
@@ -111,14 +111,25 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
 
 
 @app.command()
-def status(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
+def status(
+    config: SiteFile = DEFAULT_SITE_FILE,
+    json: AsJson = False,
+    healthy: Annotated[
+        bool, typer.Option("--healthy", help="One line, and exit code 1 unless all is well: for Docker and others.")
+    ] = False,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the cameras, that must be active to be healthy.")
+    ] = site_status.HEALTHY_SHARE,
+) -> None:
     """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
-    report = site_status.collect(_load(config))
+    report = site_status.collect(_load(config), memory=not healthy, share=share)
     if json:
         print_json(report)
+    elif healthy:
+        print(f"unhealthy: {'; '.join(report.troubles)}" if report.troubles else "healthy")
     else:
         show.print_status(Console(markup=False, emoji=False, highlight=False), report)
-    if not report.running:
+    if not report.running or (healthy and report.troubles):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -209,7 +220,7 @@ def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
             )
     lock = SiteLock(config, exclusive=False)
     site.make_directory(config)
-    set_title(title)
+    set_title(title, config.site.name)
     try:
         code = main()
     finally:

@@ -178,7 +178,7 @@ def demo_site(
 def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
     """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
     log = open_log(config)
-    set_title("supervisor")
+    set_title("supervisor", config.site.name)
     supervisor = Supervisor(config, log, log, server_outlives=False)
     begun = time.monotonic()
     supervisor.start()

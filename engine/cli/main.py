@@ -19,8 +19,6 @@ _LIBRARY_ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "OFF",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
 }
-#: Variables whose values are secrets as they stand.
-_SECRET_ENVIRONMENT = ("REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD")
 
 
 def main() -> None:
@@ -53,9 +51,9 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except Exception:
         # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
-        given = [*sys.argv, *os.environ.values()]
-        secrets = {secret for text in given if "://" in text for secret in secrets_in(text)}
-        secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
+        from engine.config import secrets_of
+
+        secrets = secrets_of(os.environ).union(*(secrets_in(text) for text in sys.argv if "://" in text))
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,17 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.status_view import live_lines, status_lines
 from engine.config import Config, Secret
-from engine.runtime.status import CameraReport, SiteReport, collect
+from engine.runtime.status import SiteReport, collect
 from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask
 
 #: Seconds between pictures of the live table.
 _REFRESH_SECONDS = 0.5
-_STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
-#: Lines that a table needs besides its cameras.
-_FRAME_LINES = 8
+#: Lines of the terminal that are not the table's: its footer, and the prompt's.
+_FRAME_LINES = 3
 
 
 class LiveTable:
@@ -61,46 +62,17 @@ class LiveTable:
             return
         self._next = now + _REFRESH_SECONDS
         report = collect(self._config, memory=False)
-        rows = max(self._console.height - _FRAME_LINES, 3)
-        table = Group(_headline(report), _camera_table(report, rows), Text(self._footer, style="dim"))
+        lines = live_lines(report, self._console.width, max(self._console.height - _FRAME_LINES, 3))
+        table = Group(*lines, Text(self._footer, style="dim"))
         self._draw(lambda: self._live.update(table, refresh=True))
 
 
 def print_status(console: Console, report: SiteReport) -> None:
-    """A running site: headline, cameras, processes."""
-    if not report.running:
-        console.print(f"site {report.site} is not running", soft_wrap=True)
-        if report.elsewhere:
-            console.print(f"site {report.site} {report.elsewhere}", soft_wrap=True)
-        if report.embedded_pid:
-            text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
-            console.print(f"{text} with it, edge-video clean ends it", soft_wrap=True)
-        return
-    console.print(_headline(report))
-    if report.writer.contested:
-        text = f"{report.writer.contested} cameras are stored by another site, too, under the same names"
-        console.print(f"{text}; the log says which site", soft_wrap=True, style="bold red")
-    console.print(_camera_table(report, len(report.cameras)))
-    table = Table(box=None, header_style="dim")
-    for name in ("process", "pid", "cpu s", "cpu %", "memory MB", "restarts", "heartbeat s"):
-        table.add_column(name, justify="left" if name == "process" else "right")
-    for process in report.processes:
-        table.add_row(
-            f"{process.role} {process.camera}".strip(),
-            str(process.pid) if process.alive else "-",
-            f"{process.cpu_seconds:.1f}",
-            f"{process.cpu_percent:.1f}",
-            f"{process.memory_mb:.1f}",
-            str(process.restarts),
-            f"{process.heartbeat_seconds:.1f}",
-        )
-    console.print(table)
-    if report.publisher:
-        publisher = report.publisher
-        console.print(
-            f"publisher: {'connected' if publisher.connected else 'not connected'}, {publisher.published} published, "
-            f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
-        )
+    """A running site: headline, cameras, processes. A line that is too long is the terminal's to wrap; elsewhere none
+    is."""
+    width = console.width if console.is_terminal else sys.maxsize
+    for line in status_lines(report, width):
+        console.print(line, soft_wrap=True)
 
 
 def print_site(console: Console, config: Config, need: int, have: int) -> None:
@@ -167,66 +139,3 @@ def masked(config: Config) -> dict[str, Any]:
     document["vhost"] = config.vhost
     document["run_directory"] = str(config.run_directory)
     return document
-
-
-def _headline(report: SiteReport) -> Text:
-    cameras = report.cameras
-    active = sum(camera.state == "active" for camera in cameras)
-    stored = sum(camera.stored for camera in cameras)
-    dropped = sum(sum(camera.dropped.values()) for camera in cameras)
-    fps = sum(camera.fps for camera in cameras)
-    parts = [
-        f"{report.site}: {active} of {len(cameras)} cameras active",
-        f"{fps:,.0f} fps",
-        f"{stored:,} stored",
-        f"{dropped:,} dropped",
-        f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms",
-    ]
-    if report.publisher:
-        parts.append(f"{report.publisher.confirmed:,} announced")
-    return Text("   ".join(parts), style="bold" if not dropped else "bold yellow")
-
-
-def _camera_table(report: SiteReport, rows: int) -> Table:
-    table = Table(box=None, header_style="dim")
-    for name in (
-        "camera",
-        "state",
-        "source",
-        "size",
-        "fps",
-        "captured",
-        "stored",
-        "dropped",
-        "ring",
-        "p50 ms",
-        "p99 ms",
-        "",
-    ):
-        table.add_column(name, justify="left" if name in ("camera", "state", "source", "") else "right")
-    # Where not all fit, those in trouble come first.
-    shown = report.cameras
-    if len(shown) > rows:
-        shown = sorted(shown, key=lambda camera: camera.state == "active")[:rows]
-    for camera in shown:
-        table.add_row(*_camera_row(camera))
-    if len(shown) < len(report.cameras):
-        table.add_row(f"and {len(report.cameras) - len(shown)} more", style="dim")
-    return table
-
-
-def _camera_row(camera: CameraReport) -> list[str | Text]:
-    return [
-        camera.id,
-        Text(camera.state, style=_STATE_STYLES.get(camera.state, "")),
-        f"{camera.codec} {camera.mode}".strip(),
-        f"{camera.width}x{camera.height}" if camera.width else "",
-        f"{camera.fps:.1f}",
-        f"{camera.captured:,}",
-        f"{camera.stored:,}",
-        f"{sum(camera.dropped.values()):,}",
-        f"{camera.ring.fill:.0%}",
-        f"{camera.latency_ms.p50:.1f}",
-        f"{camera.latency_ms.p99:.1f}",
-        Text(camera.last_error[:60], style="dim"),
-    ]

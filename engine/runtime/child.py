@@ -26,6 +26,9 @@ _PR_SET_PDEATHSIG = 1
 #: Signals that the supervisor blocks, to take them with sigtimedwait.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
 
+#: What the titles of all our processes begin with.
+_TITLE = "edge-video"
+
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when ``parent``, which started it, ends."""
@@ -56,9 +59,14 @@ def start_advice(error: OSError) -> str:
     return "see fork(2)"
 
 
-def set_title(role: str) -> None:
-    """Show the process as ``edge-video: role``; command line and environment with their secrets go from sight."""
-    setproctitle.setproctitle(f"edge-video: {role}")
+def set_title(role: str, site: str = "") -> None:
+    """Show the process as ``edge-video: site: role``; command line and environment with their secrets go from sight.
+
+    Without ``site`` it stays the one of the title so far: a fork has its parent's.
+    """
+    before = setproctitle.getproctitle().rpartition(": ")[0]
+    head = f"{_TITLE}: {site}" if site else before if before.startswith(_TITLE) else _TITLE
+    setproctitle.setproctitle(f"{head}: {role}")
 
 
 def fork(title: str, main: Callable[[], int]) -> int:

@@ -11,6 +11,7 @@ The first SIGTERM or SIGINT drains, the second stops at once (``engine/runtime/c
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_OK, InputError, RedisUnavailable
-from engine.runtime import claims, preflight, roles
+from engine.runtime import claims, preflight, roles, running_site
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Child, Children, RoleName
 from engine.runtime.embedded import EmbeddedServer
@@ -81,6 +82,7 @@ class Supervisor:
             self._start_server()
             self.store = preflight.check_redis(config)
             self._claim_and_make_rings()
+            running_site.write(config, os.environ)
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.errors import WireError
 from engine.shm.slate import Slate
-from engine.wire.state import ERROR_CHARACTERS_MAX, ServerAway, decode_outages, encode_outages
+from engine.wire.state import OUTAGE_CHARACTERS_MAX, ServerAway, decode_outages, encode_outages
 
 #: Reasons of one outage that are worth a line each.
 _REASONS_MAX = 8
@@ -64,7 +64,7 @@ class Outage:
         shown = self._shown()
         since = self._inherited.since_nano if self._inherited else time.time_ns()
         self._inherited = self._inherited or ServerAway(since, "")
-        shown[self._server] = ServerAway(since, str(error)[:ERROR_CHARACTERS_MAX])
+        shown[self._server] = ServerAway(since, str(error)[:OUTAGE_CHARACTERS_MAX])
         self._slate.text = encode_outages(shown)
 
     def _shown(self) -> dict[str, ServerAway]:

@@ -226,6 +226,9 @@ class PublisherAgent:
             self._failures = 0
             self._broker_outage.over()
             self._log.info("rabbitmq connected")
+        if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
+            self._counts[PublisherCount.CONNECTED] = 0
+            self._broker_outage.lost(BrokerUnavailable(f"RabbitMQ takes no messages: {self._broker.blocked}"))
         confirmed = self._take_confirmed()
         if self._broker.nacked:
             self._counts[PublisherCount.NACKED] += self._broker.nacked
@@ -298,4 +301,6 @@ class PublisherAgent:
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
         self._journals.close()
+        # The next round asks Redis for something, and does not take its silence for an answer.
+        self._look_at = 0.0
         self._redis_outage.lost(error)

@@ -353,6 +353,10 @@ class WriterAgent:
                     self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
             except RedisUnavailable as error:
                 self._lost(error)
+            else:
+                # With frames at hand it is their storing that tells.
+                if not any(drain.consumer.held_bytes for drain in self._order):
+                    self._outage.over()
 
     def _open_ring(self, camera: Camera) -> None:
         try:

@@ -14,6 +14,8 @@ State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
 #: Characters of an error that are kept: a state must fit a slate and a message.
 ERROR_CHARACTERS_MAX = 400
+#: The same of a server's outage: several of those must fit a slate.
+OUTAGE_CHARACTERS_MAX = 200
 
 
 class CameraStatus(msgspec.Struct, frozen=True):

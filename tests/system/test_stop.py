@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -192,17 +193,19 @@ def test_an_embedded_server_that_cannot_be_started_again_is_tried_until_it_can(s
     assert site.stop() == 0
 
 
-def test_process_titles_name_the_roles_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:
+def test_process_titles_name_site_and_role_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:
     site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
     site.start()
     wait_until(lambda: site.total("stored") > 10, 30, "frames flow")
     assert site.process is not None
-    titles = [" ".join(process.cmdline()).strip() for process in [psutil.Process(site.process.pid), *site.children()]]
-    assert sorted(titles) == [
-        "edge-video: capture cam1",
-        "edge-video: capture cam2",
-        "edge-video: supervisor",
-        "edge-video: writer",
+    processes = ",".join(str(process.pid) for process in [psutil.Process(site.process.pid), *site.children()])
+    shown = subprocess.run(["ps", "-ww", "-o", "args=", "-p", processes], capture_output=True, text=True, check=True)
+    name = site.config.site.name
+    assert sorted(line.strip() for line in shown.stdout.splitlines()) == [
+        f"edge-video: {name}: capture cam1",
+        f"edge-video: {name}: capture cam2",
+        f"edge-video: {name}: supervisor",
+        f"edge-video: {name}: writer",
     ]
     assert site.stop() == 0
 
