@@ -1,8 +1,9 @@
 """Entries that were read and wait to be sent: one look ahead of the broker, and what becomes of them there.
 
-A frame may be gone before its event could be sent. Redis is asked, and only of a camera whose oldest entry has waited
-since the look before: where events flow none has. Frames go in the order in which they were stored, so the oldest is
-asked for first, and the next ones only where it is gone.
+A frame may be gone before its event could be sent. Redis is asked, and only of a camera whose oldest entry has waited:
+here since the look before, or in its journal, of which one read then brings a second or more. Where events flow none
+has. Frames go in the order in which they were stored, so the oldest is asked for first, and the next ones only where it
+is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ _QUEUE_MAX = 2048
 #: none. A look costs the same for one entry as for many.
 _READ_SECONDS_MIN = 0.01
 READ_SECONDS_MAX = 0.04
+#: Nanoseconds between the stamps of entries that one read brings, from which on the first has waited.
+_BEHIND_NANO = 10**9
 #: Looks for expired entries in a row before other work goes on.
 _EXPIRY_ROUNDS_MAX = 64
 #: Frames of one camera that Redis is asked for at a time, at most.
@@ -59,42 +62,51 @@ class EntryQueue:
 
     def fill(self) -> None:
         """Read the entries behind those already read."""
+        self._drop_gone(self._read())
+
+    def expire(self) -> None:
+        """Drop the entries whose frames are gone; called now and then."""
+        self._drop_gone(
+            {camera for camera, oldest in self.oldest().items() if oldest <= self._waited.get(camera, BEGINNING)}
+        )
+        self._waited = {camera: _id(entries[-1]) for camera, entries in self._by_camera().items()}
+
+    def _read(self) -> set[str]:
+        """Read what there is room for; returns the cameras of which so much stood there that it has waited."""
         after = {camera: account.read for camera, account in self._accounts.by_camera.items()}
         room = max((_QUEUE_MAX - len(self.items)) // max(len(after), 1), 1)
         found = self._journals.read(after, room)
         self._accounts.take(found)
         longest = 0
+        behind = set()
         for camera, entries, _, unreadable in found:
             self.items.extend([(camera, entry) for entry in entries])
             longest = max(longest, len(entries) + unreadable)
+            if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
+                behind.add(camera)
         if longest >= room:
             # There may be more of some camera than was asked for.
             self.read_at = 0.0
         else:
             self._read_seconds = _READ_SECONDS_MIN if found else min(2 * self._read_seconds, READ_SECONDS_MAX)
             self.read_at = time.monotonic() + self._read_seconds
+        return behind
 
-    def expire(self) -> None:
-        """Drop the entries whose frames are gone; called now and then."""
-        waiting = self._by_camera()
-        suspects = {
-            camera: entries
-            for camera, entries in waiting.items()
-            if _id(entries[0]) <= self._waited.get(camera, BEGINNING)
-        }
+    def _drop_gone(self, cameras: set[str]) -> None:
+        """Drop the oldest entries of some cameras as far as their frames are gone, and read others in their place."""
         for _ in range(_EXPIRY_ROUNDS_MAX):
+            if not cameras:
+                return
+            suspects = {camera: entries for camera, entries in self._by_camera().items() if camera in cameras}
             gone = self._gone(suspects)
             if not gone:
-                break
+                return
             for camera, count in gone.items():
                 self._accounts.by_camera[camera].drop(len(suspects[camera]), suspects[camera][:count])
             self._pass_over(gone)
-            self.fill()
             # Where all were gone, those that follow may be too.
             emptied = {camera for camera, count in gone.items() if count == len(suspects[camera])}
-            waiting = self._by_camera()
-            suspects = {camera: entries for camera, entries in waiting.items() if camera in emptied}
-        self._waited = {camera: _id(entries[-1]) for camera, entries in waiting.items()}
+            cameras = emptied | self._read()
 
     def _gone(self, suspects: dict[str, list[JournalEntry]]) -> dict[str, int]:
         """Camera -> how many of its oldest entries have no frame any more, where any has none."""

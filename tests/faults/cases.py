@@ -20,6 +20,7 @@ class Case(NamedTuple):
 
 
 NOTHING = "nothing"
+EXPIRED = "events whose frames are gone (counted as expired, exactly)"
 INTERRUPTED = frozenset({"interrupted"})
 OUTAGE = frozenset({"outage"})
 LOST = frozenset({"lost"})
@@ -94,6 +95,23 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "events whose frames are gone (counted as expired)", 40, repeats=True),
         Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60,
              repeats=True),
+    ),
+    "Events": (
+        Case("events-slow-uplink", "the uplink to RabbitMQ passes 20 KB/s, less than the events are, for 15 s at TTL 2",
+             EXPIRED, 30),
+        Case("events-alarm", "memory alarm for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-redis-user", "the publisher's Redis user is off for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-publisher-stopped", "SIGSTOP to the publisher for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-publisher-killed", "RabbitMQ is away, and the publisher is killed five times while events expire",
+             EXPIRED, 30, repeats=True),
+        Case("events-clock", "the wall clock steps an hour back, then RabbitMQ is away for 9 s at TTL 2", EXPIRED, 30,
+             repeats=True),
+        Case("events-foreign-journal", "another program puts a string where one camera's journal was, for 3 s",
+             "that camera's frames (`refused`); other cameras lose and delay nothing", 30, frozenset({"refused"})),
+        Case("events-journal-gone", "the publisher stands still (SIGSTOP) until cameras have ended and their journals "
+             "expired", EXPIRED, 30),
+        Case("events-stop-and-start", "stopped; started after all journals expired, without RabbitMQ; the publisher "
+             "killed", "events whose frames are gone (counted as expired); numbers go on", 30, repeats=True),
     ),
     "Cameras": (
         Case("camera-refused", "refuses connections", "what it does not send", 30),

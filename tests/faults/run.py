@@ -229,6 +229,21 @@ class FaultRun:
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"
         return self.accounts
 
+    def balances(self, *, cut: bool, former: int = 0) -> int:
+        """Stop the site: each frame's event has come, or is counted as expired; returns how many are. Where the
+        connection to the broker was ``cut``, one that was on its way then may have come and be counted too. So many
+        events are of a ``former`` run."""
+        with final_counts(self.site, publishes=True) as final:
+            assert self.site.stop() == 0, self.site.log_text()[-3000:]
+            counts, expired = final()
+        dropped = {reason for count in counts.values() for reason, number in count.drops.items() if number}
+        assert dropped <= self.case.drops, dropped
+        stored = former + sum(count.stored for count in counts.values())
+        wait_until(lambda: self.heard() + expired >= stored, 30, "each event has come, or is counted", interval=0.1)
+        assert self.heard() + expired <= stored + (self.site.config.publisher.window if cut else 0)
+        self.note = "each frame's event came, or is counted as expired"
+        return expired
+
     def heard(self) -> int:
         """How many frames' events have arrived, each counted once."""
         assert self.consumer is not None
