@@ -9,6 +9,7 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Camera, Config
 from engine.errors import EXIT_OK, EngineError
 from engine.runtime.agent import Agent, StopSignal, run_agent
+from engine.runtime.notify import Notifier
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
@@ -19,7 +20,7 @@ from engine.wire.lease import Lease
 Role = Callable[[], int]
 
 
-def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> int:
+def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
     """The capture process of ``camera``, until it is stopped or its source ends; its ring is made where it is
     missing."""
     from engine.stages.capture import CaptureAgent
@@ -42,27 +43,29 @@ def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> in
         return VideoSource(camera)
 
     log = log.bind(role="capture", camera=camera.id)
-    return _run(CaptureAgent(camera, producer, bell, slate, open_source, log), slate, stop, config, log)
+    return _run(CaptureAgent(camera, producer, bell, slate, open_source, log), slate, stop, config, log, notifier)
 
 
-def run_writer(config: Config, number: int, log: FilteringBoundLogger, own: Lease) -> int:
+def run_writer(
+    config: Config, number: int, log: FilteringBoundLogger, own: Lease, notifier: Notifier | None = None
+) -> int:
     """Writer ``number``, until it is stopped and its rings are empty. ``own`` is what its leases say."""
     from engine.stages.writer import WriterAgent
 
     stop = StopSignal()
     slate = Slate.claim(SitePaths.of(config).writer(number))
     log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
-    return _run(WriterAgent(config, number, slate, log, own), slate, stop, config, log)
+    return _run(WriterAgent(config, number, slate, log, own), slate, stop, config, log, notifier)
 
 
-def run_publisher(config: Config, log: FilteringBoundLogger) -> int:
+def run_publisher(config: Config, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
     """The publisher, until it is stopped and what stood in the journals then is confirmed."""
     from engine.stages.publisher import PublisherAgent
 
     stop = StopSignal()
     slate = Slate.claim(SitePaths.of(config).publisher)
     log = log.bind(role="publisher")
-    return _run(PublisherAgent(config, slate, log), slate, stop, config, log)
+    return _run(PublisherAgent(config, slate, log), slate, stop, config, log, notifier)
 
 
 def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequence: int = 0) -> bool:
@@ -78,10 +81,17 @@ def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequenc
     return True
 
 
-def _run(agent: Agent, slate: Slate, stop: StopSignal, config: Config, log: FilteringBoundLogger) -> int:
+def _run(
+    agent: Agent,
+    slate: Slate,
+    stop: StopSignal,
+    config: Config,
+    log: FilteringBoundLogger,
+    notifier: Notifier | None,
+) -> int:
     log.debug("started")
     try:
-        code = run_agent(agent, slate, stop, config.site.drain_seconds)
+        code = run_agent(agent, slate, stop, config.site.drain_seconds, notifier)
     except EngineError as error:
         log.error("cannot go on", error=str(error))
         return error.exit_code

@@ -51,6 +51,10 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("restarts", "66 restarts: every child killed three times over",
              "frames in hand (`interrupted`), what cameras send until they are back; no file, memory or zombie is left",
              20, INTERRUPTED, repeats=True),
+        Case("roles-killed", "role by role under supervisord: SIGKILL to the publisher, the writer, a capture and the "
+             "process that forks the captures, three times each",
+             "frames in hand (`interrupted`), what cameras send until then; events of the last moments come twice", 20,
+             INTERRUPTED, repeats=True),
     ),
     "Redis": (
         Case("redis-emptied", "killed; comes back empty after a second",
