@@ -68,7 +68,8 @@ def print_status(console: Console, report: SiteReport) -> None:
         return
     console.print(_headline(report))
     if report.writer.contested:
-        text = f"{report.writer.contested} cameras are stored by another site, too, under the same names"
+        count = report.writer.contested
+        text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"
         console.print(f"{text}; the log says which site", soft_wrap=True, style="bold red")
     console.print(_camera_table(report, len(report.cameras)))
     table = Table(box=None, header_style="dim")

@@ -170,7 +170,7 @@ def test_leases_come_back_and_another_s_is_said_once_while_frames_flow(site: Sit
     wait_until(lambda: lease_of(client), 20, "the lease is there again")
     client.set("engine:default:lease:frames:cam0", foreign(site), px=13_000)
     wait_until(lambda: site.status()["writer"]["contested"] == 1, 20, "it is noticed")
-    assert "1 cameras are stored by another site, too" in command("status", "-c", str(site.file)).stdout
+    assert "1 camera is stored by another site, too" in command("status", "-c", str(site.file)).stdout
     stored = site.camera("cam0")["stored"]
     wait_until(lambda: site.camera("cam0")["stored"] > stored + 20, 30, "frames flow on")
     wait_until(lambda: "no other site stores under these names any more" in site.log_text(), 40, "it has lapsed")
