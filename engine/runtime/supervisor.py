@@ -165,8 +165,8 @@ class Supervisor:
 
     def _claim_and_make_rings(self) -> None:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
+        claims.claim(config, names, own, self._log, self._children.stopping)
         try:
-            claims.claim(config, names, own, self._log, self._children.stopping)
             self._make_rings()
         except BaseException:
             claims.release(config, names, own, self._log)

@@ -150,6 +150,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("shm-full", "shared memory too small at the start", "nothing is started, exit code 2", 15),
         Case("shm-full-adding", "shared memory too small for one more camera, after a kill",
              "nothing: the rings of the killed site wait", 15, INTERRUPTED, repeats=True),
+        Case("second-site", "a site that would store under the same names is started, and one that would not",
+             "nothing; the first ends with exit code 2, the other runs", 15),
         Case("run-directory", "run directory that cannot be made, or that this user may not write",
              "nothing is started, exit code 2", 15),
         Case("disk-full-log", "the disk of the log is full, processes killed meanwhile",
