@@ -23,6 +23,7 @@ from engine.config_servers import plain_text_warnings
 from engine.errors import ConfigError
 from engine.wire import keys, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire.ring_owner import RingOwner
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
@@ -260,6 +261,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.redis_address._replace(
             username=str(self.redis.publisher_username), password=str(self.redis.publisher_password) or None
         )
+
+    @property
+    def owner(self) -> RingOwner:
+        """Whose frames this site's rings hold, by the names that they are stored under."""
+        address = self.redis_address
+        if self.embedded:
+            server = urls.EMBEDDED
+        elif address.sentinel:
+            server = f"{address.sentinel.service}/{address.database}"
+        else:
+            server = f"{address.path or urls.host_port(address.host, address.port)}/{address.database}"
+        return RingOwner(self.vhost, self.prefix, server)
 
     def camera(self, identifier: str) -> Camera:
         """The camera of that id. Raises ConfigError with the nearest one."""

@@ -260,6 +260,11 @@ def _run_role(config: Config, title: str, main: Callable[[Notifier], int]) -> No
             )
     lock = SiteLock(config, exclusive=False)
     site.make_directory(config)
+    try:
+        site.check_owner(config)
+    except BaseException:
+        lock.release()
+        raise
     set_title(title, config.site.name)
     try:
         code = main(Notifier(os.environ))

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
-from engine.errors import EXIT_OK, EngineError
+from engine.errors import EXIT_OK, EngineError, InputError
 from engine.runtime.agent import Agent, StopSignal, run_agent
 from engine.runtime.notify import Notifier
-from engine.shm import ring_file
+from engine.shm import ring_file, site
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
 from engine.wire.lease import Lease
+from engine.wire.ring_owner import build_owner
 
 Role = Callable[[], int]
 
@@ -69,13 +70,22 @@ def run_publisher(config: Config, log: FilteringBoundLogger, notifier: Notifier 
 
 
 def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequence: int = 0) -> bool:
-    """Make a camera's ring where none stands; True where one was made. Raises NoSpace."""
+    """Make a camera's ring where none stands, in place of an empty one of another tenant's; True where one was made.
+    Raises NoSpace, InputError for a ring whose frames are another tenant's."""
     path = SitePaths.of(config).ring(camera.id)
     # Making one takes its whole space before the name is looked at, and there may be none left.
     if path.exists():
-        return False
+        leftover = site.examine(path, camera.id, config)
+        if not leftover.foreign:
+            return False
+        if leftover.held:
+            raise InputError(f"camera {camera.id}: the {leftover.held} frames in its ring belong to {leftover.foreign}")
+        path.unlink()
+    owner = build_owner(config.owner)
     try:
-        ring_file.create(path, config.ring.capacity, camera.id, last_sequence=last_sequence, floor_nano=last_nano)
+        ring_file.create(
+            path, config.ring.capacity, camera.id, owner=owner, last_sequence=last_sequence, floor_nano=last_nano
+        )
     except FileExistsError:
         return False
     return True

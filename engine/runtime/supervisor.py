@@ -76,6 +76,7 @@ class Supervisor:
         self._lock = SiteLock(config, exclusive=True)
         try:
             site.make_directory(config)
+            site.check_owner(config)
         except BaseException:
             self._lock.release()
             raise

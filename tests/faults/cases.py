@@ -165,6 +165,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "frames in hand (`interrupted`), what those cameras send until then; events come twice", 45, INTERRUPTED,
              repeats=True),
         Case("clock", "the wall clock steps an hour back, and an hour forth", NOTHING, 15),
+        Case("ring-tenant", "stopped with frames in its rings while Redis is away; started with another vhost",
+             "nothing: exit code 2, the rings wait for the former vhost", 15, repeats=True),
         Case("ring-version", "a ring file of another version at the start", "what it held, and that is said", 15,
              INTERRUPTED, repeats=True),
         Case("ring-truncated", "a ring file cut short at the start, and one under a running site",
