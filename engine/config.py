@@ -8,7 +8,6 @@ name. Everything that can be refused without touching a server is refused here.
 from __future__ import annotations
 
 import os
-import tempfile
 import tomllib
 import zlib
 from collections.abc import Mapping
@@ -23,11 +22,13 @@ from engine.config_rules import MIB, check
 from engine.config_servers import plain_text_warnings
 from engine.errors import ConfigError
 from engine.wire import keys, urls
+from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 from engine.wire.ring_owner import RingOwner
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
-Fps = Annotated[float, Meta(gt=0, le=1000)]
+#: One frame in 10,000 s at least: what is slower is a mistake, and far below lie intervals that no clock can hold.
+Fps = Annotated[float, Meta(ge=0.0001, le=1000)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Text = Annotated[str, Meta(min_length=1)]
 
@@ -104,14 +105,19 @@ class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
     timeout_seconds: Seconds = 10.0
 
+    @property
+    def address(self) -> AmqpAddress | None:
+        """The broker that the URL names; None where it is empty. Raises ConfigError."""
+        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
+
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[metadata]``: what is announced, and where."""
 
     enabled: bool = True
-    exchange: Annotated[str, Meta(min_length=1, max_length=255)] = "camera.metadata"
+    exchange: Text = "camera.metadata"
     exchange_durable: bool = True
-    routing_key: Annotated[str, Meta(min_length=1, max_length=240)] = "camera.metadata.event"
+    routing_key: Text = "camera.metadata.event"
     format: Literal["event", "batch"] = "event"
     batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
 
@@ -206,7 +212,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def vhost(self) -> str:
         """The tenant, as it stands in keys before encoding."""
-        return keys.vhost_of_amqp_url(self.amqp.amqp_url)
+        address = self.amqp.address
+        return address.key_vhost if address else keys.DEFAULT_VHOST
 
     @property
     def prefix(self) -> str:
@@ -299,6 +306,14 @@ _ENVIRONMENT = {
 }
 
 
+def secrets_of(environment: Mapping[str, str]) -> set[str]:
+    """What of an environment must not be shown, in each of its spellings: passwords that the engine reads there, and
+    the secrets of every URL."""
+    passwords = [environment.get(name, "") for name, (_, key) in _ENVIRONMENT.items() if key.endswith("password")]
+    found = {spelling for password in passwords for spelling in urls.spellings(password)}
+    return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
+
+
 class _OnlyDefaults(msgspec.Struct, frozen=True):
     defaults: CameraDefaults
 
@@ -330,14 +345,18 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config
 
 def parse(data: bytes, environment: Mapping[str, str]) -> Config:
     """The site that TOML bytes describe; ``environment`` may carry secrets. Raises ConfigError."""
+    return from_document(read_toml(data), environment)
+
+
+def read_toml(data: bytes) -> dict[str, Any]:
+    """The document that TOML bytes are. Raises ConfigError naming the line."""
     try:
-        document = tomllib.loads(data.decode())
+        return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
     except (ValueError, RecursionError) as error:
         lines = data.count(b"\n") + 1
         raise ConfigError(f"is not TOML: {error}".replace("end of document", f"line {lines}, end of file")) from None
-    return from_document(document, environment)
 
 
 def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:
@@ -360,15 +379,16 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 
 
-def default_run_directory(name: str) -> Path:
-    """Where a site without ``run_directory`` keeps its files: the place that this user may write and a reboot
-    clears."""
-    if os.geteuid() == 0:
-        return Path("/run/edge-video") / name
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and os.path.isdir(base):
-        return Path(base) / "edge-video" / name
-    return Path(tempfile.gettempdir()) / f"edge-video-{os.geteuid()}" / name
+def default_run_directory(name: str, user: int | None = None) -> Path:
+    """Where a site without ``run_directory`` keeps its files. It follows from the user alone, whatever the environment
+    says, so that every command of that user finds the site, and a second start meets the lock of the first."""
+    user = os.geteuid() if user is None else user
+    return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name
+
+
+def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The settings, as ``section.key``, that an environment decides."""
+    return tuple(".".join(place) for variable, place in _ENVIRONMENT.items() if environment.get(variable))
 
 
 def _with_defaults(cameras: Any, defaults: Any) -> Any:

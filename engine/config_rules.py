@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from engine.config_names import camera_label
 from engine.config_servers import check_servers
 from engine.errors import ConfigError, WireError
-from engine.wire import keys
+from engine.wire import keys, urls
+from engine.wire.amqp import check_name
 
 if TYPE_CHECKING:
     from engine.config import Camera, Config
@@ -17,12 +22,17 @@ if TYPE_CHECKING:
 SOCKET_PATH_BYTES_MAX = 107
 #: Bytes a camera's file name in shared memory may have: the file system's 255 less room for a prefix and an ending.
 CAMERA_FILE_BYTES_MAX = 200
+#: Bytes of ``redis.prefix`` in UTF-8: it stands in every key.
+PREFIX_BYTES_MAX = 255
 MIB = 2**20
 
 
 def check(config: Config) -> None:
     """All rules, in the order in which a person would mend them."""
+    for key, text in _texts(config):
+        _check_text(key, text)
     _check_servers(config)
+    _check_messages(config)
     _check_names(config)
     for number, camera in enumerate(config.cameras):
         label = camera_label(number, {"id": camera.id})
@@ -30,6 +40,52 @@ def check(config: Config) -> None:
             _check_camera(camera, config)
         except ConfigError as error:
             raise ConfigError(f"{label}: {error}") from None
+
+
+def _texts(value: msgspec.Struct, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a configuration, with its key as it stands in the file."""
+    for name in value.__struct_fields__:
+        found = getattr(value, name)
+        for number, item in enumerate(found) if isinstance(found, tuple) else [(-1, found)]:
+            key = f"{where}{name}" if number < 0 else f"{where}{name}[{number}]"
+            if isinstance(item, msgspec.Struct):
+                yield from _texts(item, f"{key}.")
+            elif isinstance(item, str):
+                yield key, item
+
+
+def _check_text(key: str, text: str) -> None:
+    """No path, name, address or login can have a zero byte; and what is not UTF-8 can only come from outside the
+    file."""
+    if "\0" in text:
+        raise ConfigError(f"{key} holds a zero byte (\\u0000); remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{key} is not UTF-8, as the environment or the command line gives it") from None
+
+
+def _check_path(key: str, path: str) -> None:
+    """A path that this process cannot say to the kernel: its locale has no such characters."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{key}: {path!r} cannot be written in this process's encoding ({error.encoding}); "
+            "run it with LC_ALL=C.UTF-8, or use another path"
+        ) from None
+
+
+def _check_messages(config: Config) -> None:
+    """Names that AMQP can carry, those that are made of ``metadata.routing_key`` too."""
+    metadata = config.metadata
+    check_name(metadata.exchange, "metadata.exchange")
+    for what, name in (
+        ("metadata.routing_key", metadata.routing_key),
+        ("metadata.routing_key with .batch behind it", metadata.batch_routing_key),
+        ("metadata.routing_key with .status behind it", metadata.status_routing_key),
+    ):
+        check_name(name, what)
 
 
 def _check_names(config: Config) -> None:
@@ -40,40 +96,43 @@ def _check_names(config: Config) -> None:
         if camera.id in seen:
             raise ConfigError(f"camera id {camera.id!r} stands twice; ids must differ")
         seen.add(camera.id)
-    if config.vhost == keys.ENGINE:
-        raise ConfigError(f"vhost {keys.ENGINE!r} is reserved for the engine's own keys; use another in amqp.amqp_url")
     for what, name in (
-        ("vhost", config.vhost),
         ("redis.prefix", config.prefix),
         *(("camera id", camera.id) for camera in config.cameras),
     ):
-        if what != "vhost" and name in keys.RESERVED_WORDS:
+        if name in keys.RESERVED_WORDS:
             raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
         try:
             keys.encode_part(name)
         except WireError as error:
             raise ConfigError(f"{what}: {error}") from None
+    if (size := len(config.prefix.encode())) > PREFIX_BYTES_MAX:
+        raise ConfigError(f"redis.prefix has {size} bytes in UTF-8, at most {PREFIX_BYTES_MAX}; use a shorter one")
 
 
 def _check_servers(config: Config) -> None:
     if not config.redis.enabled:
         raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
+    for key, path in (
+        ("site.run_directory", config.site.run_directory),
+        ("ring.directory", config.ring.directory),
+        *((f"redis.tls_{key}", path) for key, path in config.redis.tls_files._asdict().items()),
+        *((f"amqp.tls_{key}", path) for key, path in config.amqp.tls_files._asdict().items()),
+    ):
+        _check_path(key, path)
     check_servers(config)
     socket = config.run_directory / "redis.sock"
-    if config.embedded and len(str(socket).encode()) > SOCKET_PATH_BYTES_MAX:
+    if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
-            f"site.run_directory makes a socket path of {len(str(socket).encode())} bytes ({socket}); "
+            f"site.run_directory makes a socket path of {size} bytes ({socket}); "
             f"at most {SOCKET_PATH_BYTES_MAX}: use a shorter one"
         )
     if not config.run_directory.is_absolute() or not Path(config.ring.directory).is_absolute():
         raise ConfigError("site.run_directory and ring.directory must be absolute paths")
-    if "\0" in f"{config.run_directory}{config.ring.directory}":
-        raise ConfigError("site.run_directory and ring.directory cannot hold a zero byte")
 
 
 def _check_camera(camera: Camera, config: Config) -> None:
-    if not camera.url:
-        raise ConfigError("url is empty")
+    _check_url(camera.url)
     if len(file_stem(camera.id)) > CAMERA_FILE_BYTES_MAX:
         raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
     if (camera.width is None) != (camera.height is None):
@@ -88,6 +147,21 @@ def _check_camera(camera: Camera, config: Config) -> None:
         raise ConfigError(
             f"stall_seconds {camera.stall_seconds:g} and open_timeout_seconds {camera.open_timeout_seconds:g} must be "
             f"less than site.heartbeat_seconds {config.site.heartbeat_seconds:g}, or a waiting camera is killed as hung"
+        )
+
+
+def _check_url(url: str) -> None:
+    if not url:
+        raise ConfigError("url is empty")
+    if urls.source_kind(url) != "file":
+        return
+    path = urls.file_path(url)
+    _check_path("url", path)
+    # A file of such a name may stand there all the same.
+    if (meant := urls.forgotten_scheme(url)) and not os.path.exists(path):
+        raise ConfigError(
+            f"url {urls.mask(url)!r} has no scheme, and there is no such file; "
+            f"write {urls.mask(meant)!r} for a camera's address, {f'./{urls.mask(url)}'!r} for a file"
         )
 
 

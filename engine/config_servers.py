@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from engine.config_tls import client_context
 from engine.errors import ConfigError
@@ -24,10 +23,9 @@ def check_servers(config: Config) -> None:
         urls.parse_sentinels(redis.sentinels, redis.service)
     elif redis.sentinel_username or redis.sentinel_password:
         raise ConfigError("redis.sentinel_username and sentinel_password need redis.sentinels and redis.service")
-    if amqp.amqp_url:
-        urls.check_amqp_url(amqp.amqp_url)
+    broker = amqp.address
     _check_tls(redis.tls_files, "redis", config.redis_address.tls, "a rediss:// address")
-    _check_tls(amqp.tls_files, "amqp", urlsplit(amqp.amqp_url).scheme == "amqps", "an amqps:// URL")
+    _check_tls(amqp.tls_files, "amqp", broker is not None and broker.tls, "an amqps:// URL")
 
 
 def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> None:
@@ -52,9 +50,9 @@ def plain_text_warnings(config: Config) -> list[str]:
     secret = secret or bool(sentinel and (sentinel.username or sentinel.password))
     if secret and not redis.tls and not redis.path and not all(map(urls.is_local, hosts)):
         found.append(f"credentials go to Redis at {redis} in plain text; use rediss:// and a server that speaks TLS")
-    amqp = urlsplit(config.amqp.amqp_url)
-    if amqp.scheme == "amqp" and not urls.is_local(amqp.hostname or ""):
+    broker = config.amqp.address
+    if broker and not broker.tls and not urls.is_local(broker.host):
         # Without a user in the URL it is guest:guest that goes there.
-        where = urls.host_port(amqp.hostname or "", amqp.port or 5672)
+        where = urls.host_port(broker.host, broker.port)
         found.append(f"credentials go to RabbitMQ at {where} in plain text; use amqps:// and a broker that speaks TLS")
     return found

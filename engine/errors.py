@@ -35,7 +35,7 @@ class ConfigError(InputError):
 
 
 class SiteInUse(InputError):
-    """Another live process holds the site's run directory or one of its roles."""
+    """Another live process holds the site's run directory, one of its roles, or its names in Redis."""
 
 
 class QueryError(InputError, ValueError):

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from engine.config import Config, load
+from engine.config import Config, default_run_directory, load
 from engine.shm.site import shared_memory_need
 from tests.servers.process import Child
 from tests.servers.wait import free_port, wait_until
@@ -283,8 +283,10 @@ def test_image_runs_as_a_user_of_fixed_number_that_owns_the_run_directory() -> N
     # The engine refuses a run directory that others may enter.
     directory = only("VOLUME").text
     assert directory == "/run/edge-video"
-    assert re.search(rf"install -d -m 0700 -o edge-video -g edge-video {directory}$", made)
-    assert f"XDG_RUNTIME_DIR={directory}" in only("ENV").text
+    assert f"install -d -m 0700 -o edge-video -g edge-video {directory}" in made
+    # Where a site file names no run directory, it lies on the volume, too.
+    parent = default_run_directory("site", int(user)).parent
+    assert made.endswith(f"ln -s {directory} {parent}")
     order = [step.name for step in steps()]
     assert order.index("USER") > max(number for number, name in enumerate(order) if name == "RUN")
 
@@ -292,7 +294,9 @@ def test_image_runs_as_a_user_of_fixed_number_that_owns_the_run_directory() -> N
 def test_image_starts_the_console_script_on_the_mounted_site() -> None:
     assert only("ENTRYPOINT").words == ["edge-video"]
     assert only("CMD").words == ["run", "-c", "/etc/edge-video/site.toml"]
-    assert only("HEALTHCHECK").text.endswith('CMD ["edge-video", "status", "-c", "/etc/edge-video/site.toml"]')
+    assert only("HEALTHCHECK").text.endswith(
+        'CMD ["edge-video", "status", "--healthy", "-c", "/etc/edge-video/site.toml"]'
+    )
     assert only("STOPSIGNAL").text == "SIGTERM"
 
 
@@ -319,7 +323,7 @@ def base_python() -> str:
 
 def clean_environment() -> dict[str, str]:
     """This machine's, with its way to packages, less what would point a process to this checkout or to servers."""
-    own = ("PYTHON", "VIRTUAL_ENV", "REDIS_", "AMQP_URL", "XDG_RUNTIME_DIR", "PYTEST")
+    own = ("PYTHON", "VIRTUAL_ENV", "REDIS_", "AMQP_URL", "PYTEST")
     return {name: value for name, value in os.environ.items() if not name.startswith(own)}
 
 
@@ -406,7 +410,6 @@ def redis_of_compose(tmp_path: Path) -> Iterator[int]:
 def test_site_of_the_composition_runs_on_its_redis(redis_of_compose: int, tmp_path: Path) -> None:
     engine = composition().services["engine"]
     environment = clean_environment() | {
-        "XDG_RUNTIME_DIR": str(tmp_path),
         "REDIS_ADDRESS": f"127.0.0.1:{redis_of_compose}",
         "REDIS_PASSWORD": engine.environment["REDIS_PASSWORD"],
     }

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pika.exceptions
 import pytest
 
-from engine.config import _SECTIONS, Camera, CameraDefaults, parse
+from engine.config import _SECTIONS, Camera, CameraDefaults, MetadataSection, parse
+from engine.stages.broker_refusals import SITE_FILE, mismatch
+from engine.wire.journal import JournalEntry
+from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent, encode_batch, encode_event
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT, Site, command
 
@@ -112,3 +119,87 @@ def test_every_key_is_documented_with_its_default() -> None:
                 # A list of the file is a tuple of the site's.
                 expected = list(default) if isinstance(default, tuple) else default
                 assert tomllib.loads(f"x = {shown}")["x"] == expected, name
+
+
+EVENTS = (ROOT / "docs" / "events.md").read_text()
+
+
+def event_examples() -> list[str]:
+    """The page's JSON, without the spaces that make it readable."""
+    return [
+        json.dumps(json.loads(block), ensure_ascii=False, separators=(",", ":"))
+        for block in re.findall(r"```json\n(.*?)```", EVENTS, re.DOTALL)
+    ]
+
+
+def test_the_events_of_the_page_are_those_that_the_engine_encodes() -> None:
+    cam4 = FrameEvents("meu-cliente", "frames", "cam4", 300).event(
+        JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True)
+    )
+    other = FrameEvents("meu-cliente", "frames", "caixa 1", 300).event(
+        JournalEntry(1731076200130000000, 99999, 40960, 640, 480, "jpeg", True)
+    )
+    status = StatusEvent(
+        "cam4", "2024-11-08T14:31:10.000000000Z", 1731076270000000000, "offline", 3,
+        "401 from 192.0.2.10: wrong user or password",
+    )  # fmt: skip
+    assert event_examples() == [
+        encode_event(cam4).decode(),
+        encode_batch([cam4, other]).decode(),
+        encode_event(status).decode(),
+    ]
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("A frame", FrameEvent), ("A camera's state", StatusEvent)])
+def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
+    section = EVENTS.split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
+    types = {"str": "text", "int": "integer", "CameraState": "text"}
+    assert rows == [
+        ("event_type", "text"),
+        *((name, types[kind.__annotations__[name]]) for name in kind.__annotations__),
+    ]
+
+
+def test_the_names_of_the_events_page_are_the_defaults() -> None:
+    metadata = MetadataSection()
+    table = re.findall(r"^\| (?:frames|states).*?\| `(.*?)` \|", EVENTS, re.MULTILINE)
+    assert table == [metadata.routing_key, metadata.batch_routing_key, metadata.status_routing_key]
+    error = pika.exceptions.ChannelClosedByBroker(
+        406,
+        f"PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{metadata.exchange}' in vhost 'meu-cliente': "
+        "received 'false' but current is 'true'",
+    )
+    assert mismatch(error, SITE_FILE).split("`")[3] in EVENTS
+
+
+@pytest.mark.parametrize("form", ["event", "batch"])
+def test_the_code_of_the_events_page_gets_frames(
+    form: str, site: Site, rabbitmq: RabbitMQ, redis_server: RedisServer
+) -> None:
+    tenant = f"events-page-{form}"
+    rabbitmq.add_vhost(tenant)
+    site.write(
+        cameras=[{"id": "cam1", "url": "test://?kb=10&size=320x240"}],
+        redis={"address": redis_server.address},
+        amqp_url=rabbitmq.url(tenant),
+        metadata={"format": form},
+    )
+    site.start()
+    (code,) = re.findall(r"```python\n(.*?)```", EVENTS, re.DOTALL)
+    address = "amqp://user:password@rabbitmq:5672/meu-cliente"
+    assert address in code
+    client, got = redis_server.client(), []
+    names: dict[str, Any] = {}
+
+    def handle(camera: str, key: str) -> None:
+        got.append((camera, client.get(key)))
+        if len(got) == 20:
+            names["channel"].stop_consuming()
+
+    names["handle"] = handle
+    exec(code.replace(address, rabbitmq.url(tenant)), names)
+    names["connection"].close()
+    assert len(got) >= 20
+    assert all(camera == "cam1" and data[:2] == b"\xff\xd8" for camera, data in got)
+    assert site.stop() == 0

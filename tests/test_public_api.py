@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import engine
 from engine import AsyncFrameStore, Frame, FrameEntry, FrameStore, TlsFiles
@@ -123,3 +126,37 @@ def test_a_frame_tells_its_key_time_and_place():
     assert one.key == "loja:frames:cam1:1731024000123456789:00001"
     assert one.entry_id == "1731024000123456789-1"
     assert one.timestamp.isoformat() == "2024-11-08T00:00:00.123456+00:00"
+
+
+def test_a_frame_is_shown_short_and_without_its_payload():
+    data = bytes(range(256)) * 200
+    one = Frame("loja", "frames", "caixa 1", 1731024000123456789, 7, len(data), 1280, 720, "jpeg", True, data)
+    shown = (
+        "<Frame caixa 1 2024-11-08T00:00:00.123456789Z, 1280x720 jpeg, 51200 bytes, "
+        "key loja:frames:caixa%201:1731024000123456789:00007>"
+    )
+    assert repr(one) == str(one) == f"{one}" == shown
+    entry = FrameEntry(*(getattr(one, name) for name in FrameEntry.__struct_fields__))
+    assert repr(entry) == shown.replace("<Frame", "<FrameEntry")
+    console = Console(width=1000, record=True, file=io.StringIO())
+    console.print(one)
+    assert len(console.export_text()) < 300
+
+
+@pytest.mark.parametrize(
+    "broken", [{"unix_nano": -1}, {"unix_nano": 10**30}, {"camera": ""}, {"sequence": -5}], ids=str
+)
+def test_a_frame_made_by_hand_of_anything_is_shown(broken):
+    assert repr(msgspec.structs.replace(frame(b"x"), **broken)).startswith("<Frame ")
+
+
+def test_nothing_that_scripts_hold_shows_a_secret():
+    files = TlsFiles("ca.pem")
+    stores = [
+        FrameStore("redis://user:geheim@box:6379/0", vhost="loja"),
+        AsyncFrameStore("rediss://:geheim@box", password="geheim", tls_files=files._replace(ca_file="")),
+        FrameStore(sentinels=["s1:26379"], service="m", password="geheim", sentinel_password="geheim"),
+    ]
+    held = [*stores, *(store._address for store in stores), *(store._link for store in stores)]
+    held += [store._address.sentinel for store in stores] + [stores[0].range("cam1"), stores[0].tail(), files]
+    assert not [one for one in held if "geheim" in f"{one!r}{one}"]

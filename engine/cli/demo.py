@@ -7,9 +7,9 @@ import shutil
 import sys
 import tempfile
 import time
-import tomllib
 from contextlib import nullcontext
 from importlib import resources
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli import show
-from engine.config import Config, from_document
+from engine.cli.output import print_json
+from engine.config import Config, from_document, read_toml
 from engine.errors import ConfigError
 from engine.runtime import status
 from engine.runtime.child import keep_private, set_title
@@ -29,6 +30,8 @@ from engine.wire.urls import parse_size
 
 #: Seconds of frames that a demo's ring holds at least.
 _RING_SECONDS = 4
+#: Sections that a demo takes of a profile as they are.
+_TAKEN = ("metadata", "writer", "publisher")
 #: Seconds before the end at which memory is measured: all runs, nothing has ended.
 _MEASURE_SECONDS = 1.0
 
@@ -85,32 +88,48 @@ def demo(
     directory = Path(tempfile.mkdtemp(prefix="edge-video-demo-"))
     try:
         document = read_profile(profile or DEFAULT_PROFILE)
-        count = cameras if profile else cameras or DEFAULT_CAMERAS
-        config = demo_site(document, directory, count, fps, size, kb, source)
+        wanted = cameras if profile else cameras or DEFAULT_CAMERAS
+        config = demo_site(document, directory, wanted, fps, size, kb, source)
         keep_private()
         mask_standard_error(config)
         summary, code = run_demo(config, seconds, quiet=json)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     if json:
-        print(msgspec.json.encode(summary).decode())
+        print_json(summary)
     else:
         print_summary(Console(markup=False, emoji=False, highlight=False), summary, config)
     raise typer.Exit(code)
 
 
 def read_profile(name: str) -> dict[str, Any]:
-    """A profile's TOML, by its name or path. Raises ConfigError."""
+    """A profile's TOML, by its name or path, of which what a demo takes is sound. Raises ConfigError."""
     path = Path(name)
     if not path.suffix:
         path = profiles_directory() / f"{name}.toml"
     try:
-        return tomllib.loads(path.read_text())
+        data = path.read_bytes()
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in profiles_directory().glob("*.toml")))
         raise ConfigError(f"profile {name}: {error.strerror}; known are {known}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    try:
+        document = read_toml(data)
+        _check_profile(document)
+    except ConfigError as error:
+        raise ConfigError(f"profile {path}: {error}") from None
+    return document
+
+
+def _check_profile(document: dict[str, Any]) -> None:
+    """Raises ConfigError where what a demo takes of a profile could not stand in a site file; its servers may be
+    elsewhere, and their files too."""
+    taken = {name: document[name] for name in (*_TAKEN, "ring", "defaults", "cameras", "redis") if name in document}
+    redis = taken.get("redis")
+    if isinstance(redis, dict):
+        taken["redis"] = {"ttl_seconds": redis["ttl_seconds"]} if "ttl_seconds" in redis else {}
+    if taken.get("cameras", []) == []:
+        taken["cameras"] = [{"id": "cam1", "url": "test://"}]
+    from_document(taken, {})
 
 
 def profiles_directory() -> Path:
@@ -138,14 +157,15 @@ def demo_site(
     width, height = parse_size(size) if size else (defaults.get("width", 1280), defaults.get("height", 720))
     rate = fps or defaults.get("fps", 30)
     names = [camera["id"] for camera in listed][:cameras]
-    names += [f"cam{number}" for number in range(len(names) + 1, (cameras or 0) + 1)]
+    fresh = (name for number in count(1) if (name := f"cam{number}") not in names)
+    names += list(islice(fresh, max((cameras or 0) - len(names), 0)))
     url = source or f"test://?size={width}x{height}&fps={rate:g}&kb={kb}"
     camera = {"url": url, "loop": True, **({"fps": float(fps)} if source and fps else {})}
     ring = dict(document.get("ring", {}))
     ring["capacity_mb"] = max(ring.get("capacity_mb", 8), -(-int(kb * rate * _RING_SECONDS) // 1024))
     return from_document(
         {
-            **{name: document[name] for name in ("metadata", "writer", "publisher") if name in document},
+            **{name: document[name] for name in _TAKEN if name in document},
             "ring": ring,
             "site": {"name": f"demo-{os.getpid()}", "run_directory": str(directory), "log_level": "warning"},
             "redis": {"ttl_seconds": document.get("redis", {}).get("ttl_seconds", 300), "prefix": "demo"},
@@ -158,8 +178,8 @@ def demo_site(
 def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
     """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
     log = open_log(config)
-    set_title("supervisor")
-    supervisor = Supervisor(config, log, log)
+    set_title("supervisor", config.site.name)
+    supervisor = Supervisor(config, log, log, server_outlives=False)
     begun = time.monotonic()
     supervisor.start()
     started = time.monotonic()

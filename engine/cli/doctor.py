@@ -35,7 +35,7 @@ def doctor(
     Redis that expires at once.
     """
     site = load(config, os.environ)
-    set_title("doctor")
+    set_title("doctor", site.site.name)
     examined = examine(site, cameras=cameras)
     code = exit_code(examined.findings)
     if json:

@@ -159,7 +159,7 @@ def _shown(bar: Progress, frames: Iterator[Frame], total: int) -> Iterator[Frame
 
 
 def _write_film(frames: Iterator[Frame], path: Path, *, force: bool) -> Done:
-    from engine.client.picture import Film
+    from engine.client.film import Film
 
     done = Done()
     with output.whole_file(path, force=force) as partial:

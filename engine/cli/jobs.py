@@ -24,8 +24,10 @@ from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.redis_session import RedisSession
 from engine.jobs.reindex import Reindex
 from engine.jobs.stored import Ears, Strange
-from engine.stages import broker
+from engine.stages import broker, broker_refusals
 from engine.wire import urls
+from engine.wire.amqp import check_name
+from engine.wire.amqp_url import parse_amqp_url
 
 #: Keys that are left alone and named one by one on a terminal; the rest is counted, and all are in --json.
 _NAMED_MAX = 20
@@ -133,7 +135,9 @@ def recover(
     uplink was away. It may be stopped and run again, and goes on at the frame where it was."""
     target = resolve(config, redis, vhost, prefix)
     section = _amqp_section(target, amqp)
-    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
+    check_name(exchange, "--exchange")
+    check_name(routing_key, "--routing-key")
+    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True, wording=broker_refusals.RECOVER)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
     until: str | int = time.time_ns() if end == "now" else end
@@ -201,7 +205,7 @@ def _amqp_section(target: Target, url: str | None) -> AmqpSection:
     chosen = url or os.environ.get("AMQP_URL") or str(section.amqp_url)
     if not chosen:
         raise InputError("no broker: give --amqp or AMQP_URL, or set amqp.amqp_url in the site file")
-    urls.check_amqp_url(chosen)
+    parse_amqp_url(chosen, "--amqp" if url else "AMQP_URL" if chosen != section.amqp_url else "amqp.amqp_url")
     return msgspec.structs.replace(section, amqp_url=Secret(chosen))
 
 

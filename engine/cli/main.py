@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
 
 import setproctitle
+
+from engine.runtime.streams import open_missing
 
 #: Read by libraries when they are loaded: one core serves many processes, so no library makes threads of its own, and
 #: FFmpeg, whose messages may carry a camera's credentials, says nothing.
@@ -16,22 +19,26 @@ _LIBRARY_ENVIRONMENT = {
     "OPENCV_LOG_LEVEL": "OFF",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
 }
-#: Variables whose values are secrets as they stand.
-_SECRET_ENVIRONMENT = ("REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD")
 
 
 def main() -> None:
     """Run the command line of this process."""
+    open_missing()
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if any("://" in argument for argument in sys.argv):
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
-    from engine.cli.app import app
-    from engine.errors import EXIT_FAILED, EngineError
+    _show_any_text()
+    from engine.errors import EXIT_FAILED, EXIT_INPUT, EngineError
+    from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
     try:
+        # Before the libraries are loaded, which opens files.
+        allow_files(FILES_MIN, "edge-video")
+        from engine.cli.app import app
+
         app()
     except EngineError as error:
         print(f"edge-video: {mask(str(error))}", file=sys.stderr)
@@ -42,13 +49,31 @@ def main() -> None:
         # What is still buffered would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
-    except Exception:
+    except Exception as error:
+        if lack := _lack_of_memory(error):
+            print(f"edge-video: too little memory ({lack}); raise the limit (ulimit -v)", file=sys.stderr)
+            sys.exit(EXIT_INPUT)
         # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
-        given = [*sys.argv, *os.environ.values()]
-        secrets = {secret for text in given if "://" in text for secret in secrets_in(text)}
-        secrets |= {os.environ[name] for name in _SECRET_ENVIRONMENT if os.environ.get(name)}
+        from engine.config import secrets_of
+
+        secrets = secrets_of(os.environ).union(*(secrets_in(text) for text in sys.argv if "://" in text))
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
+
+
+def _lack_of_memory(error: Exception) -> str:
+    """What this process, or a library that it loads, found no room for; empty for other errors."""
+    if isinstance(error, MemoryError):
+        return "none is left"
+    lines = str(error).splitlines() if isinstance(error, ImportError) else []
+    return next((line for line in lines if "failed to map segment" in line or "annot allocate memory" in line), "")
+
+
+def _show_any_text() -> None:
+    """Names with characters that the locale has not are shown with escapes; writing them would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
     if config is None and not DEFAULT_SITE_FILE.exists():
         raise ConfigError("there is no site.toml here; name a site file with --config, or a server with --redis")
     site = load(config or DEFAULT_SITE_FILE, os.environ)
+    set_title("reader", site.site.name)
     own = vhost in (None, site.vhost) and prefix in (None, site.prefix)
     return Target(
         site.redis_address,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,16 +14,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.status_view import live_lines, status_lines
 from engine.config import Config, Secret
-from engine.runtime.status import CameraReport, SiteReport, collect
+from engine.config_memory import MemoryNeed
+from engine.runtime.status import SiteReport, collect
+from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask
 
 #: Seconds between pictures of the live table.
 _REFRESH_SECONDS = 0.5
-_STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
-#: Lines that a table needs besides its cameras.
-_FRAME_LINES = 8
+#: Lines of the terminal that are not the table's: its footer, and the prompt's.
+_FRAME_LINES = 3
 
 
 class LiveTable:
@@ -33,59 +37,46 @@ class LiveTable:
         self._console = Console(markup=False, emoji=False, highlight=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._next = 0.0
+        self._gone = False
 
     def __enter__(self) -> LiveTable:
-        self._live.__enter__()
+        self._draw(self._live.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.__exit__(kind, error, trace)
+        self._draw(self._live.stop)
+
+    def _draw(self, step: Callable[[], None]) -> None:
+        """Do what writes to the terminal, which may go away at any moment; the site goes on without."""
+        try:
+            step()
+        except OSError:
+            self._gone = True
+            leave_terminal()
 
     def refresh(self) -> None:
         """Draw the site anew, where the last picture is old enough."""
         now = time.monotonic()
-        if now < self._next:
+        if self._gone or now < self._next:
             return
         self._next = now + _REFRESH_SECONDS
         report = collect(self._config, memory=False)
-        rows = max(self._console.height - _FRAME_LINES, 3)
-        self._live.update(
-            Group(_headline(report), _camera_table(report, rows), Text(self._footer, style="dim")), refresh=True
-        )
+        lines = live_lines(report, self._console.width, max(self._console.height - _FRAME_LINES, 3))
+        table = Group(*lines, Text(self._footer, style="dim"))
+        self._draw(lambda: self._live.update(table, refresh=True))
 
 
 def print_status(console: Console, report: SiteReport) -> None:
-    """A running site: headline, cameras, processes."""
-    if not report.running:
-        console.print(f"site {report.site} is not running")
-        return
-    console.print(_headline(report))
-    console.print(_camera_table(report, len(report.cameras)))
-    table = Table(box=None, header_style="dim")
-    for name in ("process", "pid", "cpu s", "cpu %", "memory MB", "restarts", "heartbeat s"):
-        table.add_column(name, justify="left" if name == "process" else "right")
-    for process in report.processes:
-        table.add_row(
-            f"{process.role} {process.camera}".strip(),
-            str(process.pid) if process.alive else "-",
-            f"{process.cpu_seconds:.1f}",
-            f"{process.cpu_percent:.1f}",
-            f"{process.memory_mb:.1f}",
-            str(process.restarts),
-            f"{process.heartbeat_seconds:.1f}",
-        )
-    console.print(table)
-    if report.publisher:
-        publisher = report.publisher
-        console.print(
-            f"publisher: {'connected' if publisher.connected else 'not connected'}, {publisher.published} published, "
-            f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
-        )
+    """A running site: headline, cameras, processes. A line that is too long is the terminal's to wrap; elsewhere none
+    is."""
+    width = console.width if console.is_terminal else sys.maxsize
+    for line in status_lines(report, width):
+        console.print(line, soft_wrap=True)
 
 
-def print_site(console: Console, config: Config, need: int, have: int) -> None:
+def print_site(console: Console, config: Config, need: int, have: int, memory: MemoryNeed, most: int | None) -> None:
     """A site as it will run."""
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
@@ -103,6 +94,7 @@ def print_site(console: Console, config: Config, need: int, have: int) -> None:
         "memory", f"{need / 2**20:,.0f} MiB of {have / 2**20:,.0f} MiB in {config.ring.directory} ({fits}); "
         f"{SitePaths.of(config).directory}",
     )  # fmt: skip
+    table.add_row("redis memory", _memory(memory, most, config.redis.ttl_seconds))
     console.print(table)
     cameras = Table(box=None, header_style="dim")
     for name in ("camera", "name", "url", "fps", "size", "quality", "encoding", "transport"):
@@ -151,64 +143,14 @@ def masked(config: Config) -> dict[str, Any]:
     return document
 
 
-def _headline(report: SiteReport) -> Text:
-    cameras = report.cameras
-    active = sum(camera.state == "active" for camera in cameras)
-    stored = sum(camera.stored for camera in cameras)
-    dropped = sum(sum(camera.dropped.values()) for camera in cameras)
-    fps = sum(camera.fps for camera in cameras)
-    parts = [
-        f"{report.site}: {active} of {len(cameras)} cameras active",
-        f"{fps:,.0f} fps",
-        f"{stored:,} stored",
-        f"{dropped:,} dropped",
-        f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms",
-    ]
-    if report.publisher:
-        parts.append(f"{report.publisher.confirmed:,} announced")
-    return Text("   ".join(parts), style="bold" if not dropped else "bold yellow")
-
-
-def _camera_table(report: SiteReport, rows: int) -> Table:
-    table = Table(box=None, header_style="dim")
-    for name in (
-        "camera",
-        "state",
-        "source",
-        "size",
-        "fps",
-        "captured",
-        "stored",
-        "dropped",
-        "ring",
-        "p50 ms",
-        "p99 ms",
-        "",
-    ):
-        table.add_column(name, justify="left" if name in ("camera", "state", "source", "") else "right")
-    # Where not all fit, those in trouble come first.
-    shown = report.cameras
-    if len(shown) > rows:
-        shown = sorted(shown, key=lambda camera: camera.state == "active")[:rows]
-    for camera in shown:
-        table.add_row(*_camera_row(camera))
-    if len(shown) < len(report.cameras):
-        table.add_row(f"and {len(report.cameras) - len(shown)} more", style="dim")
-    return table
-
-
-def _camera_row(camera: CameraReport) -> list[str | Text]:
-    return [
-        camera.id,
-        Text(camera.state, style=_STATE_STYLES.get(camera.state, "")),
-        f"{camera.codec} {camera.mode}".strip(),
-        f"{camera.width}x{camera.height}" if camera.width else "",
-        f"{camera.fps:.1f}",
-        f"{camera.captured:,}",
-        f"{camera.stored:,}",
-        f"{sum(camera.dropped.values()):,}",
-        f"{camera.ring.fill:.0%}",
-        f"{camera.latency_ms.p50:.1f}",
-        f"{camera.latency_ms.p99:.1f}",
-        Text(camera.last_error[:60], style="dim"),
-    ]
+def _memory(need: MemoryNeed, most: int | None, ttl_seconds: int) -> str:
+    """What the frames take of Redis, beside what it may take."""
+    text = f"about {need.bytes / 2**20:,.0f} MiB for {need.frames:,} frames"
+    text += f" ({need.frames_per_second:,.0f}/s, {ttl_seconds} s)"
+    if most is not None:
+        text += f"; maxmemory will be {most / 2**20:,.0f} MiB ({'fits' if need.bytes <= most else 'does not fit'})"
+    else:
+        text += "; maxmemory of a server of your own should be a quarter more"
+    if need.assumed:
+        text += f"; {need.caveat}, which edge-video doctor measures"
+    return text

@@ -16,12 +16,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Self
 
@@ -32,13 +31,16 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Verdict
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
+from engine.client.signals import stopped_by_signals
 from engine.client.topology import Topology
 from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
 from engine.config_tls import TLS_FAILED
 from engine.errors import ConfigError, InputError, ServerRefused
+from engine.stages import broker_refusals
 from engine.stages.broker import parameters, say
 from engine.wire import urls
+from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
@@ -104,6 +106,7 @@ class FrameConsumer:
             keys |= dict.fromkeys(f"{key}.status" for key in routing_keys if not key.endswith(".batch"))
         self._parameters = _parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
         self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
+        self._topology.check_names()
         self._amqp_url = Secret(amqp_url)
         self._prefetch = prefetch
         self._timeout_seconds = timeout_seconds
@@ -115,6 +118,10 @@ class FrameConsumer:
         self._work = Work(self._fetcher, self._call, self._call_status, policy)
         #: The event loop whose coroutines the callbacks are; None for plain functions.
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._ran = False
+
+    def __repr__(self) -> str:
+        return f"FrameConsumer({urls.mask(self._amqp_url)!r}, queue={self._topology.queue!r})"
 
     @classmethod
     def from_site(cls, path: str | os.PathLike[str], callback: FrameCallback, **options: Any) -> Self:
@@ -143,17 +150,20 @@ class FrameConsumer:
     def run(self, *, signals: bool = True) -> None:
         """Consume until ``stop``, or SIGINT or SIGTERM, which are handled when this is the main thread.
 
-        Runs once. Raises ServerRefused where a server refuses credentials, vhost, permissions or a declaration. What
-        was delivered and not yet called goes back to its queue.
+        Runs once; again is an InputError. Raises ServerRefused where a server refuses credentials, vhost, permissions
+        or a declaration. What was delivered and not yet called goes back to its queue.
         """
         if self._loop is None and any(map(inspect.iscoroutinefunction, (self._callback, self._on_status))):
             raise InputError("a callback is a coroutine function: await run_async() in its event loop")
+        if self._ran:
+            raise InputError("this consumer has run already; make another one")
+        self._ran = True
         if self._work.stopping:
             return
         subscription = _Subscription(
             self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._work
         )
-        with _stopped_by_signals(self._work.stop, signals):
+        with stopped_by_signals(self._work.stop, signals):
             subscription.start()
             try:
                 self._work.run(subscription)
@@ -196,7 +206,7 @@ class _Subscription:
     """The connection to the broker, kept up by a thread of its own, whose methods are the private ones."""
 
     def __init__(
-        self, parameters: pika.URLParameters, name: str, topology: Topology, prefetch: int, work: Work
+        self, parameters: pika.ConnectionParameters, name: str, topology: Topology, prefetch: int, work: Work
     ) -> None:
         self.generation = 0
         self._parameters = parameters
@@ -256,7 +266,7 @@ class _Subscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = say(error)
+                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
                 advice = "" if self._established else self._topology.advice(error)
             except BaseException as error:
                 # Whoever waits for deliveries must learn that none will come.
@@ -271,7 +281,8 @@ class _Subscription:
                 self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
                 return
             if advice:
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(reason)}; {advice}"))
+                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
+                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
                 return
             if self._closing.is_set():
                 return
@@ -362,34 +373,13 @@ class _Subscription:
 
 def _parameters(
     amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: urls.TlsFiles
-) -> pika.URLParameters:
+) -> pika.ConnectionParameters:
+    parse_amqp_url(amqp_url, "AMQP URL")
     try:
-        urls.check_amqp_url(amqp_url)
         tls = {f"tls_{key}": value for key, value in files._asdict().items()}
         return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
     except (ConfigError, ValueError, TypeError) as error:
         raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None], wanted: bool) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``; a second Ctrl-C interrupts, for a callback that does not return."""
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, _: Any) -> None:
-        stop()
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            # None stands for a handler that Python did not install, and cannot put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _nothing() -> None:

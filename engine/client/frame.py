@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from engine.errors import WireError
 from engine.wire import jpeg, keys
 from engine.wire.journal import JournalEntry, entry_id
+from engine.wire.rfc3339 import rfc3339
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,19 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
     height: int
     encoding: str
     keyframe: bool
+
+    def __repr__(self) -> str:
+        """Short, and without the payload: camera, time, size and key."""
+        size = f"{self.width}x{self.height} {self.encoding}, {self.size} bytes"
+        try:
+            return f"<{type(self).__name__} {self.camera} {rfc3339(self.unix_nano)}, {size}, key {self.key}>"
+        except (WireError, ValueError, OverflowError):
+            # Made by hand, of what no key can hold.
+            return f"<{type(self).__name__} {self.camera} {self.unix_nano}, {size}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """As ``repr``, for rich, which otherwise shows every field."""
+        return [("camera", self.camera), ("timestamp", self.timestamp), ("size", self.size), ("key", self.key)]
 
     @property
     def key(self) -> str:
@@ -65,7 +80,7 @@ class Frame(FrameEntry, frozen=True, gc=False):
 
 def entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> FrameEntry:
     """A journal's entry with its camera."""
-    return FrameEntry(vhost, prefix, camera, *entry)
+    return FrameEntry(vhost, prefix, camera, *entry[:7])
 
 
 def with_data(entry: FrameEntry, data: bytes) -> Frame:

@@ -22,7 +22,9 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterCrossSlotError,
     ClusterDownError,
     NoPermissionError,
     RedisError,
@@ -32,9 +34,10 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from engine.config_tls import client_context
-from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
+from engine.errors import EngineError, QueryError, RedisUnavailable, ServerRefused, WireError
 from engine.stages.redis_link import (
     BAD_REPLIES,
+    CLUSTER,
     TlsConnection,
     call,
     connection_error,
@@ -118,9 +121,11 @@ class Link:
         #: Made for the first question and, at a Sentinel service, anew for the master of that time after a failure.
         self._pool: redis.BlockingConnectionPool | None = None
         self._making = threading.Lock()
+        self._closed = False
 
     def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result."""
+        """Carry a query to its result. Raises QueryError where the link is closed."""
+        _check_open(self._closed)
         try:
             commands = next(query)
             while True:
@@ -146,12 +151,17 @@ class Link:
             time.sleep(patience.pause())
 
     def close(self) -> None:
-        """Give all connections back."""
-        if self._pool is not None:
-            self._pool.disconnect()
+        """Give all connections back, for good."""
+        with self._making:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.disconnect()
 
     def _connections(self) -> redis.BlockingConnectionPool:
         with self._making:
+            # A query of another thread's may find it closed on its way.
+            _check_open(self._closed)
             if self._pool is None:
                 server = self.address
                 if server.sentinel:
@@ -198,9 +208,11 @@ class AsyncLink:
         #: See Link.
         self._pool: aioredis.BlockingConnectionPool | None = None
         self._making = asyncio.Lock()
+        self._closed = False
 
     async def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result."""
+        """Carry a query to its result. Raises QueryError where the link is closed."""
+        _check_open(self._closed)
         try:
             commands = next(query)
             while True:
@@ -226,12 +238,16 @@ class AsyncLink:
             await asyncio.sleep(patience.pause())
 
     async def close(self) -> None:
-        """Give all connections back."""
-        if self._pool is not None:
-            await self._pool.disconnect()
+        """Give all connections back, for good."""
+        async with self._making:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.disconnect()
 
     async def _connections(self) -> aioredis.BlockingConnectionPool:
         async with self._making:
+            _check_open(self._closed)
             if self._pool is None:
                 server = self.address
                 if server.sentinel:
@@ -281,6 +297,11 @@ class AsyncLink:
             await pool.release(connection)
 
 
+def _check_open(closed: bool) -> None:
+    if closed:
+        raise QueryError("this store is closed; make another one, or ask before it is closed")
+
+
 def checked(address: RedisAddress, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
     """The replies, none of which is an error. Raises what the first error among them means."""
     for command, reply in zip(commands, replies, strict=True):
@@ -294,6 +315,8 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     name = _text(command[0])
     if isinstance(error, NoPermissionError):
         return ServerRefused(f"Redis at {address} does not permit {name} to this user: {text}")
+    if isinstance(error, ClusterCrossSlotError | AskError):
+        return ServerRefused(f"Redis at {address} {CLUSTER}")
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
         return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")

@@ -1,35 +1,17 @@
-"""Pictures for readers: cv2's door on the read side. Frames decoded, films of them, and a chart of their rate."""
+"""Pictures for readers: cv2's door on the read side. Frames decoded, and a chart of their rate."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
 import unicodedata
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.client.frame import Frame
 from engine.client.queries import Bucket
 from engine.errors import WireError
-from engine.wire import jpeg
 from engine.wire.rfc3339 import NANO, rfc3339
-
-#: Ticks a second of a film's time stamps: frames keep their times to the millisecond.
-_TICKS = 1000
-_TICK_NANO = NANO // _TICKS
-#: Bytes that a film may be behind what was written to it before the disk must be full: the muxer's own buffer.
-_BEHIND_BYTES_MAX = 2**20
-#: Bytes between looks whether the film grows, so that hours are not written to a disk that takes nothing.
-_LOOK_BYTES = 16 * 2**20
-#: Bytes that show whether a file can be written before cv2 is asked to: more than the head of a film.
-_PROBE_BYTES = 4096
 
 #: A chart's width and height in pixels, and the room left, above, right and below of its bars.
 CHART_SIZE = (1200, 480)
@@ -59,86 +41,6 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if picture is None:
         raise WireError(f"{len(data)} bytes that begin with {data[:4].hex()!r} are no picture")
     return np.asarray(picture, np.uint8)
-
-
-class Film:
-    """An MP4 of one camera's frames, oldest first: the JPEGs as they are stored, each shown at its own time.
-
-    The first frame is at 0 ms, the others as many milliseconds later as they were captured; of two within one
-    millisecond the later moves on by one. The film's nominal size is the first frame's; others may differ.
-
-    ``path`` ends in ``.mp4``, and is not there before the first frame. Use as a context manager: leaving it closes the
-    film. Raises OSError where the file cannot be made, and, at the latest when it is closed, where it is not whole.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        # FFmpeg takes what stands before a colon for a protocol, unless the path begins with a slash.
-        self._path = Path(path).absolute()
-        self._writer: cv2.VideoWriter | None = None
-        self._begin_nano = 0
-        self._last_tick = -1
-        self._looked_at = 0
-        #: Frames and payload bytes added so far.
-        self.frames = 0
-        self.bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        self._writer = None
-        if kind is None:
-            self._prove_whole()
-
-    def add(self, frame: Frame) -> None:
-        """The next frame. Raises OSError where the file cannot be written, WireError for a first frame without size."""
-        if self._writer is None:
-            self._writer = self._open(frame)
-            self._begin_nano = frame.unix_nano
-        tick = (frame.unix_nano - self._begin_nano + _TICK_NANO // 2) // _TICK_NANO
-        self._last_tick = max(tick, self._last_tick + 1)
-        self._writer.set(cv2.VIDEOWRITER_PROP_PTS, self._last_tick)
-        self._writer.set(cv2.VIDEOWRITER_PROP_KEY_FLAG, 1)
-        self._writer.write(np.frombuffer(frame.data, np.uint8).reshape(1, -1))
-        self.frames += 1
-        self.bytes += len(frame.data)
-        if self.bytes - self._looked_at >= _LOOK_BYTES:
-            self._looked_at = self.bytes
-            if self._path.stat().st_size < self.bytes - _BEHIND_BYTES_MAX:
-                raise _not_whole()
-
-    def _open(self, frame: Frame) -> cv2.VideoWriter:
-        size = (frame.width, frame.height) if frame.width and frame.height else jpeg.describe(frame.data)[:2]
-        if not all(size):
-            raise WireError(f"frame {frame.key} is no JPEG with a size; a film cannot begin with it")
-        # cv2 does not say why it cannot make a file; the system does.
-        self._path.write_bytes(bytes(_PROBE_BYTES))
-        with _quiet():
-            writer = cv2.VideoWriter(
-                str(self._path),
-                cv2.CAP_FFMPEG,
-                cv2.VideoWriter.fourcc(*"MJPG"),
-                float(_TICKS),
-                size,
-                [cv2.VIDEOWRITER_PROP_RAW_VIDEO, 1],
-            )
-        if not writer.isOpened():
-            raise OSError(errno.EIO, "cv2 cannot open it as an MP4 film")
-        return writer
-
-    def _prove_whole(self) -> None:
-        """cv2's writer is silent about a full disk: look at what came of it. Raises OSError."""
-        with _quiet():
-            film = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
-            frames = int(film.get(cv2.CAP_PROP_FRAME_COUNT)) if film.isOpened() else 0
-            film.release()
-        if frames != self.frames or self._path.stat().st_size < self.bytes:
-            raise _not_whole()
 
 
 def rate_chart(buckets: Sequence[Bucket], title: str) -> bytes:
@@ -225,27 +127,3 @@ def _write(
     (width, _), _ = cv2.getTextSize(plain, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     left = max(min(at[0] - int(width * align), paper.shape[1] - width), 0)
     cv2.putText(paper, plain, (left, at[1]), cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, 1, cv2.LINE_AA)
-
-
-def _not_whole() -> OSError:
-    return OSError(errno.ENOSPC, "less has arrived there than was written, as on a full disk")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Standard error leads nowhere for the moment: cv2 prints there that MP4 knows MJPEG by another tag than it was
-    given, whatever its log level is, and no tag that it takes goes without these words."""
-    try:
-        kept = os.dup(2)
-    except OSError:
-        # There is no standard error to keep clean.
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -185,9 +185,9 @@ class _Store:
 class FrameStore(_Store):
     """A tenant's stored frames. Threads may share one; each waits for its own answers.
 
-    Times are int nanoseconds (UTC), aware datetimes, RFC 3339 text, "now", or offsets from now such as "-30s"; ranges
-    include both ends, None leaves an end open. Every question counts the frames that are there: one that expired while
-    its journal entry stands is passed over, and counted by the iterator's ``missing``.
+    Times are int nanoseconds (UTC), aware datetimes, RFC 3339 text, "now", or offsets from now such as "-30s" or a
+    negative timedelta; ranges include both ends, None leaves an end open. Every question counts the frames that are
+    there: one that expired while its journal entry stands is passed over, and counted by the iterator's ``missing``.
 
     Raises QueryError for what cannot be asked, UnknownName for a camera that nobody knows (with the nearest name),
     RedisUnavailable and ServerRefused with the server, WireError where something else stands under the engine's names.
@@ -203,7 +203,7 @@ class FrameStore(_Store):
         self.close()
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back. What is asked afterwards raises QueryError; closing again is nothing."""
         self._link.close()
 
     def latest(self, camera: str) -> Frame | None:
@@ -307,7 +307,7 @@ class AsyncFrameStore(_Store):
         await self.close()
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """See FrameStore.close."""
         await self._link.close()
 
     async def latest(self, camera: str) -> Frame | None:

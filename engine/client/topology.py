@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from engine.wire.amqp import check_name
+
 #: Messages that wait in an exclusive queue before the oldest give way: a listener that does not keep up must not fill
 #: the broker's memory, which would stop those who publish.
 _WAITING_MAX = 100_000
@@ -18,6 +20,12 @@ class Topology(NamedTuple):
     queue: str
     attempts: int
     dead_letter: str | None
+
+    def check_names(self) -> None:
+        """Raises ConfigError for a name that AMQP cannot carry."""
+        names = [("exchange", self.exchange), ("queue", self.queue), ("dead_letter", self.dead_letter or "")]
+        for what, name in names + [("routing key", key) for key in self.routing_keys]:
+            check_name(name, f"{what} {name[:40]!r}")
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -50,8 +58,5 @@ class Topology(NamedTuple):
         if code == 405:
             return "the queue belongs to another connection alone: name another queue"
         if code == 406:
-            return (
-                f"it stands with other properties: for exchange {self.exchange!r} set exchange_durable; a queue keeps "
-                "those it was made with (attempts and dead_letter are among them): delete it, or name another"
-            )
+            return "an exchange or a queue stands with other properties: delete it, or name another"
         return ""

@@ -8,6 +8,7 @@ from engine.config_tls import TLS_FAILED
 from engine.doctor.broker_facts import Backlog, Management
 from engine.doctor.findings import Finding
 from engine.stages.broker_probe import Rights
+from engine.stages.broker_refusals import ADVISED
 
 #: Messages in one queue from which its consumers count as left behind.
 QUEUE_MESSAGES_MAX = 10_000
@@ -24,7 +25,7 @@ _DOORS = {
     "AccessDeniedError": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
     "(530)": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
     "(403)": ("rights", "give the user configure and write permissions on the exchange"),
-    "(406)": ("exchange", "it stands with another type or durability: name another, or set metadata.exchange_durable"),
+    "(406)": ("exchange", "it stands with another type or durability: set metadata.exchange_durable, or delete it"),
 }
 
 
@@ -33,9 +34,15 @@ def refused(error: str) -> Finding:
     if TLS_FAILED in error:
         found, _, todo = error.rpartition("; ")
         return _finding("TLS", "broken", found, "both ends trust the other's certificate", todo)
+    found, advised, advice = error.partition(ADVISED)
+    if advised:
+        return _finding("exchange", "broken", f"{found}(406)", "an exchange as the site file has it", advice)
     for sign, (check, todo) in _DOORS.items():
         if sign in error:
-            return _finding(check, "broken", error, "a connection with its exchange, as the engine makes it", todo)
+            return _finding(
+                check, "broken", error.rpartition("; ")[0] or error,
+                "a connection with its exchange, as the engine makes it", todo,
+            )  # fmt: skip
     return _finding(
         "reachable", "broken", error, "a connection within the timeout",
         "look at the broker's log, and whether TLS is meant (amqps://)",

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from engine.config import Config
+from engine.stages.account import BEGINNING
 from engine.stages.journals import Journals
 from engine.wire import keys
-from engine.wire.journal import parse_entry_id
 
 #: Where the management API is: scheme and port. TLS is asked last, and only verified certificates count.
 MANAGEMENT_PORTS = (("http", 15_672), ("https", 15_671))
@@ -132,15 +132,23 @@ def backlog(config: Config) -> list[Backlog]:
         config.publisher_redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
     )
     try:
-        newest = journals.newest()
-        cursors = journals.cursors()
-        oldest = dict(journals.read(cursors, 1).entries)
+        marks = journals.cursors().marks
+        cursors = {camera: marks[camera].at if camera in marks else BEGINNING for camera in cameras}
+        # The oldest first: entries may come between the two questions, and only behind it.
+        oldest = {found.camera: found.entries[0] for found in journals.read(cursors, 1) if found.entries}
+        newest = journals.overview().newest
     finally:
         journals.close()
     now = time.time_ns()
     found = []
     for camera, entry in oldest.items():
-        last = parse_entry_id(newest.get(camera, f"{entry.unix_nano}-{entry.sequence}"))[1]
-        waiting = (last - entry.sequence) % keys.SEQUENCE_MAX + 1
-        found.append(Backlog(camera, waiting, max(now - entry.unix_nano, 0) / 1e9))
+        last = newest.get(camera)
+        if last is None:
+            # It was the last, and has expired since.
+            continue
+        if entry.number and last.number:
+            waiting = last.number - entry.number + 1
+        else:
+            waiting = (last.at[1] - entry.sequence) % keys.SEQUENCE_MAX + 1
+        found.append(Backlog(camera, max(waiting, 1), max(now - entry.unix_nano, 0) / 1e9))
     return found

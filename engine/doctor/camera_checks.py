@@ -29,7 +29,8 @@ def reported(report: CameraReport) -> CameraFacts:
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
     """One camera: whether it sends, what, and what it costs."""
     if facts.error:
-        return Finding("cameras", camera.id, "broken", facts.error, _GOOD, _todo(camera, facts.error))
+        found, _, todo = facts.error.partition("; ")
+        return Finding("cameras", camera.id, "broken", found, _GOOD, todo or _todo(camera))
     found = f"{facts.codec or 'unknown codec'} {facts.width}x{facts.height}, {facts.fps:.1f} fps, {facts.mode}"
     if facts.corrupt:
         return Finding(
@@ -70,11 +71,9 @@ def cores(camera: Camera, facts: CameraFacts | None) -> float:
     return fps * pixels / TRANSCODED_PIXELS
 
 
-def _todo(camera: Camera, error: str) -> str:
+def _todo(camera: Camera) -> str:
     if camera.kind == "file":
         return "correct the path, or give a video that FFmpeg reads"
     if camera.kind == "device":
         return "look at /dev and its rights (group video), and at what else uses the device"
-    if "refused" in error:
-        return "look at address, port, path, user and password; at its limit of sessions; and open it with ffplay"
     return "look at its power and network, restart it, and open it with ffplay; some allow one session only"

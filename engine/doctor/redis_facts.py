@@ -14,7 +14,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from engine.config import Config
 from engine.jobs.redis_session import glob_literal
-from engine.stages.redis_link import call
+from engine.stages.redis_link import call, hello_fields
 from engine.wire import keys
 from engine.wire.urls import RedisAddress
 
@@ -59,16 +59,16 @@ class RedisFacts(NamedTuple):
     probe: str
     frames: Sample | None
     journals: Sample | None
+    mode: str = "standalone"
 
 
 def gather(config: Config, address: RedisAddress, connection: AbstractConnection) -> RedisFacts:
     """All of it, over a connection as the engine's. Raises RedisUnavailable where it breaks."""
     asker = _Asker(address, connection)
-    hello = asker.ask("HELLO") or []
-    fields = dict(zip(hello[0::2], hello[1::2], strict=True))
+    fields = hello_fields(asker.ask("HELLO") or [])
     return RedisFacts(
-        name=_text(fields.get(b"server", b"")),
-        version=_text(fields.get(b"version", b"")),
+        name=fields.get("server", ""),
+        version=fields.get("version", ""),
         info=_info(asker.ask("INFO")),
         settings=_settings(asker),
         slow=_slow(asker.ask("SLOWLOG", "GET", _SLOW_ENTRIES)),
@@ -78,6 +78,7 @@ def gather(config: Config, address: RedisAddress, connection: AbstractConnection
         probe=_probe(asker, config),
         frames=_frames(asker, config),
         journals=_journals(asker, config),
+        mode=fields.get("mode", ""),
     )
 
 

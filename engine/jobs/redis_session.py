@@ -8,7 +8,7 @@ from typing import Any, Self
 from redis.exceptions import ResponseError
 
 from engine.client.link import Command, checked
-from engine.stages.redis_link import call, connect
+from engine.stages.redis_link import call, check_mode, connect, hello
 from engine.wire.urls import RedisAddress
 
 #: Commands of one round trip: bounds what a job holds, and how long it keeps Redis from others (a few milliseconds).
@@ -18,11 +18,13 @@ _SCAN_COUNT = 1000
 
 
 class RedisSession:
-    """One connection. Raises RedisUnavailable where it breaks; every job can be run again then."""
+    """One connection. Raises RedisUnavailable where it breaks; every job can be run again then. Raises ServerRefused
+    for a node of a cluster."""
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
         self._connection = connect(address, timeout_seconds)
+        check_mode(address, hello(address, self._connection).get("mode", ""))
 
     def __enter__(self) -> Self:
         return self

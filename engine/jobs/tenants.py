@@ -36,14 +36,14 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
     ),
-    # Batches of frames and entries, the upkeep of journals, the cameras' states.
+    # Batches of frames and entries, the upkeep of journals, the cameras' states and leases.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
-            *("hset", "hmget", "ping", "role"),
+            *("hset", "hmget", "ping", "role", "getrange", "pttl"),
         ),
         (),
-        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
+        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:lease:*"),
     ),
     # Entries that are not announced yet, whether their frames live, and the cursors.
     "publisher": _Rights(

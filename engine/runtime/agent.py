@@ -8,11 +8,14 @@ import threading
 import time
 from typing import Protocol
 
-from engine.errors import EXIT_OK
+from engine.errors import EXIT_OK, EngineError
+from engine.runtime.notify import Notifier
 from engine.shm.slate import Slate
 
 #: Seconds that a stopped agent whose native code does not return may hang before its process ends all the same.
 HANG_SECONDS = 2.0
+#: What to do where the kernel gives no process or thread (EAGAIN).
+MORE_PROCESSES = "raise the limit on processes (ulimit -u; systemd: TasksMax, LimitNPROC; docker: --pids-limit)"
 
 
 class Agent(Protocol):
@@ -44,9 +47,10 @@ class Agent(Protocol):
 
 
 class StopSignal:
-    """Becomes ``requested`` when the process gets SIGTERM. Make it before any other thread.
+    """Becomes ``requested`` when the process gets SIGTERM, or SIGINT or SIGHUP that it does not ignore. Make it before
+    any other thread.
 
-    The signal is taken by a thread that waits for it, because a handler would not run while native code (a camera's
+    A signal is taken by a thread that waits for it, because a handler would not run while native code (a camera's
     read) holds the main thread. ``interrupts`` says that such a hang may be cut short: a producer killed at any moment
     leaves its ring whole.
     """
@@ -54,9 +58,14 @@ class StopSignal:
     def __init__(self, *, interrupts: bool = False) -> None:
         self.requested = False
         self._interrupts = interrupts
-        signals = {signal.SIGTERM}
+        # Children of a supervisor, and what nohup starts, ignore the others.
+        others = {signal.SIGINT, signal.SIGHUP}
+        signals = {signal.SIGTERM, *(number for number in others if signal.getsignal(number) != signal.SIG_IGN)}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        threading.Thread(target=self._wait, args=(signals,), name="signals", daemon=True).start()
+        try:
+            threading.Thread(target=self._wait, args=(signals,), name="signals", daemon=True).start()
+        except RuntimeError:
+            raise EngineError(f"no thread can be started; {MORE_PROCESSES}") from None
 
     def _wait(self, signals: set[signal.Signals]) -> None:
         signal.sigwait(signals)
@@ -66,14 +75,25 @@ class StopSignal:
             os._exit(EXIT_OK)
 
 
-def run_agent(agent: Agent, slate: Slate, stop: StopSignal, drain_seconds: float) -> int:
-    """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code."""
+def run_agent(
+    agent: Agent, slate: Slate, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
+) -> int:
+    """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code.
+
+    ``notifier`` speaks to systemd, for a process that no supervisor of ours has started.
+    """
     agent.on_start()
+    if notifier:
+        notifier.ready(f"{agent.role_name} runs")
     deadline = 0.0
     while not agent.finished:
         slate.beat()
+        if notifier:
+            notifier.beat()
         work = agent.do_work()
         if stop.requested:
+            if notifier and not deadline:
+                notifier.stopping()
             deadline = deadline or time.monotonic() + drain_seconds
             if agent.drained() or time.monotonic() > deadline:
                 break

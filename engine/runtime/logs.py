@@ -13,6 +13,8 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from engine.config import Config
 from engine.runtime.lines import Lines
+from engine.runtime.streams import has_standard_error
+from engine.shm.segment import private_directory
 from engine.wire.urls import mask, secrets_in, spellings
 
 
@@ -74,8 +76,16 @@ def secrets_of(config: Config) -> set[str]:
     return found
 
 
+def log_file(config: Config) -> Path:
+    """Where a site logs that has no standard error to log to."""
+    return private_directory(config.run_directory) / "edge-video.log"
+
+
 def open_log(config: Config, *, json: bool = False, file: Path | None = None) -> FilteringBoundLogger:
-    """The process's logger: logfmt lines, or JSON; to ``file`` if given, else to standard error."""
+    """The process's logger: logfmt lines, or JSON; to ``file`` if given, else to standard error, or where that is
+    closed into the run directory."""
+    if file is None and not has_standard_error():
+        file = log_file(config)
     target: IO[Any] = file.open("ab", buffering=0) if file else sys.stderr
     renderer: Processor
     if json:

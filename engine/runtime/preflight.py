@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from redis.exceptions import ResponseError
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
 from engine.stages import broker
-from engine.stages.redis_link import call, connect
+from engine.stages.redis_link import check_mode, connect, hello
 from engine.wire.urls import RedisAddress
 
 #: XTRIM MINID and the rest of what is used came with this version.
@@ -30,7 +29,7 @@ class Server(NamedTuple):
 
 def check_redis(config: Config) -> Server:
     """Connect as the writer and, where it is another user, as the publisher would. Raises ServerRefused: unreachable,
-    wrong credentials, too old."""
+    wrong credentials, too old, a node of a cluster."""
     server = _check_redis(config, config.redis_address)
     if config.publishes and config.publisher_redis_address != config.redis_address:
         _check_redis(config, config.publisher_redis_address)
@@ -40,15 +39,13 @@ def check_redis(config: Config) -> Server:
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
         connection = connect(address, config.redis.timeout_seconds)
-        # HELLO, because unlike INFO every user may say it.
-        reply = call(address, connection, ("HELLO",))[0]
+        fields = hello(address, connection)
         connection.disconnect()
     except RedisUnavailable as error:
         what = "redis.sentinels and redis.service" if address.sentinel else "redis.address"
         raise ServerRefused(f"{error}; check {what} and that the server runs") from None
-    # A server that does not know the command is older than those that are needed.
-    fields = {} if isinstance(reply, ResponseError) else dict(zip(reply[0::2], reply[1::2], strict=True))
-    name, version = (fields.get(key, b"").decode("ascii", "replace") for key in (b"server", b"version"))
+    name, version = fields.get("server", ""), fields.get("version", "")
+    check_mode(address, fields.get("mode", ""))
     if name != "valkey" and _numbers(version) < REDIS_VERSION_MIN:
         known = f"version {version}" if version else "of a version before 6"
         raise ServerRefused(

@@ -10,15 +10,17 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Camera, Config
 from engine.errors import EXIT_OK, EngineError
 from engine.runtime.agent import Agent, StopSignal, run_agent
+from engine.runtime.notify import Notifier
 from engine.shm import ring_place, site
 from engine.shm.doorbell import Bell
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
+from engine.wire.lease import Lease
 
 Role = Callable[[], int]
 
 
-def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> int:
+def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
     """The capture process of ``camera``, until it is stopped or its source ends; its ring is made where it is
     missing."""
     from engine.stages.capture import CaptureAgent
@@ -45,21 +47,23 @@ def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger) -> in
         return VideoSource(camera)
 
     agent = CaptureAgent(camera, producer, bell, slate, open_source, log, renew=partial(ring_place.renewed, config))
-    return _run(agent, slate, stop, config, log)
+    return _run(agent, slate, stop, config, log, notifier)
 
 
-def run_writer(config: Config, number: int, log: FilteringBoundLogger) -> int:
-    """Writer ``number``, until it is stopped and its rings are empty."""
+def run_writer(
+    config: Config, number: int, log: FilteringBoundLogger, own: Lease, notifier: Notifier | None = None
+) -> int:
+    """Writer ``number``, until it is stopped and its rings are empty. ``own`` is what its leases say."""
     from engine.stages.writer import WriterAgent
 
     stop = StopSignal()
     site.make_directory(config)
     slate = Slate.claim(SitePaths.of(config).writer(number))
     log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
-    return _run(WriterAgent(config, number, slate, log), slate, stop, config, log)
+    return _run(WriterAgent(config, number, slate, log, own), slate, stop, config, log, notifier)
 
 
-def run_publisher(config: Config, log: FilteringBoundLogger) -> int:
+def run_publisher(config: Config, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
     """The publisher, until it is stopped and what stood in the journals then is confirmed."""
     from engine.stages.publisher import PublisherAgent
 
@@ -67,13 +71,20 @@ def run_publisher(config: Config, log: FilteringBoundLogger) -> int:
     site.make_directory(config)
     slate = Slate.claim(SitePaths.of(config).publisher)
     log = log.bind(role="publisher")
-    return _run(PublisherAgent(config, slate, log), slate, stop, config, log)
+    return _run(PublisherAgent(config, slate, log), slate, stop, config, log, notifier)
 
 
-def _run(agent: Agent, slate: Slate, stop: StopSignal, config: Config, log: FilteringBoundLogger) -> int:
+def _run(
+    agent: Agent,
+    slate: Slate,
+    stop: StopSignal,
+    config: Config,
+    log: FilteringBoundLogger,
+    notifier: Notifier | None,
+) -> int:
     log.debug("started")
     try:
-        code = run_agent(agent, slate, stop, config.site.drain_seconds)
+        code = run_agent(agent, slate, stop, config.site.drain_seconds, notifier)
     except EngineError as error:
         log.error("cannot go on", error=str(error))
         return error.exit_code

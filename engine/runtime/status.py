@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 
-from engine.config import Camera, Config
-from engine.errors import RingError, WireError
+from engine.config import Camera, Config, Url
+from engine.errors import InputError, RingError, WireError
+from engine.runtime import elsewhere, running_site
+from engine.runtime.elsewhere import Elsewhere
+from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.status_outages import HEALTHY_SHARE, OutageReport, read_outages, ring_seconds, rings_last, troubles
+from engine.runtime.status_processes import MIB, ProcessReport, add_process, own_memory
 from engine.shm import histogram
 from engine.shm.ring_file import Drop, Observer, RingCounts
+from engine.shm.roster import Roster
 from engine.shm.site import SitePaths
 from engine.shm.slate import CaptureCount, PublisherCount, Slate, WriterCount
 from engine.wire.state import CameraStatus, decode_status
 
-MIB = 2**20
+__all__ = ["HEALTHY_SHARE", "MIB", "CameraReport", "ProcessReport", "SiteReport", "collect", "own_memory", "to_json"]
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -31,12 +35,14 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class RingStatus(msgspec.Struct, frozen=True):
-    """A ring's filling: frames and bytes in it, its size, and the share taken."""
+    """A ring's filling: frames and bytes in it, its size, and the share taken. ``lasts_seconds`` is how long it would
+    take frames at the present rate if nobody drained it; None where none come."""
 
     held: int
     held_bytes: int
     capacity_bytes: int
     fill: float
+    lasts_seconds: float | None
 
 
 class CameraReport(msgspec.Struct, frozen=True):
@@ -69,20 +75,8 @@ class CameraReport(msgspec.Struct, frozen=True):
     consecutive_failures: int
     last_error: str
     connects: int
-
-
-class ProcessReport(msgspec.Struct, frozen=True):
-    """One process; memory in MiB as own_memory, CPU in seconds and in percent of one core since its start."""
-
-    role: str
-    camera: str
-    pid: int
-    alive: bool
-    cpu_seconds: float
-    cpu_percent: float
-    memory_mb: float
-    restarts: int
-    heartbeat_seconds: float
+    #: True once a source that does not loop has been read to its end.
+    finished: bool
 
 
 class PublisherReport(msgspec.Struct, frozen=True):
@@ -105,10 +99,17 @@ class WriterReport(msgspec.Struct, frozen=True):
     batches: int
     connects: int
     retries: int
+    #: Cameras that another site stores under the same names; the log says which site.
+    contested: int
 
 
 class SiteReport(msgspec.Struct, frozen=True):
-    """A whole site."""
+    """A whole site, as it runs.
+
+    ``outages`` are the servers that are away, ``troubles`` is why the site is not healthy. ``rings_last_seconds`` is
+    when the first ring would be full if nobody drained it. ``file_differs`` is where the site file says something else
+    than what runs.
+    """
 
     site: str
     running: bool
@@ -122,32 +123,50 @@ class SiteReport(msgspec.Struct, frozen=True):
     writer: WriterReport
     publisher: PublisherReport | None
     latency_ms: Latency
+    #: Who else runs a site of this name, while this one does not run.
+    elsewhere: Elsewhere | None
+    #: The embedded server's process id, also while the site does not run; 0 where none runs.
+    embedded_pid: int
+    outages: list[OutageReport]
+    rings_last_seconds: float | None
+    file_differs: list[str]
+    troubles: list[str]
 
 
-def collect(config: Config, *, memory: bool = True) -> SiteReport:
-    """The state of a site now. ``memory`` False leaves PSS out, which takes the kernel a while to add up."""
+def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteReport:
+    """The state now of the site that a file describes. ``memory`` False leaves PSS out, which takes the kernel a while
+    to add up; ``share`` of the cameras are active in a healthy site."""
     paths = SitePaths.of(config)
+    pid, started, supervised = 0, 0, False
+    with contextlib.suppress(OSError, RingError), contextlib.closing(Slate.watch(paths.supervisor)) as slate:
+        if slate.owned:
+            pid, started, supervised = slate.pid, slate.started_nano, True
+    differs: list[str] = []
+    if supervised:
+        if running := running_site.read(config):
+            differs = running_site.differences(running, config, os.environ)
+            config = running.config
+    else:
+        config = _with_standing(config, paths)
     merged: list[list[int]] = []
     longest = 0.0
     cameras: list[CameraReport] = []
     processes: list[ProcessReport] = []
+    slates = [("publisher", paths.publisher)] if config.publishes else []
     for number in range(config.writer.writers):
-        _add_process(processes, paths, "writer", "", str(number), memory)
-    _add_process(processes, paths, "publisher", "", "", memory)
+        add_process(processes, paths, "writer", "", str(number), memory)
+        slates.append(("writer", paths.writer(number)))
+    add_process(processes, paths, "publisher", "", "", memory)
     for camera in config.cameras:
         report, counts = _camera(config, paths, camera)
         cameras.append(report)
         if counts:
             merged.append(counts.latency)
             longest = max(longest, counts.latency_max_ms)
-        _add_process(processes, paths, "capture", camera.id, "", memory)
-    pid, started, running = 0, 0, any(process.alive for process in processes)
-    with contextlib.suppress(OSError, RingError), contextlib.closing(Slate.watch(paths.supervisor)) as slate:
-        if slate.owned:
-            pid, started, running = slate.pid, slate.started_nano, True
-    return SiteReport(
+        add_process(processes, paths, "capture", camera.id, "", memory)
+    site = SiteReport(
         site=config.site.name,
-        running=running,
+        running=supervised or any(process.alive for process in processes),
         pid=pid,
         uptime_seconds=round((time.time_ns() - started) / 1e9, 1) if started else 0.0,
         vhost=config.vhost,
@@ -158,11 +177,37 @@ def collect(config: Config, *, memory: bool = True) -> SiteReport:
         writer=_writer(config, paths),
         publisher=_publisher(paths) if config.publishes else None,
         latency_ms=_latency(histogram.merge(merged), longest),
+        elsewhere=None if running else elsewhere.find(config),
+        embedded_pid=_embedded_pid(config),
+        outages=read_outages(slates),
+        rings_last_seconds=rings_last(cameras),
+        file_differs=differs,
+        troubles=[],
     )
+    return msgspec.structs.replace(site, troubles=troubles(site, share))
+
+
+def _with_standing(config: Config, paths: SitePaths) -> Config:
+    """The site with the cameras besides whose rings stand: roles that run by themselves may have been started with
+    another site file than this one."""
+    roster = Roster(paths, lambda _path, _reason: None)
+    roster.look()
+    known = {camera.id for camera in config.cameras}
+    others = tuple(Camera(id=name, url=Url()) for name in roster.rings if name not in known)
+    return msgspec.structs.replace(config, cameras=config.cameras + others) if others else config
+
+
+def _embedded_pid(config: Config) -> int:
+    server = EmbeddedServer(config)
+    with contextlib.suppress(InputError):
+        server.look()
+    pid = server.pid
+    server.leave()
+    return pid
 
 
 def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
-    status, fps, connects, skipped, alive = CameraStatus(), 0.0, 0, 0, False
+    status, fps, connects, skipped, finished, alive = CameraStatus(), 0.0, 0, 0, False, False
     with (
         contextlib.suppress(OSError, RingError, WireError),
         contextlib.closing(Slate.watch(paths.capture(camera.id))) as slate,
@@ -171,12 +216,14 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
         status = decode_status(slate.text)
         fps = slate.counts[CaptureCount.MILLI_FPS] / 1000
         connects, skipped = slate.counts[CaptureCount.CONNECTS], slate.counts[CaptureCount.SKIPPED]
+        finished = bool(slate.counts[CaptureCount.FINISHED])
     counts: RingCounts | None = None
     with (
         contextlib.suppress(OSError, RingError),
         contextlib.closing(Observer(paths.ring(camera.id), camera.id)) as observer,
     ):
         counts = observer.counts()
+    rate = fps if alive and status.state == "active" else 0.0
     report = CameraReport(
         id=camera.id,
         name=camera.name,
@@ -186,7 +233,7 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
         mode=status.mode,
         width=status.width,
         height=status.height,
-        fps=round(fps, 2) if alive and status.state == "active" else 0.0,
+        fps=round(rate, 2),
         captured=counts.captured if counts else 0,
         captured_bytes=counts.captured_bytes if counts else 0,
         stored=counts.stored if counts else 0,
@@ -200,13 +247,22 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
             held_bytes=counts.held_bytes if counts else 0,
             capacity_bytes=config.ring.capacity,
             fill=round(counts.held_bytes / counts.area, 4) if counts else 0.0,
+            lasts_seconds=_lasts(config, counts, rate) if counts else None,
         ),
         latency_ms=_latency(counts.latency, counts.latency_max_ms) if counts else Latency(0.0, 0.0, 0.0),
         consecutive_failures=status.consecutive_failures,
         last_error=status.last_error,
         connects=connects,
+        finished=finished,
     )
     return report, counts
+
+
+def _lasts(config: Config, counts: RingCounts, fps: float) -> float | None:
+    size = counts.captured_bytes / counts.captured if counts.captured else 0.0
+    return ring_seconds(
+        counts.area - counts.held_bytes, counts.area, fps * size, drops_oldest=config.ring.overflow == "drop-oldest"
+    )
 
 
 def _latency(counts: list[int], longest_ms: float) -> Latency:
@@ -214,55 +270,14 @@ def _latency(counts: list[int], longest_ms: float) -> Latency:
     return Latency(p50, p99, longest_ms)
 
 
-def _add_process(
-    processes: list[ProcessReport], paths: SitePaths, role: str, camera: str, number: str, memory: bool
-) -> None:
-    path = {"writer": paths.writer(int(number or 0)), "publisher": paths.publisher}.get(role) or paths.capture(camera)
-    with (
-        contextlib.suppress(OSError, RingError),
-        contextlib.closing(Slate.watch(path)) as slate,
-    ):
-        alive = slate.owned
-        cpu = share = pss = 0.0
-        with contextlib.suppress(psutil.Error):
-            if alive:
-                process = psutil.Process(slate.pid)
-                times = process.cpu_times()
-                cpu = times.user + times.system
-                share = 100 * cpu / max(time.time() - process.create_time(), 0.01)
-                pss = own_memory(slate.pid) / MIB if memory else 0.0
-        processes.append(
-            ProcessReport(
-                role=role,
-                camera=camera,
-                pid=slate.pid,
-                alive=alive,
-                cpu_seconds=round(cpu, 2),
-                cpu_percent=round(share, 1),
-                memory_mb=round(pss, 1),
-                restarts=slate.restarts,
-                heartbeat_seconds=round((time.monotonic_ns() - slate.heartbeat_nano) / 1e9, 2),
-            )
-        )
-
-
-def own_memory(pid: int) -> int:
-    """Bytes of a process's memory, its share of shared pages included (PSS), rings apart. 0 where it cannot be read."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    sizes = {name: int(size) for name, size in re.findall(r"^(Pss\w*):\s+(\d+) kB", text, re.MULTILINE)}
-    return (sizes.get("Pss", 0) - sizes.get("Pss_Shmem", 0)) * 1024
-
-
 def _writer(config: Config, paths: SitePaths) -> WriterReport:
-    totals = [0, 0, 0]
+    totals = [0, 0, 0, 0]
     for number in range(config.writer.writers):
         with (
             contextlib.suppress(OSError, RingError),
             contextlib.closing(Slate.watch(paths.writer(number))) as slate,
         ):
+            totals[3] += slate.counts[WriterCount.CONTESTED] if slate.owned else 0
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
                 totals[position] += slate.counts[count]
     return WriterReport(*totals)

@@ -279,6 +279,26 @@ class Consumer(ConsumerAccounts):
         """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
         self._words[lay.W_FLOOR_NANO] = max(self._words[lay.W_FLOOR_NANO], unix_nano)
 
+    @property
+    def entries_before(self) -> int | None:
+        """How many entries the camera's journal had got before this ring was made; None until ``number_from``."""
+        return self._words[lay.W_ENTRIES_BEFORE] - 1 if self._words[lay.W_ENTRIES_BEFORE] else None
+
+    @property
+    def entries(self) -> int:
+        """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
+        return (self.entries_before or 0) + self._words[lay.W_STORED]
+
+    def number_from(self, entries_before: int) -> None:
+        """Entries of this ring are numbered behind so many."""
+        self._words[lay.W_ENTRIES_BEFORE] = entries_before + 1
+
+    @property
+    def last_captured(self) -> tuple[int, int]:
+        """(unix_nano, sequence) of the last frame that used up a number."""
+        words = self._words
+        return words[lay.W_LAST_NANO], sequence_after(words[lay.W_FIRST_SEQUENCE], words[lay.W_CAPTURED])
+
     def _overtake(self) -> None:
         """Acknowledged after a rewind: what is stored is not handed out again."""
         if self.cursor < self._tail:

@@ -23,6 +23,8 @@ _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 #: Links that a path may lead through, as the kernel has it.
 _LINKS_MAX = 40
+#: Times that a directory is made, where another process removes it meanwhile.
+_MAKE_TRIES_MAX = 20
 
 
 class Inode(NamedTuple):
@@ -84,7 +86,12 @@ def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: No
     except OSError as error:
         os.close(descriptor)
         draft.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+        if error.errno == errno.EFBIG:
+            raise NoSpace(
+                f"{path} needs {size:,} bytes, more than this process may write to one file; raise the limit "
+                "(ulimit -f; systemd: LimitFSIZE=) or lower ring.capacity_mb"
+            ) from None
+        if error.errno in (errno.ENOSPC, errno.ENOMEM):
             raise NoSpace(
                 f"{path} needs {size:,} bytes and {path.parent} has {free_bytes(path.parent):,} left; "
                 "enlarge it (mount -o remount,size=…; docker run --shm-size) or lower ring.capacity_mb"
@@ -134,15 +141,19 @@ def private_directory(path: Path) -> Path:
 
     Raises InputError saying what is wrong, also where another user could put something else in its place.
     """
-    try:
-        here = Path("/")
-        for part in path.parts[1:-1]:
-            here = _pass(here, part)
-        _check_passed(here)
-        _make(path)
-        is_private(path)
-    except OSError as error:
-        raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
+    for left in reversed(range(_MAKE_TRIES_MAX)):
+        try:
+            here = Path("/")
+            for part in path.parts[1:-1]:
+                here = _pass(here, part)
+            _check_passed(here)
+            _make(path)
+            is_private(path)
+            break
+        except OSError as error:
+            # A site that stops removes directories that are empty, also those that were just made here.
+            if not isinstance(error, FileNotFoundError) or not left:
+                raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
     return path
 
 

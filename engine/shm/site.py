@@ -32,8 +32,7 @@ class SitePaths(NamedTuple):
     @classmethod
     def of(cls, config: Config) -> SitePaths:
         """The paths of a configured site."""
-        run = str(config.run_directory)
-        return cls(Path(config.ring.directory) / f"edge-video-{config.site.name}-{zlib.crc32(run.encode()):08x}")
+        return cls(Path(config.ring.directory) / directory_name(config.site.name, config.run_directory))
 
     def ring(self, camera: str) -> Path:
         """A camera's ring."""
@@ -60,6 +59,11 @@ class SitePaths(NamedTuple):
     def supervisor(self) -> Path:
         """The supervisor's slate."""
         return self.directory / "supervisor.slate"
+
+
+def directory_name(site: str, run_directory: Path) -> str:
+    """The name of a site's directory: anyone may read it, and check a guess of the run directory by it."""
+    return f"edge-video-{site}-{zlib.crc32(str(run_directory).encode()):08x}"
 
 
 def make_directory(config: Config) -> Path:

@@ -60,6 +60,8 @@ class WriterCount(IntEnum):
     WAITING = 2
     #: Batches that Redis answered with "try again" (out of memory, loading, read only).
     RETRIES = 3
+    #: Cameras that another site stores under the same names.
+    CONTESTED = 32
 
 
 class PublisherCount(IntEnum):
@@ -67,7 +69,7 @@ class PublisherCount(IntEnum):
 
     PUBLISHED = 0
     CONFIRMED = 1
-    #: Events whose frame expired before they could be sent.
+    #: Events whose frame or journal entry was gone before they could be sent.
     EXPIRED = 2
     #: Journal entries that do not parse.
     UNREADABLE = 3
@@ -81,6 +83,10 @@ class PublisherCount(IntEnum):
     LAG_NANO = 8
     #: 1 while the broker is connected.
     CONNECTED = 9
+    #: A save of the cursors that is under way, and what it will make of two counts (``engine/stages/booking.py``).
+    SAVE_SERIAL = 10
+    EXPIRED_NEXT = 11
+    UNREADABLE_NEXT = 12
 
 
 class Slate:

@@ -20,7 +20,8 @@ from pika.spec import Basic
 
 from engine.config import AmqpSection, MetadataSection
 from engine.config_tls import TLS_FAILED, client_context, tls_refusal
-from engine.errors import BrokerUnavailable, ServerRefused
+from engine.errors import BrokerUnavailable, ConfigError, ServerRefused
+from engine.stages import broker_refusals
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
 from engine.wire.urls import mask
@@ -35,12 +36,14 @@ _BLOCKED_SECONDS_MAX = 30
 
 
 class Exchange(NamedTuple):
-    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss."""
+    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss. ``wording`` tells
+    whoever declares it how to do so otherwise."""
 
     name: str
     durable: bool = True
     kind: str = "topic"
     mandatory: bool = False
+    wording: broker_refusals.Wording = broker_refusals.SITE_FILE
 
 
 class _Gathering(SelectConnection):  # type: ignore[misc] # pika has no types
@@ -267,7 +270,7 @@ class Broker:
     def _fail(self, error: object) -> None:
         self._ready = False
         if self._error is None:
-            self._error = say(error)
+            self._error = broker_refusals.mismatch(error, self._exchange.wording) or say(error)
 
 
 def payload_properties(
@@ -288,19 +291,29 @@ def metadata_exchange(metadata: MetadataSection) -> Exchange:
     return Exchange(metadata.exchange, metadata.exchange_durable)
 
 
-def parameters(amqp: AmqpSection) -> pika.URLParameters:
-    """pika's parameters for the site's URL, with our heartbeat and timeouts."""
-    found = pika.URLParameters(str(amqp.amqp_url))
-    found.heartbeat = amqp.heartbeat_seconds
-    found.socket_timeout = amqp.timeout_seconds
-    found.stack_timeout = amqp.timeout_seconds
-    found.blocked_connection_timeout = _BLOCKED_SECONDS_MAX
-    found.connection_attempts = 1
-    if found.ssl_options is not None:
-        # In place of what pika makes of the URL, whose query could turn verification off.
-        server_name = amqp.tls_server_name or found.host
-        found.ssl_options = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), server_name)
-    return found
+def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
+    """pika's parameters for the section's broker; its URL is not shown to pika, which reads it otherwise than keys do.
+
+    Raises ConfigError for a URL that has not one meaning.
+    """
+    address = amqp.address
+    if address is None:
+        raise ConfigError("amqp.amqp_url is not set")
+    tls = None
+    if address.tls:
+        tls = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), amqp.tls_server_name or address.host)
+    return pika.ConnectionParameters(
+        host=address.host,
+        port=address.port,
+        virtual_host=address.vhost,
+        credentials=pika.PlainCredentials(address.username, address.password),
+        heartbeat=amqp.heartbeat_seconds,
+        socket_timeout=amqp.timeout_seconds,
+        stack_timeout=amqp.timeout_seconds,
+        blocked_connection_timeout=_BLOCKED_SECONDS_MAX,
+        connection_attempts=1,
+        ssl_options=tls,
+    )
 
 
 def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> None:
@@ -315,7 +328,7 @@ def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> N
             broker.pump(beat_seconds)
     except BrokerUnavailable as error:
         text = str(error)
-        if TLS_FAILED in text:
+        if TLS_FAILED in text or broker_refusals.ADVISED in text:
             raise ServerRefused(text) from None
         for sign, advice in _REFUSALS.items():
             if sign in text:
@@ -333,7 +346,7 @@ _REFUSALS = {
     "(530)": "check the vhost in amqp.amqp_url, and the user's permissions on it",
     "(403)": "give the user write permission on the exchange, and configure permission or declare it beforehand",
     "(404)": "declare the exchange beforehand, or give the user configure permission on it",
-    "(406)": "the exchange stands with other properties: name another, or set metadata.exchange_durable",
+    "(406)": "the exchange stands with another type or durability: set metadata.exchange_durable, or delete it once",
 }
 
 

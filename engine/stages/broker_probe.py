@@ -34,12 +34,6 @@ class Rights(NamedTuple):
     blocked: str
 
 
-def endpoint(amqp: AmqpSection) -> tuple[str, int, str, str, str]:
-    """Host, port, vhost, user and password, as pika reads them out of the URL."""
-    found = parameters(amqp)
-    return found.host, found.port, found.virtual_host, found.credentials.username, found.credentials.password
-
-
 def tls(amqp: AmqpSection) -> pika.SSLOptions | None:
     """The context and the name with which the URL's server is met; None where it is plain text."""
     return parameters(amqp).ssl_options

@@ -1,7 +1,9 @@
 """The capture process's agent: one camera, from its source into its ring.
 
 It stamps a frame when it arrives, makes a JPEG of it, copies that once into the ring, and rings the writer's bell. It
-waits for its camera and for nothing else. A camera that fails is tried again with a growing, jittered pause.
+waits for its camera and for nothing else. A camera that fails is tried again with a growing, jittered pause; one that
+did not open is asked first what is wrong (``camera_check.py``). State and log change with what happens, not with each
+try.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
 from engine.shm.ring_place import Renewed
 from engine.shm.slate import CaptureCount, Slate
+from engine.stages.camera_check import CameraCheck
+from engine.stages.camera_failures import UNUSABLE_SECONDS, Failures, UnusableFrames
 from engine.stages.clock import FrameClock
-from engine.stages.source import Source, SourceEnded
+from engine.stages.source import NotOpened, Source, SourceEnded
 from engine.wire import urls
 from engine.wire.keys import next_sequence
 from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, State, decode_status, encode_status
@@ -91,6 +95,12 @@ class CaptureAgent:
         self._clock = FrameClock(producer.floor_nano)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
+        #: What is asked of a camera that did not open, while it is being asked.
+        self._check: CameraCheck | None = None
+        self._troubles = Failures()
+        self._unusable = UnusableFrames()
+        #: True once the log has that the camera is active, until it has that it failed.
+        self._active_said = False
         self._retry_at = 0.0
         #: Tries since the camera last flowed for a good while: what the pause grows with.
         self._failures = 0
@@ -103,12 +113,15 @@ class CaptureAgent:
         self._status = self._inherited_status()
 
     def _inherited_status(self) -> CameraStatus:
-        """A process that takes over from one that was killed goes on with its count of failures."""
+        """A process that takes over from one that was killed goes on with what was known of a camera that fails."""
         try:
             before = decode_status(self._slate.text)
         except WireError:
             before = CameraStatus()
-        return CameraStatus(consecutive_failures=0 if before.state == "active" else before.consecutive_failures)
+        if before.state in ("connecting", "active") or not before.consecutive_failures:
+            return CameraStatus(consecutive_failures=0 if before.state == "active" else before.consecutive_failures)
+        self._troubles.resume(before.last_error)
+        return before
 
     @property
     def captured(self) -> int:
@@ -116,7 +129,7 @@ class CaptureAgent:
         return self._producer.counts().captured
 
     def on_start(self) -> None:
-        """Show the camera as connecting."""
+        """Show the camera as connecting, or as its last process left it."""
         self._slate.counts[CaptureCount.FINISHED] = 0
         self._slate.text = encode_status(self._status)
 
@@ -144,7 +157,9 @@ class CaptureAgent:
 
     def idle(self) -> None:
         """Nothing was read: sleep until the next try, a little while at most. A source that is open waits by itself."""
-        if self._source is None and not self.finished:
+        if self._check:
+            self._check.wait(_IDLE_SECONDS)
+        elif self._source is None and not self.finished:
             time.sleep(max(0.0, min(self._retry_at - time.monotonic(), _IDLE_SECONDS)))
 
     def drained(self) -> bool:
@@ -160,11 +175,19 @@ class CaptureAgent:
         self._bell.close()
 
     def _connect(self) -> int:
+        if self._check:
+            if self._check.wait(0):
+                error, self._check = CameraUnavailable(self._check.result()), None
+                self._failed("offline", error)
+            return 0
         if time.monotonic() < self._retry_at:
             return 0
         self._slate.counts[CaptureCount.CONNECTS] += 1
         try:
             self._source = self._open_source()
+        except NotOpened:
+            # In a thread, so that its time adds nothing to what a process may be silent for.
+            self._check = CameraCheck(self._camera.url, self._camera.open_timeout_seconds)
         except CameraUnavailable as error:
             self._failed("offline", error)
         return 0
@@ -185,9 +208,15 @@ class CaptureAgent:
         except WireError as error:
             producer.discard(unix_nano, 0, Drop.CORRUPT)
             self._warn_once(Drop.CORRUPT, str(error))
+            self._unusable_frame(f"corrupt ({error}); look at the camera's network and firmware")
             return 0
         except FrameTooLarge as error:
             self._warn_once(Drop.TOO_LARGE, str(error))
+            size = sum(map(len, frame.parts))
+            self._unusable_frame(
+                f"too large: {size:,} bytes, ring takes {producer.capacity // 2:,}; "
+                f"raise ring.capacity_mb to {-(-2 * size // 2**20)}"
+            )
             return 0
         if written is None:
             self._warn_once(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
@@ -199,15 +228,29 @@ class CaptureAgent:
         return 1
 
     def _became_active(self, source: Source, width: int, height: int) -> None:
+        changed = (width, height) != (self._status.width, self._status.height)
         if self._status.state != "active":
             self._active_since = time.monotonic()
         self._set_state("active", "", failures=0, source=source, width=width, height=height)
-        self._log.info("camera active", codec=source.codec, mode=source.mode, width=width, height=height)
+        if not self._active_said or changed:
+            self._active_said = True
+            self._log.info("camera active", codec=source.codec, mode=source.mode, width=width, height=height)
+
+    def _unusable_frame(self, what: str) -> None:
+        """A frame came that cannot be stored. Where all are like that the camera is no better than one that stalls."""
+        counts = self._producer.counts()
+        usable = counts.captured - counts.drops[Drop.CORRUPT.label] - counts.drops[Drop.TOO_LARGE.label]
+        patience = self._camera.stall_seconds if self._status.state == "active" else UNUSABLE_SECONDS
+        if self._unusable.add(usable, patience):
+            error = f"every frame is {what}"
+            news = self._say("stalled", error)
+            self._set_state("stalled", error, failures=self._status.consecutive_failures, news=news)
 
     def _lost(self, error: CameraUnavailable) -> None:
         """A stream that flowed has failed. One that flowed for a good while starts its pauses from the shortest."""
         if self._status.state == "active" and time.monotonic() - self._active_since > self._camera.stall_seconds:
             self._failures = 0
+            self._troubles.over()
         self._failed("stalled" if self._status.state == "active" else "offline", error)
 
     def _failed(self, state: State, error: CameraUnavailable) -> None:
@@ -217,13 +260,34 @@ class CaptureAgent:
         self._retry_at = time.monotonic() + pause
         failures = self._status.consecutive_failures + 1
         text = urls.mask(str(error), urls.secrets_in(self._camera.url))
-        self._log.warning("camera failed", state=state, error=text, failures=failures, retry_seconds=round(pause, 1))
-        self._set_state(state, text, failures=failures)
+        news = self._say(state, text, failures=failures, retry_seconds=round(pause, 1))
+        self._set_state(state, text, failures=failures, news=news)
+
+    def _say(self, state: State, error: str, **numbers: float) -> bool:
+        """Log a failure that is news, and once an hour how it goes; returns whether it is news."""
+        news = self._troubles.is_news(error)
+        if news:
+            self._active_said = False
+            self._log.warning("camera failed", state=state, error=error, **numbers)
+        elif self._troubles.summary_due():
+            minutes = round(self._troubles.seconds / 60)
+            self._log.warning("camera still fails", state=state, error=error, since_minutes=minutes, **numbers)
+        return news
 
     def _set_state(
-        self, state: State, error: str, *, failures: int, source: Source | None = None, width: int = 0, height: int = 0
+        self,
+        state: State,
+        error: str,
+        *,
+        failures: int,
+        news: bool = False,
+        source: Source | None = None,
+        width: int = 0,
+        height: int = 0,
     ) -> None:
-        changed = state != self._status.state
+        """Show what is so now. State and time together are what an event tells of, so the time changes with the state,
+        and with a failure that is news."""
+        changed = news or state != self._status.state
         self._status = CameraStatus(
             state=state,
             timestamp_nano=time.time_ns() if changed else self._status.timestamp_nano,

@@ -1,50 +1,120 @@
-"""The publisher's view of Redis: entries not yet announced, cursors, and the cameras' states."""
+"""The publisher's view of Redis: entries not yet announced, cursors, the writer's marks, and the cameras' states.
+
+What stands under one camera's name costs that camera only. Where it is no stream, the camera is passed over and said to
+be, and asked for again with every read, until its journal is one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.stages.account import Id
 from engine.stages.clock import latest_floor
 from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
-from engine.wire.replies import first_numbers
+from engine.wire.marks import Mark, format_mark, parse_mark
+from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.urls import RedisAddress
 
-#: The cursor of a camera of which nothing was ever confirmed: the journal's beginning.
-BEGINNING = "0-0"
+#: The field of the cursors' hash that no camera can be called: which save was the last to reach Redis.
+_SERIAL = ""
 
 
-class JournalRead(NamedTuple):
-    """What one look found: entries in order, by camera; the id of the last of each; entries that do not parse."""
+class CameraRead(NamedTuple):
+    """What one read found of a camera: entries in order, the id of the last, and how many did not parse."""
 
-    entries: list[tuple[str, JournalEntry]]
-    last: dict[str, str]
+    camera: str
+    entries: list[JournalEntry]
+    last: Id
     unreadable: int
 
 
+class Newest(NamedTuple):
+    """The last entry of a journal, and its number; 0 where it has none."""
+
+    at: Id
+    number: int
+
+
+class Overview(NamedTuple):
+    """By camera: its state as the writer left it, the writer's mark, and its journal's last entry if it has any."""
+
+    states: dict[str, bytes]
+    written: dict[str, Mark]
+    newest: dict[str, Newest]
+
+
+class Cursors(NamedTuple):
+    """The cursor of each camera that has one, and the serial of the last save."""
+
+    marks: dict[str, Mark]
+    serial: bytes
+
+
+class OnForeign(Protocol):
+    """Told of a camera that is passed over, and why; of one that is read again, with an empty error."""
+
+    def __call__(self, camera: str, error: str) -> None:
+        """Say so."""
+
+
+def _nobody(camera: str, error: str) -> None:
+    """Whoever asks once need not be told."""
+
+
 class Journals:
-    """Journals, cursors and states of one site. Every method but ``close`` connects if need be.
+    """Journals, cursors, marks and states of one site's ``cameras``. Every method but ``close``, ``add`` and ``remove``
+    connects if need be.
 
     All raise RedisUnavailable where Redis is away or refuses, and begin anew at the next call.
     """
 
     def __init__(
-        self, address: RedisAddress, timeout_seconds: float, vhost: str, prefix: str, cameras: Iterable[str]
+        self,
+        address: RedisAddress,
+        timeout_seconds: float,
+        vhost: str,
+        prefix: str,
+        cameras: Iterable[str],
+        on_foreign: OnForeign = _nobody,
     ) -> None:
         self._address = address
         self._timeout = timeout_seconds
+        self._vhost, self._prefix = vhost, prefix
+        self._on_foreign = on_foreign
         self._connection: AbstractConnection | None = None
-        self._streams = {keys.journal_key(vhost, prefix, camera).encode(): camera for camera in cameras}
-        self._keys = {camera: stream for stream, camera in self._streams.items()}
-        self._frames = {camera: keys.frame_key_prefix(vhost, prefix, camera) for camera in self._keys}
+        self._streams: dict[bytes, str] = {}
+        self._keys: dict[str, bytes] = {}
+        self._frames: dict[str, str] = {}
         self._cursor_key = keys.cursor_key(vhost, prefix)
         self._cameras_key = keys.cameras_key(vhost, prefix)
+        self._written_key = keys.written_key(vhost, prefix)
+        #: Cameras, and keys that are not a camera's, under whose name something of another type stands.
+        self._foreign: set[str] = set()
+        for camera in cameras:
+            self.add(camera)
+
+    def add(self, camera: str) -> None:
+        """Know one more camera."""
+        key = keys.journal_key(self._vhost, self._prefix, camera).encode()
+        self._streams[key], self._keys[camera] = camera, key
+        self._frames[camera] = keys.frame_key_prefix(self._vhost, self._prefix, camera)
+
+    def remove(self, camera: str) -> None:
+        """Forget a camera."""
+        del self._streams[self._keys.pop(camera)], self._frames[camera]
+        self._foreign.discard(camera)
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Cameras that are passed over for now."""
+        return frozenset(self._foreign & self._keys.keys())
 
     def close(self) -> None:
         """Drop the connection."""
@@ -52,53 +122,60 @@ class Journals:
             self._connection.disconnect()
             self._connection = None
 
-    def cursors(self) -> dict[str, str]:
-        """Camera -> id of the last confirmed entry, BEGINNING where there is none that is an id."""
+    def cursors(self) -> Cursors:
+        """Where the last publisher stopped. A value that does not read is as if it were not there: events that are sent
+        twice are allowed for, a publisher that cannot begin would send none."""
         stored = _pairs(self._call(("HGETALL", self._cursor_key))[0])
-        return {camera: _cursor(stored.get(camera.encode(), b"")) for camera in self._keys}
+        marks = ((camera, parse_mark(stored.get(camera.encode(), b""))) for camera in self._keys)
+        return Cursors({camera: mark for camera, mark in marks if mark}, stored.get(_SERIAL.encode(), b""))
 
-    def save_cursors(self, cursors: Mapping[str, str]) -> None:
-        """Write the cursors of some cameras."""
-        self._call(("HSET", self._cursor_key, *(part for pair in cursors.items() for part in pair)))
+    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
+        """Write the cursors of some cameras, and in the same step the ``serial`` of this save, if it has one."""
+        fields = {camera: format_mark(mark) for camera, mark in cursors.items()}
+        if serial:
+            fields[_SERIAL] = serial
+        self._call(("HSET", self._cursor_key, *(part for pair in fields.items() for part in pair)))
 
-    def read(self, after: Mapping[str, str], count: int) -> JournalRead:
+    def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
         """Up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""
-        reply = self._call(("XREAD", "COUNT", count, "STREAMS", *(self._keys[c] for c in after), *after.values()))[0]
-        entries: list[tuple[str, JournalEntry]] = []
-        last: dict[str, str] = {}
-        unreadable = 0
-        for stream, found in reply or ():
-            camera = self._streams[stream]
-            for identifier, fields in found:
-                try:
-                    entries.append((camera, parse_entry(identifier, fields)))
-                except WireError:
-                    unreadable += 1
-            last[camera] = found[-1][0].decode()
-        return JournalRead(entries, last, unreadable)
+        sound = [camera for camera in after if camera not in self._foreign]
+        commands = [self._reading(sound, after, count)] if sound else []
+        commands += [self._reading([camera], after, count) for camera in after if camera in self._foreign]
+        replies = self._ask(*commands)
+        if sound and _foreign(replies[0]):
+            # Which one it is, only each by itself tells.
+            commands = [self._reading([camera], after, count) for camera in after]
+            replies = self._ask(*commands)
+        found: list[CameraRead] = []
+        for command, reply in zip(commands, replies, strict=True):
+            if len(command) == _ONE_STREAM:
+                self._notice(self._streams[command[4]], command[4].decode(), reply)
+            if not _foreign(reply):
+                found += [self._parse(stream, entries) for stream, entries in reply or ()]
+        return found
 
-    def newest(self) -> dict[str, str]:
-        """Camera -> id of its journal's last entry, for cameras whose journal has any."""
-        replies = self._call(*(("XREVRANGE", key, "+", "-", "COUNT", 1) for key in self._keys.values()))
-        return {camera: reply[0][0].decode() for camera, reply in zip(self._keys, replies, strict=True) if reply}
+    def overview(self) -> Overview:
+        """All that is looked at now and then, in one round trip; the marks before the journals that they speak of."""
+        asked = [("HGETALL", self._cameras_key), ("HGETALL", self._written_key)]
+        states, written, *lasts = self._ask(
+            *asked, *(("XREVRANGE", key, "+", "-", "COUNT", 1) for key in self._keys.values())
+        )
+        for key, reply in ((self._cameras_key, states), (self._written_key, written)):
+            self._notice(key, key, reply)
+        return Overview(
+            {} if _foreign(states) else self._by_camera(states),
+            {} if _foreign(written) else self._marks(written),
+            {
+                camera: _newest(reply)
+                for camera, reply in zip(self._keys, lasts, strict=True)
+                if reply and not _foreign(reply)
+            },
+        )
 
-    def missed(self, cursors: Mapping[str, str]) -> int:
-        """How many frames' entries were trimmed behind the cursors before anyone read them, by their numbers.
-
-        Numbers that were dropped before they were stored count here too: nothing tells them apart any more.
-        """
-        known = {camera: cursor for camera, cursor in cursors.items() if cursor != BEGINNING}
-        commands: list[tuple[Any, ...]] = []
-        for camera, cursor in known.items():
-            commands.append(("XRANGE", self._keys[camera], cursor, cursor))
-            commands.append(("XRANGE", self._keys[camera], f"({cursor}", "+", "COUNT", 1))
-        replies = self._call(*commands) if commands else []
-        count = 0
-        for cursor, standing, following in zip(known.values(), replies[0::2], replies[1::2], strict=True):
-            if not standing and following:
-                first = parse_entry_id(following[0][0])[1]
-                count += (first - parse_entry_id(cursor)[1] - 1) % keys.SEQUENCE_MAX
-        return count
+    def written(self) -> dict[str, Mark]:
+        """The writer's marks, by camera."""
+        (reply,) = self._ask(("HGETALL", self._written_key))
+        return {} if _foreign(reply) else self._marks(reply)
 
     def alive(self, frames: Iterable[tuple[str, JournalEntry]]) -> list[bool]:
         """For each frame, whether Redis still has it."""
@@ -108,12 +185,53 @@ class Journals:
         ]
         return [bool(reply) for reply in self._call(*commands)] if commands else []
 
-    def states(self) -> dict[str, bytes]:
-        """Camera -> its state as the writer left it, for this site's cameras."""
-        stored = _pairs(self._call(("HGETALL", self._cameras_key))[0])
+    def _reading(self, cameras: Iterable[str], after: Mapping[str, Id], count: int) -> tuple[Any, ...]:
+        asked = list(cameras)
+        ids = (entry_id(*after[camera]) for camera in asked)
+        return ("XREAD", "COUNT", count, "STREAMS", *(self._keys[camera] for camera in asked), *ids)
+
+    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead:
+        entries: list[JournalEntry] = []
+        for identifier, fields in found:
+            try:
+                entries.append(parse_entry(identifier, fields))
+            except WireError:
+                continue
+        return CameraRead(self._streams[stream], entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
+
+    def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
+        stored = _pairs(reply)
         return {camera: stored[camera.encode()] for camera in self._keys if camera.encode() in stored}
 
+    def _marks(self, reply: list[bytes]) -> dict[str, Mark]:
+        marks = ((camera, parse_mark(text)) for camera, text in self._by_camera(reply).items())
+        return {camera: mark for camera, mark in marks if mark}
+
+    def _notice(self, name: str, key: str, reply: object) -> None:
+        """Tell of what stands in a stream's or hash's place, once, and of its end."""
+        foreign = _foreign(reply)
+        if foreign == (name in self._foreign):
+            return
+        if not foreign:
+            self._foreign.discard(name)
+            self._on_foreign(name, "")
+            return
+        (kind,) = self._ask(("TYPE", key), tolerant=True)
+        self._foreign.add(name)
+        self._on_foreign(name, foreign_key(key, kind.decode() if isinstance(kind, bytes) else ""))
+
     def _call(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Replies, of which none is an error."""
+        replies = self._ask(*commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                raise RedisUnavailable(f"Redis at {self._address} refuses {command[0]} {command[1]}: {reply}")
+        return replies
+
+    def _ask(self, *commands: tuple[Any, ...], tolerant: bool = False) -> list[Any]:
+        """Replies; one may say that its key is of another type, and with ``tolerant`` any error."""
+        if not commands:
+            return []
         if self._connection is None:
             self._connection = connect(self._address, self._timeout)
         try:
@@ -122,41 +240,52 @@ class Journals:
             self._connection = None
             raise
         for reply in replies:
-            if isinstance(reply, ResponseError):
+            if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
                 if self._address.sentinel and demoted(reply):
                     self.close()
                 raise RedisUnavailable(f"Redis at {self._address} refuses to be read: {reply}")
         return replies
 
 
+#: Words of an XREAD with a count and one stream.
+_ONE_STREAM = 6
+
+
 def newest_numbers(
     address: RedisAddress, connection: AbstractConnection, vhost: str, prefix: str, camera: str
 ) -> tuple[int, int]:
-    """(unix_nano, sequence) of a journal's last entry, (0, 0) where there is none. Raises RedisUnavailable.
+    """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
+    mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
 
-    Entries so far ahead of the clock that no camera wrote them are passed over.
+    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
+    ahead of the clock that no camera wrote it.
     """
-    journal = keys.journal_key(vhost, prefix, camera)
+    hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
     floor = latest_floor()
-    reply = call(address, connection, ("XREVRANGE", journal, floor, "-", "COUNT", 1))[0]
-    numbers = first_numbers(reply)
-    return numbers if numbers[0] <= floor else (0, 0)
+    last, *marks = call(
+        address,
+        connection,
+        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
+        *(("HMGET", key, camera) for key in hashes),
+    )
+    found = [first_numbers(last)]
+    for values in marks:
+        mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
+        found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
+    return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)
 
 
-def cursor_of(entry: JournalEntry) -> str:
-    """The cursor that stands on ``entry``."""
-    return entry_id(entry.unix_nano, entry.sequence)
-
-
-def _cursor(stored: bytes) -> str:
+def _newest(reply: list[list[Any]]) -> Newest:
+    identifier, fields = reply[0]
     try:
-        numbers = parse_entry_id(stored)
-        if max(numbers) >= 2**64:
-            raise WireError(f"cursor {stored!r} is beyond what a stream can hold")
-        return entry_id(*numbers)
+        return Newest(parse_entry_id(identifier), parse_entry(identifier, fields).number)
     except WireError:
-        # Events that are sent twice are allowed for; a publisher that cannot begin would send none.
-        return BEGINNING
+        return Newest(parse_entry_id(identifier), 0)
+
+
+def _foreign(reply: object) -> bool:
+    """True for the error that a key of another type brings."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -21,7 +21,7 @@ from engine.stages.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.drain import RingDrain
 from engine.stages.store import Refused, Store
 from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_span
-from engine.wire.replies import first_numbers
+from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.rfc3339 import rfc3339
 
 #: Seconds after an outage that Redis is asked for frames which its last connection may have brought it.
@@ -74,9 +74,8 @@ class Reconciler:
         no camera's, and locks out all frames until it is gone.
         """
         journal, reply = drain.framing.journal, self._store.call([drain.framing.describe()])[0]
-        remedy = f"redis-cli DEL {shlex.quote(journal)}"
         if _bad(reply) and str(reply).startswith("WRONGTYPE"):
-            return f"{journal} is no stream; remove it: {remedy}"
+            return foreign_key(journal)
         span = self._span(drain, reply)
         # A user that may not have streams described to it may still read their entries.
         last_nano = span.last[0] if span else first_numbers(self._store.call([drain.framing.newest()])[0])[0]
@@ -85,7 +84,7 @@ class Reconciler:
             return ""
         return (
             f"{journal} has an entry of {rfc3339(last_nano)}, which is no camera's, and takes none before it; "
-            f"remove it: {remedy}, and list again what it listed: edge-video reindex"
+            f"remove it: redis-cli DEL {shlex.quote(journal)}, and list again what it listed: edge-video reindex"
         )
 
     def reconnected(self, drains: Sequence[RingDrain]) -> None:

@@ -31,6 +31,11 @@ BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
 #: What to do about refused credentials, of a server and of a sentinel.
 _LOGIN = "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
 _SENTINEL_LOGIN = "set redis.sentinel_username and redis.sentinel_password, or REDIS_SENTINEL_PASSWORD"
+#: Why a node of a cluster is refused: a frame and its journal are written together, and lie in different slots there.
+CLUSTER = (
+    "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet; name a server that is none in "
+    "redis.address, or sentinels in redis.sentinels"
+)
 #: Replies as RESP2: flat lists, which our own parsing of entries expects.
 _PROTOCOL = 2
 
@@ -165,7 +170,11 @@ class Attempt:
         self._connection: AbstractConnection | None = None
         self._error = "it was interrupted"
         self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            # The machine has no thread to give now.
+            self._error = str(error)
 
     def _run(self, connect: Callable[[], AbstractConnection]) -> None:
         try:
@@ -195,6 +204,33 @@ def connection_error(
     if isinstance(error, ResponseError):
         return ServerRefused(f"Redis at {address} refuses the connection: {error}")
     return RedisUnavailable(f"Redis at {address} {what}: {error}")
+
+
+def hello(address: RedisAddress, connection: AbstractConnection) -> dict[str, str]:
+    """What a server says of itself: ``server``, ``version``, ``mode``; empty where it is too old to know the question.
+    HELLO, because unlike INFO every user may say it. Raises as ``call``."""
+    (reply,) = call(address, connection, ("HELLO",))
+    return {} if isinstance(reply, ResponseError) else hello_fields(reply)
+
+
+def hello_fields(reply: list[Any]) -> dict[str, str]:
+    """The words of HELLO's reply."""
+    pairs = zip(reply[0::2], reply[1::2], strict=True)
+    return {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+        for name, value in pairs
+        if isinstance(value, bytes)
+    }
+
+
+def check_mode(address: RedisAddress, mode: str) -> None:
+    """Raises ServerRefused for a server that cannot hold frames and their journals together."""
+    if mode == "cluster":
+        raise ServerRefused(f"Redis at {address} {CLUSTER}")
+    if mode == "sentinel":
+        raise ServerRefused(
+            f"Redis at {address} is a sentinel, which stores nothing; name it in redis.sentinels, and its redis.service"
+        )
 
 
 def demoted(reply: object) -> bool:

@@ -50,6 +50,10 @@ class SourceEnded(CameraUnavailable):
     """A source that does not loop has delivered its last frame."""
 
 
+class NotOpened(CameraUnavailable):
+    """A network camera was asked for its stream, and none came; why, FFmpeg does not say."""
+
+
 class Frame(NamedTuple):
     """A JPEG whose bytes are ``parts`` joined; valid until the next grab. Width and height in pixels."""
 
@@ -189,8 +193,8 @@ class VideoSource:
         if not capture.isOpened():
             capture.release()
             if self._kind in ("file", "device"):
-                raise CameraUnavailable(f"{urls.mask(camera.url)} is no video that can be read")
-            raise CameraUnavailable(f"{urls.mask(camera.url)} refused or sent no video within {waited:.1f} s")
+                raise CameraUnavailable(_unreadable(Path(urls.file_path(camera.url))))
+            raise NotOpened(f"{urls.mask(camera.url)} sent no video within {waited:.1f} s")
         return capture
 
     def _passes(self) -> bool:
@@ -252,6 +256,20 @@ def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     if not good:
         raise WireError(f"a picture of shape {picture.shape} could not be encoded")
     return np.asarray(data, np.uint8).reshape(-1)
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file or device did not open."""
+    shown = urls.mask(str(path))
+    if path.is_dir():
+        return f"{shown} is a directory; give the path of a video"
+    if not path.exists():
+        return f"there is no {shown}; correct the path, and look whether the device is plugged in"
+    if not os.access(path, os.R_OK):
+        return f"no permission to read {shown}; give it to user {os.geteuid()} (a device's group is often video)"
+    if path.is_char_device():
+        return f"{shown} is in use, or no camera; look at what else has it open"
+    return f"{shown} is not a video that can be read; open it with ffplay"
 
 
 def _codec(capture: cv2.VideoCapture) -> str:

@@ -45,11 +45,17 @@ class Refused(RedisUnavailable):
 
 class RingBatch(NamedTuple):
     """Frames of one camera, oldest first, and how to frame them. Journal entries below ``trim_nano``, if it is not 0,
-    may go."""
+    may go. ``number`` is the first one's, 0 where it is not known."""
 
     framing: resp.FrameFraming
     records: Sequence[Record]
     trim_nano: int
+    number: int = 0
+
+    @property
+    def upkeep_replies(self) -> int:
+        """Replies behind those of the frames."""
+        return 2 if self.trim_nano else 1
 
 
 #: Of one RingBatch, the frames whose journal entry was refused, by their place in it, and what Redis said.
@@ -118,17 +124,19 @@ class Store:
         buffers: list[bytes | memoryview] = []
         pending = resp.MULTI
         replies = 2
-        for framing, records, trim_nano in batch:
+        for ring in batch:
+            framing, records, trim_nano, number = ring
+            step = 1 if number else 0
             for nano, sequence, width, height, encoding, keyframe, _, _, payload, _ in records:
                 size = len(payload)
                 buffers.append(pending + framing.before(nano, sequence, size))
                 buffers.append(payload)
-                pending = framing.after(nano, sequence, size, width, height, encoding, keyframe)
+                pending = framing.after(nano, sequence, size, width, height, encoding, keyframe, number)
+                number += step
             pending += framing.keep()
-            replies += len(records) * framing.replies_per_frame + 1
             if trim_nano:
                 pending += framing.trim(trim_nano)
-                replies += 1
+            replies += len(records) * framing.replies_per_frame + ring.upkeep_replies
         buffers.append(pending + resp.EXEC)
         self._send(buffers)
         self._in_flight.append(_InFlight(batch, replies))
@@ -152,9 +160,10 @@ class Store:
             raise self._broken(f"it answered {shown(results)} to EXEC, not {count - 2} results")
         refused: list[EntryErrors] = []
         position = 0
-        for framing, records, trim_nano in batch:
+        for ring in batch:
+            framing = ring.framing
             errors: EntryErrors = {}
-            for number in range(len(records)):
+            for number in range(len(ring.records)):
                 stored, entered = results[position : position + 2]
                 position += framing.replies_per_frame
                 if stored != b"OK":
@@ -166,7 +175,7 @@ class Store:
                     errors[number] = str(entered)
                 elif not isinstance(entered, bytes):
                     raise self._broken(f"it answered {shown(entered)} to XADD")
-            position += 2 if trim_nano else 1
+            position += ring.upkeep_replies
             refused.append(errors)
         self._in_flight.popleft()
         return refused

@@ -21,6 +21,8 @@ from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
+from engine.stages.leases import Leases
+from engine.stages.marks import WrittenMarks
 from engine.stages.open_rings import OpenRings
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
@@ -28,6 +30,7 @@ from engine.stages.redis_link import Attempt
 from engine.stages.states import CameraStates
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire import keys
+from engine.wire.lease import Lease
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
 _BATCHES_IN_FLIGHT = 2
@@ -54,9 +57,12 @@ Batch = list[tuple[RingDrain, list[Record]]]
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; drains the rings of its cameras as they come and go."""
+    """Writer ``number`` of the site; drains the rings of its cameras as they come and go. ``own`` is what its leases
+    say; with None it takes none."""
 
-    def __init__(self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger, own: Lease | None = None
+    ) -> None:
         self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
@@ -67,6 +73,8 @@ class WriterAgent:
         self._reconciler = Reconciler(self._store, log, self._warn_once)
         self._rings = OpenRings(config, number, log, self._warn_once)
         self._drains, self._slates = self._rings.drains, self._rings.slates
+        self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
+        self._leases = Leases(config, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
@@ -85,7 +93,7 @@ class WriterAgent:
         self._last_look_until = 0.0
         self._retry_at = 0.0
         self._failures = 0
-        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying")
+        self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", slate)
         #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
         self._stored = 0
         self._busy = self._napped = False
@@ -161,7 +169,10 @@ class WriterAgent:
         try:
             if self._store.connected and not self._in_flight:
                 self._reconciler.count_lost(self._order)
+                self._marks.write(self._order)
                 self._states.publish(self._slates)
+                if self._leases:
+                    self._leases.release(list(self._drains))
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
         self._store.close()
@@ -198,7 +209,8 @@ class WriterAgent:
         return batch, True
 
     def _ring_batch(self, drain: RingDrain, records: list[Record]) -> RingBatch:
-        return RingBatch(drain.framing, records, drain.upkeep.trim_nano(time.monotonic()))
+        trim_nano = drain.upkeep.trim_nano(time.monotonic())
+        return RingBatch(drain.framing, records, trim_nano, drain.next_number())
 
     def _commit_oldest(self) -> int:
         """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
@@ -213,6 +225,7 @@ class WriterAgent:
         del self._in_flight[0]
         now_nano = time.monotonic_ns()
         for (drain, records), entry_errors in zip(batch, refused, strict=True):
+            drain.refused = bool(entry_errors)
             if entry_errors:
                 self._troubled.append((drain, records, entry_errors))
             else:
@@ -283,6 +296,7 @@ class WriterAgent:
             self._store.attach(attempt.result())
             self._states.forget()
         self._reconciler.reconnected(self._order)
+        self._marks.begin(self._order)
         self._settled = True
         return True
 
@@ -335,6 +349,13 @@ class WriterAgent:
             if usable:
                 self._reconciler.look(self._order)
                 self._look_at_barred()
+                self._marks.look(self._order)
+                if self._leases:
+                    self._leases.look(self._drains)
+                    self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
+                # With frames at hand it is their storing that tells.
+                if not any(drain.consumer.held_bytes for drain in self._order):
+                    self._outage.over()
         except RedisUnavailable as error:
             self._lost(error)
 

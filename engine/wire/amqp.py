@@ -6,8 +6,13 @@ one exchange and routing key differ in their body only, so what stands before it
 
 from __future__ import annotations
 
+import re
 import struct
 
+from engine.errors import ConfigError
+
+#: RabbitMQ takes line ends out of an exchange's or queue's name where it is declared, but not where it is used.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = b"\xce"
 #: Bytes of a frame around its payload: type, channel and size before it, the end behind it.
@@ -17,12 +22,14 @@ _MANDATORY_BIT = 1
 #: Property flags: the two properties that follow, in the order of the specification.
 _CONTENT_TYPE_FLAG, _DELIVERY_MODE_FLAG = 1 << 15, 1 << 12
 _PERSISTENT = 2
+#: Bytes of a name in AMQP (exchange, queue, routing key, vhost), in UTF-8: its length is one byte.
+SHORT_STRING_BYTES_MAX = 255
 
 
 class MessageFraming:
     """The frames of persistent messages for one exchange and routing key, sent on ``channel``.
 
-    Names are at most 255 bytes each. A body must fit into one frame: the connection's frame_max less
+    Names are at most SHORT_STRING_BYTES_MAX bytes each. A body must fit into one frame: the connection's frame_max less
     FRAME_OVERHEAD_BYTES.
     """
 
@@ -42,6 +49,18 @@ class MessageFraming:
             self._publish, self._header, size.to_bytes(8, "big"),
             self._between, size.to_bytes(4, "big"), body, _FRAME_END,
         )  # fmt: skip
+
+
+def check_name(name: str, what: str) -> None:
+    """Raises ConfigError, which begins with ``what``, for a name that AMQP cannot carry or RabbitMQ would change."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} is not UTF-8") from None
+    if size > SHORT_STRING_BYTES_MAX:
+        raise ConfigError(f"{what} has {size} bytes in UTF-8, at most {SHORT_STRING_BYTES_MAX}; use a shorter one")
+    if control := _CONTROLS.search(name):
+        raise ConfigError(f"{what} holds the control character {control[0]!r}; remove it")
 
 
 def _frame(kind: int, channel: int, payload: bytes) -> bytes:

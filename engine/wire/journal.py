@@ -1,7 +1,10 @@
-"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and five short fields.
+"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six short fields.
 
 Field names are one letter because each entry of a stream's listpack repeats them: ``s`` payload size in bytes, ``w``
-width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stands alone.
+width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stands alone, ``n`` the entry's number.
+
+Frames are numbered by ``sequence``, entries by ``n``. A dropped frame uses up its sequence number and no entry number,
+so a gap in ``n`` is exactly the entries that were trimmed unread, on every server and after a journal was made anew.
 """
 
 from __future__ import annotations
@@ -16,13 +19,18 @@ from engine.wire.keys import check_numbers
 _ID_DIGITS_MAX = 20
 _NUMBER_DIGITS_MAX = 18
 _NAMES = [b"s", b"w", b"h", b"e", b"k"]
+_NAMES_NUMBERED = [*_NAMES, b"n"]
 
 #: Encodings by the number that ring records carry; the journal and the metadata carry the name.
 ENCODINGS = ("jpeg",)
 
 
 class JournalEntry(NamedTuple):
-    """One stored frame as the journal lists it; ``size`` in bytes, ``width`` and ``height`` in pixels."""
+    """One stored frame as the journal lists it; ``size`` in bytes, ``width`` and ``height`` in pixels.
+
+    ``number`` counts the entries that the site's writer wrote to this journal, from 1. It is 0 where the writer did not
+    know it, where no publisher was configured, and in entries of a job or of an older version.
+    """
 
     unix_nano: int
     sequence: int
@@ -31,6 +39,7 @@ class JournalEntry(NamedTuple):
     height: int
     encoding: str
     keyframe: bool
+    number: int = 0
 
 
 #: (unix_nano, sequence) of an entry.
@@ -82,12 +91,14 @@ def parse_span(reply: Sequence[Any]) -> JournalSpan:
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
     """The entry's fields as XADD takes them: name, value, name, value, …"""
+    numbered = (b"n", b"%d" % entry.number) if entry.number else ()
     return (
         b"s", b"%d" % entry.size,
         b"w", b"%d" % entry.width,
         b"h", b"%d" % entry.height,
         b"e", entry.encoding.encode(),
         b"k", b"1" if entry.keyframe else b"0",
+        *numbered,
     )  # fmt: skip
 
 
@@ -101,22 +112,25 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         check_numbers(unix_nano, sequence)
     except WireError as error:
         raise WireError(f"journal entry {identifier!r}: {error}") from None
-    if len(fields) == 10 and fields[0::2] == _NAMES:
-        size, width, height, encoding, keyframe = fields[1::2]
+    number: bytes = b"0"
+    if len(fields) == 12 and fields[0::2] == _NAMES_NUMBERED:
+        size, width, height, encoding, keyframe, number = fields[1::2]
     else:
         try:
             named = dict(zip(fields[0::2], fields[1::2], strict=False))
-            size, width, height, encoding, keyframe = (named[name] for name in (b"s", b"w", b"h", b"e", b"k"))
+            size, width, height, encoding, keyframe = (named[name] for name in _NAMES)
+            number = named.get(b"n", number)
         except TypeError:
             raise WireError(f"journal entry {identifier!r} is not made of byte strings") from None
         except KeyError as error:
             raise WireError(f"journal entry {identifier!r} has no field {error.args[0]!r}") from None
-    for name, value in ((b"s", size), (b"w", width), (b"h", height)):
+    for name, value in ((b"s", size), (b"w", width), (b"h", height), (b"n", number)):
         if not isinstance(value, bytes) or not value.isdigit() or len(value) > _NUMBER_DIGITS_MAX:
             raise WireError(f"journal entry {identifier!r}: field {name!r} is {repr(value)[:30]}, not a number")
     try:
+        text = encoding.decode("ascii")
         return JournalEntry(
-            unix_nano, sequence, int(size), int(width), int(height), encoding.decode("ascii"), keyframe == b"1"
+            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number)
         )
     except (UnicodeDecodeError, AttributeError) as error:
         raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from engine.errors import WireError
 
@@ -19,8 +19,8 @@ from engine.errors import WireError
 ENGINE = "engine"
 #: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
 #: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
-RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild"})
-#: The vhost of an AMQP URL without a path, or with ``/``.
+RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild", "lease"})
+#: What keys call the broker's default vhost, which AMQP names ``/``; a vhost of this name is refused.
 DEFAULT_VHOST = "default"
 #: Sequence numbers run 1..99999 and then begin again at 1: five digits on the wire.
 SEQUENCE_MAX = 99_999
@@ -124,13 +124,23 @@ def journal_key(vhost: str, prefix: str, camera: str) -> str:
 
 
 def cursor_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> last entry id that the broker has confirmed."""
+    """The hash of camera -> last entry that the broker has confirmed, and its number (``engine/wire/marks.py``)."""
     return f"{ENGINE}:{encode_part(vhost)}:cursor:{encode_part(prefix)}"
 
 
 def cameras_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> state."""
     return f"{ENGINE}:{encode_part(vhost)}:cameras:{encode_part(prefix)}"
+
+
+def written_key(vhost: str, prefix: str) -> str:
+    """The hash of camera -> what the writer has numbered so far (``engine/wire/marks.py``)."""
+    return f"{cameras_key(vhost, prefix)}:written"
+
+
+def lease_key(vhost: str, prefix: str, camera: str) -> str:
+    """Who stores a camera's frames at present."""
+    return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
@@ -155,19 +165,6 @@ def rebuild_key(vhost: str, token: str) -> str:
 def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     """Tells two makers of the same journal of each other: who took the old one's place last."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
-
-
-def vhost_of_amqp_url(url: str | None) -> str:
-    """The vhost as it stands in keys: the URL's path, percent-decoded; ``default`` for the broker's default vhost.
-
-    Raises WireError for what is no URL.
-    """
-    try:
-        path = urlsplit(url).path if url else ""
-        vhost = unquote(path[1:], errors="strict")
-    except ValueError as error:
-        raise WireError(f"the AMQP URL cannot be read: {error}") from None
-    return DEFAULT_VHOST if vhost in ("", "/") else vhost
 
 
 def next_sequence(sequence: int) -> int:

@@ -72,7 +72,7 @@ class FrameEvents:
 
     def event(self, entry: JournalEntry) -> FrameEvent:
         """The event that announces ``entry``."""
-        unix_nano, sequence, size, width, height, encoding, _ = entry
+        unix_nano, sequence, size, width, height, encoding, _, _ = entry
         seconds, nanos = divmod(unix_nano, NANO)
         if seconds != self._second:
             self._second = seconds

@@ -41,6 +41,12 @@ def first_numbers(reply: Any) -> tuple[int, int]:
     return unix_nano, sequence
 
 
+def foreign_key(key: str, kind: str = "") -> str:
+    """What to say where no stream of ours stands under a journal's name, but something of another type."""
+    what = f"a {kind}" if kind else "of another type"
+    return f"{key} is no journal but {what}: somebody else's; to mend it, remove it: redis-cli DEL '{key}'"
+
+
 def shown(reply: Any) -> str:
     """A reply as errors show it, cut short."""
     if isinstance(reply, list):
@@ -63,6 +69,11 @@ def _names(_: Sequence[Any], reply: Any) -> bool:
 
 def _pairs(command: Sequence[Any], reply: Any) -> bool:
     return _names(command, reply) and len(reply) % 2 == 0
+
+
+def _words(_: Sequence[Any], reply: Any) -> bool:
+    """Names, each with anything behind it."""
+    return isinstance(reply, list) and len(reply) % 2 == 0 and _names((), reply[0::2])
 
 
 def _values(command: Sequence[Any], reply: Any) -> bool:
@@ -112,6 +123,11 @@ def _streams(command: Sequence[Any], reply: Any) -> bool:
     )
 
 
+def _fields(command: Sequence[Any], reply: Any) -> bool:
+    """One for each field that was asked for."""
+    return _values(command[1:], reply)
+
+
 def _step(_: Sequence[Any], reply: Any) -> bool:
     return isinstance(reply, list) and len(reply) == 2 and isinstance(reply[0], bytes) and _names((), reply[1])
 
@@ -119,8 +135,10 @@ def _step(_: Sequence[Any], reply: Any) -> bool:
 _SHAPES: dict[str, Callable[[Sequence[Any], Any], bool]] = {
     "DBSIZE": _number,
     "EXISTS": _number,
+    "HELLO": _words,
     "HGETALL": _pairs,
     "HKEYS": _names,
+    "HMGET": _fields,
     "MGET": _values,
     "PTTL": _number,
     "SCAN": _step,

@@ -43,8 +43,8 @@ class FrameFraming:
         self._set = b"*5\r\n$3\r\nSET\r\n$%d\r\n" % (len(key) + _KEY_TAIL_BYTES) + _literal(key) + b"%d:%05d\r\n$%d\r\n"
         self._xadd = (
             b"\r\n" + _literal(bulk(b"PX") + bulk(ttl))
-            + b"*13\r\n" + _literal(bulk(b"XADD") + bulk(journal))
-            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b"
+            + b"*15\r\n" + _literal(bulk(b"XADD") + bulk(journal))
+            + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n"
         )  # fmt: skip
         #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
         self._shape = (-1, -1, -1, -1)
@@ -61,18 +61,28 @@ class FrameFraming:
         return self._set % (unix_nano, sequence, size)
 
     def after(
-        self, unix_nano: int, sequence: int, size: int, width: int, height: int, encoding: int, keyframe: int
+        self,
+        unix_nano: int,
+        sequence: int,
+        size: int,
+        width: int,
+        height: int,
+        encoding: int,
+        keyframe: int,
+        number: int = 0,
     ) -> bytes:
-        """The rest of SET behind the payload, and the frame's journal entry."""
+        """The rest of SET behind the payload, and the frame's journal entry, the journal's ``number``-th."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
             self._shape = shape
             self._shape_fields = (
                 bulk(b"w") + bulk(b"%d" % width) + bulk(b"h") + bulk(b"%d" % height)
-                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe)
+                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe) + bulk(b"n")
             )  # fmt: skip
-        identifier, length = b"%d-%d" % (unix_nano, sequence), b"%d" % size
-        return self._xadd % (len(identifier), identifier, len(length), length, self._shape_fields)
+        identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
+        return self._xadd % (
+            len(identifier), identifier, len(length), length, self._shape_fields, len(entry), entry,
+        )  # fmt: skip
 
     def keep(self) -> bytes:
         """Lets the journal live as long as the frame that was just stored. One reply."""

@@ -5,7 +5,7 @@
                   written once, when the file is made
             128   producer's line:  head, number and stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
-            384   consumer's line:  tail, floor of the stamps, longest latency in microseconds
+            384   consumer's line:  tail, floor of the stamps, longest latency in microseconds, entries before this ring
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
@@ -54,6 +54,8 @@ W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA, W_FIRST_RECORD, W_FORMER =
 W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
 W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
+#: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
+W_ENTRIES_BEFORE = 62
 W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES = range(64, 71)
 W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
 W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)

@@ -1,4 +1,5 @@
-"""What a camera's state is on its way: JSON in the capture process's slate, and in the ``cameras`` hash of Redis."""
+"""What processes say of a camera and of servers, as JSON: a camera's state in its capture process's slate and in the
+``cameras`` hash of Redis; servers that are away in the slates of writer and publisher."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
 #: Characters of an error that are kept: a state must fit a slate and a message.
 ERROR_CHARACTERS_MAX = 400
+#: The same of a server's outage: several of those must fit a slate.
+OUTAGE_CHARACTERS_MAX = 200
 
 
 class CameraStatus(msgspec.Struct, frozen=True):
@@ -28,8 +31,16 @@ class CameraStatus(msgspec.Struct, frozen=True):
     height: int = 0
 
 
+class ServerAway(msgspec.Struct, frozen=True):
+    """A server that does not serve, since when (UTC nanoseconds), and why by its latest new reason."""
+
+    since_nano: int
+    error: str
+
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(CameraStatus)
+_outages_decoder = msgspec.json.Decoder(dict[str, ServerAway])
 
 
 def encode_status(status: CameraStatus) -> bytes:
@@ -45,3 +56,27 @@ def decode_status(text: bytes) -> CameraStatus:
         return _decoder.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"camera state: {error}") from None
+
+
+def change_of(text: bytes) -> bytes:
+    """What an event of this state is about: a state of the same change is no news, whatever its numbers are by now."""
+    try:
+        status = decode_status(text)
+    except WireError:
+        return text
+    return f"{status.state} {status.timestamp_nano}".encode()
+
+
+def encode_outages(outages: dict[str, ServerAway]) -> bytes:
+    """The JSON of a process's servers that are away, by name."""
+    return _encoder.encode(outages)
+
+
+def decode_outages(text: bytes) -> dict[str, ServerAway]:
+    """Inverse of encode_outages; empty text is none. Raises WireError."""
+    if not text:
+        return {}
+    try:
+        return _outages_decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"servers away: {error}") from None

@@ -25,6 +25,13 @@ REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 #: Width and height in a JPEG's header have 16 bits.
 JPEG_PIXELS_MAX = 65_535
+#: A scheme and its colon without both slashes, as in ``rtsp:/camera``.
+_SINGLE_SLASH = re.compile(rf"(?i)({'|'.join(_SCHEMES)}):")
+#: What is a host and no directory: an IP address, a name with dots and a port, or any name with a port of two to five
+#: digits.
+_HOST_ALONE = re.compile(
+    r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{2,5}"
+)
 _DEVICE = re.compile(r"/dev/video[0-9]+")
 #: User and password of a URL, up to the last @ where a password holds characters that should have been encoded. Rather
 #: too much is masked than too little.
@@ -81,8 +88,30 @@ def source_kind(url: str) -> SourceKind:
 
 
 def file_path(url: str) -> str:
-    """The path of a file source, given as a path or as ``file://``."""
-    return unquote(urlsplit(url).path) if url.startswith("file://") else url
+    """The path of a file source, given as a path or as ``file://``. Raises ConfigError for a URL that names none."""
+    if url[:7].lower() != "file://":
+        return url
+    parts = _split(url, "url")
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ConfigError(f"url: {mask(parts.netloc)!r} is no part of a path; write file:///path, with three slashes")
+    if "?" in url or "#" in url:
+        raise ConfigError("url: write ? and # in a file's URL as %3F and %23, or give the path without file://")
+    path = unquote(parts.path)
+    if not path or "\0" in path:
+        raise ConfigError("url names no file; write file:///path")
+    return path
+
+
+def forgotten_scheme(url: str) -> str:
+    """What is meant by a camera's address without its scheme, such as ``192.168.1.5/stream``; empty for what looks like
+    a file's path."""
+    if match := _SINGLE_SLASH.match(url):
+        scheme, rest = match[1].lower(), url[match.end() :].lstrip("/")
+        return f"file:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
+    place = url.lstrip("/") if url.startswith("//") else url
+    authority = place.partition("/")[0]
+    login, _, host = authority.rpartition("@")
+    return f"rtsp://{place}" if _HOST_ALONE.fullmatch(host) or ":" in login else ""
 
 
 class Pattern(NamedTuple):
@@ -262,15 +291,3 @@ def _split(url: str, what: str) -> SplitResult:
 
 def _decoded(text: str | None) -> str | None:
     return None if not text else unquote(text)
-
-
-def check_amqp_url(url: str) -> None:
-    """Raises ConfigError where ``url`` is no AMQP URL."""
-    form = "amqp.amqp_url is not amqp://user:password@host:port/vhost"
-    parts = _split(url, form)
-    try:
-        good = parts.scheme in ("amqp", "amqps") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if not good:
-        raise ConfigError(form)

@@ -498,6 +498,24 @@ def test_stop_before_run_is_kept(make):
     consumer.run()
 
 
+def test_a_consumer_runs_once_and_says_so(make):
+    consumer = make(Seen())
+    consumer.stop()
+    consumer.stop()
+    consumer.run()
+    consumer.stop()
+    with pytest.raises(InputError, match="has run already; make another one"):
+        consumer.run()
+    with pytest.raises(InputError, match="has run already; make another one"):
+        asyncio.run(consumer.run_async())
+
+
+def test_a_consumer_is_shown_without_its_password():
+    consumer = FrameConsumer("amqp://user:geheim@box/v", "redis://:geheim@box", print, queue="mine")
+    assert repr(consumer) == "FrameConsumer('amqp://***@box/v', queue='mine')"
+    assert "geheim" not in str(consumer)
+
+
 def test_sigterm_ends_a_process_after_its_callback_and_the_rest_goes_back(make, tenant, process, short_path: Path):
     declared(make, tenant, dead_letter=DEAD)
     tenant.publish(*tenant.events(5))
@@ -590,7 +608,7 @@ def test_refusals_end_it_with_advice_and_without_secrets(make, tenant, rabbitmq,
         (rabbitmq.url(f"no-{vhost}"), {}, "vhost"),
         (rabbitmq.url(vhost, f"reader-{vhost}", "geheim"), {}, "permission"),
         (tenant.url, {"exchange_durable": False}, "exchange_durable"),
-        (tenant.url, {"queue": "classic"}, "other properties"),
+        (tenant.url, {"queue": "classic"}, "queue classic exists .* with x-queue-type none, not quorum"),
     ]
     for url, options, advice in cases:
         with pytest.raises(ServerRefused, match=advice) as refused:

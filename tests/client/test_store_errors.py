@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import itertools
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -641,6 +642,64 @@ class TestInterruptions:
                     *range(1, number + 1)
                 ]
                 assert store.latest("cam1").sequence == 30
+
+
+class TestClosed:
+    @all_questions
+    def test_every_question_to_a_closed_store_is_refused(self, store, client, ask):
+        stock(client, row("cam1", 3))
+        ask(store)
+        store.close()
+        with pytest.raises(QueryError, match="this store is closed"):
+            ask(store)
+        # Closing again is nothing, and opens nothing.
+        store.close()
+        with pytest.raises(QueryError, match="this store is closed"):
+            ask(store)
+
+    def test_it_holds_no_connection_any_more(self, store, client):
+        stock(client, row("cam1", 3))
+        before = len(client.client_list())
+        assert store.latest("cam1") is not None
+        assert len(client.client_list()) == before + 1
+        store.close()
+        wait_until(lambda: len(client.client_list()) == before, 20, "its connection is gone")
+        with contextlib.suppress(QueryError):
+            store.latest("cam1")
+        assert len(client.client_list()) == before
+
+    def test_an_iterator_that_is_on_its_way_ends_with_the_same_error(self, store, client):
+        stock(client, row("cam1", 2500))
+        found = store.entries("cam1")
+        next(found)
+        store.close()
+        with pytest.raises(QueryError, match="this store is closed"):
+            list(found)
+
+    @pytest.mark.parametrize("kind", STORES)
+    def test_leaving_a_with_block_closes_it(self, kind, shared_redis):
+        with kind(shared_redis.url, VHOST) as store:
+            pass
+        with pytest.raises(QueryError, match="this store is closed"):
+            _ = store.latest("cam1") if kind is FrameStore else asyncio.run(store.store.latest("cam1"))
+
+    def test_a_tail_that_another_thread_waits_in_ends(self, client, shared_redis):
+        stock(client, row("cam1", 1))
+        store = FrameStore(shared_redis.url, VHOST)
+        waiting = threading.Event()
+
+        def follow() -> None:
+            tail = store.tail("cam1")
+            tail.poll()
+            waiting.set()
+            next(tail)
+
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(follow)
+            assert waiting.wait(20)
+            store.close()
+            with pytest.raises(QueryError, match="this store is closed"):
+                ended.result(20)
 
 
 class TestSharing:

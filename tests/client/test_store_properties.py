@@ -165,7 +165,9 @@ class Range(NamedTuple):
     reverse: bool
 
     def options(self) -> dict[str, Any]:
-        return {"limit": self.limit, "step": self.step, "reverse": self.reverse}
+        # As text: an int of so few nanoseconds is taken for a slip.
+        step = None if self.step is None else f"{self.step}ns"
+        return {"limit": self.limit, "step": step, "reverse": self.reverse}
 
 
 @st.composite

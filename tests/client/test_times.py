@@ -88,6 +88,9 @@ def test_now_is_now():
         ("-30s", NOW - 30 * 10**9),
         ("-1.5m", NOW - 90 * 10**9),
         ("-1ns", NOW - 1),
+        (datetime.timedelta(seconds=-30), NOW - 30 * 10**9),
+        (-datetime.timedelta(milliseconds=1, microseconds=1), NOW - 1_001_000),
+        (datetime.timedelta(0), NOW),
     ],
     ids=str,
 )
@@ -112,12 +115,17 @@ def test_times_as_people_give_them(when, nano):
         (1731076200.5, "aware datetime"),
         (None, "aware datetime"),
         (datetime.date(2024, 11, 8), "aware datetime"),
-        (datetime.timedelta(seconds=-30), "aware datetime"),
+        (datetime.timedelta(seconds=30), r"in the future; .* negative: -datetime.timedelta\(seconds=30\)"),
+        (datetime.timedelta(days=-365_000), "before 1970"),
+        (datetime.timedelta.min, "before 1970"),
+        (30, "in 1970 as nanoseconds; for an offset from now write '-30s'"),
+        ("30", "in 1970 as nanoseconds"),
+        (12_345_678_901, "in 1970"),
         (b"now", "aware datetime"),
         ("", "aware datetime"),
         ("NOW", "aware datetime"),
-        ("+30s", "aware datetime"),
-        ("30s", "aware datetime"),
+        ("+30s", "a span, not a moment; write '-30s' for so long ago"),
+        ("30s", "a span, not a moment; write '-30s' for so long ago"),
         (" now", "aware datetime"),
         ("yesterday", "yesterday"),
         ("٣٠", "aware datetime"),
@@ -128,10 +136,12 @@ def test_times_as_people_give_them(when, nano):
         ("2024-13-08T14:30:00Z", "aware datetime"),
         ("1969-12-31T23:59:59.999999999Z", "before 1970"),
         ("2555-01-01T00:00:00Z", "after 2554"),
-        ("-", "duration ''"),
-        ("-30", "duration '30'"),
-        ("--30s", "duration '-30s'"),
-        ("-0s", "duration '0s'"),
+        ("-", "offset '-' is not a number and a unit"),
+        ("-30", "offset '-30' has no unit; write '-30s' for seconds, or ms, m, h, d"),
+        ("-1.5", "offset '-1.5' has no unit; write '-1.5s'"),
+        ("-30min", r"offset '-30min' is not a number and a unit \(ns, us, ms, s, m, h, d\)"),
+        ("--30s", "offset '--30s'"),
+        ("-0s", "offset '-0s' is not positive"),
         ("-100000d", "before 1970"),
         (datetime.datetime(2024, 11, 8, 14, 30), "2024-11-08T14:30:00 is naive"),
         (datetime.datetime(1969, 12, 31, tzinfo=datetime.UTC), "before 1970"),
@@ -183,8 +193,10 @@ def test_a_timedelta_is_exact(span):
 @pytest.mark.parametrize(
     ("span", "nano"),
     [
-        (1, 1),
+        (10**6, 10**6),
         (10**9, 10**9),
+        ("1ns", 1),
+        (datetime.timedelta(microseconds=1), 1000),
         ("500ms", 5 * 10**8),
         ("30s", 3 * 10**10),
         ("5m", 3 * 10**11),
@@ -201,6 +213,9 @@ def test_spans_as_people_give_them(span, nano):
     [
         *(
             0,
+            1,
+            30,
+            999_999,
             -1,
             1.5,
             True,
@@ -226,6 +241,12 @@ def test_spans_as_people_give_them(span, nano):
 )
 def test_what_is_no_span_is_refused_and_shown(span):
     with pytest.raises(QueryError, match=re.escape(f"duration {span!r}")):
+        to_span(span)
+
+
+@pytest.mark.parametrize(("span", "way"), [(30, "'30s' or '30ms'"), ("30", "write '30s' for seconds")])
+def test_a_span_without_a_unit_says_what_to_write(span, way):
+    with pytest.raises(QueryError, match=way):
         to_span(span)
 
 

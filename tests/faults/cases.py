@@ -20,6 +20,7 @@ class Case(NamedTuple):
 
 
 NOTHING = "nothing"
+EXPIRED = "events whose frames are gone (counted as expired, exactly)"
 INTERRUPTED = frozenset({"interrupted"})
 OUTAGE = frozenset({"outage"})
 LOST = frozenset({"lost"})
@@ -33,6 +34,9 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "nothing; events of the last moments come twice", 15, repeats=True),
         Case("kill-supervisor", "SIGKILL to the supervisor; the site is started again",
              "frames in hand (`interrupted`), what cameras send until then", 15, INTERRUPTED, repeats=True),
+        Case("kill-supervisor-embedded", "SIGKILL to the supervisor of a site with the embedded server, twice",
+             "frames in hand (`interrupted`), what cameras send until the next start; nothing that was stored", 15,
+             INTERRUPTED, repeats=True),
         Case("kill-all", "SIGKILL to all processes at once; the site is started again",
              "frames in hand (`interrupted`), what cameras send until then", 15, INTERRUPTED, repeats=True),
         Case("stop-capture", "SIGSTOP to a capture until it is killed as hung",
@@ -47,6 +51,10 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("restarts", "66 restarts: every child killed three times over",
              "frames in hand (`interrupted`), what cameras send until they are back; no file, memory or zombie is left",
              20, INTERRUPTED, repeats=True),
+        Case("roles-killed", "role by role under supervisord: SIGKILL to the publisher, the writer, a capture and the "
+             "process that forks the captures, three times each",
+             "frames in hand (`interrupted`), what cameras send until then; events of the last moments come twice", 20,
+             INTERRUPTED, repeats=True),
     ),
     "Redis": (
         Case("redis-emptied", "killed; comes back empty after a second",
@@ -103,6 +111,23 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("broker-backlog", "an hour's events of 20 cameras (72,000) wait in the journals", NOTHING, 60,
              repeats=True),
     ),
+    "Events": (
+        Case("events-slow-uplink", "the uplink to RabbitMQ passes 20 KB/s, less than the events are, for 15 s at TTL 2",
+             EXPIRED, 30),
+        Case("events-alarm", "memory alarm for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-redis-user", "the publisher's Redis user is off for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-publisher-stopped", "SIGSTOP to the publisher for 9 s at TTL 2", EXPIRED, 30),
+        Case("events-publisher-killed", "RabbitMQ is away, and the publisher is killed five times while events expire",
+             EXPIRED, 30, repeats=True),
+        Case("events-clock", "the wall clock steps an hour back, then RabbitMQ is away for 9 s at TTL 2", EXPIRED, 30,
+             repeats=True),
+        Case("events-foreign-journal", "another program puts a string where one camera's journal was, for 3 s",
+             "that camera's frames (`refused`); other cameras lose and delay nothing", 30, frozenset({"refused"})),
+        Case("events-journal-gone", "the publisher stands still (SIGSTOP) until cameras have ended and their journals "
+             "expired", EXPIRED, 30),
+        Case("events-stop-and-start", "stopped; started after all journals expired, without RabbitMQ; the publisher "
+             "killed", "events whose frames are gone (counted as expired); numbers go on", 30, repeats=True),
+    ),
     "Cameras": (
         Case("camera-refused", "refuses connections", "what it does not send", 30),
         Case("camera-hung-connect", "accepts a connection and says nothing", "what it does not send", 30),
@@ -128,6 +153,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("shm-full", "shared memory too small at the start", "nothing is started, exit code 2", 15),
         Case("shm-full-adding", "shared memory too small for one more camera, after a kill",
              "nothing: the rings of the killed site wait", 15, INTERRUPTED, repeats=True),
+        Case("second-site", "a site that would store under the same names is started, and one that would not",
+             "nothing; the first ends with exit code 2, the other runs", 15),
         Case("run-directory", "run directory that cannot be made, or that this user may not write",
              "nothing is started, exit code 2", 15),
         Case("disk-full-log", "the disk of the log is full, processes killed meanwhile",
@@ -136,6 +163,10 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "what the rings cannot hold (`outage`), and what Redis drops of its file (`lost`)", 20, OUTAGE | LOST),
         Case("descriptors", "no file descriptors left in any process while Redis and RabbitMQ cut their connections",
              NOTHING, 25, repeats=True),
+        Case("no-processes", "no more processes may be started (RLIMIT_NPROC): some at the start, then none while ten "
+             "captures and the publisher are killed",
+             "frames in hand (`interrupted`), what those cameras send until then; events come twice", 45, INTERRUPTED,
+             repeats=True),
         Case("clock", "the wall clock steps an hour back, and an hour forth", NOTHING, 15),
         Case("ring-unlinked", "the rings of three cameras removed under a running site, with frames in them",
              NOTHING, 15),

@@ -7,11 +7,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
+import redis
 
+from engine.shm.ring_file import RingCounts
 from tests.faults.accounts import Accounts, check, read_ledgers
 from tests.faults.cases import Case
 from tests.faults.counts import final_counts
@@ -154,6 +156,10 @@ class FaultRun:
         """A random while."""
         time.sleep(self.random.uniform(0, longest))
 
+    def embedded_client(self) -> redis.Redis:
+        """A client of the site's own server."""
+        return redis.Redis(unix_socket_path=self.site.config.redis_address.path)
+
     # Recovery and accounts
 
     def mended(self) -> None:
@@ -195,23 +201,50 @@ class FaultRun:
         with final_counts(self.site, publishes=self.consumer is not None, without=self.renewed) as final:
             assert self.site.stop() == 0, self.site.log_text()[-3000:]
             counts, expired = final()
+        return self.account(counts, expired, self.redis.client(), evicting=evicting, innocent=innocent)
+
+    def account(
+        self,
+        final: Mapping[str, RingCounts],
+        expired: int,
+        client: redis.Redis,
+        *,
+        evicting: bool = False,
+        innocent: Sequence[str] = (),
+    ) -> Accounts:
+        """Account for every frame of a site that stores no more, by its ``final`` counts and what ``client`` finds."""
+        counts: dict[str, RingCounts | None] = dict(final)
         for camera in innocent:
-            assert not counts[camera].dropped, f"{camera} suffers from another one's fault: {counts[camera].drops}"
+            assert not final[camera].dropped, f"{camera} suffers from another one's fault: {final[camera].drops}"
         publishes = self.consumer is not None
-        client = self.redis.client()
         journals = client.keys(f"engine:{self.vhost}:journal:frames:*")
         everything = [entry for journal in journals for entry in client.xrange(journal)]
         events: list[dict[str, Any]] = []
         if self.consumer is not None:
             wait_until(lambda: self.heard() + expired >= len(everything), 30, "every event has arrived", interval=0.1)
             events = self.consumer.frames()
-        counts = {**counts, **dict.fromkeys(self.renewed)}
+        counts.update(dict.fromkeys(self.renewed))
         stamped = [camera for camera in counts if camera not in self.unstamped]
         ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
         self.accounts = check(ledgers, expired=expired, evicting=evicting, publishes=publishes)
         assert set(self.accounts.drops) <= self.case.drops, f"{self.case.key}: lost {self.accounts.drops}"
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"
         return self.accounts
+
+    def balances(self, *, cut: bool, former: int = 0) -> int:
+        """Stop the site: each frame's event has come, or is counted as expired; returns how many are. Where the
+        connection to the broker was ``cut``, one that was on its way then may have come and be counted too. So many
+        events are of a ``former`` run."""
+        with final_counts(self.site, publishes=True) as final:
+            assert self.site.stop() == 0, self.site.log_text()[-3000:]
+            counts, expired = final()
+        dropped = {reason for count in counts.values() for reason, number in count.drops.items() if number}
+        assert dropped <= self.case.drops, dropped
+        stored = former + sum(count.stored for count in counts.values())
+        wait_until(lambda: self.heard() + expired >= stored, 30, "each event has come, or is counted", interval=0.1)
+        assert self.heard() + expired <= stored + (self.site.config.publisher.window if cut else 0)
+        self.note = "each frame's event came, or is counted as expired"
+        return expired
 
     def heard(self) -> int:
         """How many frames' events have arrived, each counted once."""

@@ -15,13 +15,15 @@ import pytest
 
 from engine.wire import ring_layout as lay
 from tests.faults.disks import fill, resize, small_disk
-from tests.faults.run import CAMERAS, FaultRun
+from tests.faults.run import CAMERAS, FPS, FaultRun, pattern
 from tests.faults.stepped_clock import write_step
-from tests.servers.users import STRANGER, command_of
+from tests.servers.users import STRANGER, command_of, counted, counted_user, crowd
 from tests.servers.wait import wait_until
-from tests.system.site import ROOT, command
+from tests.system.site import ROOT, Site, command
 
 HOUR = 3600
+#: Processes and threads that the user of a site may have: those of 20 cameras, and a few more.
+PROCESSES = 60
 VICTIM, OTHER = CAMERAS[3], CAMERAS[7]
 
 
@@ -138,6 +140,39 @@ def test_no_file_descriptors_left(run: FaultRun) -> None:
     assert "Too many open files" in run.site.log_text()
 
 
+@pytest.mark.case("no-processes")
+def test_no_more_processes(run: FaultRun, short_path: Path) -> None:
+    run.configure()
+    run.listen()
+    # Whether a site file can be read is asked for the real user.
+    for path in (short_path, run.site.directory, run.site.file):
+        path.chmod(0o755)
+    user = counted_user()
+    run.site.command = [*counted(user), "prlimit", f"--nproc={PROCESSES}", *run.site.command]
+    with crowd(user, PROCESSES - 15):
+        run.site.start()
+        wait_until(lambda: run.site.log_text().count("process cannot be started") > 5, 30, "some do not start")
+        wait_until(lambda: sum(camera["stored"] > FPS for camera in run.cameras()) >= 3, 30, "some cameras are stored")
+    run.flows(timeout=60)
+    with crowd(user, PROCESSES):
+        pids = [*run.random.sample(run.pids("capture"), 10), *run.pids("publisher")]
+        before = run.site.log_text().count("process cannot be started")
+        run.unwell = {camera["id"] for camera in run.cameras() if run.site.pid("capture", camera["id"]) in pids}
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(
+            lambda: run.site.log_text().count("process cannot be started") == before + len(pids), 20,
+            "each of them says once that it does not start",
+        )  # fmt: skip
+        run.flows(2)
+    run.unwell = set()
+    run.ends()
+    log = run.site.log_text()
+    assert "(EAGAIN)" in log
+    assert "ulimit -u" in log
+    assert log.count("process could be started") >= len(pids)
+
+
 @pytest.mark.case("clock")
 def test_a_clock_that_steps(run: FaultRun, short_path: Path) -> None:
     step = short_path / "step"
@@ -212,3 +247,30 @@ def test_noise_in_a_ring(run: FaultRun) -> None:
     client = run.redis.client()
     frames = [client.get(name) for name in client.scan_iter(match=f"{run.vhost}:frames:{VICTIM}:*", count=5000)]
     assert len({frame[200:] for frame in frames if frame}) == 1, "a torn frame is stored"
+
+
+@pytest.mark.case("second-site")
+def test_a_second_site_under_the_same_names(run: FaultRun, short_path: Path) -> None:
+    run.start()
+    second = Site(short_path / "second")
+    try:
+        for cameras, wanted in ((CAMERAS[:2], 2), (["elsewhere"], 0)):
+            second.write(
+                cameras=[{"id": name, "url": pattern()} for name in cameras],
+                redis={"address": run.redis.address},
+                amqp_url=run.broker.url(run.vhost),
+                metadata={"enabled": False},
+            )
+            second.start(wait=not wanted)
+            assert second.process is not None
+            if wanted:
+                assert second.process.wait(30) == wanted, second.log_text()
+                assert "2 cameras (cam00, cam01) are stored by another site already" in second.log_text()
+            else:
+                wait_until(lambda: second.total("stored") > 10, 30, "it stores beside the other")
+                assert second.stop() == wanted
+        for key in run.redis.client().scan_iter(match=f"*{run.vhost}:*elsewhere*"):
+            run.redis.client().delete(key)
+    finally:
+        second.end()
+    run.ends()

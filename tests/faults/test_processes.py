@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -9,7 +10,8 @@ import time
 import psutil
 import pytest
 
-from tests.faults.run import CAMERAS, FaultRun
+from tests.faults.counts import final_counts
+from tests.faults.run import CAMERAS, FaultRun, pattern
 from tests.servers.wait import wait_until
 
 ROLES = ("capture", "writer", "publisher")
@@ -61,6 +63,42 @@ def test_the_supervisor_killed(run: FaultRun) -> None:
     run.site.start()
     run.recovers()
     run.settle()
+
+
+@pytest.mark.case("kill-supervisor-embedded")
+def test_the_embedded_server_outlives_its_supervisor(run: FaultRun) -> None:
+    frames = 150
+    run.start([{"id": name, "url": pattern(frames=frames)} for name in CAMERAS], redis={"address": "embedded"})
+    server = run.site.status()["embedded_pid"]
+    with run.embedded_client() as client:
+        for _ in range(2):
+            run.moment()
+            before = set(client.scan_iter(match=f"{run.vhost}:frames:*", count=5000))
+            assert before
+            run.supervisor.kill()
+            assert run.site.process is not None
+            run.site.process.wait()
+            assert run.site.status()["embedded_pid"] == server
+            run.mended()
+            run.site.start()
+            run.recovers()
+            assert before <= set(client.scan_iter(match=f"{run.vhost}:frames:*", count=5000))
+        assert run.site.status()["embedded_pid"] == server
+        assert run.site.log_text().count("embedded server of a former run adopted") == 2
+        # The frames end with a server that is stopped: the accounts are settled once the cameras have ended.
+        wait_until(lambda: run.site.total("captured") == frames * len(CAMERAS), 60, "the cameras have ended")
+        with final_counts(run.site, publishes=True) as final:
+            wait_until(lambda: all(not camera["ring"]["held"] for camera in run.cameras()), 20, "all is stored")
+            run.account(*final(), client)
+    assert run.site.stop() == 0
+    wait_until(lambda: not psutil.pid_exists(server) or is_zombie(server), 10, "it has ended")
+    assert not run.site.config.run_directory.exists()
+
+
+def is_zombie(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    return True
 
 
 @pytest.mark.case("kill-all")

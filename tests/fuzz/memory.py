@@ -133,7 +133,7 @@ def _drain(consumer: Consumer) -> list[bytes]:
             assert first[0] == b"SET", "two commands, whole"
             assert first[2] == payload
             assert second[0] == b"XADD"
-            assert len(second) == 13
+            assert len(second) == 15
             assert not reader.has_data()
             found.append(payload)
         consumer.commit(records, 10**9)

@@ -20,6 +20,7 @@ from engine.stages import journals
 from engine.stages.redis_link import call
 from engine.stages.store import Refused, RingBatch, Store
 from engine.wire.journal import JournalEntry
+from engine.wire.marks import Mark
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 
@@ -97,12 +98,11 @@ def publisher(data: bytes) -> None:
     """One question first, chosen by the first byte, then the others."""
     asked: list[Callable[[journals.Journals], object]] = [
         lambda journal: _check_cursors(journal.cursors()),
-        lambda journal: _check_read(journal.read({"cam1": "0-0", "cam2": CURSOR}, 10)),
-        lambda journal: journal.newest(),
-        lambda journal: journal.missed({"cam1": CURSOR, "cam2": "0-0"}),
+        lambda journal: _check_read(journal.read({"cam1": (0, 0), "cam2": (NANO, 7)}, 10)),
+        lambda journal: journal.overview(),
+        lambda journal: journal.written(),
         lambda journal: journal.alive([("cam1", JournalEntry(NANO, 1, 1, 1, 1, "jpeg", True))]),
-        lambda journal: journal.states(),
-        lambda journal: journal.save_cursors({"cam1": CURSOR}),
+        lambda journal: journal.save({"cam1": Mark((NANO, 7), 1)}, "5"),
     ]
     first = data[0] % len(asked) if data else 0
     with answering(data[1:]) as plug:
@@ -157,13 +157,13 @@ def _carry(query: Query[Any], connection: redis.Connection) -> None:
             commands = query.send(checked(ADDRESS, commands, call(ADDRESS, connection, *commands)))
 
 
-def _check_cursors(cursors: dict[str, str]) -> None:
-    assert list(cursors) == ["cam1", "cam2"]
-    for cursor in cursors.values():
-        nano, _, sequence = cursor.partition("-")
-        assert max(int(nano), int(sequence)) < 2**64
+def _check_cursors(cursors: journals.Cursors) -> None:
+    assert cursors.marks.keys() <= {"cam1", "cam2"}
+    for mark in cursors.marks.values():
+        assert max(mark.at) < 2**64
 
 
-def _check_read(found: journals.JournalRead) -> None:
-    assert found.unreadable >= 0
-    assert {camera for camera, _ in found.entries} <= set(found.last) <= {"cam1", "cam2"}
+def _check_read(found: list[journals.CameraRead]) -> None:
+    for camera, entries, _, unreadable in found:
+        assert camera in ("cam1", "cam2")
+        assert len(entries) + unreadable

@@ -8,7 +8,7 @@ from engine import config
 from engine.client import times
 from engine.errors import ConfigError, QueryError, WireError
 from engine.shm.site import SitePaths, shared_memory_need
-from engine.wire import events, journal, keys, metadata, old_keys, rfc3339, stamp, state, urls
+from engine.wire import amqp_url, events, journal, keys, metadata, old_keys, rfc3339, stamp, state, urls
 
 #: A moment that offsets count from.
 NOW = 1_731_024_000_123_456_789
@@ -54,8 +54,6 @@ def key(data: bytes) -> None:
         assert keys.decode_part(part) == name
         built = keys.FrameKey(name, name, name, NOW, 7)
         assert keys.parse_frame_key(keys.build_frame_key(built)) == built
-    with contextlib.suppress(WireError):
-        keys.vhost_of_amqp_url(name)
 
 
 def old_key(data: bytes) -> None:
@@ -107,9 +105,19 @@ def journal_entry(data: bytes) -> None:
 def address(data: bytes) -> None:
     """Addresses are read or refused, and never show what stands where credentials stand."""
     text = data.decode("utf-8", "surrogateescape")
-    for read in (urls.source_kind, urls.file_path, urls.parse_size, urls.parse_test_url, urls.check_amqp_url):
-        with contextlib.suppress(ConfigError, ValueError if read is urls.file_path else ConfigError):
+    for read in (urls.source_kind, urls.file_path, urls.parse_size, urls.parse_test_url):
+        with contextlib.suppress(ConfigError):
             read(text)
+    urls.forgotten_scheme(text)
+    try:
+        broker = amqp_url.parse_amqp_url(text)
+    except ConfigError as error:
+        str(error).encode()
+    else:
+        assert broker.host
+        assert 0 < broker.port < 65_536
+        keys.journal_key(broker.key_vhost, "frames", "c")
+        assert broker.password not in repr(broker._replace(host="", vhost="")) or len(broker.password) < 8
     with contextlib.suppress(ConfigError):
         server = urls.parse_redis_address(text)
         assert server.path or (server.host and server.port)

@@ -39,6 +39,7 @@ class RtspCamera:
         loop: bool = False,
         user: str | None = None,
         password: str | None = None,
+        digest: bool = False,
         record: Path | None = None,
     ) -> None:
         if record is not None and codec != "mjpeg":
@@ -67,6 +68,8 @@ class RtspCamera:
             self._arguments.append(f"--record={record}")
         if user is not None:
             self._arguments += [f"--user={user}", f"--password={password or ''}"]
+        if digest:
+            self._arguments.append("--digest")
         self._child = Child("RTSP camera", directory / "rtsp.log")
 
     @property

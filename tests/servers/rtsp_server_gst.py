@@ -18,8 +18,9 @@ from typing import Any
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  (the versions above come first)
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402  (the versions above come first)
 
 #: The role that a client with the right password has.
 _ROLE = "viewer"
@@ -41,7 +42,9 @@ def frames_description(options: argparse.Namespace) -> str:
     if options.codec == "mjpeg":
         encoded = f"{picture} ! jpegenc quality=80 ! image/jpeg"
     elif options.clip is None:
-        encoded = f"{picture} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={options.fps}"
+        # One slice a picture: the payloader puts the parameter sets before each slice of a key frame, and FFmpeg then
+        # takes each for a picture of its own.
+        encoded = f"{picture} ! x264enc tune=zerolatency threads=1 speed-preset=ultrafast key-int-max={options.fps}"
     else:
         # As it was filmed: tests want a clip for its B-frames, and the decoding order that comes with them.
         encoded = clip
@@ -120,13 +123,22 @@ def media_factory(options: argparse.Namespace) -> GstRtspServer.RTSPMediaFactory
 
 
 def require_login(
-    server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str, password: str
+    server: GstRtspServer.RTSPServer,
+    factory: GstRtspServer.RTSPMediaFactory,
+    user: str,
+    password: str,
+    *,
+    digest: bool,
 ) -> None:
-    """Basic authentication for everything that the factory makes."""
+    """Basic or Digest authentication for everything that the factory makes."""
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", _ROLE)
     auth = GstRtspServer.RTSPAuth()
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    if digest:
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        auth.add_digest(user, password, token)
+    else:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
     server.set_auth(auth)
     permissions = GstRtspServer.RTSPPermissions()
     permissions.add_role(_ROLE)
@@ -148,6 +160,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path)
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
+    parser.add_argument("--digest", action="store_true")
     options = parser.parse_args()
 
     Gst.init(None)
@@ -156,7 +169,7 @@ def main() -> None:
     server.set_service(options.port)
     factory = media_factory(options)
     if options.user is not None:
-        require_login(server, factory, options.user, options.password)
+        require_login(server, factory, options.user, options.password, digest=options.digest)
     server.get_mount_points().add_factory(options.path, factory)
     if not server.attach(None):
         raise SystemExit(f"cannot listen on port {options.port}")

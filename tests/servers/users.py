@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import signal
+import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+from tests.servers.wait import wait_until
 
 #: Two users of no name, and of no rights.
 SOMEBODY = 64_001
 STRANGER = 64_002
+#: Users whose processes are counted, one for each process that tests.
+COUNTED = 200_000
 
 
 def as_user(uid: int, function: Callable[[], Any]) -> Any:
@@ -62,3 +71,27 @@ def command_of(uid: int, workspace: Path, *command: str) -> list[str]:
         script.append(f"mkdir -p '{path}' && mount --rbind '{workspace}/mount{number}' '{path}'")
     script.append(f'exec setpriv --reuid {uid} --regid {uid} --clear-groups --bounding-set -all "$@"')
     return ["unshare", "--mount", "sh", "-ec", "\n".join(script), "sh", *command]
+
+
+def counted_user() -> int:
+    """A user whose processes are this test's alone."""
+    return COUNTED + os.getpid()
+
+
+def counted(user: int) -> list[str]:
+    """What comes before a command for its processes to be counted: root's never are, those of a real user are, while
+    the effective one is still root, and owns the files."""
+    return ["setpriv", "--ruid", str(user), "--bounding-set", "-sys_resource,-sys_admin"]
+
+
+@contextlib.contextmanager
+def crowd(user: int, size: int) -> Iterator[None]:
+    """So many processes of a user, who has no limit here."""
+    script = "for i in $(seq $0); do sleep 600 & done; wait"
+    process = subprocess.Popen([*counted(user), "sh", "-c", script, str(size)], start_new_session=True)
+    try:
+        wait_until(lambda: len(psutil.Process(process.pid).children()) == size, 20, "the crowd is there")
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

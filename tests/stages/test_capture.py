@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import structlog
 
-from engine.config import Camera
+from engine.config import Camera, Url
 from engine.errors import CameraUnavailable, WireError
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.slate import CaptureCount, Slate, WriterCount
+from engine.stages import camera_failures, capture
 from engine.stages.capture import CaptureAgent
-from engine.stages.source import Frame, SourceEnded
+from engine.stages.source import Frame, NotOpened, SourceEnded
 from engine.wire.state import CameraStatus, decode_status
+from tests.servers.answering import Answering
 
 Step = bytes | Exception | bool
 
@@ -60,6 +64,7 @@ class Bench:
         self.writer = Slate.claim(directory / "writer.slate")
         self.doorbell = Doorbell(directory / "bell", self.writer)
         self.slate = Slate.claim(directory / "capture.slate")
+        self.url = "test://"
         self.scripts: list[Script | Exception] = []
 
     def agent(self) -> CaptureAgent:
@@ -72,7 +77,12 @@ class Bench:
         producer = Producer(self.directory / "cam1.ring", "cam1")
         bell = Bell(self.directory / "bell", Slate.watch(self.directory / "writer.slate"))
         agent = CaptureAgent(
-            Camera(id="cam1", url="test://"), producer, bell, self.slate, open_source, structlog.get_logger()
+            Camera(id="cam1", url=Url(self.url), open_timeout_seconds=1.0),
+            producer,
+            bell,
+            self.slate,
+            open_source,
+            structlog.get_logger(),
         )
         agent.on_start()
         return agent
@@ -175,3 +185,100 @@ def test_stopping_says_so_and_closes_the_source(bench: Bench) -> None:
     agent.on_close()
     assert script.closed
     assert (bench.status.state, bench.status.last_error) == ("offline", "recording stopped")
+
+
+@contextmanager
+def unusable(bench: Bench, frame: Step) -> Iterator[CaptureAgent]:
+    """An agent whose camera sends nothing but such frames for a while."""
+    bench.scripts = [Script([frame] * 5000)]
+    agent = bench.agent()
+    deadline = time.monotonic() + 30
+    while bench.status.state == "connecting":
+        assert time.monotonic() < deadline
+        agent.do_work()
+        time.sleep(0.01)
+    yield agent
+    bench.scripts, agent._source = [], Script([b"good", False])
+    turn(agent, lambda: bench.status.state == "active")
+    assert (bench.status.state, bench.status.last_error) == ("active", "")
+
+
+def test_a_camera_whose_every_frame_is_too_large_says_so(bench: Bench) -> None:
+    with unusable(bench, bytes(2**15)):
+        assert bench.status.state == "stalled"
+        assert bench.status.last_error == (
+            "every frame is too large: 32,772 bytes, ring takes 32,768; raise ring.capacity_mb to 1"
+        )
+
+
+def test_a_camera_whose_every_frame_is_corrupt_says_so(bench: Bench) -> None:
+    with unusable(bench, WireError("JPEG: no end of image")):
+        assert bench.status.state == "stalled"
+        assert bench.status.last_error.startswith("every frame is corrupt (JPEG: no end of image); look at")
+
+
+def test_a_few_unusable_frames_between_others_are_no_stall(bench: Bench) -> None:
+    bench.scripts = [Script([b"one", *[WireError("cut short")] * 20, b"two"])]
+    agent = bench.agent()
+    turn(agent, lambda: bench.consumer.counts().held == 2)
+    assert bench.status.state == "active"
+
+
+def test_each_reason_of_an_outage_is_said_once_and_shown_always(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log, and the time that makes an event of a state, change with the reason; the numbers with each try."""
+    monkeypatch.setattr(capture, "BACKOFF_SECONDS_MIN", 0.001)
+    monkeypatch.setattr(capture, "BACKOFF_SECONDS_MAX", 0.001)
+    errors = ["sent no video within 1.2 s", "port 554 closed", "sent no video within 3.4 s", "port 81 closed"] * 50
+    bench.scripts = [CameraUnavailable(error) for error in errors]
+    with structlog.testing.capture_logs() as logs:
+        agent = bench.agent()
+        seen = []
+        while bench.scripts:
+            agent.do_work()
+            seen.append((bench.status.state, bench.status.timestamp_nano))
+    assert [line["error"] for line in logs] == errors[:2]
+    assert len(dict.fromkeys(moment for moment in seen if moment[0] == "offline")) == 2
+    assert bench.status.consecutive_failures == 200
+    assert bench.status.last_error == errors[-1]
+    with structlog.testing.capture_logs() as logs:
+        monkeypatch.setattr(camera_failures, "SUMMARY_SECONDS", 0.0)
+        bench.scripts = [CameraUnavailable("port 554 closed")]
+        turn(agent, lambda: not bench.scripts)
+    (line,) = logs
+    assert (line["event"], line["failures"]) == ("camera still fails", 201)
+
+
+def test_a_successor_of_a_camera_that_fails_repeats_nothing(bench: Bench) -> None:
+    bench.scripts = [CameraUnavailable("port 554 closed")] * 2
+    turn(bench.agent(), lambda: bench.status.state == "offline")
+    before = bench.status
+    agent = bench.agent()
+    assert bench.status == before
+    turn(agent, lambda: bench.status.consecutive_failures == 2)
+    assert bench.status.timestamp_nano == before.timestamp_nano
+
+
+def test_a_camera_that_does_not_open_is_asked_why_while_the_agent_goes_on(bench: Bench) -> None:
+    with Answering(lambda _: "HTTP/1.1 404 No\r\n\r\n") as server:
+        bench.url = f"http://u:geheim@127.0.0.1:{server.port}/x"
+        bench.scripts = [NotOpened("no video"), NotOpened("no video")]
+        agent = bench.agent()
+        turn(agent, lambda: bench.status.consecutive_failures == 1)
+        assert bench.status.last_error == "no such path (404 from 127.0.0.1); correct the path in its url"
+        assert len(server.requests) == 1, "once a try"
+        turn(agent, lambda: bench.status.consecutive_failures == 2)
+        assert len(server.requests) == 2
+
+
+def test_the_agent_turns_while_a_camera_is_asked(bench: Bench) -> None:
+    with Answering(lambda _: None) as server:
+        bench.url = f"http://127.0.0.1:{server.port}/x"
+        bench.scripts = [NotOpened("no video")]
+        agent = bench.agent()
+        rounds = 0
+        while bench.status.state == "connecting":
+            agent.do_work()
+            agent.idle()
+            rounds += 1
+        assert rounds > 3
+        assert "gives no answer for 1 s" in bench.status.last_error

@@ -5,15 +5,16 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import RedisUnavailable
-from engine.stages.journals import BEGINNING, Journals
+from engine.stages.journals import Journals
+from engine.wire.marks import Mark
 from tests.fuzz.replies import ADDRESS, CURSOR, NANO, Connection, answering
 from tests.fuzz.seeds import resp
 
 
 @pytest.mark.parametrize("stored", [b"", b"\xff\xfe", b"nonsense", b"5", b"%d-1" % 2**64, b"9" * 5000])
-def test_a_cursor_that_is_none_begins_at_the_beginning(stored: bytes) -> None:
-    with answering(resp([b"cam1", stored, b"cam2", CURSOR.encode()])) as plug:
-        assert journals(plug).cursors() == {"cam1": BEGINNING, "cam2": CURSOR}
+def test_a_cursor_that_is_none_is_not_there(stored: bytes) -> None:
+    with answering(resp([b"cam1", stored, b"cam2", CURSOR.encode() + b" 5", b"", b"77"])) as plug:
+        assert journals(plug).cursors() == ({"cam2": Mark((NANO, 7), 5)}, b"77")
 
 
 @pytest.mark.parametrize("reply", [5, [[b"a stream", []]], [b"", b""], [[b"engine:v:journal:frames:cam1", []]]])
@@ -22,7 +23,7 @@ def test_a_reply_of_another_shape_is_redis_being_away(reply: object) -> None:
         answering(resp(reply)) as plug,
         pytest.raises(RedisUnavailable, match=r"redis.invalid:6379 broke the connection: it answered .* to XREAD"),
     ):
-        journals(plug).read({"cam1": f"{NANO}-1"}, 10)
+        journals(plug).read({"cam1": (NANO, 1)}, 10)
 
 
 def journals(plug) -> Journals:

@@ -17,6 +17,7 @@ from engine.stages.publisher import PublisherAgent
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.metadata import decode_event
+from engine.wire.state import CameraStatus, encode_status
 from tests.servers.certificate import self_signed
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -49,12 +50,14 @@ def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent
 
 
 def stock(client: redis.Redis, config: Config) -> None:
-    """Entries of this moment."""
+    """Frames and their entries, of this moment."""
     now = time.time_ns()
+    frame = keys.frame_key_prefix(config.vhost, config.prefix, "cam1")
     journal = keys.journal_key(config.vhost, config.prefix, "cam1")
     with client.pipeline(transaction=False) as pipeline:
         for number in range(1, ENTRIES + 1):
             entry = JournalEntry(now + number, number, 100, 64, 48, "jpeg", True)
+            pipeline.set(frame + keys.frame_key_suffix(now + number, number), b"jpeg", ex=300)
             pipeline.execute_command("XADD", journal, entry_id(now + number, number), *entry_fields(entry))
         pipeline.execute()
 
@@ -107,3 +110,27 @@ def test_over_tls_every_event_arrives_in_order(
             turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
         bodies = [channel.basic_get(queue, auto_ack=True)[2] for _ in range(ENTRIES)]
         assert [int(decode_event(body).sequence) for body in bodies] == list(range(1, ENTRIES + 1))
+
+
+def test_a_state_is_announced_when_it_changes_and_not_with_each_try(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    client, states = redis_server.client(), keys.cameras_key(config.vhost, config.prefix)
+
+    def tell(nano: int, failures: int) -> None:
+        status = CameraStatus("offline", nano, failures, f"port 554 closed, try {failures}")
+        client.hset(states, "cam1", encode_status(status))
+
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+        tell(10**18, 1)
+        turn(agent, lambda: slate.counts[PublisherCount.STATUS_EVENTS] == 1)
+        for failures in range(2, 5):
+            tell(10**18, failures)
+            seen = agent._states
+            turn(agent, lambda seen=seen: agent._states is not seen)
+        tell(10**18 + 1, 5)
+        turn(agent, lambda: slate.counts[PublisherCount.STATUS_EVENTS] > 1)
+        turn(agent, agent.drained)
+        assert slate.counts[PublisherCount.STATUS_EVENTS] == 2

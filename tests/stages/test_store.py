@@ -52,7 +52,7 @@ def check_stored(client, records: list[Record]) -> None:
         key = f"v:frames:cam1:{record.unix_nano}:{record.sequence:05d}"
         assert client.get(key) == record.payload
         assert 0 < client.pttl(key) <= 60_000
-    assert entries[-1][1] == {b"s": b"5", b"w": b"1280", b"h": b"720", b"e": b"jpeg", b"k": b"1"}
+    assert entries[-1][1] == {b"s": b"5", b"w": b"1280", b"h": b"720", b"e": b"jpeg", b"k": b"1", b"n": b"0"}
     assert 0 < client.pttl("engine:v:journal:frames:cam1") <= 60_000
 
 

@@ -1,10 +1,12 @@
 """``edge-video`` with a fault of the kind that nobody expects: an exception whose text carries what was at hand.
 
-``python -m tests.system.crashing WHERE …``; WHERE is "capture" or "thread".
+``python -m tests.system.crashing WHERE …``; WHERE is "capture", "thread" or "command", which crashes with its whole
+environment before anything knows a site.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -18,6 +20,13 @@ def main() -> None:
             raise RuntimeError(f"cannot make sense of {camera.url!s}")
 
         source.VideoSource = crash  # type: ignore[assignment,misc]
+    elif where == "command":
+        from engine.cli import app
+
+        def fall(path: Any) -> NoReturn:
+            raise RuntimeError(f"cannot make sense of {path} in {dict(os.environ)}")
+
+        app._load = fall
     else:
         from engine.stages import store
 

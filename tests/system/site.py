@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -144,12 +145,19 @@ class Site:
     def end(self) -> None:
         """After a test: nothing of it runs, nothing is left in shared memory."""
         if self.process is not None and self.process.poll() is None:
-            for child in self.children():
-                child.kill()
+            children = self.children()
+            # First, or it would start its children again.
             self.process.kill()
             self.process.wait()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         if self.file.exists():
-            command("clean", "-c", str(self.file))
+            # Children of a killed supervisor hold its lock until they are gone; its embedded server runs on.
+            wait_until(self._cleaned, 20, "what is left of the site is gone")
+
+    def _cleaned(self) -> bool:
+        return "in use by a live site" not in command("clean", "-c", str(self.file)).stderr
 
 
 def roles_section(address: str, password: str) -> dict[str, str]:

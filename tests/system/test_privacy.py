@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -20,9 +21,10 @@ import redis
 from pika.exceptions import ChannelClosedByBroker
 
 from engine.client.store import FrameStore
-from engine.config import Config, load
+from engine.config import load
 from engine.errors import ServerRefused
 from engine.jobs.tenants import acl_rules
+from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.status import collect
 from engine.shm.site import SitePaths
 from engine.stages import broker
@@ -31,7 +33,7 @@ from tests.servers.redis_server import RedisServer
 from tests.servers.users import SOMEBODY, STRANGER, as_user, command_of
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import ROOT, Site, roles_section, stored_frames
+from tests.system.site import ROOT, Site, command, roles_section, stored_frames
 
 PASSWORD = "k9fV-least-rights"
 EXCHANGE = "camera.metadata"
@@ -131,8 +133,7 @@ class OwnSite:
             """
         )
         self.file.chmod(0o644)
-        environment = {name: value for name, value in os.environ.items() if name != "XDG_RUNTIME_DIR"}
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
 
         def careless() -> None:
             os.umask(0)
@@ -149,7 +150,7 @@ class OwnSite:
             start_new_session=True,
             preexec_fn=careless,  # noqa: PLW1509 - nothing else of this process is forked meanwhile
         )
-        self.run_directory = Path(tempfile.gettempdir()) / f"edge-video-{SOMEBODY}" / f"t{os.getpid()}"
+        self.run_directory = Path(f"/tmp/edge-video-{SOMEBODY}/t{os.getpid()}")
         self.paths: SitePaths = as_user(SOMEBODY, partial(_paths, self.file))
 
     def stored(self) -> int:
@@ -162,26 +163,23 @@ class OwnSite:
 
     def end(self) -> None:
         if self.process.poll() is None:
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                child.kill()
+            children = psutil.Process(self.process.pid).children(recursive=True)
             self.process.kill()
             self.process.wait()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
         self.log.close()
         shutil.rmtree(self.run_directory.parent, ignore_errors=True)
         shutil.rmtree(self.paths.directory, ignore_errors=True)
 
 
-def _without_xdg(file: Path) -> Config:
-    os.environ.pop("XDG_RUNTIME_DIR", None)
-    return load(file, {})
-
-
 def _paths(file: Path) -> SitePaths:
-    return SitePaths.of(_without_xdg(file))
+    return SitePaths.of(load(file, {}))
 
 
 def _stored(file: Path) -> int:
-    return sum(camera.stored for camera in collect(_without_xdg(file), memory=False).cameras)
+    return sum(camera.stored for camera in collect(load(file, {}), memory=False).cameras)
 
 
 @pytest.fixture
@@ -218,6 +216,26 @@ def test_a_site_of_a_normal_user_shows_others_nothing(own_site: OwnSite) -> None
     own_site.process.terminate()
     assert own_site.process.wait(30) == 0, own_site.text()
     assert not own_site.paths.directory.exists()
+
+
+def test_who_asks_as_another_user_is_told_whose_site_runs_and_where(own_site: OwnSite) -> None:
+    wait_until(lambda: own_site.stored() > 0, 30, "frames are stored")
+    name = f"t{os.getpid()}"
+    where = f"runs as user {SOMEBODY}, pid {own_site.process.pid}, in {own_site.run_directory}; ask as that user"
+    # Root may look into the other's directory, a stranger may not.
+    done = command("status", "-c", str(own_site.file))
+    assert (done.returncode, done.stdout) == (1, f"site {name} is not running\nsite {name} {where}\n")
+    report = as_user(STRANGER, partial(_elsewhere, own_site.file))
+    assert str(report) == where
+    own_site.process.kill()
+    own_site.process.wait()
+    wait_until(lambda: as_user(STRANGER, partial(_elsewhere, own_site.file)) is None, 10, "it runs no more")
+    assert command("status", "-c", str(own_site.file)).stdout == f"site {name} is not running\n"
+    assert own_site.paths.directory.exists()
+
+
+def _elsewhere(file: Path) -> Elsewhere | None:
+    return collect(load(file, {}), memory=False).elsewhere
 
 
 def _look_into(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,13 +16,14 @@ import psutil
 import pytest
 import redis
 
+from engine.config import _ENVIRONMENT, _SECTIONS
 from engine.jobs.tenants import acl_rules
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import Site, command
+from tests.system.site import ROOT, Site, command
 
 #: Each stands in one place, so that what leaks says from where. None is part of a word that may be shown.
 WRITER = "sEcret-writer-q1"
@@ -174,6 +177,8 @@ def stored(admin: redis.Redis) -> list[str]:
             found += leaks(key.decode(), repr(admin.hgetall(key)).encode())
         elif kind == b"stream":
             found += leaks(key.decode(), repr(admin.xrange(key)).encode())
+        elif key.startswith(b"engine:"):
+            found += leaks(key.decode(), admin.get(key) or b"")
     return found
 
 
@@ -189,6 +194,37 @@ def test_what_nobody_expects_is_told_without_secrets(site: Site, short_path: Pat
         site.end()
     assert "***" in site.log_text()
     assert not leaks("log", site.log.read_bytes())
+
+
+#: Variables that the engine reads, but for addresses and names of users.
+SECRET_VARIABLES = sorted(
+    name
+    for name, (section, key) in _ENVIRONMENT.items()
+    if _SECTIONS[section].__annotations__[key] == "Secret" and not key.endswith("username")
+)
+
+
+@pytest.mark.parametrize("variable", SECRET_VARIABLES)
+def test_a_crash_tells_no_secret_of_the_environment(variable: str, tmp_path: Path) -> None:
+    value = f"amqp://user:{quote(BROKER, safe='')}@host/x" if variable.endswith("URL") else WRITER
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.system.crashing", "command", "check", "-c", str(tmp_path / "site.toml")],
+        cwd=ROOT,
+        env={**os.environ, variable: value},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"RuntimeError: cannot make sense of" in done.stderr
+    assert variable.encode() in done.stderr
+    assert not leaks("standard error", done.stdout + done.stderr)
+
+
+def test_each_password_and_url_of_the_environment_is_among_them() -> None:
+    assert {"AMQP_URL", "REDIS_PASSWORD", "REDIS_PUBLISHER_PASSWORD", "REDIS_SENTINEL_PASSWORD"} <= set(
+        SECRET_VARIABLES
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import psutil
 import redis
@@ -13,6 +15,7 @@ from engine.shm.segment import private_directory
 from engine.shm.slate import Slate
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.users import counted, counted_user, crowd
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer, first_times
 from tests.system.site import Site, missing_numbers, stored_frames
@@ -171,17 +174,38 @@ def test_the_embedded_server_lives_and_ends_with_its_site(site: Site) -> None:
     assert not socket.exists()
 
 
-def test_process_titles_name_the_roles_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:
+def test_an_embedded_server_that_cannot_be_started_again_is_tried_until_it_can(site: Site, short_path: Path) -> None:
+    site.write(cameras=CAMERAS[:2])
+    for path in (short_path, site.directory, site.file):
+        path.chmod(0o755)
+    user = counted_user()
+    site.command = [*counted(user), "prlimit", "--nproc=40", *site.command]
+    site.start()
+    wait_until(lambda: site.total("stored") > 50, 30, "frames flow")
+    with crowd(user, 40):
+        next(child for child in site.children() if "valkey" in child.name()).kill()
+        wait_until(lambda: "embedded server does not start" in site.log_text(), 30, "it is said")
+        captured = site.total("captured")
+        wait_until(lambda: site.total("captured") > captured + 60, 30, "cameras are captured meanwhile")
+    assert "the embedded server cannot be started: Resource temporarily unavailable; raise the limit" in site.log_text()
+    stored = site.total("stored")
+    wait_until(lambda: site.total("stored") > stored + 60, 60, "frames are stored again")
+    assert site.stop() == 0
+
+
+def test_process_titles_name_site_and_role_and_hide_the_rest(site: Site, redis_server: RedisServer) -> None:
     site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
     site.start()
     wait_until(lambda: site.total("stored") > 10, 30, "frames flow")
     assert site.process is not None
-    titles = [" ".join(process.cmdline()).strip() for process in [psutil.Process(site.process.pid), *site.children()]]
-    assert sorted(titles) == [
-        "edge-video: capture cam1",
-        "edge-video: capture cam2",
-        "edge-video: supervisor",
-        "edge-video: writer",
+    processes = ",".join(str(process.pid) for process in [psutil.Process(site.process.pid), *site.children()])
+    shown = subprocess.run(["ps", "-ww", "-o", "args=", "-p", processes], capture_output=True, text=True, check=True)
+    name = site.config.site.name
+    assert sorted(line.strip() for line in shown.stdout.splitlines()) == [
+        f"edge-video: {name}: capture cam1",
+        f"edge-video: {name}: capture cam2",
+        f"edge-video: {name}: supervisor",
+        f"edge-video: {name}: writer",
     ]
     assert site.stop() == 0
 

@@ -20,8 +20,8 @@ from engine.wire.journal import (
 )
 from tests.wire.names import sequences, unix_nanos
 
-ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True)
-FIELDS = (b"s", b"245678", b"w", b"1280", b"h", b"720", b"e", b"jpeg", b"k", b"1")
+ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True, 4711)
+FIELDS = (b"s", b"245678", b"w", b"1280", b"h", b"720", b"e", b"jpeg", b"k", b"1", b"n", b"4711")
 IDENTIFIER = b"1731076200123456789-1"
 
 entries = st.builds(
@@ -33,6 +33,7 @@ entries = st.builds(
     st.integers(1, 65_535),
     st.sampled_from(ENCODINGS),
     st.booleans(),
+    st.integers(0, 2**40),
 )
 
 
@@ -87,19 +88,24 @@ def test_a_missing_field_is_named(name):
 @pytest.mark.parametrize("form", [tuple, list])
 def test_a_name_without_a_value_is_a_missing_field(form):
     with pytest.raises(WireError, match="has no field b'k'"):
-        parse_entry(IDENTIFIER, form(FIELDS[:-1]))
+        parse_entry(IDENTIFIER, form(FIELDS[:-3]))
+
+
+def test_an_entry_of_an_older_version_has_no_number():
+    assert parse_entry(IDENTIFIER, FIELDS[:-2]) == ENTRY._replace(number=0)
+    assert entry_fields(ENTRY._replace(number=0)) == FIELDS[:-2]
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b"-5", b"+5", b"1_000", b" 7", b"7 ", b"1.0", b"\xff", "٧".encode()])
 def test_a_number_that_the_writer_never_writes_is_refused(value):
-    for name in (b"s", b"w", b"h"):
+    for name in (b"s", b"w", b"h", b"n"):
         fields = list(FIELDS)
         fields[fields.index(name) + 1] = value
         with pytest.raises(WireError, match=re.escape(repr(IDENTIFIER))):
             parse_entry(IDENTIFIER, fields)
 
 
-@pytest.mark.parametrize("name", ["s", "w", "h"])
+@pytest.mark.parametrize("name", ["s", "w", "h", "n"])
 def test_the_field_of_a_wrong_number_is_named(name):
     fields = list(FIELDS)
     fields[fields.index(name.encode()) + 1] = b"x"

@@ -147,34 +147,18 @@ def test_numbers_run_from_1_to_99999_and_begin_again():
     assert keys.next_sequence(99_999) == 1
 
 
-@pytest.mark.parametrize(
-    ("url", "vhost"),
-    [
-        (None, "default"),
-        ("", "default"),
-        ("amqp://u:p@h:5672", "default"),
-        ("amqp://u:p@h:5672/", "default"),
-        ("amqp://u:p@h:5672/%2F", "default"),
-        ("amqp://u:p@h:5672/%2f?heartbeat=5", "default"),
-        ("amqp://u:p@h/supermercado_vhost", "supermercado_vhost"),
-        ("amqps://h/a%2Fb", "a/b"),
-        ("amqp://h/a%3Ab%20c", "a:b c"),
-        ("amqp://h/loja?connection_timeout=5#x", "loja"),
-    ],
-)
-def test_the_vhost_is_the_url_s_path_decoded(url, vhost):
-    assert keys.vhost_of_amqp_url(url) == vhost
-
-
 def test_the_engine_s_own_keys_are_as_designed():
     assert keys.journal_key("meu-cliente", "frames", "cam4") == "engine:meu-cliente:journal:frames:cam4"
     assert keys.cursor_key("meu-cliente", "frames") == "engine:meu-cliente:cursor:frames"
     assert keys.cameras_key("meu-cliente", "frames") == "engine:meu-cliente:cameras:frames"
+    assert keys.lease_key("meu-cliente", "frames", "cam4") == "engine:meu-cliente:lease:frames:cam4"
     assert keys.journal_key("a:b", "c*", "d e") == "engine:a%3Ab:journal:c%2A:d%20e"
 
 
 # A small pool makes the names of the pattern meet the names in the key, which is where a match could come from.
-pool = st.sampled_from(("engine", "journal", "cursor", "cameras", "frames", "cam1", "a", "a:b", "*", "engine:a"))
+pool = st.sampled_from(
+    ("engine", "journal", "cursor", "cameras", "lease", "frames", "cam1", "a", "a:b", "*", "engine:a")
+)
 words = (pool | names).filter(lambda name: name not in keys.RESERVED_WORDS)
 vhosts = (pool | names).filter(lambda name: name != keys.ENGINE)
 
@@ -190,6 +174,7 @@ def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix,
         keys.recovery_key(vhost, prefix),
         keys.rebuild_key(vhost, "0123456789abcdef"),
         keys.rebuilt_key(vhost, prefix, camera),
+        keys.lease_key(vhost, prefix, camera),
     )
     for pattern in (f"{v}:*", f"{v}:{p}:*", f"{v}:{p}:{c}:*", f"*:{p}:{c}:*"):
         for key in own:
@@ -207,7 +192,7 @@ def test_the_product_page_s_patterns_meet_the_frames(key):
 @pytest.mark.parametrize("word", sorted(keys.RESERVED_WORDS))
 def test_a_reserved_word_would_let_a_pattern_meet_a_key_of_the_engine(word):
     own = {keys.journal_key("a", "b", "c"), keys.cursor_key("a", "b"), keys.cameras_key("a", "b")}
-    own |= {keys.rebuild_key("a", "0123")}
+    own |= {keys.rebuild_key("a", "0123"), keys.lease_key("a", "b", "c")}
     assert any(matches(f"*:a:{word}:*", key) for key in own)
 
 

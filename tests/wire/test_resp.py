@@ -41,9 +41,9 @@ def test_set_and_xadd_of_the_design_s_example_byte_for_byte():
         b"$56\r\nsupermercado_vhost:frames:cam4:1731024000123456789:00001\r\n"
         b"$7\r\n"
     )  # fmt: skip
-    assert framing.after(1731024000123456789, 1, 7, 1280, 720, 0, 1) == (
+    assert framing.after(1731024000123456789, 1, 7, 1280, 720, 0, 1, 4711) == (
         b"\r\n$2\r\nPX\r\n$6\r\n300000\r\n"
-        b"*13\r\n$4\r\nXADD\r\n"
+        b"*15\r\n$4\r\nXADD\r\n"
         b"$45\r\nengine:supermercado_vhost:journal:frames:cam4\r\n"
         b"$21\r\n1731024000123456789-1\r\n"
         b"$1\r\ns\r\n$1\r\n7\r\n"
@@ -51,6 +51,7 @@ def test_set_and_xadd_of_the_design_s_example_byte_for_byte():
         b"$1\r\nh\r\n$3\r\n720\r\n"
         b"$1\r\ne\r\n$4\r\njpeg\r\n"
         b"$1\r\nk\r\n$1\r\n1\r\n"
+        b"$1\r\nn\r\n$4\r\n4711\r\n"
     )
     assert framing.keep() == (
         b"*3\r\n$7\r\nPEXPIRE\r\n$45\r\nengine:supermercado_vhost:journal:frames:cam4\r\n$6\r\n300000\r\n"
@@ -63,11 +64,12 @@ def test_set_and_xadd_of_the_design_s_example_byte_for_byte():
 
 def frame_commands(vhost, prefix, camera, ttl_ms, frame):
     """What one frame's bytes must parse to."""
-    unix_nano, sequence, payload, width, height, keyframe = frame
+    unix_nano, sequence, payload, width, height, keyframe, entry = frame
     key = build_frame_key(FrameKey(vhost, prefix, camera, unix_nano, sequence)).encode()
     journal = journal_key(vhost, prefix, camera).encode()
     numbers = [b"%d" % number for number in (len(payload), width, height)]
     fields = [b"s", numbers[0], b"w", numbers[1], b"h", numbers[2], b"e", b"jpeg", b"k", b"%d" % keyframe]
+    fields += [b"n", b"%d" % entry]
     return [
         [b"SET", key, payload, b"PX", b"%d" % ttl_ms],
         [b"XADD", journal, b"%d-%d" % (unix_nano, sequence), *fields],
@@ -75,11 +77,11 @@ def frame_commands(vhost, prefix, camera, ttl_ms, frame):
 
 
 def framed(framing, frame):
-    unix_nano, sequence, payload, width, height, keyframe = frame
+    unix_nano, sequence, payload, width, height, keyframe, entry = frame
     return (
         framing.before(unix_nano, sequence, len(payload))
         + payload
-        + framing.after(unix_nano, sequence, len(payload), width, height, 0, keyframe)
+        + framing.after(unix_nano, sequence, len(payload), width, height, 0, keyframe, entry)
     )
 
 
@@ -90,6 +92,7 @@ frames = st.tuples(
     st.integers(1, 99_999),
     st.integers(1, 99_999),
     st.integers(0, 1),
+    st.integers(0, 2**40),
 )
 ttls = st.integers(1, 31_536_000_000)
 
@@ -114,7 +117,7 @@ def test_a_batch_parses_to_exactly_the_commands_of_its_frames(vhost, prefix, cam
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_in_any_place_leaves_the_framing_whole(name):
-    frame = (1731024000123456789, 7, b"\xff\xd8%d\r\n\xff\xd9", 640, 480, 1)
+    frame = (1731024000123456789, 7, b"\xff\xd8%d\r\n\xff\xd9", 640, 480, 1, 5)
     for vhost, prefix, camera in ((name, "p", "c"), ("v", name, "c"), ("v", "p", name)):
         commands = parse_requests(framed(FrameFraming(vhost, prefix, camera, 1), frame))
         assert commands == frame_commands(vhost, prefix, camera, 1, frame)

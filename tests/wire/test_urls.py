@@ -43,6 +43,61 @@ def test_a_file_s_path_is_taken_from_either_form():
     assert urls.file_path("file:///a%20b/c.mp4") == "/a b/c.mp4"
 
 
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [("FILE:///a.mp4", "/a.mp4"), ("file://localhost/a.mp4", "/a.mp4"), ("file:///100%25%3F.mp4", "/100%?.mp4")],
+)
+def test_a_file_s_url_is_read(url, path):
+    assert urls.file_path(url) == path
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("file://192.168.1.5/a.mp4", "three slashes"),
+        ("file://u:hunter2@h/a", "three slashes"),
+        ("file:///a?b.mp4", "%3F"),
+        ("file:///a#b.mp4", "%23"),
+        ("file://", "names no file"),
+        ("file:///a%00b", "names no file"),
+        ("file://[", r"without its \]"),
+    ],
+)
+def test_a_file_s_url_with_another_part_is_refused(url, part):
+    with pytest.raises(ConfigError, match=part) as caught:
+        urls.file_path(url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("192.168.1.5/stream", "rtsp://192.168.1.5/stream"),
+        ("192.168.1.5", "rtsp://192.168.1.5"),
+        ("192.168.1.5:8554/stream1", "rtsp://192.168.1.5:8554/stream1"),
+        ("//192.168.1.5/stream", "rtsp://192.168.1.5/stream"),
+        ("[fe80::1]:554/live", "rtsp://[fe80::1]:554/live"),
+        ("camera.local:554/live", "rtsp://camera.local:554/live"),
+        ("localhost:8554/cam1", "rtsp://localhost:8554/cam1"),
+        ("admin:secret@camera/live", "rtsp://admin:secret@camera/live"),
+        ("rtsp:/192.168.1.5/stream", "rtsp://192.168.1.5/stream"),
+        ("HTTP:camera/mjpeg", "http://camera/mjpeg"),
+        ("file:/a/b.mp4", "file:///a/b.mp4"),
+    ],
+)
+def test_an_address_without_its_scheme_is_seen(url, meant):
+    assert urls.forgotten_scheme(url) == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["a.mp4", "clips/a.mp4", "./192.168.1.5/a.mp4", "/192.168.1.5/stream", "clip@2x.mp4", "v1.2.3/a.mp4", "1.2.3.4.mp4",
+     "recordings.old/cam1", "..", "a:b.mp4", "10:30 gate.mp4", "[1] gate.mp4", "C:/a.mp4", ""],
+)  # fmt: skip
+def test_a_file_s_path_is_no_address(url):
+    assert urls.forgotten_scheme(url) == ""
+
+
 def test_a_pattern_has_defaults():
     assert urls.parse_test_url("test://") == Pattern(1280, 720, 30.0, 60, 0)
 
@@ -130,19 +185,6 @@ def test_an_address_shows_no_password():
     assert str(urls.parse_redis_address("unix://u:secret@/run/x.sock")) == "unix:///run/x.sock"
 
 
-@pytest.mark.parametrize("url", ["amqp://h", "amqps://u:p@h:5671/v", "amqp://[::1]:5672/%2F"])
-def test_an_amqp_url_is_accepted(url):
-    urls.check_amqp_url(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["h", "http://h", "amqp://", "amqp:///v", "amqp://h:x/v", "amqp://h:0/v", "amqp://[::1/v"]
-)
-def test_what_is_no_amqp_url_is_refused_and_the_form_shown(url):
-    with pytest.raises(ConfigError, match="amqp://user:password@host:port/vhost"):
-        urls.check_amqp_url(url)
-
-
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
@@ -200,7 +242,7 @@ hostile_urls = st.builds(
 @example("test://[")
 @example("redis://a\u2100b")
 def test_of_any_text_only_a_config_error_comes_out(url):
-    for read in (urls.source_kind, urls.parse_size, urls.parse_test_url, urls.parse_redis_address, urls.check_amqp_url):
+    for read in (urls.source_kind, urls.parse_size, urls.parse_test_url, urls.parse_redis_address, urls.file_path):
         with contextlib.suppress(ConfigError):
             read(url)
     urls.mask(url)

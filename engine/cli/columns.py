@@ -1,0 +1,77 @@
+"""Rows of text in columns that fit a width, and whose first cell is never cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rich.cells import cell_len
+from rich.text import Text
+
+_GAP = "  "
+#: Columns that the first cells may take where not all fit; longer ones have a line of their own.
+_LABEL_MAX = 24
+
+
+class Column(NamedTuple):
+    """A column. ``rank`` 0 is always shown; of the others the highest goes first where not all fit."""
+
+    name: str
+    rank: int = 0
+    right: bool = True
+
+
+class Row(NamedTuple):
+    """Cells, the first of them the label; what is written below them, if anything; the style of the second cell."""
+
+    cells: Sequence[str]
+    below: str = ""
+    style: str = ""
+
+
+def layout(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[list[Text]]:
+    """The header's line, and the lines of each row. Nothing is cut: a terminal too narrow for it wraps."""
+    widths = [
+        max([cell_len(column.name), *(cell_len(row.cells[at]) for row in rows)]) for at, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    least = min(widths[0], _LABEL_MAX)
+    for at in sorted(shown[1:], key=lambda at: -columns[at].rank):
+        if least + _rest(widths, shown) <= width or not columns[at].rank:
+            break
+        shown.remove(at)
+    label = max(min(widths[0], width - _rest(widths, shown)), least)
+    lines = [[Text(_line([column.name for column in columns], columns, widths, shown, label), style="dim")]]
+    lines += [_row(row, columns, widths, shown, label) for row in rows]
+    return lines
+
+
+def _row(row: Row, columns: Sequence[Column], widths: list[int], shown: list[int], label: int) -> list[Text]:
+    cells = list(row.cells)
+    lines = []
+    if cell_len(cells[0]) > label:
+        lines.append(Text(cells[0]))
+        cells[0] = ""
+    line = Text(_line(cells, columns, widths, shown, label))
+    if row.style:
+        line.stylize(row.style, label, label + len(_GAP) + widths[1])
+    lines.append(line)
+    if row.below:
+        lines.append(Text(f"{_GAP}{row.below}", style="dim"))
+    return lines
+
+
+def _rest(widths: list[int], shown: list[int]) -> int:
+    """Columns of all cells but the first, with their gaps."""
+    return sum(widths[at] + len(_GAP) for at in shown[1:])
+
+
+def _line(cells: Sequence[str], columns: Sequence[Column], widths: list[int], shown: list[int], label: int) -> str:
+    parts = [_padded(cells[0], label, right=False)]
+    parts += [_padded(cells[at], widths[at], right=columns[at].right) for at in shown[1:]]
+    return _GAP.join(parts).rstrip()
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    space = " " * max(width - cell_len(text), 0)
+    return space + text if right else text + space

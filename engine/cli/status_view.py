@@ -1,0 +1,199 @@
+"""A running site as lines of text for people: what is wrong first, a line a camera, reasons below."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from math import ceil
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from engine.cli.columns import Column, Row, layout
+from engine.runtime.status import CameraReport, SiteReport
+
+_STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
+#: Seconds that events may lag before it is said in the first line.
+_LAG_SECONDS = 5.0
+_CAMERA_COLUMNS = (
+    Column("camera"),
+    Column("state", right=False),
+    Column("source", 5, right=False),
+    Column("size", 2),
+    Column("fps"),
+    Column("captured", 3),
+    Column("stored"),
+    Column("dropped"),
+    Column("ring"),
+    Column("p50 ms", 4),
+    Column("p99 ms", 1),
+)
+_PROCESS_COLUMNS = (
+    Column("process"),
+    Column("pid"),
+    Column("cpu s"),
+    Column("cpu %"),
+    Column("memory MB"),
+    Column("restarts"),
+    Column("heartbeat s", 1),
+)
+
+
+def status_lines(report: SiteReport, width: int) -> list[Text]:
+    """The whole site: headline, cameras, processes."""
+    if not report.running:
+        return _not_running(report)
+    lines = headline(report)
+    lines += [line for block in _cameras(report.cameras, width) for line in block]
+    rows = [
+        Row(
+            (
+                f"{process.role} {process.camera}".strip(),
+                str(process.pid) if process.alive else "-",
+                f"{process.cpu_seconds:.1f}",
+                f"{process.cpu_percent:.1f}",
+                f"{process.memory_mb:.1f}",
+                str(process.restarts),
+                f"{process.heartbeat_seconds:.1f}",
+            )
+        )
+        for process in report.processes
+    ]
+    lines += [Text(), *(line for block in layout(_PROCESS_COLUMNS, rows, width) for line in block)]
+    if report.publisher:
+        publisher = report.publisher
+        lines.append(
+            Text(
+                f"publisher: {'' if publisher.connected else 'not '}connected, {publisher.published} published, "
+                f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
+            )
+        )
+    return lines
+
+
+def _not_running(report: SiteReport) -> list[Text]:
+    lines = [Text(f"site {report.site} is not running")]
+    if report.elsewhere:
+        lines.append(Text(f"site {report.site} {report.elsewhere}"))
+    if report.embedded_pid:
+        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
+        lines.append(Text(f"{text} with it, edge-video clean ends it"))
+    return lines
+
+
+def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
+    """As much of the site as fits, cameras in trouble first where not all do."""
+    lines = headline(report)
+    room = lines_max - sum(map(_height(width), lines))
+    cameras = report.cameras
+    blocks = _cameras(cameras, width)
+    heights = [sum(map(_height(width), block)) for block in blocks]
+    if sum(heights) > room:
+        cameras = sorted(cameras, key=lambda camera: camera.state == "active")
+        blocks = _cameras(cameras, width)
+    shown: list[list[Text]] = []
+    for block in blocks:
+        room -= sum(map(_height(width), block))
+        # A line is kept for what follows.
+        if room < (1 if len(shown) < len(blocks) - 1 else 0):
+            break
+        shown.append(block)
+    lines += [line for block in shown for line in block]
+    if len(shown) < len(blocks):
+        lines.append(Text(f"and {len(blocks) - max(len(shown), 1)} more", style="dim"))
+    return lines
+
+
+def headline(report: SiteReport) -> list[Text]:
+    """How the site does: in the first line whether anything is away, then its figures, then why."""
+    cameras = report.cameras
+    active = sum(camera.state == "active" for camera in cameras)
+    first = f"{report.site}: {active} of {len(cameras)} cameras active"
+    for server in dict.fromkeys(outage.server for outage in report.outages):
+        longest = max(outage.seconds for outage in report.outages if outage.server == server)
+        first += f", {server} away for {duration(longest)}"
+        if any(outage.role == "writer" for outage in report.outages if outage.server == server):
+            first += _rings(report.rings_last_seconds)
+    down = dict.fromkeys(one.role for one in report.processes if one.role != "capture" and not one.alive)
+    first += "".join(f", {role} is down" for role in down)
+    lag = report.publisher.lag_seconds if report.publisher else 0.0
+    if lag >= _LAG_SECONDS:
+        first += f", events {duration(lag)} behind"
+    dropped = sum(sum(camera.dropped.values()) for camera in cameras)
+    figures = [
+        f"{sum(camera.fps for camera in cameras):,.0f} fps",
+        f"{sum(camera.stored for camera in cameras):,} stored",
+        f"{dropped:,} dropped",
+        f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms",
+    ]
+    if report.publisher:
+        figures.append(f"{report.publisher.confirmed:,} announced")
+    trouble = bool(report.outages or down or lag >= _LAG_SECONDS)
+    lines = [
+        Text(first, style="bold red" if trouble else "bold"),
+        Text("   ".join(figures), style="yellow" * bool(dropped)),
+    ]
+    for outage in report.outages:
+        since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        lines.append(Text(f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", style="red"))
+    if report.writer.contested:
+        count = report.writer.contested
+        text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"
+        lines.append(Text(f"{text}; the log says which site", style="bold red"))
+    if report.file_differs:
+        what = "; ".join(report.file_differs)
+        lines.append(Text(f"the site file differs from what runs: {what}; a restart applies it", style="yellow"))
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """A while, as short as people say it."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _rings(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f", rings last {duration(seconds)} more" if seconds >= 1 else ", rings are full and frames are lost"
+
+
+def _cameras(cameras: list[CameraReport], width: int) -> list[list[Text]]:
+    return layout(_CAMERA_COLUMNS, [_camera_row(camera) for camera in cameras], width)
+
+
+def _camera_row(camera: CameraReport) -> Row:
+    below = camera.last_error
+    if below and camera.since:
+        below = f"for {duration(max(time.time_ns() - camera.since, 0) / 1e9)}: {below}"
+    if below and camera.consecutive_failures > 1:
+        below = f"{camera.consecutive_failures:,} tries {below}"
+    return Row(
+        (
+            camera.id,
+            camera.state,
+            f"{camera.codec} {camera.mode}".strip(),
+            f"{camera.width}x{camera.height}" if camera.width else "",
+            f"{camera.fps:.1f}",
+            f"{camera.captured:,}",
+            f"{camera.stored:,}",
+            f"{sum(camera.dropped.values()):,}",
+            f"{camera.ring.fill:.0%}",
+            f"{camera.latency_ms.p50:.1f}",
+            f"{camera.latency_ms.p99:.1f}",
+        ),
+        below,
+        _STATE_STYLES.get(camera.state, ""),
+    )
+
+
+def _height(width: int) -> Callable[[Text], int]:
+    """Lines of the terminal that a line takes there, as words are kept together."""
+
+    def height(line: Text) -> int:
+        return max(ceil(cell_len(line.plain) * 1.1 / width), 1) if cell_len(line.plain) > width else 1
+
+    return height

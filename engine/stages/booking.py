@@ -1,0 +1,65 @@
+"""Counts of the publisher that a kill at any moment neither loses nor doubles.
+
+An event that expired counts when the cursor in Redis has passed it. Redis and the slate cannot be written in one step,
+so the slate first says what it will show, under a serial that the cursors are saved with: a successor that finds this
+serial in Redis knows that the save came through, and shows it.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from engine.shm.slate import PublisherCount, Slate
+
+#: Count, and the word that holds what it is about to become.
+_BOOKED = (
+    (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
+    (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
+)
+#: Bits of a serial: it is one of the slate's words.
+_SERIAL_BITS = 62
+
+
+class Booking:
+    """The counts of what expired and what could not be read, on the publisher's slate."""
+
+    def __init__(self, slate: Slate) -> None:
+        self._counts = slate.counts
+        self._open = [0, 0]
+
+    @property
+    def begun(self) -> bool:
+        """True where a publisher of this site has counted any event before."""
+        return any(self._counts[word] for word in (PublisherCount.CONFIRMED, PublisherCount.EXPIRED))
+
+    def recover(self, serial: bytes) -> None:
+        """Finish what a predecessor had begun, if ``serial``, the last that Redis has, is its own."""
+        if serial == b"%d" % self._counts[PublisherCount.SAVE_SERIAL]:
+            self._show()
+        self._counts[PublisherCount.SAVE_SERIAL] = 0
+
+    def add(self, expired: int, unreadable: int) -> None:
+        """These are passed by the cursors that are saved next."""
+        self._open = [self._open[0] + expired, self._open[1] + unreadable]
+
+    def intend(self) -> str:
+        """The serial to save the cursors with; empty where there is nothing to count."""
+        if not any(self._open):
+            return ""
+        self._counts[PublisherCount.SAVE_SERIAL] = 0
+        for (count, following), more in zip(_BOOKED, self._open, strict=True):
+            self._counts[following] = self._counts[count] + more
+        serial = secrets.randbits(_SERIAL_BITS) + 1
+        self._counts[PublisherCount.SAVE_SERIAL] = serial
+        return str(serial)
+
+    def settle(self) -> None:
+        """The save came through."""
+        if any(self._open):
+            self._show()
+            self._counts[PublisherCount.SAVE_SERIAL] = 0
+            self._open = [0, 0]
+
+    def _show(self) -> None:
+        for count, following in _BOOKED:
+            self._counts[count] = self._counts[following]

@@ -1,0 +1,60 @@
+"""How far a camera has come: values of the hashes that the writer (``written``) and the publisher (``cursor``) keep.
+
+    cursor    {unix_nano}-{sequence} {entries}
+              the last entry that is confirmed or given up, and how many entries of the journal are, with it
+    written   {unix_nano}-{sequence} {entries} {before}
+              the last frame captured, how many entries were written, and how many of them before its ring was made
+
+Neither hash expires. So numbers go on after a stop that outlived the journal, and entries of a journal that expired
+unread can still be counted. Anything may stand in Redis: what does not read is as if it were not there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.errors import WireError
+from engine.wire.journal import entry_id, parse_entry_id
+
+#: Counts of entries beyond this are nobody's.
+ENTRIES_MAX = 2**62
+#: Both parts of a stream's id have 64 bits.
+_ID_PART_END = 2**64
+
+
+class Mark(NamedTuple):
+    """``at`` is (unix_nano, sequence); ``entries`` is None where nobody counted them."""
+
+    at: tuple[int, int]
+    entries: int | None = None
+    before: int | None = None
+
+
+def format_mark(mark: Mark) -> str:
+    """A mark as it stands in its hash; counts that are not known, and all behind them, are left out."""
+    words = [entry_id(*mark.at)]
+    for count in (mark.entries, mark.before):
+        if count is None:
+            break
+        words.append(str(count))
+    return " ".join(words)
+
+
+def parse_mark(text: bytes) -> Mark | None:
+    """Inverse of format_mark; None for what is no mark. A count that does not read is not known."""
+    identifier, *counts = text.split(b" ", 3)
+    try:
+        at = parse_entry_id(identifier)
+    except WireError:
+        return None
+    if max(at) >= _ID_PART_END:
+        return None
+    entries, before, *_ = [*map(_count, counts), None, None]
+    return Mark(at, entries, before if entries is not None else None)
+
+
+def _count(word: bytes) -> int | None:
+    if not word.isdigit() or len(word) > len(str(ENTRIES_MAX)):
+        return None
+    count = int(word)
+    return count if count < ENTRIES_MAX else None

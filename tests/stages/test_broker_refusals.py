@@ -1,0 +1,120 @@
+"""A broker where something stands otherwise than it is declared: the sentence says what to do, and that works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pika
+import pytest
+
+from engine.client.consumer import FrameConsumer
+from engine.config import AmqpSection, Secret
+from engine.errors import ServerRefused
+from engine.stages import broker_refusals
+from engine.stages.broker import Exchange, check
+from tests.servers.rabbitmq import RabbitMQ
+
+NAME = "camera.metadata"
+
+
+@pytest.fixture
+def channel(rabbitmq: RabbitMQ, vhost: str) -> Iterator[Any]:
+    with rabbitmq.connect(vhost) as connection:
+        yield connection.channel()
+
+
+def refusal(rabbitmq: RabbitMQ, vhost: str, exchange: Exchange) -> str:
+    with pytest.raises(ServerRefused) as refused:
+        check(AmqpSection(Secret(rabbitmq.url(vhost))), exchange)
+    return str(refused.value).partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("stands", "declared", "found", "way"),
+    [
+        ({"durable": True}, {"durable": False}, "is durable", "set `metadata.exchange_durable = true`"),
+        ({"durable": False}, {"durable": True}, "is not durable", "set `metadata.exchange_durable = false`"),
+        ({"exchange_type": "fanout"}, {}, "is of type fanout, not topic", "name another in metadata.exchange"),
+        ({"auto_delete": True}, {}, "(auto-delete)", "name another in metadata.exchange"),
+        ({"internal": True}, {}, "is internal", "name another in metadata.exchange"),
+        (
+            {"arguments": {"alternate-exchange": "amq.topic"}}, {},
+            "has alternate-exchange amq.topic, not none", "name another in metadata.exchange",
+        ),
+    ],
+    ids=["durable", "transient", "type", "auto-delete", "internal", "argument"],
+)  # fmt: skip
+def test_each_difference_has_its_sentence(rabbitmq, vhost, channel, stands, declared, found, way):
+    channel.exchange_declare(NAME, **({"exchange_type": "topic", "durable": True} | stands))
+    said = refusal(rabbitmq, vhost, Exchange(NAME, **declared))
+    assert said.startswith(f"exchange {NAME} exists in vhost {vhost} and ")
+    assert found in said
+    assert f"(406); {way}, or delete it once (`" in said
+    command = shlex.split(said.split("`")[-2])
+    assert command == ["rabbitmqadmin", f"--vhost={vhost}", "delete", "exchange", f"name={NAME}"]
+    # What the command does.
+    channel.exchange_delete(command[-1].removeprefix("name="))
+    check(AmqpSection(Secret(rabbitmq.url(vhost))), Exchange(NAME, **declared))
+
+
+def test_both_ways_out_of_a_durable_exchange_work(rabbitmq, vhost, channel):
+    channel.exchange_declare(NAME, exchange_type="topic", durable=True)
+    said = refusal(rabbitmq, vhost, Exchange(NAME, durable=False))
+    value = re.search(r"`metadata.exchange_durable = (\w+)`", said)
+    assert value is not None
+    check(AmqpSection(Secret(rabbitmq.url(vhost))), Exchange(NAME, durable=value[1] == "true"))
+
+
+def test_a_job_is_told_of_its_own_options(rabbitmq, vhost, channel):
+    channel.exchange_declare(NAME, exchange_type="direct", durable=True)
+    where = Exchange(NAME, mandatory=True, wording=broker_refusals.RECOVER)
+    assert "is of type direct, not topic (406); give --exchange-type direct, or delete" in refusal(
+        rabbitmq, vhost, where
+    )
+    durable = where._replace(kind="direct", durable=False)
+    assert "is durable (406); give --durable, or delete" in refusal(rabbitmq, vhost, durable)
+
+
+def test_names_that_a_shell_would_take_apart_are_quoted(rabbitmq, vhost, channel):
+    odd = "it's; a `name` in vhost 'x'"
+    channel.exchange_declare(odd, exchange_type="topic", durable=True)
+    said = refusal(rabbitmq, vhost, Exchange(odd, durable=False))
+    assert f"exchange {odd} exists in vhost {vhost} and is durable" in said
+    assert shlex.quote(f"name={odd}") in said
+
+
+@pytest.mark.parametrize(
+    ("stands", "options", "says"),
+    [
+        ({"durable": True}, {"exchange_durable": False}, "is durable (406); set `exchange_durable = true`, or delete"),
+        ({"durable": False}, {}, "is not durable (406); set `exchange_durable = false`, or delete it once"),
+        ({"exchange_type": "fanout"}, {}, "is of type fanout, not topic (406); name another with exchange, or delete"),
+    ],
+    ids=["durable", "transient", "type"],
+)
+def test_a_consumer_is_told_the_same(rabbitmq, vhost, channel, redis_server, stands, options, says):
+    channel.exchange_declare(NAME, **({"exchange_type": "topic", "durable": True} | stands))
+    with pytest.raises(ServerRefused) as refused:
+        FrameConsumer(rabbitmq.url(vhost), redis_server.url, print, **options).run(signals=False)
+    assert says in str(refused.value)
+    assert "PRECONDITION" not in str(refused.value)
+
+
+def test_a_queue_that_stands_otherwise(rabbitmq, vhost, channel, redis_server):
+    channel.queue_declare("mine", durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 8})
+    with pytest.raises(ServerRefused) as refused:
+        FrameConsumer(rabbitmq.url(vhost), redis_server.url, print, queue="mine").run(signals=False)
+    assert f"queue mine exists in vhost {vhost} with x-delivery-limit 8, not 2 (406); attempts and dead_letter" in str(
+        refused.value
+    )
+    assert f"(`rabbitmqctl -p {vhost} delete_queue mine`)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["PRECONDITION_FAILED - something else", "PRECONDITION_FAILED - inequivalent arg 'durable' for exch", ""]
+)
+def test_what_reads_otherwise_is_left_to_the_caller(text):
+    assert broker_refusals.mismatch(pika.exceptions.ChannelClosedByBroker(406, text), broker_refusals.SITE_FILE) == ""
