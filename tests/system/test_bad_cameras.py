@@ -68,7 +68,8 @@ def test_each_kind_of_bad_camera_is_retried_reported_and_leaves_the_others_alone
         assert not missing_numbers(numbers[name])
         assert not sum(report[name]["dropped"].values())
     # Backoff: the least pause, jitter taken off, doubles with each try.
-    times = servers["garbage"].connections
+    # Behind each try comes the question what is wrong.
+    times = servers["garbage"].connections[::2]
     assert len(times) >= 2
     for tries, (before, after) in enumerate(pairwise(times)):
         assert after - before >= BACKOFF_SECONDS_MIN / 2 * 2**tries
