@@ -18,7 +18,7 @@ DEFAULT_SITE_FILE = Path("site.toml")
 
 SiteFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="The site file (TOML).", metavar="FILE", show_default=str(DEFAULT_SITE_FILE)),
+    typer.Option("--config", "-c", help=f"The site file (TOML); {DEFAULT_SITE_FILE} without.", metavar="FILE"),
 ]
 RedisUrl = Annotated[
     str | None,
