@@ -16,6 +16,8 @@ _BOOKED = (
     (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
     (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
 )
+#: What a journal that somebody else has written to may be counted to at most; a word holds more.
+_COUNT_MAX = 2**62
 #: Bits of a serial: it is one of the slate's words.
 _SERIAL_BITS = 62
 
@@ -48,7 +50,7 @@ class Booking:
             return ""
         self._counts[PublisherCount.SAVE_SERIAL] = 0
         for (count, following), more in zip(_BOOKED, self._open, strict=True):
-            self._counts[following] = self._counts[count] + more
+            self._counts[following] = min(self._counts[count] + more, _COUNT_MAX)
         serial = secrets.randbits(_SERIAL_BITS) + 1
         self._counts[PublisherCount.SAVE_SERIAL] = serial
         return str(serial)
