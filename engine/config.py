@@ -23,6 +23,7 @@ from engine.config_servers import plain_text_warnings
 from engine.errors import ConfigError
 from engine.wire import keys, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire.ring_owner import RingOwner
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
@@ -261,6 +262,18 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             username=str(self.redis.publisher_username), password=str(self.redis.publisher_password) or None
         )
 
+    @property
+    def owner(self) -> RingOwner:
+        """Whose frames this site's rings hold, by the names that they are stored under."""
+        address = self.redis_address
+        if self.embedded:
+            server = urls.EMBEDDED
+        elif address.sentinel:
+            server = f"{address.sentinel.service}/{address.database}"
+        else:
+            server = f"{address.path or urls.host_port(address.host, address.port)}/{address.database}"
+        return RingOwner(self.vhost, self.prefix, server)
+
     def camera(self, identifier: str) -> Camera:
         """The camera of that id. Raises ConfigError with the nearest one."""
         for camera in self.cameras:
@@ -371,6 +384,11 @@ def default_run_directory(name: str, user: int | None = None) -> Path:
     says, so that every command of that user finds the site, and a second start meets the lock of the first."""
     user = os.geteuid() if user is None else user
     return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name
+
+
+def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The settings, as ``section.key``, that an environment decides."""
+    return tuple(".".join(place) for variable, place in _ENVIRONMENT.items() if environment.get(variable))
 
 
 def _with_defaults(cameras: Any, defaults: Any) -> Any:

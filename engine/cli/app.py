@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +21,19 @@ from engine.cli.frames import frames
 from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.output import print_json
 from engine.cli.tenants import tenants
-from engine.config import Config, load
+from engine.config import Camera, Config, load
+from engine.config_memory import redis_memory
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import claims, roles
 from engine.runtime import status as site_status
+from engine.runtime.captures import Captures, ensure_rings
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
+from engine.runtime.machine import embedded_memory
+from engine.runtime.notify import Notifier
 from engine.runtime.preflight import check_redis
 from engine.runtime.supervisor import Supervisor
 from engine.shm import site
@@ -75,16 +80,17 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     keep_private()
     mask_standard_error(site_config)
     set_title("supervisor", site_config.site.name)
+    notifier = Notifier(os.environ)
     if not sys.stdout.isatty() or json:
         log = open_log(site_config, json=json)
-        supervisor = Supervisor(site_config, log, log)
+        supervisor = Supervisor(site_config, log, log, notifier)
         supervisor.start()
         code = supervisor.run()
         supervisor.close()
         raise typer.Exit(code)
     file = log_file(site_config)
     log = open_log(site_config, file=file)
-    supervisor = Supervisor(site_config, log, log)
+    supervisor = Supervisor(site_config, log, log, notifier)
     supervisor.start()
     with show.LiveTable(site_config, footer=f"log: {file}   Ctrl-C drains and stops") as table:
         code = supervisor.run(on_tick=table.refresh)
@@ -94,19 +100,28 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
 
 @app.command()
 def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Validate a site file; print the site as it will run, and its shared memory against what the machine has."""
+    """Validate a site file; print the site as it will run, and the memory it needs against what the machine has."""
     site_config = _load(config)
     need = site.shared_memory_need(site_config)
     directory = Path(site_config.ring.directory)
     if not directory.is_dir():
         raise InputError(f"{config}: ring.directory {directory} is no directory")
     have = free_bytes(directory)
+    memory = redis_memory(site_config)
+    most = embedded_memory(site_config) if site_config.embedded else None
     if json:
         document = show.masked(site_config)
+        document["redis_memory"] = {
+            "need_bytes": memory.bytes,
+            "frames": memory.frames,
+            "frames_per_second": memory.frames_per_second,
+            "assumed": memory.assumed,
+            "maxmemory_bytes": most,
+        }
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
         print_json(document)
     else:
-        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have)
+        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have, memory, most)
     site.check_space(site_config)
 
 
@@ -135,18 +150,33 @@ def status(
 
 @app.command()
 def capture(
-    camera: Annotated[str, typer.Argument(help="The camera's id.", metavar="CAMERA")],
+    cameras: Annotated[list[str] | None, typer.Argument(help="The cameras' ids.", metavar="CAMERA")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Capture all cameras of the site file.")] = False,
     config: SiteFile = DEFAULT_SITE_FILE,
     json: AsJson = False,
 ) -> None:
-    """Run one camera's capture process alone, for supervisord or systemd."""
+    """Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child process.
+    Several take added and removed cameras over from the site file at SIGHUP."""
     site_config = _load(config)
-    which = site_config.camera(camera)
-    _run_role(
-        site_config,
-        f"capture {which.id}",
-        lambda: roles.run_capture(site_config, which, open_log(site_config, json=json)),
-    )
+    names = list(dict.fromkeys(cameras or ()))
+    if bool(names) == every:
+        raise InputError("name the cameras to capture, or say --all")
+    chosen = [site_config.camera(name) for name in names]
+
+    def one(notifier: Notifier) -> int:
+        log = open_log(site_config, json=json)
+        ensure_rings(site_config, chosen, log)
+        return roles.run_capture(site_config, chosen[0], log, notifier)
+
+    def several(notifier: Notifier) -> int:
+        log = open_log(site_config, json=json)
+        select = _all_cameras if every else partial(_cameras_named, names)
+        return Captures(site_config, select, partial(_load, config), log, notifier).run()
+
+    if len(chosen) == 1:
+        _run_role(site_config, f"capture {names[0]}", one)
+    else:
+        _run_role(site_config, "captures", several)
 
 
 @app.command()
@@ -161,10 +191,10 @@ def writer(
         raise InputError(f"there is no writer {number}: writer.writers is {site_config.writer.writers}")
     check_redis(site_config)
 
-    def main() -> int:
+    def main(notifier: Notifier) -> int:
         log, own = open_log(site_config, json=json), claims.identity(site_config)
         claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
-        return roles.run_writer(site_config, number, log, own)
+        return roles.run_writer(site_config, number, log, own, notifier)
 
     _run_role(site_config, "writer", main)
 
@@ -176,7 +206,8 @@ def publisher(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> Non
     if not site_config.publishes:
         raise InputError("nothing to publish to: set amqp.amqp_url or AMQP_URL, and metadata.enabled = true")
     check_redis(site_config)
-    _run_role(site_config, "publisher", lambda: roles.run_publisher(site_config, open_log(site_config, json=json)))
+    log = partial(open_log, site_config, json=json)
+    _run_role(site_config, "publisher", lambda notifier: roles.run_publisher(site_config, log(), notifier))
 
 
 @app.command()
@@ -208,7 +239,16 @@ def _load(path: Path) -> Config:
     return config
 
 
-def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
+def _all_cameras(config: Config) -> Iterable[Camera]:
+    return config.cameras
+
+
+def _cameras_named(names: list[str], config: Config) -> Iterable[Camera]:
+    """Those that are still in the site file."""
+    return [camera for camera in config.cameras if camera.id in names]
+
+
+def _run_role(config: Config, title: str, main: Callable[[Notifier], int]) -> None:
     """Run one role in this process, beside the other roles of its site. It has no server to bring along."""
     keep_private()
     mask_standard_error(config)
@@ -220,9 +260,14 @@ def _run_role(config: Config, title: str, main: Callable[[], int]) -> None:
             )
     lock = SiteLock(config, exclusive=False)
     site.make_directory(config)
+    try:
+        site.check_owner(config)
+    except BaseException:
+        lock.release()
+        raise
     set_title(title, config.site.name)
     try:
-        code = main()
+        code = main(Notifier(os.environ))
     finally:
         lock.release()
     raise typer.Exit(code)

@@ -30,7 +30,7 @@ def main() -> None:
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
     _show_any_text()
-    from engine.errors import EXIT_FAILED, EngineError
+    from engine.errors import EXIT_FAILED, EXIT_INPUT, EngineError
     from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
@@ -49,13 +49,24 @@ def main() -> None:
         # What is still buffered would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
-    except Exception:
+    except Exception as error:
+        if lack := _lack_of_memory(error):
+            print(f"edge-video: too little memory ({lack}); raise the limit (ulimit -v)", file=sys.stderr)
+            sys.exit(EXIT_INPUT)
         # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
         from engine.config import secrets_of
 
         secrets = secrets_of(os.environ).union(*(secrets_in(text) for text in sys.argv if "://" in text))
         print(mask(traceback.format_exc(), secrets), file=sys.stderr, end="")
         sys.exit(EXIT_FAILED)
+
+
+def _lack_of_memory(error: Exception) -> str:
+    """What this process, or a library that it loads, found no room for; empty for other errors."""
+    if isinstance(error, MemoryError):
+        return "none is left"
+    lines = str(error).splitlines() if isinstance(error, ImportError) else []
+    return next((line for line in lines if "failed to map segment" in line or "annot allocate memory" in line), "")
 
 
 def _show_any_text() -> None:

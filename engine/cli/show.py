@@ -16,6 +16,7 @@ from rich.text import Text
 
 from engine.cli.status_view import live_lines, status_lines
 from engine.config import Config, Secret
+from engine.config_memory import MemoryNeed
 from engine.runtime.status import SiteReport, collect
 from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
@@ -75,7 +76,7 @@ def print_status(console: Console, report: SiteReport) -> None:
         console.print(line, soft_wrap=True)
 
 
-def print_site(console: Console, config: Config, need: int, have: int) -> None:
+def print_site(console: Console, config: Config, need: int, have: int, memory: MemoryNeed, most: int | None) -> None:
     """A site as it will run."""
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
@@ -93,6 +94,7 @@ def print_site(console: Console, config: Config, need: int, have: int) -> None:
         "memory", f"{need / 2**20:,.0f} MiB of {have / 2**20:,.0f} MiB in {config.ring.directory} ({fits}); "
         f"{SitePaths.of(config).directory}",
     )  # fmt: skip
+    table.add_row("redis memory", _memory(memory, most, config.redis.ttl_seconds))
     console.print(table)
     cameras = Table(box=None, header_style="dim")
     for name in ("camera", "name", "url", "fps", "size", "quality", "encoding", "transport"):
@@ -139,3 +141,16 @@ def masked(config: Config) -> dict[str, Any]:
     document["vhost"] = config.vhost
     document["run_directory"] = str(config.run_directory)
     return document
+
+
+def _memory(need: MemoryNeed, most: int | None, ttl_seconds: int) -> str:
+    """What the frames take of Redis, beside what it may take."""
+    text = f"about {need.bytes / 2**20:,.0f} MiB for {need.frames:,} frames"
+    text += f" ({need.frames_per_second:,.0f}/s, {ttl_seconds} s)"
+    if most is not None:
+        text += f"; maxmemory will be {most / 2**20:,.0f} MiB ({'fits' if need.bytes <= most else 'does not fit'})"
+    else:
+        text += "; maxmemory of a server of your own should be a quarter more"
+    if need.assumed:
+        text += f"; {need.caveat}, which edge-video doctor measures"
+    return text

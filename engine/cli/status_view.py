@@ -138,7 +138,8 @@ def headline(report: SiteReport) -> list[Text]:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         lines.append(Text(f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", style="red"))
     if report.writer.contested:
-        text = f"{report.writer.contested} cameras are stored by another site, too, under the same names"
+        count = report.writer.contested
+        text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"
         lines.append(Text(f"{text}; the log says which site", style="bold red"))
     if report.file_differs:
         what = "; ".join(report.file_differs)

@@ -21,8 +21,10 @@ from engine.errors import CameraUnavailable, WireError
 from engine.stages import camera_check
 from engine.wire import urls
 
-#: Seconds over which frames are counted, and cameras looked at together.
+#: Seconds over which frames are counted, and those before, in which what FFmpeg held back while it was opening the
+#: stream comes at once; and cameras looked at together.
 MEASURE_SECONDS = 2.0
+SETTLE_SECONDS = 1.0
 TOGETHER_MAX = 8
 #: Seconds for a process to start and end around its work.
 _MARGIN_SECONDS = 5.0
@@ -50,7 +52,7 @@ def gather(cameras: Sequence[Camera]) -> list[CameraFacts]:
 
 
 def _look(camera: Camera) -> CameraFacts:
-    bound = 2 * camera.open_timeout_seconds + camera.stall_seconds + MEASURE_SECONDS + _MARGIN_SECONDS
+    bound = 2 * camera.open_timeout_seconds + camera.stall_seconds + SETTLE_SECONDS + MEASURE_SECONDS + _MARGIN_SECONDS
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__],
@@ -67,14 +69,15 @@ def _look(camera: Camera) -> CameraFacts:
 
 
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
-    """Open it as the capture process would, and count frames. Blocks as long as its timeouts let it."""
+    """Open it as the capture process would, and count frames for ``seconds`` once they come evenly. Blocks as long as
+    its timeouts let it."""
     from engine.stages.pattern import PatternSource
     from engine.stages.source import NotOpened, Source, SourceEnded, VideoSource, prepare_process
 
     prepare_process()
     source: Source | None = None
     frames = corrupt = size = width = height = 0
-    first = last = 0.0
+    arrivals: list[float] = []
     error = ""
     try:
         source = PatternSource(camera) if camera.kind == "test" else VideoSource(camera)
@@ -82,9 +85,9 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
         while time.monotonic() < end:
             if not source.grab():
                 continue
-            last = time.monotonic()
-            if not first:
-                first, end = last, last + seconds
+            arrivals.append(time.monotonic())
+            if len(arrivals) == 1:
+                end = arrivals[0] + SETTLE_SECONDS + seconds
             try:
                 frame = source.retrieve(time.time_ns(), frames + 1)
             except WireError:
@@ -92,7 +95,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
                 continue
             frames += 1
             width, height = frame.width, frame.height
-            size = sum(len(part) for part in frame.parts)
+            size += sum(len(part) for part in frame.parts)
     except NotOpened:
         error = str(camera_check.examine(camera.url, camera.open_timeout_seconds))
     except SourceEnded as ended:
@@ -104,7 +107,6 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
             source.close()
     if not frames and not error:
         error = f"sent {corrupt} frames, none of them whole" if corrupt else "it opened and sent no frame"
-    arrivals = frames + corrupt - 1
     return CameraFacts(
         id=camera.id,
         codec=source.codec if source else "",
@@ -112,11 +114,20 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
         width=width,
         height=height,
         frames=frames,
-        fps=round(arrivals / (last - first), 2) if last > first else 0.0,
-        frame_bytes=size,
+        fps=round(_rate(arrivals), 2),
+        frame_bytes=size // frames if frames else 0,
         corrupt=corrupt,
         error=urls.mask(error, urls.secrets_in(camera.url)),
     )
+
+
+def _rate(arrivals: Sequence[float]) -> float:
+    """Frames per second by the seconds at which they came, without the first ones, which may have come at once. Of a
+    camera that sends fewer than two in that time all count."""
+    steady = [moment for moment in arrivals if moment >= arrivals[0] + SETTLE_SECONDS]
+    counted = steady if len(steady) > 1 else arrivals
+    passed = counted[-1] - counted[0] if counted else 0.0
+    return (len(counted) - 1) / passed if passed > 0 else 0.0
 
 
 def _main() -> None:

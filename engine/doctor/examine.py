@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine.config import Config
+from engine.config_memory import Seen, redis_memory
 from engine.config_tls import TLS_FAILED
 from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
@@ -14,6 +15,7 @@ from engine.doctor.findings import Finding, not_asked
 from engine.doctor.reach import try_to_reach, unreachable
 from engine.doctor.redis_facts import gather as ask_redis
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
+from engine.runtime.machine import embedded_memory
 from engine.runtime.status import SiteReport, collect
 from engine.stages import broker, broker_probe
 from engine.stages.redis_link import connect
@@ -32,11 +34,13 @@ def examine(
 ) -> Examined:
     """Look at the site's servers, machine and, unless told not to, cameras. Takes as long as their timeouts."""
     report = collect(config, memory=False)
-    findings = redis(config, running=report.running)
+    findings, most = _redis(config, running=report.running)
     findings += rabbitmq(config, management_ports, running=report.running)
     seen = look_at_cameras(config, report) if cameras else {}
     need = sum(camera_checks.cores(camera, seen.get(camera.id)) for camera in config.cameras)
     findings += machine_checks.verdicts(machine_facts.gather(config), len(config.cameras), need, running=report.running)
+    known = {facts.id: Seen(facts.fps, facts.frame_bytes) for facts in seen.values()}
+    findings.append(redis_checks.memory_need(redis_memory(config, known), most, config.redis.ttl_seconds))
     findings += [camera_checks.verdict(camera, seen[camera.id]) for camera in config.cameras if camera.id in seen]
     if not cameras:
         findings.append(Finding("cameras", "all", "information", "not looked at, as asked"))
@@ -45,8 +49,13 @@ def examine(
 
 def redis(config: Config, *, running: bool) -> list[Finding]:
     """Redis as the writer and, where it is another user, the publisher meets it."""
+    return _redis(config, running=running)[0]
+
+
+def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]:
+    """The findings, and its ``maxmemory``: 0 where it has none, None where nobody can tell."""
     if config.embedded and not running:
-        return [_embedded_away("redis")]
+        return [_embedded_away("redis")], embedded_memory(config)
     address = config.redis_address
     try:
         connection = connect(address, config.redis.timeout_seconds)
@@ -55,7 +64,7 @@ def redis(config: Config, *, running: bool) -> list[Finding]:
         finally:
             connection.disconnect()
     except (RedisUnavailable, ServerRefused) as error:
-        return [_redis_refused(address, error, config.redis.timeout_seconds)]
+        return [_redis_refused(address, error, config.redis.timeout_seconds)], None
     findings = [redis_checks.answered("reachable", str(address))]
     publisher = config.publisher_redis_address
     if config.publishes and publisher != address:
@@ -64,7 +73,8 @@ def redis(config: Config, *, running: bool) -> list[Finding]:
             findings.append(redis_checks.answered("publisher's user", str(publisher)))
         except (RedisUnavailable, ServerRefused) as error:
             findings.append(Finding("redis", "publisher's user", "broken", mask(str(error)), "may log in"))
-    return findings + redis_checks.verdicts(facts, config.redis.ttl_seconds)
+    findings += redis_checks.verdicts(facts, config.redis.ttl_seconds)
+    return findings, redis_checks.maxmemory(facts.info)
 
 
 def _redis_refused(address: RedisAddress, error: Exception, timeout_seconds: float) -> Finding:

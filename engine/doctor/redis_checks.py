@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from engine.config_memory import MemoryNeed
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import RedisFacts, Sample, SlowCommand
 from engine.runtime.preflight import REDIS_VERSION_MIN
@@ -88,6 +89,26 @@ def memory(used: int, most: int) -> Finding:
     return _finding(
         "memory", "warning" if share > MEMORY_SHARE_MAX else "ok", f"{_mib(used)} of {_mib(most)} used ({share:.0%})",
         good, "raise maxmemory, or lower redis.ttl_seconds, fps or quality" if share > MEMORY_SHARE_MAX else "",
+    )  # fmt: skip
+
+
+def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int) -> Finding:
+    """What the site's frames will take against ``maxmemory``; 0 where that is not set, None where nobody may ask."""
+    mean = need.bytes / need.frames if need.frames else 0.0
+    found = (
+        f"about {_mib(need.bytes)}: {need.frames_per_second:,.0f} frames/s for {ttl_seconds} s, "
+        f"{mean / 1024:,.0f} KiB each with what Redis adds"
+    )
+    if need.assumed:
+        found += f"; {need.caveat}"
+    good = f"at most {MEMORY_SHARE_MAX:.0%} of maxmemory"
+    if not most:
+        return _finding("memory needed", "information", found, good)
+    bad = need.bytes > MEMORY_SHARE_MAX * most
+    return _finding(
+        "memory needed", "warning" if bad else "ok", f"{found}; maxmemory is {_mib(most)}", good,
+        f"raise maxmemory to {_mib(need.bytes / MEMORY_SHARE_MAX)} or more (embedded: redis.max_memory_percent), or "
+        "lower redis.ttl_seconds, fps or quality: frames go before their TTL" if bad else "",
     )  # fmt: skip
 
 
@@ -261,10 +282,15 @@ def answered(check: str, address: str) -> Finding:
     return _finding(check, "ok", f"{address} answers and takes the credentials", "a connection within the timeout")
 
 
+def maxmemory(info: dict[str, str] | None) -> int | None:
+    """The server's limit; 0 where it has none, None where it may not be asked."""
+    return None if info is None else _int(info, "maxmemory")
+
+
 def _int(info: dict[str, str], name: str) -> int:
     text = info.get(name, "0")
     return int(text) if text.isdecimal() else 0
 
 
-def _mib(size: int) -> str:
+def _mib(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB"

@@ -9,6 +9,7 @@ import time
 from typing import Protocol
 
 from engine.errors import EXIT_OK, EngineError
+from engine.runtime.notify import Notifier
 from engine.shm.slate import Slate
 
 #: Seconds that a stopped agent whose native code does not return may hang before its process ends all the same.
@@ -74,14 +75,25 @@ class StopSignal:
             os._exit(EXIT_OK)
 
 
-def run_agent(agent: Agent, slate: Slate, stop: StopSignal, drain_seconds: float) -> int:
-    """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code."""
+def run_agent(
+    agent: Agent, slate: Slate, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
+) -> int:
+    """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code.
+
+    ``notifier`` speaks to systemd, for a process that no supervisor of ours has started.
+    """
     agent.on_start()
+    if notifier:
+        notifier.ready(f"{agent.role_name} runs")
     deadline = 0.0
     while not agent.finished:
         slate.beat()
+        if notifier:
+            notifier.beat()
         work = agent.do_work()
         if stop.requested:
+            if notifier and not deadline:
+                notifier.stopping()
             deadline = deadline or time.monotonic() + drain_seconds
             if agent.drained() or time.monotonic() > deadline:
                 break

@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, RingError
 from engine.runtime import roles
+from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork, start_advice
 from engine.shm.slate import CaptureCount, Slate
 
@@ -35,6 +36,8 @@ BACKOFF_SECONDS_MAX = 30.0
 _FAILURES_MAX = 12
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
+#: Share of a drain's time that captures may take: they only have to notice.
+CAPTURE_DRAIN_SECONDS = HANG_SECONDS + 0.5
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -54,6 +57,9 @@ class Child:
         #: How it ended last: its exit code, or the signal's number below 0.
         self.code = EXIT_OK
         self.finished = False
+        #: True once it is to end for good, or to be started anew.
+        self.released = False
+        self.renewed = False
         self.failures = 0
         #: The errno for which it could not be started, while it cannot.
         self.refusal: int | None = None
@@ -93,14 +99,29 @@ class Child:
 
 class Children:
     """The processes of one parent. ``stops`` counts the stop signals that it got; ``fatal`` is an exit code once a
-    child has failed in a way that no restart can mend."""
+    child has failed in a way that no restart can mend.
 
-    def __init__(self, log: FilteringBoundLogger, heartbeat_seconds: float, let_go: Callable[[], None]) -> None:
+    ``let_go`` closes, in a child, what is the parent's alone; ``beat`` is called in every pause. Where the parent
+    ``reloads``, SIGHUP sets ``reload`` and stops nothing.
+    """
+
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        heartbeat_seconds: float,
+        let_go: Callable[[], None] = lambda: None,
+        *,
+        beat: Callable[[], None] = lambda: None,
+        reloads: bool = False,
+    ) -> None:
         self._log = log
         self._heartbeat_seconds = heartbeat_seconds
         self._let_go_parent = let_go
+        self._beat = beat
+        self._reloads = reloads
         self.all: list[Child] = []
         self.stops = 0
+        self.reload = False
         self.fatal = EXIT_OK
         self._started_at = 0.0
         self._mask: set[int | signal.Signals] = set()
@@ -132,6 +153,35 @@ class Children:
         for child in children:
             self._start(child)
 
+    @property
+    def running(self) -> int:
+        """How many run now."""
+        return sum(bool(child.pid) for child in self.all)
+
+    def add(self, child: Child) -> None:
+        """One more, started at once."""
+        self.all.append(child)
+        self._start(child)
+
+    def release(self, child: Child) -> None:
+        """Stop one for good."""
+        child.released = True
+        child.signal(signal.SIGTERM)
+        if not child.pid:
+            self._forget(child)
+
+    def renew(self, child: Child, main: roles.Role) -> None:
+        """Stop one, to start it again with another ``main``."""
+        child.main = main
+        child.renewed = bool(child.pid)
+        child.finished = False
+        child.restart_at = 0.0
+        child.signal(signal.SIGTERM)
+
+    def _forget(self, child: Child) -> None:
+        child.slate.close()
+        self.all.remove(child)
+
     def close(self) -> None:
         """Unmap what is known of them."""
         for child in self.all:
@@ -146,10 +196,14 @@ class Children:
 
     def pause(self, seconds: float) -> None:
         """Sleep, or less when a child ends; stop signals are counted."""
+        self._beat()
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             info = signal.sigtimedwait(self._signals, left)
             if info is None:
+                break
+            if self._reloads and info.si_signo == signal.SIGHUP:
+                self.reload = True
                 break
             if info.si_signo in _STOP_SIGNALS:
                 self.stops += 1
@@ -192,7 +246,7 @@ class Children:
 
     def reap(self) -> None:
         """Take note of children that have ended."""
-        for child in self.all:
+        for child in list(self.all):
             if not child.pid:
                 continue
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
@@ -204,7 +258,13 @@ class Children:
 
     def _ended(self, child: Child) -> None:
         code = child.code
+        if child.released:
+            self._forget(child)
+            return
         if self.stops or self.fatal:
+            return
+        if child.renewed:
+            child.renewed, child.failures, child.restart_at = False, 0, 0.0
             return
         if code == EXIT_OK and child.role == "capture" and child.slate.counts[CaptureCount.FINISHED]:
             child.finished = True

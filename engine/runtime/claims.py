@@ -59,7 +59,12 @@ def claim(
     """
     try:
         with open_leases(config, own, log) as leases:
-            _claim(leases, list(cameras), own, log, stopping)
+            names = list(cameras)
+            try:
+                _claim(leases, names, own, log, stopping)
+            except SiteInUse:
+                leases.release(names)
+                raise
     except RedisUnavailable as error:
         raise InputError(str(error)) from None
 

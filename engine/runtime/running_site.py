@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from engine.config import _ENVIRONMENT, Config, Secret, Url
+from engine.config import Config, Secret, Url, given_by
 from engine.errors import EngineError
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask
@@ -44,7 +44,7 @@ def write(config: Config, environment: Mapping[str, str]) -> None:
     """Leave the site's configuration for others to see, in the supervisor."""
     salt = secrets.token_hex(8)
     settings, cameras = _marks(config, salt)
-    record = RunningSite(_masked(config), salt, settings, cameras, _given(environment))
+    record = RunningSite(_masked(config), salt, settings, cameras, given_by(environment))
     path = SitePaths.of(config).directory / _NAME
     draft = path.with_name(f".{_NAME}")
     draft.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def differences(running: RunningSite, config: Config, environment: Mapping[str, 
     """In what the site file says something else than what runs, a phrase each."""
     settings, cameras = _marks(config, running.salt)
     # A secret of the supervisor's environment need not be in this process's.
-    given = {*running.environment, *_given(environment)}
+    given = {*running.environment, *given_by(environment)}
     found = [f"{name} changed" for name in _unlike(running.settings, settings) if name not in given]
     for what, names in (
         ("added", [name for name in cameras if name not in running.cameras]),
@@ -81,10 +81,6 @@ def differences(running: RunningSite, config: Config, environment: Mapping[str, 
         if unlike := _unlike(running.cameras.get(name, marks), marks):
             found.append(f"camera {name} changed ({', '.join(unlike)})")
     return found
-
-
-def _given(environment: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(".".join(place) for name, place in _ENVIRONMENT.items() if environment.get(name))
 
 
 def _unlike(before: Marks, after: Marks) -> list[str]:

@@ -22,29 +22,34 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_OK, InputError, RedisUnavailable
 from engine.runtime import claims, preflight, roles, running_site
-from engine.runtime.agent import HANG_SECONDS
-from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Child, Children, RoleName
+from engine.runtime.children import (
+    BACKOFF_SECONDS_MAX,
+    CAPTURE_DRAIN_SECONDS,
+    TICK_SECONDS,
+    Child,
+    Children,
+    RoleName,
+)
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
+from engine.runtime.notify import Notifier
 from engine.shm import site
 from engine.shm.slate import Slate
 from engine.stages.journals import newest_numbers
 from engine.stages.redis_link import connect
 
-#: Share of the drain's time that captures may take: they only have to notice.
-_CAPTURE_DRAIN_SECONDS = HANG_SECONDS + 0.5
-
 
 class Supervisor:
-    """Runs a site. ``log`` is for itself; ``child_log`` is given to the children. An embedded server outlives a
-    supervisor that is killed, unless ``server_outlives`` is False."""
+    """Runs a site. ``log`` is for itself; ``child_log`` is given to the children; ``notifier`` speaks to systemd. An
+    embedded server outlives a supervisor that is killed, unless ``server_outlives`` is False."""
 
     def __init__(
         self,
         config: Config,
         log: FilteringBoundLogger,
         child_log: FilteringBoundLogger,
+        notifier: Notifier | None = None,
         *,
         server_outlives: bool = True,
     ) -> None:
@@ -56,7 +61,8 @@ class Supervisor:
         self._server = EmbeddedServer(config, outlives=server_outlives) if config.embedded else None
         self._server_restart_at = 0.0
         self._slate: Slate | None = None
-        self._children = Children(self._log, config.site.heartbeat_seconds, self._let_go)
+        self._notifier = notifier or Notifier()
+        self._children = Children(self._log, config.site.heartbeat_seconds, self._let_go, beat=self._notifier.beat)
         #: Redis as it presented itself.
         self.store = preflight.Server("redis", "")
 
@@ -70,6 +76,7 @@ class Supervisor:
         self._lock = SiteLock(config, exclusive=True)
         try:
             site.make_directory(config)
+            site.check_owner(config)
         except BaseException:
             self._lock.release()
             raise
@@ -81,12 +88,12 @@ class Supervisor:
             preflight.check_broker(config, self._log)
             self._start_server()
             self.store = preflight.check_redis(config)
+            _preload()
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
-        _preload()
         self._children.start(self._plan())
         self._slate = Slate.claim(self._paths.supervisor)
         self._log.info(
@@ -97,6 +104,7 @@ class Supervisor:
             redis=str(config.redis_address),
             vhost=config.vhost,
         )
+        self._notifier.ready(self._status())
 
     def run(self, on_tick: Callable[[], None] = lambda: None, until: Callable[[], bool] = lambda: False) -> int:
         """Watch over the site until a signal, a fatal failure, or ``until()``; then drain. Returns the exit code.
@@ -158,8 +166,8 @@ class Supervisor:
 
     def _claim_and_make_rings(self) -> None:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
+        claims.claim(config, names, own, self._log, self._children.stopping)
         try:
-            claims.claim(config, names, own, self._log, self._children.stopping)
             self._make_rings()
         except BaseException:
             claims.release(config, names, own, self._log)
@@ -211,6 +219,7 @@ class Supervisor:
         if self._slate:
             self._slate.beat()
         self._children.watch()
+        self._notifier.status(self._status())
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
             self._log.error("embedded server ended; started again, what it held is gone")
@@ -219,16 +228,20 @@ class Supervisor:
             except InputError as error:
                 self._log.error("embedded server does not start", error=str(error))
 
+    def _status(self) -> str:
+        return f"{self._children.running} of {len(self._children.all)} processes run"
+
     # Drain
 
     def _drain(self) -> int:
         """Stop stage by stage in a frame's order of travel; returns EXIT_FAILED where time ran out or frames are
         left."""
+        self._notifier.stopping()
         self._children.stops = max(self._children.stops, 1)
         deadline = time.monotonic() + self._config.site.drain_seconds
         in_time = True
         for role, bound in (
-            ("capture", min(deadline, time.monotonic() + _CAPTURE_DRAIN_SECONDS)),
+            ("capture", min(deadline, time.monotonic() + CAPTURE_DRAIN_SECONDS)),
             ("writer", deadline),
             ("publisher", deadline),
         ):

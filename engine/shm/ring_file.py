@@ -67,8 +67,11 @@ class RingCounts(NamedTuple):
         return sum(self.drops.values())
 
 
-def create(path: Path, capacity: int, camera: str, *, last_sequence: int = 0, floor_nano: int = 0) -> None:
-    """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``.
+def create(
+    path: Path, capacity: int, camera: str, *, owner: bytes = b"", last_sequence: int = 0, floor_nano: int = 0
+) -> None:
+    """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``, whose frames are ``owner``'s
+    (``engine/wire/ring_owner.py``).
 
     Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that Redis knows.
     Raises NoSpace.
@@ -80,7 +83,7 @@ def create(path: Path, capacity: int, camera: str, *, last_sequence: int = 0, fl
         ring.words[lay.W_FIRST_SEQUENCE] = last_sequence
         ring.words[lay.W_LAST_NANO] = floor_nano
         ring.words[lay.W_FLOOR_NANO] = floor_nano
-        lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera)
+        lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner)
 
     segment.create(path, lay.file_bytes(capacity), fill).close()
 
@@ -102,6 +105,8 @@ class RingEnd:
             raise RingMismatch(f"ring {path}: {error}") from None
         self.path = path
         self.camera = camera
+        #: Whose the frames are that it holds.
+        self.owner = lay.owner_of(self._segment.view)
         self._area = lay.area_bytes(self.capacity)
         self._data = self._segment.view[lay.HEADER_BYTES :]
         self._fence = new_fence()

@@ -63,7 +63,12 @@ def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: No
     except OSError as error:
         os.close(descriptor)
         draft.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+        if error.errno == errno.EFBIG:
+            raise NoSpace(
+                f"{path} needs {size:,} bytes, more than this process may write to one file; raise the limit "
+                "(ulimit -f; systemd: LimitFSIZE=) or lower ring.capacity_mb"
+            ) from None
+        if error.errno in (errno.ENOSPC, errno.ENOMEM):
             raise NoSpace(
                 f"{path} needs {size:,} bytes and {path.parent} has {free_bytes(path.parent):,} left; "
                 "enlarge it (mount -o remount,size=…; docker run --shm-size) or lower ring.capacity_mb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import zlib
 from pathlib import Path
@@ -11,12 +12,16 @@ from engine.config import Config
 from engine.config_rules import file_stem
 from engine.errors import InputError, NoSpace, RingMismatch
 from engine.shm import ring_file, segment
+from engine.shm.slate import Slate
 from engine.wire import ring_layout
+from engine.wire.ring_owner import build_owner, show_owner
 
 #: Errors that say nothing of the file that was to be opened.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: What a memory file system gives out at a time.
 _PAGE_BYTES = 4096
+#: Rings that an error names.
+_RINGS_SHOWN = 8
 
 
 class SitePaths(NamedTuple):
@@ -69,13 +74,15 @@ def make_directory(config: Config) -> Path:
 
 
 class Leftover(NamedTuple):
-    """A ring of a former run: ``held`` frames stand in it; ``fits`` where the site can adopt it."""
+    """A ring of a former run: ``held`` frames stand in it; ``fits`` where the site can adopt it. ``foreign`` says whose
+    they are where they are to be stored under other names than this site's; otherwise it is empty."""
 
     path: Path
     camera: str
     held: int
     fits: bool
     reason: str
+    foreign: str = ""
 
 
 def shared_memory_need(config: Config) -> int:
@@ -94,36 +101,70 @@ def leftovers(config: Config) -> list[Leftover]:
     if not segment.is_private(paths.directory):
         return []
     known = {paths.ring(camera.id): camera.id for camera in config.cameras}
-    found = []
-    for path in sorted(paths.directory.glob("*.ring")):
-        camera = known.get(path)
-        try:
-            found.append(_examine(path, camera, config.ring.capacity))
-        except (RingMismatch, OSError) as error:
-            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-                # Nothing is known of the ring, so that nobody may remove it.
-                raise InputError(f"{path} cannot be opened: {error.strerror}; raise the limit (ulimit -n)") from None
-            found.append(Leftover(path, camera or path.stem, 0, False, str(error)))
-    return found
+    return [examine(path, known.get(path), config) for path in sorted(paths.directory.glob("*.ring"))]
 
 
-def _examine(path: Path, camera: str | None, capacity: int) -> Leftover:
+def examine(path: Path, camera: str | None, config: Config) -> Leftover:
+    """What stands in a ring's place, ``camera`` being the one that the site file has for it. Raises InputError where
+    this process may open no more files."""
+    try:
+        return _examine(path, camera, config)
+    except (RingMismatch, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            # Nothing is known of the ring, so that nobody may remove it.
+            raise InputError(f"{path} cannot be opened: {error.strerror}; raise the limit (ulimit -n)") from None
+        return Leftover(path, camera or path.stem, 0, False, str(error))
+
+
+def _examine(path: Path, camera: str | None, config: Config) -> Leftover:
     shared = segment.open_existing(path, writable=False)
     try:
         if shared.size < ring_layout.HEADER_BYTES:
             raise RingMismatch(f"{path} has {shared.size} bytes, less than a header")
-        _, owner = ring_layout.check_identity(shared.view, shared.words, shared.size)
+        _, named = ring_layout.check_identity(shared.view, shared.words, shared.size)
     finally:
         shared.close()
-    observer = ring_file.Observer(path, owner)
-    held = observer.counts().held
-    size = observer.capacity
+    observer = ring_file.Observer(path, named)
+    held, size, owner = observer.counts().held, observer.capacity, observer.owner
     observer.close()
-    if camera != owner:
-        return Leftover(path, owner, held, False, f"camera {owner!r} is not in the site file")
+    if owner != build_owner(config.owner):
+        whose = show_owner(owner)
+        return Leftover(path, named, held, False, f"its frames belong to {whose}", whose)
+    if camera != named:
+        return Leftover(path, named, held, False, f"camera {named!r} is not in the site file")
+    capacity = config.ring.capacity
     if size != capacity:
-        return Leftover(path, owner, held, False, f"it has {size:,} bytes, the site file asks for {capacity:,}")
-    return Leftover(path, owner, held, True, "")
+        return Leftover(path, named, held, False, f"it has {size:,} bytes, the site file asks for {capacity:,}")
+    return Leftover(path, named, held, True, "")
+
+
+def check_owner(config: Config) -> None:
+    """Raises InputError where rings hold frames that are to be stored under other names than this site's, or are in
+    use for such: frames of one tenant must never come out as another's."""
+    paths = SitePaths.of(config)
+    foreign = [leftover for leftover in leftovers(config) if leftover.foreign]
+    used = [leftover.camera for leftover in foreign if _in_use(paths.capture(leftover.camera))]
+    if used:
+        raise InputError(
+            f"camera {used[0]} is being captured for {foreign[0].foreign}, and this site is {config.owner}; "
+            "stop what runs with the former site file first"
+        )
+    held = [leftover for leftover in foreign if leftover.held]
+    if held:
+        rings = ", ".join(f"{leftover.camera} ({leftover.held})" for leftover in held[:_RINGS_SHOWN])
+        rings += f" and {len(held) - _RINGS_SHOWN} more" if len(held) > _RINGS_SHOWN else ""
+        raise InputError(
+            f"{sum(leftover.held for leftover in held)} frames of a former run wait in {paths.directory} and belong to "
+            f"{', and to '.join(sorted({leftover.foreign for leftover in held}))}; this site is {config.owner}. "
+            "Start it with the former names, and stop it, so that they are stored there, or give them up with "
+            f"edge-video clean. The rings: {rings}"
+        )
+
+
+def _in_use(slate: Path) -> bool:
+    with contextlib.suppress(OSError, RingMismatch), contextlib.closing(Slate.watch(slate)) as watched:
+        return watched.owned
+    return False
 
 
 def check_space(config: Config, *, reserved: int = 0) -> None:
@@ -140,10 +181,12 @@ def check_space(config: Config, *, reserved: int = 0) -> None:
 
 
 def sweep(config: Config) -> list[Leftover]:
-    """Remove the rings that the site cannot adopt; returns them, with what they held.
+    """Remove the rings that the site cannot adopt; returns them, with what they held. Raises InputError, and removes
+    none, where ``check_owner`` does.
 
     Drafts of files whose maker was killed go too; the caller holds the site's lock, so nobody is making any.
     """
+    check_owner(config)
     unfit = [leftover for leftover in leftovers(config) if not leftover.fits]
     for draft in SitePaths.of(config).directory.glob(".*"):
         draft.unlink(missing_ok=True)

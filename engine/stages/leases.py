@@ -98,16 +98,17 @@ class Leases:
         return lease_key(self._config.vhost, self._config.prefix, camera).encode()
 
     def _read(self, cameras: Sequence[str]) -> list[Lease | None]:
-        """What stands; None for nothing, and for what is no lease."""
+        """What stands; None for nothing. What is no lease counts as ours: it is written over."""
         end = b"%d" % LEASE_BYTES_MAX
         replies = self._store.call([resp.command(b"GETRANGE", self._key(camera), b"0", end) for camera in cameras])
         found: list[Lease | None] = []
         for reply in replies:
-            lease = None
+            lease = self._own if str(reply).startswith("WRONGTYPE") else None
             if isinstance(reply, bytes) and reply:
                 try:
                     lease = decode_lease(reply)
                 except WireError as error:
+                    lease = self._own
                     self._warn_once("lease that cannot be read is replaced", str(error))
             self._hear(reply)
             found.append(lease)

@@ -8,6 +8,7 @@
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
+            1536  whose its frames are: length, UTF-8 (engine/wire/ring_owner.py)
             2048  consumer's latency histogram, 128 counts
     4096  consumer's ledger: what Redis must still have (engine/wire/ledger_layout.py)
     8192  byte ring: records, each a 64-byte header and the payload, padded to 64
@@ -30,6 +31,7 @@ from typing import NamedTuple
 from engine.errors import RingMismatch
 from engine.wire.journal import ENCODINGS
 from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
+from engine.wire.ring_owner import OWNER_BYTES_MAX
 
 MAGIC = int.from_bytes(b"EVRING\r\n", "little")
 VERSION = 2
@@ -38,8 +40,9 @@ HEADER_BYTES = 8192
 ALIGN = 64
 RECORD_HEADER_BYTES = 64
 #: Room for a name's UTF-8 bytes in the header.
-CAMERA_BYTES_MAX = 512
+CAMERA_BYTES_MAX = 510
 CAMERA_OFFSET = 1024
+OWNER_OFFSET = 1536
 HISTOGRAM_WORD = 2048 // 8
 HISTOGRAM_BUCKETS = 128
 
@@ -118,13 +121,16 @@ def payload_max(capacity: int) -> int:
     return capacity // 2
 
 
-def write_identity(page: memoryview, words: memoryview, capacity: int, generation: int, camera: str) -> None:
+def write_identity(
+    page: memoryview, words: memoryview, capacity: int, generation: int, camera: str, owner: bytes = b""
+) -> None:
     """Fill a zeroed header page; the magic goes last, so that a file without it was never finished."""
     name = camera.encode()
     if len(name) > CAMERA_BYTES_MAX:
         raise RingMismatch(f"camera name of {len(name)} bytes; at most {CAMERA_BYTES_MAX}")
-    page[CAMERA_OFFSET : CAMERA_OFFSET + 2] = len(name).to_bytes(2, "little")
-    page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + len(name)] = name
+    for offset, text in ((CAMERA_OFFSET, name), (OWNER_OFFSET, owner)):
+        page[offset : offset + 2] = len(text).to_bytes(2, "little")
+        page[offset + 2 : offset + 2 + len(text)] = text
     words[W_VERSION] = VERSION
     words[W_CAPACITY] = capacity
     words[W_GENERATION] = generation
@@ -138,11 +144,20 @@ def camera_of(page: memoryview, words: memoryview) -> str:
         raise RingMismatch("it is no ring file, or was never finished")
     if words[W_VERSION] != VERSION:
         raise RingMismatch(f"its layout is version {words[W_VERSION]}, this engine reads {VERSION}")
-    length = int.from_bytes(page[CAMERA_OFFSET : CAMERA_OFFSET + 2], "little")
     try:
-        return bytes(page[CAMERA_OFFSET + 2 : CAMERA_OFFSET + 2 + min(length, CAMERA_BYTES_MAX)]).decode()
+        return _text(page, CAMERA_OFFSET, CAMERA_BYTES_MAX).decode()
     except UnicodeDecodeError:
         raise RingMismatch("its camera name is damaged") from None
+
+
+def owner_of(page: memoryview) -> bytes:
+    """Whose the frames are that a ring holds, as ``ring_owner`` has built it; empty where nobody said."""
+    return _text(page, OWNER_OFFSET, OWNER_BYTES_MAX)
+
+
+def _text(page: memoryview, offset: int, bytes_max: int) -> bytes:
+    length = int.from_bytes(page[offset : offset + 2], "little")
+    return bytes(page[offset + 2 : offset + 2 + min(length, bytes_max)])
 
 
 def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple[int, str]:

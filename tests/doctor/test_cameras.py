@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import from_document
+from engine.config import Camera, Url, from_document
 from engine.doctor import camera_checks, camera_probe
 from engine.doctor.examine import examine, look_at_cameras
 from engine.runtime.status import collect
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
+from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.wait import free_port, wait_until
 from tests.system.site import Site, command
 
@@ -52,6 +53,33 @@ def test_cameras_of_a_site_that_does_not_run(tmp_path: Path, mjpeg):
     assert "secret" not in str(found)
 
 
+@pytest.mark.parametrize("codec", ["h264", "mjpeg"])
+def test_the_rate_is_the_camera_s_whatever_comes_at_once_at_first(tmp_path: Path, codec):
+    """FFmpeg looks at some frames of H.264 before it hands any out."""
+    with RtspCamera(tmp_path, codec=codec, fps=10) as server:
+        facts = camera_probe.measure(Camera(id="a", url=Url(server.url)))
+    assert 9 <= facts.fps <= 11
+
+
+def test_a_camera_is_told_apart_from_another_by_what_is_wrong_with_it(tmp_path: Path):
+    with RtspCamera(tmp_path, codec="mjpeg", user="viewer", password="secret") as server:
+        urls = {
+            "password": server.url.replace("secret", "geheim"),
+            "path": server.url.replace("/cam", "/no"),
+            "port": f"rtsp://127.0.0.1:{free_port()}/x",
+        }
+        cameras = [Camera(id=name, url=Url(url), open_timeout_seconds=5.0) for name, url in urls.items()]
+        found = [
+            camera_checks.verdict(camera, facts)
+            for camera, facts in zip(cameras, camera_probe.gather(cameras), strict=True)
+        ]
+    assert {finding.verdict for finding in found} == {"broken"}
+    assert found[0].found == "wrong user or password (401 from 127.0.0.1)"
+    assert found[0].todo == "correct them in its url"
+    assert found[1].found == "no such path (404 from 127.0.0.1)"
+    assert found[2].found.startswith("port ")
+
+
 def test_a_look_that_hangs_in_native_code_is_killed(tmp_path: Path, monkeypatch):
     """A FIFO that nobody writes to: opening it never returns, whatever timeouts FFmpeg is given."""
     import os
@@ -60,6 +88,7 @@ def test_a_look_that_hangs_in_native_code_is_killed(tmp_path: Path, monkeypatch)
     os.mkfifo(fifo)
     monkeypatch.setattr(camera_probe, "_MARGIN_SECONDS", 0.0)
     monkeypatch.setattr(camera_probe, "MEASURE_SECONDS", 0.0)
+    monkeypatch.setattr(camera_probe, "SETTLE_SECONDS", 0.0)
     document = {"cameras": [{"id": "a", "url": str(fifo), "stall_seconds": 0.5, "open_timeout_seconds": 0.5}]}
     (facts,) = camera_probe.gather(from_document(document, {}).cameras)
     assert "was killed" in facts.error

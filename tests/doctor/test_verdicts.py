@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.config import from_document
+from engine.config_memory import MemoryNeed
 from engine.doctor import broker_checks, camera_checks, machine_checks, redis_checks
 from engine.doctor.broker_facts import Backlog, Management, Queue
 from engine.doctor.camera_probe import CameraFacts
@@ -17,6 +18,7 @@ from engine.doctor.redis_facts import Sample, SlowCommand
 from engine.stages.broker_probe import Rights
 
 MIB = 2**20
+NEED = MemoryNeed(800 * MIB, 1200, 20.0, ("a", "b", "c", "d", "e"))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,10 @@ LATE = {"expired_keys": "0", "uptime_in_seconds": "601", "db0": "keys=3,expires=
         (broker_checks.backlog([], 300), "ok", "none"),
         (broker_checks.backlog([Backlog("a", 9, 150.0)], 300), "ok", "about 9"),
         (broker_checks.backlog([Backlog("a", 9, 1.0), Backlog("b", 1, 151.0)], 300), "warning", "151.0 s (b)"),
+        (redis_checks.memory_need(NEED, 1000 * MIB, 60), "ok", "about 800.0 MiB: 20 frames/s for 60 s, 683 KiB each"),
+        (redis_checks.memory_need(NEED, 999 * MIB, 60), "warning", "assumed of a, b, c and 2 more; maxmemory is 999.0"),
+        (redis_checks.memory_need(NEED, 0, 60), "information", "about 800.0 MiB"),
+        (redis_checks.memory_need(NEED, None, 60), "information", "about 800.0 MiB"),
         (machine_checks.shared_memory(10 * MIB, 10 * MIB, "/dev/shm"), "ok", "10 MiB"),
         (machine_checks.shared_memory(11 * MIB, 10 * MIB, "/dev/shm"), "broken", "10 MiB"),
         (machine_checks.shared_memory(MIB, None, "/nowhere"), "broken", "no directory"),

@@ -15,11 +15,11 @@ import pytest
 
 from engine.wire import ring_layout as lay
 from tests.faults.disks import fill, resize, small_disk
-from tests.faults.run import CAMERAS, FPS, FaultRun
+from tests.faults.run import CAMERAS, FPS, FaultRun, pattern
 from tests.faults.stepped_clock import write_step
 from tests.servers.users import STRANGER, command_of, counted, counted_user, crowd
 from tests.servers.wait import wait_until
-from tests.system.site import ROOT, command
+from tests.system.site import ROOT, Site, command
 
 HOUR = 3600
 #: Processes and threads that the user of a site may have: those of 20 cameras, and a few more.
@@ -251,3 +251,30 @@ def test_noise_in_a_ring(run: FaultRun) -> None:
     client = run.redis.client()
     frames = [client.get(name) for name in client.scan_iter(match=f"{run.vhost}:frames:{VICTIM}:*", count=5000)]
     assert len({frame[200:] for frame in frames if frame}) == 1, "a torn frame is stored"
+
+
+@pytest.mark.case("second-site")
+def test_a_second_site_under_the_same_names(run: FaultRun, short_path: Path) -> None:
+    run.start()
+    second = Site(short_path / "second")
+    try:
+        for cameras, wanted in ((CAMERAS[:2], 2), (["elsewhere"], 0)):
+            second.write(
+                cameras=[{"id": name, "url": pattern()} for name in cameras],
+                redis={"address": run.redis.address},
+                amqp_url=run.broker.url(run.vhost),
+                metadata={"enabled": False},
+            )
+            second.start(wait=not wanted)
+            assert second.process is not None
+            if wanted:
+                assert second.process.wait(30) == wanted, second.log_text()
+                assert "2 cameras (cam00, cam01) are stored by another site already" in second.log_text()
+            else:
+                wait_until(lambda: second.total("stored") > 10, 30, "it stores beside the other")
+                assert second.stop() == wanted
+        for key in run.redis.client().scan_iter(match=f"*{run.vhost}:*elsewhere*"):
+            run.redis.client().delete(key)
+    finally:
+        second.end()
+    run.ends()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.run import CAMERAS, FPS, KILOBYTES, FaultRun
@@ -154,12 +157,80 @@ def test_password_rotated(run: FaultRun) -> None:
     assert "first-password" not in run.site.log_text()
 
 
+def held(run: FaultRun) -> int:
+    """Frames that Redis lists."""
+    client = run.redis.client()
+    return sum(client.xlen(journal) for journal in client.keys(f"engine:{run.vhost}:journal:frames:*"))
+
+
 @pytest.mark.case("redis-flushed")
 def test_flushed(run: FaultRun) -> None:
     run.start()
+    states = run.redis.client().hgetall(f"engine:{run.vhost}:cameras:frames")
     run.redis.client().flushall()
     run.mended()
     run.recovers()
     # The writer looks every ten seconds whether Redis still has what it acknowledged.
     wait_until(lambda: run.site.dropped().get("lost", 0) >= len(CAMERAS) * FPS, 20, "the loss is counted")
+    # The cameras' states are there again, and none has changed.
+    assert run.redis.client().hgetall(f"engine:{run.vhost}:cameras:frames") == states
+    assert run.consumer is not None
+    assert all(len(run.consumer.statuses(camera)) == 1 for camera in CAMERAS)
     run.settle()
+    (said,) = [line for line in run.site.log_text().splitlines() if "redis lost frames" in line]
+    assert f"cameras={len(CAMERAS)}" in said
+
+
+@pytest.mark.case("redis-flushed-writer")
+def test_flushed_and_the_writer_killed(run: FaultRun) -> None:
+    run.start()
+    before = held(run)
+    run.redis.client().flushall()
+    run.site.kill("writer")
+    run.mended()
+    run.recovers()
+    wait_until(lambda: run.site.dropped().get("lost", 0) >= before, 10, "the loss is counted")
+    run.settle()
+
+
+@pytest.mark.case("redis-flushed-stop")
+def test_flushed_and_stopped(run: FaultRun) -> None:
+    run.start()
+    before = held(run)
+    run.redis.client().flushall()
+    run.mended()
+    accounts = run.settle()
+    assert accounts.drops["lost"] >= before
+    assert "redis lost frames" in run.site.log_text()
+
+
+@pytest.mark.case("redis-emptied-writer")
+def test_empty_when_the_writer_is_back(run: FaultRun) -> None:
+    run.start()
+    before = held(run)
+    # No other writer is started meanwhile.
+    run.supervisor.suspend()
+    os.kill(run.pids("writer")[0], signal.SIGKILL)
+    run.redis.kill()
+    run.lasts(1)
+    run.redis.start()
+    run.supervisor.resume()
+    accounts = run.ends()
+    assert accounts.drops["lost"] >= before
+
+
+@pytest.mark.case("redis-emptied-site")
+def test_emptied_while_the_site_is_down(run: FaultRun) -> None:
+    run.start()
+    before = held(run)
+    family = run.supervisor.children(recursive=True)
+    run.supervisor.kill()
+    assert run.site.process is not None
+    run.site.process.wait()
+    assert not psutil.wait_procs(family, 10)[1]
+    run.redis.client().flushall()
+    run.mended()
+    run.site.start()
+    run.recovers()
+    accounts = run.settle()
+    assert accounts.drops["lost"] >= before

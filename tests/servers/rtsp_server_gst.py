@@ -42,7 +42,9 @@ def frames_description(options: argparse.Namespace) -> str:
     if options.codec == "mjpeg":
         encoded = f"{picture} ! jpegenc quality=80 ! image/jpeg"
     elif options.clip is None:
-        encoded = f"{picture} ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={options.fps}"
+        # One slice a picture: the payloader puts the parameter sets before each slice of a key frame, and FFmpeg then
+        # takes each for a picture of its own.
+        encoded = f"{picture} ! x264enc tune=zerolatency threads=1 speed-preset=ultrafast key-int-max={options.fps}"
     else:
         # As it was filmed: tests want a clip for its B-frames, and the decoding order that comes with them.
         encoded = clip

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine import config
 from engine.config_rules import CAMERA_FILE_BYTES_MAX, file_stem
-from engine.errors import NoSpace
+from engine.errors import InputError, NoSpace
 from engine.shm import ring_file, segment, site
 from engine.shm.ring import Consumer, Producer
 from engine.shm.site import SitePaths
@@ -17,21 +17,36 @@ from engine.wire import ring_layout
 from tests.wire.names import HOSTILE, names
 
 
-def site_config(directory, *cameras, capacity_mb=1, name="site", run_directory="/run/edge-video/test", writers=1):
+def site_config(
+    directory,
+    *cameras,
+    capacity_mb=1,
+    name="site",
+    run_directory="/run/edge-video/test",
+    writers=1,
+    vhost="",
+    redis=None,
+):
     return config.from_document(
         {
             "site": {"name": name, "run_directory": str(run_directory)},
             "ring": {"capacity_mb": capacity_mb, "directory": str(directory)},
             "writer": {"writers": writers},
+            "redis": redis or {},
+            "amqp": {"amqp_url": f"amqp://127.0.0.1/{vhost}"} if vhost else {},
             "cameras": [{"id": camera, "url": "test://"} for camera in cameras],
         },
         {},
     )
 
 
-def make_ring(path, camera, frames=0, capacity=2**20):
+#: Whose the rings of ``site_config`` are.
+OWNER = b"default:frames:embedded"
+
+
+def make_ring(path, camera, frames=0, capacity=2**20, owner=OWNER):
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    ring_file.create(path, capacity, camera)
+    ring_file.create(path, capacity, camera, owner=owner)
     producer = Producer(path, camera)
     for number in range(frames):
         producer.write([b"frame"], 10**18 + number, 0, 1, 1)
@@ -81,7 +96,11 @@ def test_a_site_that_was_never_there_left_nothing(shm):
     site.remove(SitePaths.of(cfg))
 
 
-@pytest.mark.parametrize("camera", [name for name in HOSTILE if len(file_stem(name)) <= CAMERA_FILE_BYTES_MAX])
+#: Names that a site file may give a camera.
+ALLOWED = [name for name in HOSTILE if len(file_stem(name)) <= CAMERA_FILE_BYTES_MAX and "\0" not in name]
+
+
+@pytest.mark.parametrize("camera", ALLOWED)
 def test_a_ring_that_fits_is_found_with_what_it_holds(shm, camera):
     cfg = site_config(shm, "other", camera)
     make_ring(SitePaths.of(cfg).ring(camera), camera, frames=3)
@@ -133,6 +152,73 @@ def test_a_ring_under_another_camera_s_name_is_not_adopted(shm):
     paths.ring("cam1").rename(paths.ring("cam2"))
     (leftover,) = site.leftovers(cfg)
     assert (leftover.camera, leftover.held, leftover.fits) == ("cam1", 2, False)
+
+
+OTHERS = [
+    {"vhost": "client-b"},
+    {"redis": {"prefix": "pictures"}},
+    {"redis": {"address": "127.0.0.1:6379"}},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_frames_of_another_tenant_prefix_or_server_are_refused_and_left(shm, other):
+    mine, cfg = site_config(shm, "cam1", "cam2", "cam3"), site_config(shm, "cam1", "cam2", "cam3", **other)
+    paths = SitePaths.of(mine)
+    for camera, frames in (("cam1", 3), ("cam2", 0), ("cam3", 2)):
+        make_ring(paths.ring(camera), camera, frames=frames)
+    for refuse in (site.check_owner, site.sweep):
+        with pytest.raises(InputError) as refusal:
+            refuse(cfg)
+        assert "5 frames of a former run" in str(refusal.value)
+        assert "cam1 (3), cam3 (2)" in str(refusal.value)
+        assert "belong to vhost 'default', prefix 'frames', Redis embedded; this site is vhost" in str(refusal.value)
+        assert "edge-video clean" in str(refusal.value)
+    assert [leftover.held for leftover in site.leftovers(mine)] == [3, 0, 2]
+    site.check_owner(mine)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_empty_rings_of_another_tenant_are_swept(shm, other):
+    make_ring(SitePaths.of(site_config(shm, "cam1")).ring("cam1"), "cam1")
+    cfg = site_config(shm, "cam1", **other)
+    site.check_owner(cfg)
+    (swept,) = site.sweep(cfg)
+    assert swept.reason == "its frames belong to vhost 'default', prefix 'frames', Redis embedded"
+    assert site.leftovers(cfg) == []
+
+
+def test_a_ring_that_is_in_use_for_another_tenant_is_refused_though_it_is_empty(shm):
+    cfg = site_config(shm, "cam1", vhost="client-b")
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("cam1"), "cam1")
+    slate = Slate.claim(paths.capture("cam1"))
+    with pytest.raises(InputError, match="camera cam1 is being captured for vhost 'default'"):
+        site.check_owner(cfg)
+    slate.close()
+    site.check_owner(cfg)
+
+
+def test_an_error_names_some_rings_and_counts_the_rest(shm):
+    cameras = [f"cam{number:02}" for number in range(30)]
+    for camera in cameras:
+        make_ring(SitePaths.of(site_config(shm, "cam1")).ring(camera), camera, frames=1)
+    with pytest.raises(InputError, match=r"30 frames .* cam07 \(1\) and 22 more$"):
+        site.check_owner(site_config(shm, *cameras, vhost="client-b"))
+
+
+@pytest.mark.parametrize(
+    ("redis", "server"),
+    [
+        ({}, "embedded"),
+        ({"address": "redis://user:secret@h:7/3"}, "h:7/3"),
+        ({"address": "rediss://h"}, "h:6379/0"),
+        ({"address": "unix:///tmp/r.sock?db=2"}, "/tmp/r.sock/2"),
+        ({"sentinels": ["a", "b:1"], "service": "main"}, "main/0"),
+    ],
+)
+def test_a_server_is_named_without_what_may_change(redis, server):
+    assert site_config("/dev/shm", "cam1", redis=redis).owner == ("default", "frames", server)
 
 
 def test_looking_at_leftovers_changes_nothing(shm):

@@ -7,9 +7,12 @@ import os
 import random
 import time
 
+import msgspec
 import psutil
 import redis
 
+from engine.runtime.claims import identity
+from engine.wire.lease import encode_lease
 from tests.runtime.test_embedded import servers
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.wait import wait_until
@@ -91,6 +94,13 @@ def test_a_start_that_is_refused_leaves_the_server_as_it_was(site: Site, rabbitm
     (server,) = servers(site.config.run_directory)
     site.write(cameras=CAMERAS[:1], amqp_url=rabbitmq.url(vhost, password="wrong"))
     assert command("run", "-c", str(site.file)).returncode == 2
+    assert servers(site.config.run_directory) == [server]
+    # Redis is asked after it: this process has the camera's lease.
+    lease = msgspec.structs.replace(identity(site.config), holder="another", site="theirs")
+    client(site).set("engine:default:lease:frames:cam0", encode_lease(lease), px=60_000)
+    site.write(cameras=CAMERAS[:1])
+    done = command("run", "-c", str(site.file))
+    assert (done.returncode, "stored by another site already: site theirs" in done.stderr) == (2, True), done.stderr
     assert servers(site.config.run_directory) == [server]
     assert len(client(site).keys("default:frames:*")) > 20
     site.end()

@@ -9,6 +9,7 @@ from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS
 from engine.wire import ledger_layout
 from engine.wire import ring_layout as lay
 from engine.wire.ring_layout import RecordHeader
+from engine.wire.ring_owner import OWNER_BYTES_MAX, show_owner
 
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 headers = st.builds(RecordHeader, U32, U32, U64, U32, U32, U32, U16, U16, U64, U64)
@@ -19,11 +20,11 @@ HISTOGRAM = range(lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS
 IDENTITY, PRODUCER, CONSUMER = range(128), range(128, 384), range(384, 1024)
 
 
-def page(capacity=1024, camera="cam4", generation=7):
+def page(capacity=1024, camera="cam4", generation=7, owner=b""):
     """A header page as written, with its words."""
     view = memoryview(bytearray(lay.HEADER_BYTES))
     words = view.cast("Q")
-    lay.write_identity(view, words, capacity, generation, camera)
+    lay.write_identity(view, words, capacity, generation, camera, owner)
     return view, words
 
 
@@ -61,17 +62,24 @@ def test_the_header_page_is_written_byte_for_byte():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, 2**20).map(lambda n: n * 64), st.text(max_size=60), st.integers(0, 2**63))
-def test_every_header_page_reads_back(capacity, camera, generation):
-    view, words = page(capacity, camera, generation)
+@given(
+    st.integers(1, 2**20).map(lambda n: n * 64),
+    st.text(max_size=60),
+    st.integers(0, 2**63),
+    st.binary(max_size=OWNER_BYTES_MAX),
+)
+def test_every_header_page_reads_back(capacity, camera, generation, owner):
+    view, words = page(capacity, camera, generation, owner)
+    assert lay.owner_of(view) == owner
+    assert lay.camera_of(view, words) == camera
     assert lay.check_identity(view, words, lay.file_bytes(capacity)) == (capacity, camera)
     assert words[lay.W_GENERATION] == generation
 
 
 def test_a_camera_name_that_has_no_room_is_refused():
-    assert lay.check_identity(*page(camera="é" * 256), lay.file_bytes(1024)) == (1024, "é" * 256)
-    with pytest.raises(RingMismatch, match="514 bytes"):
-        page(camera="é" * 257)
+    assert lay.check_identity(*page(camera="é" * 255), lay.file_bytes(1024)) == (1024, "é" * 255)
+    with pytest.raises(RingMismatch, match="512 bytes"):
+        page(camera="é" * 256)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,17 @@ def test_a_header_that_does_not_fit_says_what(word, value, part):
     words[word] = value
     with pytest.raises(RingMismatch, match=part):
         lay.check_identity(view, words, lay.file_bytes(1024))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=OWNER_BYTES_MAX + 2, max_size=OWNER_BYTES_MAX + 2))
+def test_whatever_stands_where_the_owner_does_is_read_within_its_room(noise):
+    view, words = page()
+    view[lay.OWNER_OFFSET : lay.OWNER_OFFSET + len(noise)] = noise
+    words[lay.HISTOGRAM_WORD] = 1
+    owner = lay.owner_of(view)
+    assert owner == noise[2 : 2 + len(owner)]
+    assert show_owner(owner)
 
 
 def test_a_name_that_is_no_utf8_is_refused():
@@ -118,7 +137,8 @@ def test_no_line_is_written_by_both_sides():
 
 def test_all_parts_of_the_header_page_stand_apart():
     name_end = lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX
-    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= HISTOGRAM.start * 8 < HISTOGRAM.stop * 8
+    owner_end = lay.OWNER_OFFSET + 2 + OWNER_BYTES_MAX
+    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= lay.OWNER_OFFSET < owner_end <= HISTOGRAM.start * 8
     assert HISTOGRAM.stop <= ledger_layout.W_LEDGER
 
 

@@ -1,0 +1,12 @@
+"""What this machine has for a site."""
+
+from __future__ import annotations
+
+import psutil
+
+from engine.config import Config
+
+
+def embedded_memory(config: Config) -> int:
+    """Bytes that the embedded server may take: its ``maxmemory``."""
+    return int(psutil.virtual_memory().total * config.redis.max_memory_percent // 100)

@@ -1,0 +1,68 @@
+"""Messages to systemd, for units of ``Type=notify``: started, how it is, still alive, stopping (see sd_notify(3)).
+
+A message is one datagram to the socket that ``NOTIFY_SOCKET`` names. The variables are taken out of the environment at
+once, so that no child process speaks for its parent.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+from contextlib import suppress
+
+#: Seconds that a message may wait for room in systemd's socket before it is given up.
+_SEND_SECONDS_MAX = 0.5
+
+
+class Notifier:
+    """Speaks to the service manager that started this process; silent where none listens."""
+
+    def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
+        environment = {} if environment is None else environment
+        path = environment.pop("NOTIFY_SOCKET", "")
+        interval = environment.pop("WATCHDOG_USEC", "")
+        pid = environment.pop("WATCHDOG_PID", "")
+        # "@" stands for the zero byte of an abstract name.
+        self._address = "\0" + path[1:] if path.startswith("@") else path if path.startswith("/") else ""
+        watched = self._address and interval.isascii() and interval.isdigit() and pid in ("", str(os.getpid()))
+        #: Seconds between two beats, half of what the watchdog waits; infinite where none does.
+        self.beat_seconds = int(interval) / 2e6 if watched and int(interval) else math.inf
+        self._next_beat = 0.0 if math.isfinite(self.beat_seconds) else math.inf
+        self._status = ""
+
+    def ready(self, status: str) -> None:
+        """All is started, or taken over after a reload."""
+        self._status = status
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def status(self, status: str) -> None:
+        """One line for ``systemctl status``; sent where it differs from the last."""
+        if self._address and status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
+
+    def beat(self) -> None:
+        """This process is alive; may be called as often as one likes."""
+        now = time.monotonic()
+        if now >= self._next_beat:
+            self._next_beat = now + self.beat_seconds
+            self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """The site file is being read again; ``ready`` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The drain begins."""
+        self._send("STOPPING=1\nSTATUS=draining")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        # Whoever does not listen must stop nobody.
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.settimeout(_SEND_SECONDS_MAX)
+            sender.sendto(message.encode(), self._address)

@@ -1,0 +1,57 @@
+"""Whose frames a ring holds: the tenant, the prefix and the server that they are to be stored under.
+
+    {vhost}:{prefix}:{server}
+
+Each part is percent-encoded as in a key, so that the text tells them apart whatever they are called. Names may be
+longer than the room that a ring's header has; then a digest of the text stands there, and as much of the text as fits:
+
+    :{SHA-256 in hex}:{the text's beginning}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from engine.errors import WireError
+from engine.wire.keys import decode_part, encode_part
+
+#: Room for the text in a ring's header, in bytes.
+OWNER_BYTES_MAX = 510
+#: Begins the text where the names are too long. No other does, because no part is empty.
+_DIGEST = ":"
+#: Characters that a message shows of such a text.
+_SHOWN_MAX = 160
+
+
+class RingOwner(NamedTuple):
+    """Names in Redis, and the server: ``host:port/database``, a socket's path or a Sentinel service in place of the
+    host; ``embedded`` for a site's own. No credentials."""
+
+    vhost: str
+    prefix: str
+    server: str
+
+    def __str__(self) -> str:
+        return f"vhost {self.vhost!r}, prefix {self.prefix!r}, Redis {self.server}"
+
+
+def build_owner(owner: RingOwner) -> bytes:
+    """The text of a ring's header; two owners that differ have texts that do. Raises WireError for an empty name."""
+    text = ":".join(map(encode_part, owner)).encode()
+    if len(text) <= OWNER_BYTES_MAX:
+        return text
+    head = f"{_DIGEST}{hashlib.sha256(text).hexdigest()}{_DIGEST}".encode()
+    return (head + text)[:OWNER_BYTES_MAX].decode("utf-8", "ignore").encode()
+
+
+def show_owner(text: bytes) -> str:
+    """What a ring's header says, for a message."""
+    if not text:
+        return "nobody"
+    shown = text.decode("utf-8", "replace")
+    try:
+        vhost, prefix, server = shown.split(":")
+        return str(RingOwner(decode_part(vhost), decode_part(prefix), decode_part(server)))
+    except (ValueError, WireError):
+        return repr(f"{shown.removeprefix(_DIGEST)[:_SHOWN_MAX]}…")
