@@ -8,6 +8,7 @@ serial in Redis knows that the save came through, and shows it.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 
 from engine.shm.slate import PublisherCount, Slate
 
@@ -34,9 +35,9 @@ class Booking:
         """True where a publisher of this site has counted any event before."""
         return any(self._counts[word] for word in (PublisherCount.CONFIRMED, PublisherCount.EXPIRED))
 
-    def recover(self, serial: bytes) -> None:
-        """Finish what a predecessor had begun, if ``serial``, the last that Redis has, is its own."""
-        if serial == b"%d" % self._counts[PublisherCount.SAVE_SERIAL]:
+    def recover(self, serials: Collection[bytes]) -> None:
+        """Finish what a predecessor had begun, if its serial is among those that Redis has."""
+        if b"%d" % self._counts[PublisherCount.SAVE_SERIAL] in serials:
             self._show()
         self._counts[PublisherCount.SAVE_SERIAL] = 0
 
