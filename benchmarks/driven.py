@@ -20,6 +20,7 @@ from engine.shm.site import SitePaths
 from engine.shm.slate import PublisherCount, Slate
 from engine.stages.publisher import PublisherAgent
 from engine.stages.writer import WriterAgent
+from engine.wire.ring_owner import build_owner
 
 #: Seconds after which what does not come fails the benchmark.
 PATIENCE_SECONDS = 60.0
@@ -107,7 +108,7 @@ class DrivenWriter(_Driven):
         self._slates = [Slate.claim(self.paths.writer(0))]
         for camera in config.cameras:
             path = self.paths.ring(camera.id)
-            ring_file.create(path, config.ring.capacity, camera.id)
+            ring_file.create(path, config.ring.capacity, camera.id, owner=build_owner(config.owner))
             self.producers.append(Producer(path, camera.id))
             self._slates.append(Slate.claim(self.paths.capture(camera.id)))
         self.written = 0

@@ -24,7 +24,7 @@ from engine.errors import EngineError, RingError, RingMismatch
 from engine.runtime import roles
 from engine.runtime.children import CAPTURE_DRAIN_SECONDS, TICK_SECONDS, Child, Children
 from engine.runtime.notify import Notifier
-from engine.shm import site
+from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.slate import Slate
 from engine.stages.journals import newest_numbers
@@ -193,7 +193,7 @@ def ensure_rings(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
             error=str(error),
         )
     for camera in missing:
-        roles.ensure_ring(config, camera, *last[camera.id])
+        ring_place.ensure(config, camera.id, *last[camera.id])
 
 
 def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogger) -> None:

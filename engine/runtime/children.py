@@ -20,10 +20,11 @@ from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
-from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, RingError
+from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RingError
 from engine.runtime import roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork, start_advice
+from engine.shm import segment
 from engine.shm.slate import CaptureCount, Slate
 
 RoleName = Literal["capture", "writer", "publisher"]
@@ -79,7 +80,8 @@ class Child:
 
     def _renew_slate(self) -> None:
         """Look at the slate that the next process will have, should somebody have removed the one before."""
-        with contextlib.suppress(OSError, RingError):
+        with contextlib.suppress(OSError, RingError, InputError):
+            segment.private_directory(self._path.parent)
             Slate.create(self._path)
             fresh = Slate.watch(self._path)
             fresh.restarts = self.slate.restarts

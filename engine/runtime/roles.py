@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
-from engine.errors import EXIT_OK, EngineError, InputError
+from engine.errors import EXIT_OK, EngineError
 from engine.runtime.agent import Agent, StopSignal, run_agent
 from engine.runtime.notify import Notifier
-from engine.shm import ring_file, site
+from engine.shm import ring_place, site
 from engine.shm.doorbell import Bell
-from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
 from engine.wire.lease import Lease
-from engine.wire.ring_owner import build_owner
 
 Role = Callable[[], int]
 
@@ -30,21 +29,25 @@ def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notif
 
     paths = SitePaths.of(config)
     stop = StopSignal(interrupts=True)
+    site.make_directory(config)
     slate = Slate.claim(paths.capture(camera.id))
     prepare_process()
-    ensure_ring(config, camera)
+    log = log.bind(role="capture", camera=camera.id)
+    removed = ring_place.ensure(config, camera.id)
+    if removed:
+        log.warning("ring that cannot be used removed", lost_frames=removed.held, reason=removed.reason)
     writer = paths.writer(config.writer_of(camera.id))
     Slate.create(writer)
     bell = Bell(paths.doorbell(config.writer_of(camera.id)), Slate.watch(writer))
-    producer = Producer(paths.ring(camera.id), camera.id)
+    producer = ring_place.open_producer(config, camera.id, slate)
 
     def open_source() -> Source:
         if camera.kind == "test":
-            return PatternSource(camera, producer.counts().captured)
+            return PatternSource(camera, agent.captured)
         return VideoSource(camera)
 
-    log = log.bind(role="capture", camera=camera.id)
-    return _run(CaptureAgent(camera, producer, bell, slate, open_source, log), slate, stop, config, log, notifier)
+    agent = CaptureAgent(camera, producer, bell, slate, open_source, log, renew=partial(ring_place.renewed, config))
+    return _run(agent, slate, stop, config, log, notifier)
 
 
 def run_writer(
@@ -54,6 +57,7 @@ def run_writer(
     from engine.stages.writer import WriterAgent
 
     stop = StopSignal()
+    site.make_directory(config)
     slate = Slate.claim(SitePaths.of(config).writer(number))
     log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
     return _run(WriterAgent(config, number, slate, log, own), slate, stop, config, log, notifier)
@@ -64,31 +68,10 @@ def run_publisher(config: Config, log: FilteringBoundLogger, notifier: Notifier 
     from engine.stages.publisher import PublisherAgent
 
     stop = StopSignal()
+    site.make_directory(config)
     slate = Slate.claim(SitePaths.of(config).publisher)
     log = log.bind(role="publisher")
     return _run(PublisherAgent(config, slate, log), slate, stop, config, log, notifier)
-
-
-def ensure_ring(config: Config, camera: Camera, last_nano: int = 0, last_sequence: int = 0) -> bool:
-    """Make a camera's ring where none stands, in place of an empty one of another tenant's; True where one was made.
-    Raises NoSpace, InputError for a ring whose frames are another tenant's."""
-    path = SitePaths.of(config).ring(camera.id)
-    # Making one takes its whole space before the name is looked at, and there may be none left.
-    if path.exists():
-        leftover = site.examine(path, camera.id, config)
-        if not leftover.foreign:
-            return False
-        if leftover.held:
-            raise InputError(f"camera {camera.id}: the {leftover.held} frames in its ring belong to {leftover.foreign}")
-        path.unlink()
-    owner = build_owner(config.owner)
-    try:
-        ring_file.create(
-            path, config.ring.capacity, camera.id, owner=owner, last_sequence=last_sequence, floor_nano=last_nano
-        )
-    except FileExistsError:
-        return False
-    return True
 
 
 def _run(

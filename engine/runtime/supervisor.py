@@ -34,7 +34,7 @@ from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
-from engine.shm import site
+from engine.shm import ring_place, site
 from engine.shm.slate import Slate
 from engine.stages.journals import newest_numbers
 from engine.stages.redis_link import connect
@@ -188,7 +188,7 @@ class Supervisor:
             for camera in config.cameras:
                 if camera.id not in adopted:
                     last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
-                    roles.ensure_ring(config, camera, *last)
+                    ring_place.ensure(config, camera.id, *last)
             connection.disconnect()
         except RedisUnavailable as error:
             raise InputError(str(error)) from None

@@ -37,7 +37,7 @@ from engine.shm.histogram import bucket
 from engine.shm.ring_accounts import ConsumerAccounts, Record
 from engine.shm.ring_file import PRODUCER_DROPS, Drop, RingEnd
 from engine.wire import ring_layout as lay
-from engine.wire.keys import next_sequence, sequence_after
+from engine.wire.keys import SEQUENCE_MAX, next_sequence, sequence_after
 
 __all__ = ["Consumer", "Producer", "Record"]
 
@@ -60,6 +60,13 @@ class Producer(RingEnd):
         self._largest = words[lay.W_LARGEST]
         #: The number of the last frame; 0 before the first.
         self.last_sequence = sequence_after(words[lay.W_FIRST_SEQUENCE], self._captured)
+
+    def go_on_from(self, unix_nano: int, sequence: int) -> None:
+        """Numbers and stamps are to go on behind those of a frame that this ring knows nothing of."""
+        words = self._words
+        words[lay.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
+        words[lay.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
+        self.last_sequence = sequence
 
     @property
     def floor_nano(self) -> int:
@@ -161,6 +168,10 @@ class Consumer(ConsumerAccounts):
         #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
         #: ``pending``, for who looks at many rings.
         self.head_word = self._words[lay.W_HEAD : lay.W_HEAD + 1]
+        # Frames of the ring before this one that went with it: its writer was killed before it had emptied it.
+        missing = self._words[lay.W_FIRST_RECORD] - self._released()
+        if missing > 0:
+            self._words[Drop.DAMAGED] += missing
         #: The cursor behind what poll has handed out.
         self.cursor = self._tail
         #: The number that the next record must have.

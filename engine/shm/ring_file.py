@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -68,13 +70,21 @@ class RingCounts(NamedTuple):
 
 
 def create(
-    path: Path, capacity: int, camera: str, *, owner: bytes = b"", last_sequence: int = 0, floor_nano: int = 0
+    path: Path,
+    capacity: int,
+    camera: str,
+    *,
+    owner: bytes = b"",
+    last_sequence: int = 0,
+    floor_nano: int = 0,
+    former: RingEnd | None = None,
 ) -> None:
     """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``, whose frames are ``owner``'s
     (``engine/wire/ring_owner.py``).
 
-    Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that Redis knows.
-    Raises NoSpace.
+    Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that is known of.
+    Where the ring takes the place of a ``former`` one, which its producer has open and writes to no more, numbers,
+    stamps and counts go on from there; the consumer's are its own to hand over (``hand_over``). Raises NoSpace.
     """
     if capacity < lay.ALIGN or capacity % lay.ALIGN:
         raise ValueError(f"capacity {capacity} is not a positive multiple of {lay.ALIGN}")
@@ -83,9 +93,37 @@ def create(
         ring.words[lay.W_FIRST_SEQUENCE] = last_sequence
         ring.words[lay.W_LAST_NANO] = floor_nano
         ring.words[lay.W_FLOOR_NANO] = floor_nano
+        if former:
+            former.pass_on(ring.words)
         lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner)
 
     segment.create(path, lay.file_bytes(capacity), fill).close()
+
+
+#: What goes over from one ring to the next, as ranges of words: the producer's and the consumer's.
+_PRODUCER_WORDS = ((lay.W_CAPTURED, lay.W_LARGEST + 1),)
+_CONSUMER_WORDS = (
+    (lay.W_FLOOR_NANO, lay.W_LATENCY_MAX + 1),
+    (lay.W_STORED, lay.W_LOST_BYTES + 1),
+    (lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS),
+    (lay.LEDGER_WORD, lay.HEADER_BYTES // 8),
+)
+
+
+def hand_over(former: RingEnd, path: Path) -> bool:
+    """The consumer has emptied ``former``, whose place the ring at ``path`` has taken: its counts go on there. To be
+    done before that ring is opened as a consumer.
+
+    Returns False, and changes nothing, where that ring does not go on from ``former``. Raises RingMismatch, OSError.
+    """
+    with contextlib.closing(segment.open_existing(path)) as shared:
+        if shared.size < lay.HEADER_BYTES:
+            raise RingMismatch(f"ring {path}: it has {shared.size} bytes, less than a header")
+        words = shared.words
+        if words[lay.W_VERSION] != lay.VERSION or words[lay.W_FORMER] != former.generation or words[lay.W_TAIL]:
+            return False
+        former.copy_words(words, _CONSUMER_WORDS)
+        return True
 
 
 class RingEnd:
@@ -107,6 +145,9 @@ class RingEnd:
         self.camera = camera
         #: Whose the frames are that it holds.
         self.owner = lay.owner_of(self._segment.view)
+        #: Which file it is; another may have its name by now.
+        self.inode = self._segment.inode
+        self.generation = self._words[lay.W_GENERATION]
         self._area = lay.area_bytes(self.capacity)
         self._data = self._segment.view[lay.HEADER_BYTES :]
         self._fence = new_fence()
@@ -153,6 +194,21 @@ class RingEnd:
             latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
             latency_max_ms=words[lay.W_LATENCY_MAX] / 1000,
         )
+
+    def pass_on(self, words: memoryview) -> None:
+        """Fill the header of a ring that takes this one's place, where this end's side is the producer's."""
+        _, records = self._published()
+        words[lay.W_FIRST_SEQUENCE] = self._words[lay.W_FIRST_SEQUENCE]
+        words[lay.W_LAST_NANO] = self._words[lay.W_LAST_NANO]
+        words[lay.W_RECORDS] = words[lay.W_NEXT_RECORDS] = words[lay.W_FIRST_RECORD] = records
+        words[lay.W_FORMER] = self.generation
+        # The consumer's as they are now: should it be killed before it has handed them over, these stand.
+        self.copy_words(words, _PRODUCER_WORDS + _CONSUMER_WORDS)
+
+    def copy_words(self, words: memoryview, ranges: Iterable[tuple[int, int]]) -> None:
+        """Copy ``ranges`` of this ring's header into another one's."""
+        for first, end in ranges:
+            words[first:end] = self._words[first:end]
 
     def _published(self) -> tuple[int, int]:
         """The head, and how many frames were ever published below it; also where a kill came between the two words."""

@@ -21,24 +21,14 @@ from typing import NamedTuple
 
 from engine.errors import RingMismatch
 from engine.shm import segment
+from engine.shm.segment import Inode
 from engine.shm.site import SitePaths
 from engine.wire import ring_layout
+from engine.wire.ring_owner import show_owner
 
 #: Nanoseconds by which a file's time may lag behind the clock: a few of the kernel's ticks (10 ms at 100 Hz).
 _COARSE_NANO = 50_000_000
 _SUFFIX = ".ring"
-
-
-class Inode(NamedTuple):
-    """Which file it is, whatever its name: device and inode."""
-
-    device: int
-    number: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Inode:
-        """The file that ``status`` is of."""
-        return cls(status.st_dev, status.st_ino)
 
 
 class Changes(NamedTuple):
@@ -61,11 +51,15 @@ class _Seen(NamedTuple):
 
 class Roster:
     """The rings of one site. ``passed_over(path, reason)`` is told once of each file that is called a ring and is
-    none, is another camera's, or belongs to another user."""
+    none, is another camera's, or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), so are rings
+    whose frames are somebody else's."""
 
-    def __init__(self, paths: SitePaths, passed_over: Callable[[Path, str], None]) -> None:
+    def __init__(
+        self, paths: SitePaths, passed_over: Callable[[Path, str], None], *, owner: bytes | None = None
+    ) -> None:
         self._paths = paths
         self._passed_over = passed_over
+        self._owner = owner
         self._rings: dict[str, Inode] = {}
         self._seen: dict[str, _Seen] = {}
         #: The directory as it was last read, and its time; None where it must be read again in any case.
@@ -126,10 +120,13 @@ class Roster:
             if shared.size < ring_layout.HEADER_BYTES:
                 return self._pass_over(path, inode, f"it has {shared.size} bytes, less than a header")
             camera = ring_layout.camera_of(shared.view, shared.words)
+            owner = ring_layout.owner_of(shared.view)
         except RingMismatch as error:
             return self._pass_over(path, inode, str(error))
         finally:
             shared.close()
+        if self._owner is not None and owner != self._owner:
+            return self._pass_over(path, inode, f"its frames belong to {show_owner(owner)}")
         if self._paths.ring(camera) != path:
             return self._pass_over(path, inode, f"it is the ring of camera {camera!r} under another name")
         return _Seen(inode, camera)

@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.errors import InputError, NoSpace, RingMismatch
 
@@ -24,6 +25,18 @@ _DIRECTORY_MODE = 0o700
 _LINKS_MAX = 40
 #: Times that a directory is made, where another process removes it meanwhile.
 _MAKE_TRIES_MAX = 20
+
+
+class Inode(NamedTuple):
+    """Which file it is, whatever its name: device and number."""
+
+    device: int
+    number: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Inode:
+        """The file that ``status`` is of."""
+        return cls(status.st_dev, status.st_ino)
 
 
 class Segment:
@@ -37,6 +50,16 @@ class Segment:
         self._map = mmap.mmap(descriptor, size, access=access)
         self.view = memoryview(self._map)
         self.words = self.view[: size // 8 * 8].cast("Q")
+
+    @property
+    def inode(self) -> Inode:
+        """The file that is mapped, whatever stands at its path by now."""
+        return Inode.of(os.fstat(self.descriptor))
+
+    @property
+    def removed(self) -> bool:
+        """True where the file has no name any more."""
+        return not os.fstat(self.descriptor).st_nlink
 
     def close(self) -> None:
         """Give the descriptor back, and the mapping as soon as no view of it is left."""

@@ -75,7 +75,8 @@ def make_directory(config: Config) -> Path:
 
 class Leftover(NamedTuple):
     """A ring of a former run: ``held`` frames stand in it; ``fits`` where the site can adopt it. ``foreign`` says whose
-    they are where they are to be stored under other names than this site's; otherwise it is empty."""
+    they are where they are to be stored under other names than this site's; otherwise it is empty. Of what is not
+    ``readable``, nobody knows what it held."""
 
     path: Path
     camera: str
@@ -83,6 +84,7 @@ class Leftover(NamedTuple):
     fits: bool
     reason: str
     foreign: str = ""
+    readable: bool = True
 
 
 def shared_memory_need(config: Config) -> int:
@@ -113,7 +115,7 @@ def examine(path: Path, camera: str | None, config: Config) -> Leftover:
         if isinstance(error, OSError) and error.errno in _EXHAUSTED:
             # Nothing is known of the ring, so that nobody may remove it.
             raise InputError(f"{path} cannot be opened: {error.strerror}; raise the limit (ulimit -n)") from None
-        return Leftover(path, camera or path.stem, 0, False, str(error))
+        return Leftover(path, camera or path.stem, 0, False, str(error), readable=False)
 
 
 def _examine(path: Path, camera: str | None, config: Config) -> Leftover:

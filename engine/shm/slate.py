@@ -43,6 +43,12 @@ class CaptureCount(IntEnum):
     SKIPPED = 2
     #: 1 once the source has ended for good: the process is not to be started again.
     FINISHED = 3
+    #: Inode number of the ring that the process writes to.
+    RING = 16
+    #: Number and stamp (UTC nanoseconds) of the last frame, written before the frame takes them: a ring that is made
+    #: anew goes on behind them.
+    LAST_SEQUENCE = 17
+    LAST_NANO = 18
 
 
 class WriterCount(IntEnum):
@@ -219,6 +225,11 @@ class Slate:
         self._words[_W_TEXT_LENGTH] = len(text)
         self._fence()
         self._words[_W_TEXT_VERSION] = version + 2
+
+    @property
+    def removed(self) -> bool:
+        """True where the slate has no name any more; who looks for it finds another, or none."""
+        return self._segment.removed
 
     def close(self) -> None:
         """Unmap; an owner's claim ends."""

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera
-from engine.errors import CameraUnavailable, FrameTooLarge, WireError
+from engine.errors import CameraUnavailable, EngineError, FrameTooLarge, WireError
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
+from engine.shm.ring_place import Renewed
 from engine.shm.slate import CaptureCount, Slate
 from engine.stages.camera_check import CameraCheck
 from engine.stages.camera_failures import UNUSABLE_SECONDS, Failures, UnusableFrames
@@ -41,6 +42,8 @@ _RATE_NANO = 1_000_000_000
 _EARLY = 0.1
 #: Nanoseconds of stream that an fps limit lets through in one go: what a network held back and then sent at once.
 _BURST_NANO = 500_000_000
+#: As plain numbers: an enum's members are slow to look up, and these are for each frame.
+_LAST_SEQUENCE, _LAST_NANO = CaptureCount.LAST_SEQUENCE.value, CaptureCount.LAST_NANO.value
 
 
 class Sampler:
@@ -76,6 +79,7 @@ class CaptureAgent:
         slate: Slate,
         open_source: Callable[[], Source],
         log: FilteringBoundLogger,
+        renew: Callable[[Producer], Renewed | None] = lambda _: None,
     ) -> None:
         self.role_name = f"capture {camera.id}"
         self.finished = False
@@ -85,6 +89,9 @@ class CaptureAgent:
         self._slate = slate
         self._open_source = open_source
         self._log = log
+        self._renew = renew
+        #: Why the ring could not be put in its place; said once.
+        self._misplaced = ""
         self._clock = FrameClock(producer.floor_nano)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
@@ -115,6 +122,11 @@ class CaptureAgent:
             return CameraStatus(consecutive_failures=0 if before.state == "active" else before.consecutive_failures)
         self._troubles.resume(before.last_error)
         return before
+
+    @property
+    def captured(self) -> int:
+        """How many frames this camera was ever captured."""
+        return self._producer.counts().captured
 
     def on_start(self) -> None:
         """Show the camera as connecting, or as its last process left it."""
@@ -182,14 +194,16 @@ class CaptureAgent:
 
     def _take(self, source: Source) -> int:
         """Stamp, retrieve, write."""
-        producer = self._producer
-        unix_nano, monotonic = self._clock.stamp(producer.floor_nano)
+        unix_nano, monotonic = self._clock.stamp(self._producer.floor_nano)
         self._measure_rate(monotonic)
         if self._sampler and not self._sampler.takes(monotonic):
             self._slate.counts[CaptureCount.SKIPPED] += 1
             return 0
+        producer, counts = self._producer, self._slate.counts
+        counts[_LAST_SEQUENCE] = sequence = next_sequence(producer.last_sequence)
+        counts[_LAST_NANO] = unix_nano
         try:
-            frame = source.retrieve(unix_nano, next_sequence(producer.last_sequence))
+            frame = source.retrieve(unix_nano, sequence)
             written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
         except WireError as error:
             producer.discard(unix_nano, 0, Drop.CORRUPT)
@@ -297,6 +311,29 @@ class CaptureAgent:
         if elapsed >= _RATE_NANO:
             self._slate.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1e12)
             self._rate_since, self._rate_frames = monotonic, 0
+            self._keep_ring()
+
+    def _keep_ring(self) -> None:
+        """Once a second: a ring that somebody has removed or moved away is made anew, where the writer finds it."""
+        former = self._producer
+        try:
+            renewed = self._renew(former)
+        except (EngineError, OSError) as error:
+            if str(error) != self._misplaced:
+                self._misplaced = str(error)
+                self._log.error("the ring is not in its place, and none can be put there", error=str(error))
+            return
+        self._misplaced = ""
+        if renewed:
+            self._producer = renewed.producer
+            # From here on the writer may empty the former ring for good.
+            self._slate.counts[CaptureCount.RING] = renewed.producer.inode.number
+            held = former.counts().held
+            former.close()
+            self._log.warning("the ring was removed or moved away; made anew", left_to_the_writer=held)
+            if renewed.removed:
+                stood = renewed.removed
+                self._log.warning("another file stood in its place; removed", frames=stood.held, reason=stood.reason)
 
     def _warn_once(self, reason: Drop, text: str) -> None:
         """The first drop of a kind is worth a line; the counts tell the rest."""

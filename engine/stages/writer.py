@@ -13,8 +13,8 @@ from bisect import bisect_left
 
 from structlog.typing import FilteringBoundLogger
 
-from engine.config import Camera, Config
-from engine.errors import RedisUnavailable, RingMismatch
+from engine.config import Config
+from engine.errors import RedisUnavailable
 from engine.shm.doorbell import Doorbell
 from engine.shm.ring import Consumer, Record
 from engine.shm.ring_file import Drop
@@ -23,6 +23,7 @@ from engine.shm.slate import Slate, WriterCount
 from engine.stages.drain import RingDrain
 from engine.stages.leases import Leases
 from engine.stages.marks import WrittenMarks
+from engine.stages.open_rings import OpenRings
 from engine.stages.outage import Outage
 from engine.stages.reconcile import Reconciler
 from engine.stages.redis_link import Attempt
@@ -56,8 +57,8 @@ Batch = list[tuple[RingDrain, list[Record]]]
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; opens the rings of its cameras as they appear. ``own`` is what its leases say;
-    with None it takes none."""
+    """Writer ``number`` of the site; drains the rings of its cameras as they come and go. ``own`` is what its leases
+    say; with None it takes none."""
 
     def __init__(
         self, config: Config, number: int, slate: Slate, log: FilteringBoundLogger, own: Lease | None = None
@@ -65,17 +66,15 @@ class WriterAgent:
         self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
-        self._paths = SitePaths.of(config)
         self._slate = slate
         self._log = log
-        self._cameras = config.cameras_of(number)
-        self._doorbell = Doorbell(self._paths.doorbell(number), slate)
+        self._doorbell = Doorbell(SitePaths.of(config).doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
         self._reconciler = Reconciler(self._store, log, self._warn_once)
         self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
         self._leases = Leases(config, own, self._store, log) if own else None
-        self._drains: dict[str, RingDrain] = {}
-        self._slates: dict[str, Slate] = {}
+        self._rings = OpenRings(config, number, log, self._warn_once)
+        self._drains, self._slates = self._rings.drains, self._rings.slates
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
@@ -147,6 +146,9 @@ class WriterAgent:
             return False
         if any(slate.owned for slate in self._slates.values()):
             return False
+        # A ring may have come since the last look around.
+        if self._follow_rings() or self._rings.behind:
+            return False
         return self._looked_last()
 
     def _looked_last(self) -> bool:
@@ -174,8 +176,7 @@ class WriterAgent:
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=str(error))
         self._store.close()
-        for drain in self._drains.values():
-            drain.consumer.close()
+        self._rings.close()
         self._doorbell.close()
 
     # Rings to Redis
@@ -339,38 +340,34 @@ class WriterAgent:
         self._busy = self._stored > _NAP_FRAMES_PER_SECOND * (_STATES_SECONDS + now - self._states_at)
         self._stored = 0
         self._states_at = now + _STATES_SECONDS
-        for camera in self._cameras:
-            if camera.id not in self._drains:
-                self._open_ring(camera)
-        if self._store.connected and time.monotonic() >= self._retry_at:
-            try:
+        usable = self._store.connected and now >= self._retry_at
+        try:
+            if usable:
+                # Before a camera is let go, whose last state this is.
+                self._states.publish(self._slates)
+            self._follow_rings()
+            if usable:
                 self._reconciler.look(self._order)
                 self._look_at_barred()
                 self._marks.look(self._order)
-                self._states.publish(self._slates)
                 if self._leases:
                     self._leases.look(self._drains)
                     self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
-            except RedisUnavailable as error:
-                self._lost(error)
-            else:
-                # With frames at hand it is their storing that tells.
-                if not any(drain.consumer.held_bytes for drain in self._order):
-                    self._outage.over()
+        except RedisUnavailable as error:
+            self._lost(error)
+        else:
+            # With frames at hand it is their storing that tells.
+            if usable and not any(drain.consumer.held_bytes for drain in self._order):
+                self._outage.over()
 
-    def _open_ring(self, camera: Camera) -> None:
-        try:
-            slate = Slate.watch(self._paths.capture(camera.id))
-            consumer = Consumer(self._paths.ring(camera.id), camera.id, ttl_seconds=self._config.redis.ttl_seconds)
-        except FileNotFoundError:
-            return
-        except RingMismatch as error:
-            self._warn_once(camera.id, "ring cannot be read", str(error))
-            return
-        self._slates[camera.id] = slate
-        self._drains[camera.id] = RingDrain(camera, self._config, consumer)
+    def _follow_rings(self) -> bool:
+        """Open the rings that have come, let go those that went; True where there were any."""
+        if not self._rings.look():
+            return False
+        self._barred &= self._drains.keys()
         self._arrange()
         self._settled = False
+        return True
 
     def _warn_once(self, camera: str, event: str, error: str) -> None:
         if camera + event not in self._warned:

@@ -1,7 +1,8 @@
 """Layout of a ring file, version 2.
 
     0     header page (4096 bytes)
-            0     magic, version, capacity, generation, area size       written once, when the file is made
+            0     magic, version, capacity, generation, area size, first record's number, former ring's generation;
+                  written once, when the file is made
             128   producer's line:  head, number and stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
             384   consumer's line:  tail, floor of the stamps, longest latency in microseconds, entries before this ring
@@ -45,9 +46,11 @@ CAMERA_OFFSET = 1024
 OWNER_OFFSET = 1536
 HISTOGRAM_WORD = 2048 // 8
 HISTOGRAM_BUCKETS = 128
+#: From here to the end of the header: the consumer's ledger.
+LEDGER_WORD = 4096 // 8
 
 #: Indexes of 64-bit words in the header page.
-W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA = range(5)
+W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA, W_FIRST_RECORD, W_FORMER = range(7)
 W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
 W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
@@ -172,7 +175,7 @@ def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple
         raise RingMismatch(f"its stamps are damaged: {max(stamps)} is beyond what a key can hold")
     for word in _STAMPS:
         lines[word - W_HEAD] = 0
-    if max(*lines, *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS]) > _COUNT_MAX:
+    if max(words[W_FIRST_RECORD], *lines, *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS]) > _COUNT_MAX:
         raise RingMismatch("its counts are damaged")
     head, tail = words[W_HEAD], words[W_TAIL]
     if not tail <= head <= tail + words[W_AREA] or head % ALIGN or tail % ALIGN:

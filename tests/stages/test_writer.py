@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from engine.config import Config, from_document
-from engine.shm import ring_file, segment
+from engine.shm import ring_place, segment
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.slate import Slate
@@ -28,15 +28,13 @@ class Bench:
     """A writer, and the producers and slates of its cameras."""
 
     def __init__(self, config: Config) -> None:
-        paths = SitePaths.of(config)
+        self._config = config
+        self.paths = paths = SitePaths.of(config)
         segment.private_directory(paths.directory)
         self.producers = {}
         self.slates = {}
         for camera in config.cameras:
-            ring_file.create(paths.ring(camera.id), config.ring.capacity, camera.id)
-            self.producers[camera.id] = Producer(paths.ring(camera.id), camera.id)
-            self.slates[camera.id] = Slate.claim(paths.capture(camera.id))
-        self._config = config
+            self.capture(camera.id)
         self._slate = Slate.claim(paths.writer(0))
         self.begin()
 
@@ -51,6 +49,12 @@ class Bench:
         for drain in self.agent._drains.values():
             drain.consumer.close()
         self.agent._doorbell.close()
+
+    def capture(self, camera: str) -> None:
+        """What a capture process does at its start."""
+        self.slates[camera] = Slate.claim(self.paths.capture(camera))
+        ring_place.ensure(self._config, camera)
+        self.producers[camera] = ring_place.open_producer(self._config, camera, self.slates[camera])
 
     def write(self, camera: str, count: int = 1) -> None:
         producer = self.producers[camera]

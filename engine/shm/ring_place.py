@@ -1,0 +1,119 @@
+"""A camera's ring in its place, which is its name in the site's directory: made where nothing stands, and made anew
+where somebody has removed it, moved it away or cut it short while the site runs.
+
+Numbers never repeat: a ring that is made anew goes on behind the last number that is known, of the ring that its
+capture process has open, or else of the process's slate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.config import Config
+from engine.errors import InputError, RingMismatch
+from engine.shm import ring_file, segment, site
+from engine.shm.ring import Producer
+from engine.shm.segment import Inode
+from engine.shm.site import Leftover, SitePaths
+from engine.shm.slate import CaptureCount, Slate
+from engine.wire import ring_layout
+from engine.wire.ring_owner import build_owner
+
+
+class Renewed(NamedTuple):
+    """A ring that was made anew, open, and what stood in its place, if anything did."""
+
+    producer: Producer
+    removed: Leftover | None
+
+
+def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int = 0) -> Leftover | None:
+    """Make a camera's ring where none stands that can be used; returns what was removed for it.
+
+    Numbers and stamps go on behind those given, or those that the capture's slate knows, whichever are later. Raises
+    NoSpace; InputError for a ring whose frames are another tenant's.
+    """
+    path = SitePaths.of(config).ring(camera)
+    removed = None
+    # Making one takes its whole space before the name is looked at, and there may be none left.
+    if os.path.lexists(path):
+        removed = site.examine(path, camera, config)
+        if removed.readable and removed.camera == camera and not removed.foreign:
+            return None
+        if removed.foreign and removed.held:
+            raise InputError(f"camera {camera}: the {removed.held} frames in its ring belong to {removed.foreign}")
+        _clear(path, camera, removed)
+    nano, sequence = max((last_nano, last_sequence), last_numbers(config, camera))
+    with contextlib.suppress(FileExistsError):
+        ring_file.create(
+            path,
+            config.ring.capacity,
+            camera,
+            owner=build_owner(config.owner),
+            last_sequence=sequence,
+            floor_nano=nano,
+        )
+    return removed
+
+
+def renewed(config: Config, former: Producer) -> Renewed | None:
+    """A ring in place of ``former``, where that one is not in its place any more; None where it is.
+
+    ``former`` must not be written to from then on. Raises EngineError and OSError where nothing can be put there.
+    """
+    path, removed = former.path, None
+    with contextlib.suppress(FileNotFoundError):
+        if Inode.of(path.lstat()) == former.inode:
+            return None
+        removed = site.examine(path, former.camera, config)
+        _clear(path, former.camera, removed)
+    segment.private_directory(path.parent)
+    owner = build_owner(config.owner)
+    ring_file.create(path, config.ring.capacity, former.camera, owner=owner, former=former)
+    return Renewed(Producer(path, former.camera), removed)
+
+
+def open_producer(config: Config, camera: str, slate: Slate) -> Producer:
+    """The ring that stands, for the capture process that owns ``slate``.
+
+    Where it is not the ring of the process before, as when somebody has put an older one back, its numbers go on behind
+    those that were used since. Raises RingMismatch, FileNotFoundError.
+    """
+    producer = Producer(SitePaths.of(config).ring(camera), camera)
+    nano, sequence = numbers_of(slate)
+    if slate.counts[CaptureCount.RING] != producer.inode.number and nano > producer.last_nano:
+        producer.go_on_from(nano, sequence)
+    slate.counts[CaptureCount.RING] = producer.inode.number
+    return producer
+
+
+def last_numbers(config: Config, camera: str) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame that a camera's slate knows of; (0, 0) where it knows of none."""
+    with (
+        contextlib.suppress(OSError, RingMismatch),
+        contextlib.closing(Slate.watch(SitePaths.of(config).capture(camera))) as slate,
+    ):
+        return numbers_of(slate)
+    return 0, 0
+
+
+def numbers_of(slate: Slate) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame that a capture's slate knows of; (0, 0) where it knows of none."""
+    nano, sequence = slate.counts[CaptureCount.LAST_NANO], slate.counts[CaptureCount.LAST_SEQUENCE]
+    return (nano, sequence) if ring_layout.storable(nano, sequence, 0) else (0, 0)
+
+
+def _clear(path: Path, camera: str, standing: Leftover) -> None:
+    """Remove what stands in a ring's place. Raises RingMismatch where it holds somebody else's frames, or cannot be
+    removed."""
+    if standing.held and (standing.foreign or standing.camera != camera):
+        raise RingMismatch(f"{path} is in the way: {standing.reason}")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise RingMismatch(
+            f"{path} is in the way: {standing.reason}, and cannot be removed: {error.strerror}"
+        ) from None
