@@ -104,6 +104,7 @@ def create(
 _PRODUCER_WORDS = ((lay.W_CAPTURED, lay.W_LARGEST + 1),)
 _CONSUMER_WORDS = (
     (lay.W_FLOOR_NANO, lay.W_LATENCY_MAX + 1),
+    (lay.W_ENTRIES_BEFORE, lay.W_ENTRIES_BEFORE + 1),
     (lay.W_STORED, lay.W_LOST_BYTES + 1),
     (lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS),
     (lay.LEDGER_WORD, lay.HEADER_BYTES // 8),

@@ -71,10 +71,10 @@ class WriterAgent:
         self._doorbell = Doorbell(SitePaths.of(config).doorbell(number), slate)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, slate.beat)
         self._reconciler = Reconciler(self._store, log, self._warn_once)
-        self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
-        self._leases = Leases(config, own, self._store, log) if own else None
         self._rings = OpenRings(config, number, log, self._warn_once)
         self._drains, self._slates = self._rings.drains, self._rings.slates
+        self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
+        self._leases = Leases(config, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         self._in_flight: list[Batch] = []
         self._troubled: list[tuple[RingDrain, list[Record], dict[int, str]]] = []
@@ -353,12 +353,11 @@ class WriterAgent:
                 if self._leases:
                     self._leases.look(self._drains)
                     self._slate.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
+                # With frames at hand it is their storing that tells.
+                if not any(drain.consumer.held_bytes for drain in self._order):
+                    self._outage.over()
         except RedisUnavailable as error:
             self._lost(error)
-        else:
-            # With frames at hand it is their storing that tells.
-            if usable and not any(drain.consumer.held_bytes for drain in self._order):
-                self._outage.over()
 
     def _follow_rings(self) -> bool:
         """Open the rings that have come, let go those that went; True where there were any."""

@@ -165,7 +165,9 @@ class FaultRun:
     def mended(self) -> None:
         """The fault is over; recovery counts from here."""
         self._mended_at = time.monotonic()
-        self._mended_captured = {camera["id"]: camera["captured"] for camera in self.cameras()}
+        self._mended_captured = {
+            camera["id"]: camera["captured"] for camera in self.cameras() if camera["id"] not in self.renewed
+        }
 
     def recovers(self) -> None:
         """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
