@@ -4,10 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-# What the tests run for real: Redis, RabbitMQ, and GStreamer's RTSP server under the system's own Python; and the ffmpeg
-# that benchmarks compare the engine to.
+# What the tests run for real: Redis, RabbitMQ, and GStreamer's RTSP server under the system's own Python; the ffmpeg
+# that benchmarks compare the engine to; and systemd-analyze, which checks the units of deploy/.
 SERVERS := redis-server redis-tools rabbitmq-server python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
-           gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg
+           gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg systemd
 
 .PHONY: demo test lint servers bench bench-quick faults soak fuzz clean
 

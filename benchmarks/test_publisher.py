@@ -61,10 +61,10 @@ def connection(rabbitmq: RabbitMQ) -> Iterator[pika.BlockingConnection]:
 
 
 def entries(count: int) -> list[Stored]:
-    """Entries of this moment, by four cameras in turns. Their frames are nowhere: nobody asks for them in time."""
+    """Entries of this moment, and their frames, by four cameras in turns."""
     now = time.time_ns()
     return [
-        Stored(f"cam{number % CAMERAS}", now + number, number // CAMERAS % keys.SEQUENCE_MAX + 1, bytes(100), False)
+        Stored(f"cam{number % CAMERAS}", now + number, number // CAMERAS % keys.SEQUENCE_MAX + 1, bytes(100))
         for number in range(count)
     ]
 
@@ -244,6 +244,7 @@ def _store_at_a_pace(client: redis.Redis, events: int, then: Callable[[Stored], 
     for number in range(events):
         camera, nano = f"cam{number % CAMERAS}", time.time_ns()
         entry = JournalEntry(nano, number + 1, SIZE, 1280, 720, "jpeg", True)
+        client.set(keys.frame_key_prefix(VHOST, "frames", camera) + keys.frame_key_suffix(nano, number + 1), b"jpeg")
         client.execute_command(
             "XADD", keys.journal_key(VHOST, "frames", camera), entry_id(nano, number + 1), *entry_fields(entry)
         )

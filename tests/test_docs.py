@@ -80,7 +80,7 @@ def test_commands_paths_and_links_in_documents_exist(document: Path) -> None:
     listed = command("--help", environment={"COLUMNS": "200", "TERM": "dumb"}).stdout
     for name in set(re.findall(r"edge-video ([a-z]+)\b", text)):
         assert re.search(rf"\b{name}\b", listed), f"edge-video {name}"
-    for path in set(re.findall(r"`((?:engine|tests|docs|docker|profiles|benchmarks)[\w/.]*)`", text)):
+    for path in set(re.findall(r"`((?:engine|tests|docs|docker|deploy|profiles|benchmarks)[\w/.]*)`", text)):
         assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / link).exists(), link

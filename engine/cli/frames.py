@@ -366,7 +366,7 @@ def _print_bars(buckets: list[Bucket]) -> None:
 
 def _tell_losses(missing: int, unreadable: int) -> None:
     if missing:
-        print(f"edge-video: {missing:,} more entries were met whose frames are gone", file=sys.stderr)
+        print(f"edge-video: {missing:,} older frames have expired and are left out", file=sys.stderr)
     if unreadable:
         print(f"edge-video: {unreadable:,} entries were met that the engine did not write", file=sys.stderr)
 

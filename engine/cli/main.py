@@ -12,8 +12,10 @@ import setproctitle
 from engine.runtime.streams import open_missing
 
 #: Read by libraries when they are loaded: one core serves many processes, so no library makes threads of its own, and
-#: FFmpeg, whose messages may carry a camera's credentials, says nothing.
+#: FFmpeg, whose messages may carry a camera's credentials, says nothing. Looking a host up cannot be interrupted, so it
+#: ends before a process counts as hung (by default it takes 10 s for each name server that is silent).
 _LIBRARY_ENVIRONMENT = {
+    "RES_OPTIONS": "timeout:2 attempts:2",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENCV_LOG_LEVEL": "OFF",

@@ -17,7 +17,8 @@ from engine.wire import keys, urls
 DEFAULT_SITE_FILE = Path("site.toml")
 
 SiteFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The site file (TOML).  [default: site.toml]", metavar="FILE")
+    Path | None,
+    typer.Option("--config", "-c", help=f"The site file (TOML); {DEFAULT_SITE_FILE} without.", metavar="FILE"),
 ]
 RedisUrl = Annotated[
     str | None,

@@ -89,6 +89,8 @@ class FrameConsumer:
         heartbeat_seconds: int = 30,
         tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
+        if not callable(callback) or not (on_status is None or callable(on_status)):
+            raise InputError("callback and on_status are functions: callback(event, frame), on_status(event)")
         if not 1 <= prefetch <= _PREFETCH_MAX:
             raise InputError(f"prefetch {prefetch} is not in 1..{_PREFETCH_MAX}")
         if attempts < 1:
@@ -132,7 +134,10 @@ class FrameConsumer:
     def from_config(cls, config: Config, callback: FrameCallback, **options: Any) -> Self:
         """The consumer of a site that was read already. Raises ConfigError."""
         if not config.amqp.amqp_url:
-            raise ConfigError("amqp.amqp_url is not set, so nothing is announced; FrameStore.tail needs no broker")
+            raise ConfigError(
+                "amqp.amqp_url is not set, so nothing is announced; FrameStore.tail and `edge-video frames tail` need "
+                "no broker"
+            )
         metadata = config.metadata
         given: dict[str, Any] = {
             "exchange": metadata.exchange,

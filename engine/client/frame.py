@@ -62,7 +62,7 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def entry_id(self) -> str:
-        """The frame's place in its camera's journal, as ``tail(since=…)`` takes it."""
+        """The frame's place in its camera's journal; ``tail(since={camera: entry_id})`` goes on behind it."""
         return entry_id(self.unix_nano, self.sequence)
 
 

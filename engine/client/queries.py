@@ -124,7 +124,7 @@ class Queries:
         block_ms: int,
     ) -> Tail:
         """A tail over some cameras."""
-        chosen = [cameras] if isinstance(cameras, str) else cameras
+        chosen = [cameras] if isinstance(cameras, str) else None if cameras is None else list(cameras)
         if chosen is not None:
             if not chosen:
                 raise QueryError("no cameras to tail; name some, or None for all")
@@ -137,6 +137,8 @@ class Queries:
 
     def get_many(self, names: Iterable[str | bytes]) -> Query[list[Frame | None]]:
         """The frames of some keys, None where one is gone. Keys of other tenants are refused."""
+        if isinstance(names, str | bytes):
+            raise QueryError(f"{names!r} is one key; get takes one, get_many a list of them")
         wanted = [self._own(name) for name in names]
         found: list[Frame | None] = []
         for first in range(0, len(wanted), _GETS_MAX):

@@ -18,7 +18,7 @@ from engine.client.times import Span, When
 from engine.client.walk import CHUNK_BYTES, TAIL_BLOCK_MS, Tail, Walk
 from engine.config import load
 from engine.config_tls import client_context
-from engine.errors import QueryError
+from engine.errors import ConfigError, QueryError
 from engine.wire import urls
 from engine.wire.state import CameraStatus
 
@@ -137,6 +137,10 @@ class _Store:
         sentinel_password: str | None = None,
         tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
+        if not isinstance(url, str | urls.RedisAddress):
+            raise QueryError(f"{url!r} is no address; give text such as 'redis:6379'")
+        if not (url or sentinels or service):
+            raise ConfigError("give the address of a server such as 'redis:6379', or use from_site")
         if url == urls.EMBEDDED:
             raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
         if url and (sentinels or service):

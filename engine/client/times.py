@@ -61,7 +61,7 @@ def to_nano(when: When, now_nano: int) -> int:
         if when == "now":
             return now_nano
         if when.startswith("-"):
-            return _bounded(now_nano - _text_span(when[1:], "offset", when), when)
+            return _bounded(now_nano - _text_span(when[1:], "time", when), when)
         if _SPAN.fullmatch(when.removeprefix("+")):
             raise QueryError(
                 f"time {when!r} is a span, not a moment; write '-{when.removeprefix('+')}' for so long ago"

@@ -42,12 +42,13 @@ _RIGHTS: dict[Role, _Rights] = {
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
             *("hset", "hmget", "ping", "role", "getrange", "pttl"),
         ),
-        (),
+        # The cursors tell the start which numbers were used.
+        ("engine:{vhost}:cursor:*",),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:lease:*"),
     ),
     # Entries that are not announced yet, whether their frames live, and the cursors.
     "publisher": _Rights(
-        ("xread", "xrange", "xrevrange", "exists", "hgetall", "hset", "ping", "role"),
+        ("xread", "xrange", "xrevrange", "exists", "type", "hgetall", "hset", "ping", "role"),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
         ("engine:{vhost}:cursor:*",),
     ),

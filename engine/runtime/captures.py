@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -68,12 +68,12 @@ class Captures:
     def run(self) -> int:
         """Until a stop signal or a fatal failure; returns the exit code."""
         self._cameras = {camera.id: camera for camera in self._select(self._config)}
-        ensure_rings(self._config, self._cameras.values(), self._log)
-        if set(self._cameras) == {camera.id for camera in self._config.cameras}:
-            self._left = {leftover.camera for leftover in site.leftovers(self._config)} - set(self._cameras)
         children = self._children
         children.take_signals()
         try:
+            ensure_rings(self._config, list(self._cameras.values()), self._log)
+            if len(self._cameras) == len(self._config.cameras):
+                self._left = {leftover.camera for leftover in site.leftovers(self._config)} - set(self._cameras)
             _preload()
             children.start([self._child(camera) for camera in self._cameras.values()])
             self._notifier.ready(self._status())
@@ -168,7 +168,7 @@ class Captures:
                 self._log.info("ring of a camera that was let go removed", camera=identifier)
 
 
-def ensure_rings(config: Config, cameras: Iterable[Camera], log: FilteringBoundLogger) -> None:
+def ensure_rings(config: Config, cameras: Sequence[Camera], log: FilteringBoundLogger) -> None:
     """Make the rings that are missing, their numbers going on behind the last that Redis knows, if it answers.
 
     A ring that stands and cannot be used (another version's, damaged) is replaced. Raises NoSpace.

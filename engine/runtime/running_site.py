@@ -41,16 +41,21 @@ class RunningSite(msgspec.Struct, frozen=True):
 
 
 def write(config: Config, environment: Mapping[str, str]) -> None:
-    """Leave the site's configuration for others to see, in the supervisor."""
+    """Leave the site's configuration for others to see, in the supervisor. Where there is no room for it, status has to
+    go by the site file."""
     salt = secrets.token_hex(8)
     settings, cameras = _marks(config, salt)
     record = RunningSite(_masked(config), salt, settings, cameras, given_by(environment))
     path = SitePaths.of(config).directory / _NAME
     draft = path.with_name(f".{_NAME}")
+    path.unlink(missing_ok=True)
     draft.unlink(missing_ok=True)
-    with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(msgspec.json.encode(record, enc_hook=str))
-    draft.replace(path)
+    try:
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(msgspec.json.encode(record, enc_hook=str))
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
 
 
 def read(config: Config) -> RunningSite | None:

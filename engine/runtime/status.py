@@ -143,9 +143,9 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
             pid, started, supervised = slate.pid, slate.started_nano, True
     differs: list[str] = []
     if supervised:
-        if running := running_site.read(config):
-            differs = running_site.differences(running, config, os.environ)
-            config = running.config
+        if started_with := running_site.read(config):
+            differs = running_site.differences(started_with, config, os.environ)
+            config = started_with.config
     else:
         config = _with_standing(config, paths)
     merged: list[list[int]] = []
@@ -164,9 +164,10 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
             merged.append(counts.latency)
             longest = max(longest, counts.latency_max_ms)
         add_process(processes, paths, "capture", camera.id, "", memory)
+    running = supervised or any(process.alive for process in processes)
     site = SiteReport(
         site=config.site.name,
-        running=supervised or any(process.alive for process in processes),
+        running=running,
         pid=pid,
         uptime_seconds=round((time.time_ns() - started) / 1e9, 1) if started else 0.0,
         vhost=config.vhost,

@@ -21,8 +21,7 @@ def open_missing() -> None:
         except OSError:
             _closed.add(descriptor)
             # The lowest free descriptor is the one that is missing.
-            assert os.open(os.devnull, os.O_RDWR) == descriptor
-            os.set_inheritable(descriptor, True)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, _text(descriptor))
 

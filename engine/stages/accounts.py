@@ -56,7 +56,7 @@ class Accounts:
         for camera in cameras:
             self._journals.add(camera)
         cursors = self._journals.cursors()
-        self._booking.recover(cursors.serial)
+        self._booking.recover(cursors.serials)
         if not cursors.marks and self._booking.begun:
             # Redis lost the cursors. Which numbers were announced already nobody can tell, so counting begins anew.
             cursors = cursors._replace(marks=dict.fromkeys(cameras, _NO_CURSOR))
@@ -106,7 +106,7 @@ class Accounts:
         for account in self.by_camera.values():
             self._booking.add(*account.take_counts())
         serial = self._booking.intend()
-        if changed or serial:
+        if changed:
             self._journals.save(changed, serial)
             self._saved |= changed
             self._booking.settle()

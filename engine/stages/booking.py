@@ -8,6 +8,7 @@ serial in Redis knows that the save came through, and shows it.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 
 from engine.shm.slate import PublisherCount, Slate
 
@@ -16,6 +17,8 @@ _BOOKED = (
     (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
     (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
 )
+#: What a journal that somebody else has written to may be counted to at most; a word holds more.
+_COUNT_MAX = 2**62
 #: Bits of a serial: it is one of the slate's words.
 _SERIAL_BITS = 62
 
@@ -32,9 +35,9 @@ class Booking:
         """True where a publisher of this site has counted any event before."""
         return any(self._counts[word] for word in (PublisherCount.CONFIRMED, PublisherCount.EXPIRED))
 
-    def recover(self, serial: bytes) -> None:
-        """Finish what a predecessor had begun, if ``serial``, the last that Redis has, is its own."""
-        if serial == b"%d" % self._counts[PublisherCount.SAVE_SERIAL]:
+    def recover(self, serials: Collection[bytes]) -> None:
+        """Finish what a predecessor had begun, if its serial is among those that Redis has."""
+        if b"%d" % self._counts[PublisherCount.SAVE_SERIAL] in serials:
             self._show()
         self._counts[PublisherCount.SAVE_SERIAL] = 0
 
@@ -48,7 +51,7 @@ class Booking:
             return ""
         self._counts[PublisherCount.SAVE_SERIAL] = 0
         for (count, following), more in zip(_BOOKED, self._open, strict=True):
-            self._counts[following] = self._counts[count] + more
+            self._counts[following] = min(self._counts[count] + more, _COUNT_MAX)
         serial = secrets.randbits(_SERIAL_BITS) + 1
         self._counts[PublisherCount.SAVE_SERIAL] = serial
         return str(serial)

@@ -18,12 +18,9 @@ from engine.stages.clock import latest_floor
 from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
-from engine.wire.marks import Mark, format_mark, parse_mark
+from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.urls import RedisAddress
-
-#: The field of the cursors' hash that no camera can be called: which save was the last to reach Redis.
-_SERIAL = ""
 
 
 class CameraRead(NamedTuple):
@@ -51,10 +48,10 @@ class Overview(NamedTuple):
 
 
 class Cursors(NamedTuple):
-    """The cursor of each camera that has one, and the serial of the last save."""
+    """The cursor of each camera that has one, and the serials of the saves that moved them."""
 
     marks: dict[str, Mark]
-    serial: bytes
+    serials: frozenset[bytes]
 
 
 class OnForeign(Protocol):
@@ -125,16 +122,16 @@ class Journals:
     def cursors(self) -> Cursors:
         """Where the last publisher stopped. A value that does not read is as if it were not there: events that are sent
         twice are allowed for, a publisher that cannot begin would send none."""
-        stored = _pairs(self._call(("HGETALL", self._cursor_key))[0])
-        marks = ((camera, parse_mark(stored.get(camera.encode(), b""))) for camera in self._keys)
-        return Cursors({camera: mark for camera, mark in marks if mark}, stored.get(_SERIAL.encode(), b""))
+        stored = self._by_camera(self._call(("HGETALL", self._cursor_key))[0])
+        found = {camera: cursor for camera, text in stored.items() if (cursor := parse_cursor(text))}
+        return Cursors(
+            {camera: mark for camera, (mark, _) in found.items()}, frozenset(serial for _, serial in found.values())
+        )
 
     def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
-        """Write the cursors of some cameras, and in the same step the ``serial`` of this save, if it has one."""
-        fields = {camera: format_mark(mark) for camera, mark in cursors.items()}
-        if serial:
-            fields[_SERIAL] = serial
-        self._call(("HSET", self._cursor_key, *(part for pair in fields.items() for part in pair)))
+        """Write the cursors of some cameras in one step, with the ``serial`` of this save, if it has one."""
+        pairs = ((camera, format_cursor(mark, serial)) for camera, mark in cursors.items())
+        self._call(("HSET", self._cursor_key, *(part for pair in pairs for part in pair)))
 
     def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
         """Up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""

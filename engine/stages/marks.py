@@ -16,7 +16,8 @@ from engine.stages.drain import RingDrain
 from engine.stages.store import Refused, Store
 from engine.wire import keys, resp
 from engine.wire.journal import parse_entry
-from engine.wire.marks import Mark, format_mark, parse_mark
+from engine.wire.marks import ENTRIES_MAX, Mark, format_mark, parse_mark
+from engine.wire.replies import foreign_key
 
 #: Seconds between marks. A journal outlives its last entry by the TTL, which is longer.
 _MARK_SECONDS = 0.5
@@ -82,10 +83,12 @@ class WrittenMarks:
             return False
         if not str(reply).startswith(_FINAL):
             raise Refused(f"Redis at {self._store.address} takes no marks: {reply}")
-        todo = "give this user its rights anew (edge-video tenants acl)"
+        key = self._key.decode()
         if str(reply).startswith("WRONGTYPE"):
-            todo = f"remove it: redis-cli DEL '{self._key.decode()}'"
-        error = f"{self._key.decode()}: {reply}; numbers may begin anew after a stop; {todo}"
+            why = foreign_key(key)
+        else:
+            why = f"{key}: {reply}; give this user its rights anew (edge-video tenants acl)"
+        error = f"numbers may begin anew after a stop: {why}"
         self._warn_once("", "numbers of entries are not kept", error)
         return True
 
@@ -93,6 +96,7 @@ class WrittenMarks:
 def _last_number(entries: object) -> int:
     """The number of the entry in an XREVRANGE reply; 0 where there is none."""
     try:
-        return parse_entry(*entries[0]).number  # type: ignore[index]
+        number = parse_entry(*entries[0]).number  # type: ignore[index]
     except (IndexError, TypeError, WireError):
         return 0
+    return number if number < ENTRIES_MAX else 0

@@ -169,7 +169,7 @@ class WriterAgent:
         try:
             if self._store.connected and not self._in_flight:
                 self._reconciler.count_lost(self._order)
-                self._marks.write(self._order)
+                self._marks.write(list(self._drains.values()))
                 self._states.publish(self._slates)
                 if self._leases:
                     self._leases.release(list(self._drains))

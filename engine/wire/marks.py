@@ -1,7 +1,8 @@
 """How far a camera has come: values of the hashes that the writer (``written``) and the publisher (``cursor``) keep.
 
-    cursor    {unix_nano}-{sequence} {entries}
-              the last entry that is confirmed or given up, and how many entries of the journal are, with it
+    cursor    {unix_nano}-{sequence} {entries} {serial}
+              the last entry that is confirmed or given up, how many entries of the journal are, with it (``-`` where
+              that is not known), and which save moved it, if that save counts (``engine/stages/booking.py``)
     written   {unix_nano}-{sequence} {entries} {before}
               the last frame captured, how many entries were written, and how many of them before its ring was made
 
@@ -16,8 +17,8 @@ from typing import NamedTuple
 from engine.errors import WireError
 from engine.wire.journal import entry_id, parse_entry_id
 
-#: Counts of entries beyond this are nobody's.
-ENTRIES_MAX = 2**62
+#: Counts of entries from here on are nobody's: a camera of 1000 frames a second takes 30,000 years.
+ENTRIES_MAX = 10**15
 #: Both parts of a stream's id have 64 bits.
 _ID_PART_END = 2**64
 
@@ -51,6 +52,21 @@ def parse_mark(text: bytes) -> Mark | None:
         return None
     entries, before, *_ = [*map(_count, counts), None, None]
     return Mark(at, entries, before if entries is not None else None)
+
+
+def format_cursor(mark: Mark, serial: str = "") -> str:
+    """A cursor as it stands in its hash."""
+    text = format_mark(Mark(mark.at, mark.entries))
+    if serial:
+        text += f" {serial}" if mark.entries is not None else f" - {serial}"
+    return text
+
+
+def parse_cursor(text: bytes) -> tuple[Mark, bytes] | None:
+    """Inverse of format_cursor; None for what is no cursor."""
+    mark = parse_mark(text)
+    words = text.split(b" ", 3)
+    return (mark._replace(before=None), words[2] if len(words) > 2 else b"") if mark else None
 
 
 def _count(word: bytes) -> int | None:

@@ -6,6 +6,7 @@ apart without looking, so the look is here, once, before anyone does.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,9 +43,9 @@ def first_numbers(reply: Any) -> tuple[int, int]:
 
 
 def foreign_key(key: str, kind: str = "") -> str:
-    """What to say where no stream of ours stands under a journal's name, but something of another type."""
-    what = f"a {kind}" if kind else "of another type"
-    return f"{key} is no journal but {what}: somebody else's; to mend it, remove it: redis-cli DEL '{key}'"
+    """What to say where something of another type stands under one of our names; ``kind`` is its type, if known."""
+    what = f"a {kind}" if kind else "something of another type"
+    return f"{key} holds {what}, which is not the engine's; to mend it, remove it: redis-cli DEL {shlex.quote(key)}"
 
 
 def shown(reply: Any) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -34,7 +34,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
 class ServerAway(msgspec.Struct, frozen=True):
     """A server that does not serve, since when (UTC nanoseconds), and why by its latest new reason."""
 
-    since_nano: int
+    since_nano: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     error: str
 
 

@@ -510,6 +510,12 @@ def test_a_consumer_runs_once_and_says_so(make):
         asyncio.run(consumer.run_async())
 
 
+@pytest.mark.parametrize("options", [{}, {"callback": print, "on_status": "x"}])
+def test_a_callback_that_cannot_be_called_is_refused_before_it_costs_a_message(options):
+    with pytest.raises(InputError, match="are functions"):
+        FrameConsumer("amqp://box/v", "box", **({"callback": None} | options))
+
+
 def test_a_consumer_is_shown_without_its_password():
     consumer = FrameConsumer("amqp://user:geheim@box/v", "redis://:geheim@box", print, queue="mine")
     assert repr(consumer) == "FrameConsumer('amqp://***@box/v', queue='mine')"

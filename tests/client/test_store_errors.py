@@ -20,7 +20,16 @@ from redis._parsers.base import BaseParser
 from engine import AsyncFrameStore, FrameStore
 from engine.client import link, walk
 from engine.client.link import TRIES, checked
-from engine.errors import ConfigError, EngineError, QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
+from engine.errors import (
+    ConfigError,
+    EngineError,
+    InputError,
+    QueryError,
+    RedisUnavailable,
+    ServerRefused,
+    UnknownName,
+    WireError,
+)
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key
@@ -642,6 +651,34 @@ class TestInterruptions:
                     *range(1, number + 1)
                 ]
                 assert store.latest("cam1").sequence == 30
+
+
+class TestSlips:
+    """What a script writer hands over by mistake is told, and not answered with nothing."""
+
+    def test_cameras_that_can_be_read_only_once_are_tailed(self, store, client):
+        stock(client, row("cam1", 2))
+        tail = store.tail((name for name in ["cam1"]), since=0)
+        assert [tail.poll().sequence, tail.poll().sequence] == [1, 2]
+
+    @pytest.mark.parametrize("key", ["loja:frames:cam1:1731024000123456789:00001", b"x"])
+    def test_one_key_is_no_list_of_keys(self, store, key):
+        with pytest.raises(QueryError, match="is one key; get takes one"):
+            store.get_many(key)
+
+    @pytest.mark.parametrize("kind", STORES)
+    @pytest.mark.parametrize(
+        ("arguments", "part"),
+        [
+            ((6379,), "6379 is no address"),
+            ((None,), "None is no address"),
+            ((), "give the address"),
+            (("",), "give the"),
+        ],
+    )
+    def test_what_is_no_address_is_said(self, kind, arguments, part):
+        with pytest.raises(InputError, match=part):
+            kind(*arguments)
 
 
 class TestClosed:

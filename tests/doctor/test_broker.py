@@ -12,6 +12,7 @@ from engine.config import Config, from_document
 from engine.doctor.broker_facts import MANAGEMENT_PORTS, backlog, management
 from engine.doctor.examine import rabbitmq as examine_rabbitmq
 from engine.doctor.findings import Finding
+from engine.stages.journals import Journals
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from tests.servers.certificate import Authority
@@ -144,6 +145,31 @@ def test_events_that_wait(rabbitmq, vhost, store):
     (waits,) = backlog(config)
     assert (waits.camera, waits.waiting, int(waits.age_seconds) // 10) == ("a", 5, 20)
     assert look(config)["events waiting"].verdict == "warning"
+
+
+def test_events_that_come_while_it_looks_are_no_events_of_hours(rabbitmq, vhost, store, monkeypatch):
+    """The journal's last entry is asked for behind its oldest: numbers that run on meanwhile never wrap around."""
+    config = config_of(rabbitmq.url(vhost), store)
+    journal = keys.journal_key(config.vhost, config.prefix, "a")
+    client = store.client()
+
+    def write(sequence: int) -> None:
+        entry = JournalEntry(time.time_ns(), sequence, 100, 64, 48, "jpeg", True)
+        client.execute_command("XADD", journal, entry_id(entry.unix_nano, sequence), *entry_fields(entry))
+
+    asked = Journals.read
+
+    def read(self, after, count):
+        """Two more come, and the only one that stood is announced and trimmed, before the oldest is asked for."""
+        client.delete(journal)
+        write(99_999)
+        write(1)
+        return asked(self, after, count)
+
+    monkeypatch.setattr(Journals, "read", read)
+    write(99_998)
+    (waits,) = backlog(config)
+    assert waits.waiting == 2
 
 
 def set_plugins(rabbitmq: RabbitMQ, names: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.run import CAMERAS, FaultRun, pattern
 from tests.faults.streams import StreamCamera, clip
 from tests.servers.mjpeg_http import MjpegCamera, Mode, make_jpegs
+from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.wait import wait_until
 
 GOOD = [{"id": name, "url": pattern()} for name in CAMERAS]
@@ -112,6 +113,48 @@ def test_frames_of_30_mb(run: FaultRun) -> None:
         wait_until(lambda: sum(run.site.camera(BAD)["dropped"].values()) >= 2, 40, "they are counted")
         run.flows(1)
         heals(run)
+
+
+@pytest.mark.case("camera-too-large")
+def test_nothing_but_frames_that_are_too_large(run: FaultRun) -> None:
+    segment = b"\xff\xfe\xff\xff" + bytes(65_533)
+    large = JPEGS[0][:2] + segment * 10 + JPEGS[0][2:]
+    too_large = False
+    with MjpegCamera(lambda index: large if too_large else JPEGS[index % 20], fps=10) as camera:
+        begin(run, camera.url)
+        too_large = True
+        run.unwell = {BAD}
+        wait_until(lambda: run.site.camera(BAD)["state"] == "stalled", 30, "it is no better than stalled")
+        assert run.site.camera(BAD)["last_error"].startswith(
+            f"every frame is too large: {len(large):,} bytes, ring takes"
+        )
+        run.flows(1)
+        too_large = False
+        heals(run)
+
+
+@pytest.mark.case("camera-password")
+def test_a_password_that_is_changed(run: FaultRun, tmp_path: Path) -> None:
+    camera = RtspCamera(tmp_path, codec="mjpeg", user="viewer", password="old", fps=10)
+    changed = RtspCamera(tmp_path, codec="mjpeg", user="viewer", password="new", fps=10, port=camera.port)
+    camera.start()
+    try:
+        begin(run, camera.url)
+        camera.stop()
+        changed.start()
+        run.unwell = {BAD}
+        error = "wrong user or password (401 from 127.0.0.1)"
+        wait_until(lambda: error in run.site.camera(BAD)["last_error"], 30, "the password is said to be wrong")
+        fails(run, 3)
+        assert run.consumer is not None
+        said = [event["last_error"] for event in run.consumer.statuses(BAD) if error in event["last_error"]]
+        assert len(said) == 1
+        changed.stop()
+        camera.start()
+        heals(run)
+    finally:
+        changed.stop()
+        camera.stop()
 
 
 @pytest.mark.case("camera-resolution")

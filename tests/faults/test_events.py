@@ -94,12 +94,11 @@ def test_a_publisher_killed_while_events_expire(run: FaultRun) -> None:
     run.start(cameras(fps=50), redis=TTL, publisher=NARROW)
     run.broker_proxy.refusing = True
     run.broker_proxy.reset()
-    wait_until(lambda: expired(run) > 0, 30, "events expire", interval=0.05)
     for _ in range(5):
         before = expired(run)
+        # What is counted, and not yet saved where the successor begins, must not count twice.
+        wait_until(lambda before=before: expired(run) > before, 30, "events expire", interval=0.001)
         os.kill(run.site.pid("publisher"), signal.SIGKILL)
-        wait_until(lambda before=before: expired(run) > before, 30, "events expire again", interval=0.01)
-        run.moment()
     run.broker_proxy.refusing = False
     run.mended()
     run.recovers()
@@ -132,7 +131,7 @@ def test_something_else_in_a_journal_s_place(run: FaultRun) -> None:
     with client.pipeline() as swap:
         swap.rename(journal, "aside").set(journal, "somebody else's").execute()
     run.unwell = {victim}
-    wait_until(lambda: f"redis-cli DEL '{journal}'" in run.site.log_text(), 20, "it is said what to do")
+    wait_until(lambda: f"redis-cli DEL {journal}" in run.site.log_text(), 20, "it is said what to do")
     before = {name: len(numbers) for name, numbers in run.consumer.sequences().items()}
 
     def others_flow() -> bool:

@@ -41,13 +41,14 @@ class RtspCamera:
         password: str | None = None,
         digest: bool = False,
         record: Path | None = None,
+        port: int | None = None,
     ) -> None:
         if record is not None and codec != "mjpeg":
             raise ValueError("only MJPEG can be recorded")
         if any(side % 8 or side > 2040 for side in size):
             raise ValueError(f"RTP's JPEG knows sides up to 2040 in steps of 8, not {size}")
         self.directory = directory
-        self.port = free_port()
+        self.port = port or free_port()
         self.path = path
         self.user = user
         self.password = password

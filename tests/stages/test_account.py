@@ -151,6 +151,17 @@ def test_what_expires_behind_a_message_on_its_way_counts_when_that_is_confirmed(
     assert account.take_counts() == (2, 0)
 
 
+def test_a_frame_that_expires_before_a_gap_counts_before_it() -> None:
+    account = Account(mark_of(0))
+    entries = [entry(number) for number in (1, 2, 5)]
+    for one in entries:
+        account.take([one], ids(one), 0)
+    account.drop(3, entries[:2])
+    assert (account.entries, account.cursor, account.take_counts()) == (4, ids(entries[1]), (4, 0))
+    account.confirm(1, ids(entries[2]))
+    assert (account.entries, account.at_rest, account.take_counts()) == (5, True, (0, 0))
+
+
 def test_a_lost_connection_forgets_what_was_to_be_passed_over() -> None:
     account = Account(mark_of(0))
     entries = [entry(number) for number in range(4, 7)]

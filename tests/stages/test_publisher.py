@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,14 @@ import redis
 import structlog
 
 from engine.config import Config, from_document
+from engine.shm import ring_file, segment
+from engine.shm.site import SitePaths
 from engine.shm.slate import PublisherCount, Slate
+from engine.stages import accounts
 from engine.stages.publisher import PublisherAgent
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from engine.wire.marks import Mark, format_mark
 from engine.wire.metadata import decode_event
 from engine.wire.state import CameraStatus, encode_status
 from tests.servers.certificate import self_signed
@@ -30,6 +34,7 @@ ENTRIES = 3000
 def site_config(directory: Path, redis_server: RedisServer, amqp_url: str) -> Config:
     document = {
         "site": {"run_directory": str(directory / "run")},
+        "ring": {"directory": str(directory)},
         "redis": {"address": redis_server.address},
         "amqp": {"amqp_url": amqp_url},
         "cameras": [{"id": "cam1", "url": "test://"}],
@@ -49,14 +54,16 @@ def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent
         slate.close()
 
 
-def stock(client: redis.Redis, config: Config) -> None:
+def stock(
+    client: redis.Redis, config: Config, camera: str = "cam1", numbers: Iterable[int] = range(1, ENTRIES + 1)
+) -> None:
     """Frames and their entries, of this moment."""
     now = time.time_ns()
-    frame = keys.frame_key_prefix(config.vhost, config.prefix, "cam1")
-    journal = keys.journal_key(config.vhost, config.prefix, "cam1")
+    frame = keys.frame_key_prefix(config.vhost, config.prefix, camera)
+    journal = keys.journal_key(config.vhost, config.prefix, camera)
     with client.pipeline(transaction=False) as pipeline:
-        for number in range(1, ENTRIES + 1):
-            entry = JournalEntry(now + number, number, 100, 64, 48, "jpeg", True)
+        for number in numbers:
+            entry = JournalEntry(now + number, number, 100, 64, 48, "jpeg", True, number)
             pipeline.set(frame + keys.frame_key_suffix(now + number, number), b"jpeg", ex=300)
             pipeline.execute_command("XADD", journal, entry_id(now + number, number), *entry_fields(entry))
         pipeline.execute()
@@ -134,3 +141,121 @@ def test_a_state_is_announced_when_it_changes_and_not_with_each_try(
         turn(agent, lambda: slate.counts[PublisherCount.STATUS_EVENTS] > 1)
         turn(agent, agent.drained)
         assert slate.counts[PublisherCount.STATUS_EVENTS] == 2
+
+
+def counted(slate: Slate) -> tuple[int, int]:
+    return slate.counts[PublisherCount.CONFIRMED], slate.counts[PublisherCount.EXPIRED]
+
+
+def add_ring(config: Config, camera: str) -> Path:
+    paths = SitePaths.of(config)
+    segment.private_directory(paths.directory)
+    ring_file.create(paths.ring(camera), 2**16, camera)
+    return paths.ring(camera)
+
+
+def test_cameras_come_and_go_with_their_rings(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    rabbitmq: RabbitMQ,
+    vhost: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(accounts, "_LINGER_SECONDS", 0.1)
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    said = lambda text: text in capsys.readouterr().out  # noqa: E731 - each is read once
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+        stock(client, config, "cam2", range(1, 11))
+        ring = add_ring(config, "cam2")
+        turn(agent, lambda: counted(slate) == (10, 0))
+        rabbitmq.pause()
+        try:
+            stock(client, config, "cam2", range(11, 21))
+            ring.unlink()
+            turn(agent, lambda: slate.counts[PublisherCount.PUBLISHED] == 20)
+            later = time.monotonic() + 0.6
+            turn(agent, lambda: time.monotonic() > later)
+            assert not said("camera is gone"), "its events are not confirmed yet"
+        finally:
+            rabbitmq.resume()
+        turn(agent, lambda: said("camera is gone"))
+        assert counted(slate) == (20, 0)
+        stock(client, config, "cam2", range(21, 31))
+        add_ring(config, "cam2")
+        turn(agent, lambda: counted(slate) == (30, 0))
+
+
+def test_the_successor_knows_of_a_camera_whose_ring_is_gone(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    stock(client, config, "cam2", range(1, 11))
+    ring = add_ring(config, "cam2")
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: counted(slate) == (10, 0))
+    ring.unlink()
+    stock(client, config, "cam2", range(11, 16))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: counted(slate) == (15, 0))
+
+
+def test_entries_trimmed_before_the_first_read_are_counted(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    """Of the present ring; those that a former site's publisher did not confirm nobody waits for."""
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    stock(client, config, numbers=range(500, 511))
+    client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 510, 400)))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: counted(slate) == (11, 99))
+
+
+def test_a_restart_without_cursors_makes_up_no_events(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    stock(client, config, numbers=range(1, 11))
+    client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 10, 0)))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: counted(slate) == (10, 0))
+    client.flushall()
+    stock(client, config, numbers=range(11, 21))
+    client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 20, 0)))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: counted(slate)[0] == 20)
+        stock(client, config, numbers=range(23, 31))
+        turn(agent, lambda: counted(slate) == (28, 2))
+
+
+@pytest.mark.parametrize("kind", ["string", "hash of states", "hash of marks"])
+def test_what_is_not_ours_costs_one_camera_at_most(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    rabbitmq: RabbitMQ,
+    vhost: str,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    foreign = {
+        "string": keys.journal_key(config.vhost, config.prefix, "cam2"),
+        "hash of states": keys.cameras_key(config.vhost, config.prefix),
+        "hash of marks": keys.written_key(config.vhost, config.prefix),
+    }[kind]
+    client.set(foreign, "something else")
+    for camera in ("cam2", "cam3"):
+        add_ring(config, camera)
+    with publishing(config, tmp_path) as (agent, slate):
+        stock(client, config, numbers=range(1, 11))
+        stock(client, config, "cam3", range(1, 11))
+        turn(agent, lambda: counted(slate) == (20, 0))
+        log = capsys.readouterr().out
+        assert log.count("passed over") == 1
+        assert f"{foreign} holds a string, which is not the engine's" in log
+        assert f"redis-cli DEL {foreign}" in log
+        client.delete(foreign)
+        stock(client, config, "cam2", range(1, 6))
+        turn(agent, lambda: counted(slate) == (25, 0))
+        turn(agent, lambda: "read again" in capsys.readouterr().out)

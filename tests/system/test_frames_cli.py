@@ -228,7 +228,7 @@ def test_frames_that_are_gone_are_passed_over_and_counted(stocked: Stocked) -> N
     try:
         done = stocked.run("list", OTHER, "--json")
         assert done.stdout.count("\n") == len(stocked.keys[OTHER]) - 3
-        assert done.stderr == "edge-video: 3 more entries were met whose frames are gone\n"
+        assert done.stderr == "edge-video: 3 older frames have expired and are left out\n"
         assert stocked.run("count", OTHER).stdout == f"{len(stocked.keys[OTHER]) - 3}\n"
         stocked.nothing("get", build_frame_key(gone[0]))
     finally:

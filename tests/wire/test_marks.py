@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.wire.marks import ENTRIES_MAX, Mark, format_mark, parse_mark
+from engine.wire.marks import ENTRIES_MAX, Mark, format_cursor, format_mark, parse_cursor, parse_mark
 
 PART = st.integers(0, 2**64 - 1)
 COUNT = st.integers(0, ENTRIES_MAX - 1)
@@ -14,6 +14,11 @@ COUNT = st.integers(0, ENTRIES_MAX - 1)
 def test_every_mark_parses_back(at: tuple[int, int], entries: int, before: int) -> None:
     for mark in (Mark(at), Mark(at, entries), Mark(at, entries, before)):
         assert parse_mark(format_mark(mark).encode()) == mark
+
+
+@given(st.tuples(PART, PART), COUNT | st.none(), st.sampled_from(["", "77"]))
+def test_every_cursor_parses_back(at: tuple[int, int], entries: int | None, serial: str) -> None:
+    assert parse_cursor(format_cursor(Mark(at, entries), serial).encode()) == (Mark(at, entries), serial.encode())
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"nonsense", b"5", b"%d-1" % 2**64, b"9" * 5000, b" 1-1 5"])

@@ -3,13 +3,26 @@ from __future__ import annotations
 import contextlib
 import typing
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.shm.slate import TEXT_BYTES_MAX
-from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, Mode, State, decode_status, encode_status
+from engine.wire.state import (
+    ERROR_CHARACTERS_MAX,
+    OUTAGE_CHARACTERS_MAX,
+    CameraStatus,
+    Mode,
+    ServerAway,
+    State,
+    change_of,
+    decode_outages,
+    decode_status,
+    encode_outages,
+    encode_status,
+)
 
 STATUS = CameraStatus("offline", 1731076200123456789, 7, "refused", "MJPG", "passthrough", 1280, 720)
 statuses = st.builds(
@@ -78,3 +91,41 @@ def test_whatever_a_slate_holds_only_a_wire_error_comes_out(noise, at, byte):
     for damaged in (noise, bytes(text)):
         with contextlib.suppress(WireError):
             decode_status(damaged)
+
+
+AWAY = {
+    "redis": ServerAway(1731076200123456789, "it did not answer for 5 s"),
+    "rabbitmq": ServerAway(1, "low on memory"),
+}
+
+
+def test_servers_that_are_away():
+    text = (
+        b'{"redis":{"since_nano":1731076200123456789,"error":"it did not answer for 5 s"},'
+        b'"rabbitmq":{"since_nano":1,"error":"low on memory"}}'
+    )
+    assert encode_outages(AWAY) == text
+    assert decode_outages(text) == AWAY
+    assert decode_outages(b"") == {}
+
+
+@pytest.mark.parametrize(
+    "text", [b"[]", b'{"redis":1}', b'{"redis":{"since_nano":-1,"error":""}}', b'{"a":' + b"[" * 3000]
+)
+def test_text_that_names_no_servers_is_refused(text):
+    with pytest.raises(WireError, match="servers away"):
+        decode_outages(text)
+
+
+def test_two_servers_fit_a_slate_whatever_they_say():
+    worst = {name: ServerAway(2**63 - 1, "\x00" * OUTAGE_CHARACTERS_MAX) for name in ("redis", "rabbitmq")}
+    assert len(encode_outages(worst)) <= TEXT_BYTES_MAX
+
+
+def test_states_of_one_change_are_one_piece_of_news():
+    text = encode_status(STATUS)
+    later = msgspec.structs.replace(STATUS, consecutive_failures=99, last_error="port 81 closed")
+    assert change_of(encode_status(later)) == change_of(text)
+    for other in ({"state": "active"}, {"timestamp_nano": 5}):
+        assert change_of(encode_status(msgspec.structs.replace(STATUS, **other))) != change_of(text)
+    assert change_of(b"noise") == b"noise"

@@ -1,0 +1,86 @@
+"""What a parent does where the kernel gives it no process."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+from engine.runtime import children
+from engine.runtime.children import Child, Children
+
+
+@pytest.fixture
+def said() -> LogCapture:
+    return LogCapture()
+
+
+@pytest.fixture
+def family(said: LogCapture, tmp_path: Path) -> Any:
+    log = structlog.wrap_logger(None, processors=[said], wrapper_class=structlog.make_filtering_bound_logger(0))
+    made = Children(log, heartbeat_seconds=20)
+    made.all = [Child("writer", "writer", tmp_path / "writer.slate", lambda: 0)]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EAGAIN, "raise the limit on processes"), (errno.ENOMEM, "has no memory left")]
+)
+def test_a_failed_fork_is_tried_again_with_longer_pauses_and_said_once(
+    family: Children, said: LogCapture, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    (child,) = family.all
+    now = [1000.0]
+    tried: list[float] = []
+
+    def fork(*_: object) -> int:
+        tried.append(now[0])
+        if now[0] < 1100:
+            raise OSError(number, os.strerror(number))
+        return os.getpid()
+
+    monkeypatch.setattr(children, "fork", fork)
+    monkeypatch.setattr(children.time, "monotonic", lambda: now[0])
+    while not child.pid:
+        family.watch()
+        now[0] += 0.05
+        assert now[0] < 1200
+    pauses = [after - before for before, after in itertools.pairwise(tried)]
+    assert pauses[0] < 0.2
+    assert 15 <= max(pauses) <= 30.1
+    assert len(tried) < 20
+    first, last = said.entries
+    assert (first["event"], first["process"]) == ("process cannot be started; trying again", "writer")
+    assert errno.errorcode[number] in first["error"]
+    assert advice in first["advice"]
+    assert (last["event"], last["tries"]) == ("process could be started", len(tried))
+    child.pid = 0
+
+
+def test_a_drain_goes_on_trying_to_start_who_is_needed(
+    family: Children, said: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that is down and cannot be started leaves its stage undone, and that is said."""
+    now = [1000.0]
+
+    def fork(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(children, "fork", fork)
+    monkeypatch.setattr(children.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(family, "pause", pause)
+    assert family.drain_stage("writer", 1002.0) is False
+    assert now[0] >= 1002
+    assert [entry["event"] for entry in said.entries] == [
+        "process cannot be started; trying again",
+        "stage not drained in time",
+    ]
