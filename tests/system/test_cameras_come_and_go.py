@@ -51,7 +51,7 @@ def stored_more(site: Site, *cameras: str) -> None:
 def test_cameras_are_stored_that_were_added_while_the_writers_run(
     site: Site, redis_server: RedisServer, short_path: Path
 ) -> None:
-    names = ["new0", "new1", "new2", "new3"]
+    names = ["a", "north", "b", "west"]
     write(site, redis_server, "cam0", writers=2)
     with ExitStack() as stack:
         writers = [stack.enter_context(role(site, "writer", "--number", str(number))) for number in range(2)]
@@ -64,12 +64,12 @@ def test_cameras_are_stored_that_were_added_while_the_writers_run(
         stored_more(site, "cam0", *names)
         # One goes: its ring is removed when it is empty.
         captures.pop().send_signal(signal.SIGTERM)
-        wait_until(lambda: not any(p["alive"] for p in site.status()["processes"] if p["camera"] == "new3"), 20, "gone")
-        wait_until(lambda: site.camera("new3")["ring"]["held"] == 0, 20, "what it left is stored")
-        site.paths.ring("new3").unlink()
+        wait_until(lambda: not any(p["alive"] for p in site.status()["processes"] if p["camera"] == "west"), 20, "gone")
+        wait_until(lambda: site.camera("west")["ring"]["held"] == 0, 20, "what it left is stored")
+        site.paths.ring("west").unlink()
         wait_until(lambda: "camera let go" in site.log_text(), 20, "the writer lets it go")
         assert [process.poll() for process in writers] == [None, None]
-        stored_more(site, "cam0", "new0", "new1", "new2")
+        stored_more(site, "cam0", "a", "north", "b")
         for process in (*captures, *writers):
             process.send_signal(signal.SIGTERM)
         assert [process.wait(20) for process in writers] == [0, 0], site.log_text()
