@@ -1,7 +1,8 @@
 """The publisher's view of Redis: entries not yet announced, cursors, the writer's marks, and the cameras' states.
 
 What stands under one camera's name costs that camera only. Where it is no stream, the camera is passed over and said to
-be, and asked for again with every read, until its journal is one.
+be, and asked for again with every read, until its journal is one. An entry so far ahead of the clock that no camera
+wrote it is as if it were not there: once read, it would hide all that are written when it is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from redis.exceptions import ResponseError
 
 from engine.errors import RedisUnavailable, ServerRefused, WireError
 from engine.stages.account import Id
-from engine.stages.clock import latest_floor
+from engine.stages.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.redis_link import call, connect, demoted
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
@@ -94,6 +95,8 @@ class Journals:
         self._written_key = keys.written_key(vhost, prefix)
         #: Cameras, and keys that are not a camera's, under whose name something of another type stands.
         self._foreign: set[str] = set()
+        #: The latest stamp of each camera that is known to be its own, for clocks that were set back since.
+        self._known: dict[str, int] = {}
         for camera in cameras:
             self.add(camera)
 
@@ -107,6 +110,7 @@ class Journals:
         """Forget a camera."""
         del self._streams[self._keys.pop(camera)], self._frames[camera]
         self._foreign.discard(camera)
+        self._known.pop(camera, None)
 
     @property
     def foreign(self) -> frozenset[str]:
@@ -124,6 +128,9 @@ class Journals:
         twice are allowed for, a publisher that cannot begin would send none."""
         stored = self._by_camera(self._call(("HGETALL", self._cursor_key))[0])
         found = {camera: cursor for camera, text in stored.items() if (cursor := parse_cursor(text))}
+        if any(mark.at[0] > self._latest(camera) for camera, (mark, _) in found.items()):
+            self.written()
+        found = {camera: cursor for camera, cursor in found.items() if cursor[0].at[0] <= self._latest(camera)}
         return Cursors(
             {camera: mark for camera, (mark, _) in found.items()}, frozenset(serial for _, serial in found.values())
         )
@@ -135,6 +142,8 @@ class Journals:
 
     def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
         """Up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""
+        for camera, (nano, _) in after.items():
+            self._known[camera] = max(nano, self._known.get(camera, 0))
         sound = [camera for camera in after if camera not in self._foreign]
         commands = [self._reading(sound, after, count)] if sound else []
         commands += [self._reading([camera], after, count) for camera in after if camera in self._foreign]
@@ -148,14 +157,15 @@ class Journals:
             if len(command) == _ONE_STREAM:
                 self._notice(self._streams[command[4]], command[4].decode(), reply)
             if not _foreign(reply):
-                found += [self._parse(stream, entries) for stream, entries in reply or ()]
+                found += [read for stream, entries in reply or () if (read := self._parse(stream, entries))]
         return found
 
     def overview(self) -> Overview:
         """All that is looked at now and then, in one round trip; the marks before the journals that they speak of."""
         asked = [("HGETALL", self._cameras_key), ("HGETALL", self._written_key)]
         states, written, *lasts = self._ask(
-            *asked, *(("XREVRANGE", key, "+", "-", "COUNT", 1) for key in self._keys.values())
+            *asked,
+            *(("XREVRANGE", key, self._latest(camera), "-", "COUNT", 1) for camera, key in self._keys.items()),
         )
         for key, reply in ((self._cameras_key, states), (self._written_key, written)):
             self._notice(key, key, reply)
@@ -187,8 +197,18 @@ class Journals:
         ids = (entry_id(*after[camera]) for camera in asked)
         return ("XREAD", "COUNT", count, "STREAMS", *(self._keys[camera] for camera in asked), *ids)
 
-    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead:
+    def _latest(self, camera: str) -> int:
+        """The latest stamp that an entry of this camera may have."""
+        return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
+
+    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead | None:
+        """What was read of a camera; None where that is nothing."""
         entries: list[JournalEntry] = []
+        latest = self._latest(self._streams[stream])
+        while found and not _within(found[-1][0], latest):
+            found.pop()
+        if not found:
+            return None
         for identifier, fields in found:
             try:
                 entries.append(parse_entry(identifier, fields))
@@ -202,7 +222,10 @@ class Journals:
 
     def _marks(self, reply: list[bytes]) -> dict[str, Mark]:
         marks = ((camera, parse_mark(text)) for camera, text in self._by_camera(reply).items())
-        return {camera: mark for camera, mark in marks if mark}
+        found = {camera: mark for camera, mark in marks if mark}
+        for camera, mark in found.items():
+            self._known[camera] = max(mark.at[0], self._known.get(camera, 0))
+        return found
 
     def _notice(self, name: str, key: str, reply: object) -> None:
         """Tell of what stands in a stream's or hash's place, once, and of its end."""
@@ -270,6 +293,14 @@ def newest_numbers(
         mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
         found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
     return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)
+
+
+def _within(identifier: bytes, latest: int) -> bool:
+    """True for the id of an entry that is not beyond ``latest``."""
+    try:
+        return parse_entry_id(identifier)[0] <= latest
+    except WireError:
+        return False
 
 
 def _newest(reply: list[list[Any]]) -> Newest:

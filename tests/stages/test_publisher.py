@@ -229,6 +229,52 @@ def test_a_restart_without_cursors_makes_up_no_events(
         turn(agent, lambda: counted(slate) == (28, 2))
 
 
+def test_an_entry_far_ahead_hides_none_of_those_that_follow_when_it_is_gone(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    client, journal = redis_server.client(), keys.journal_key(vhost, config.prefix, "cam1")
+    stock(client, config, numbers=range(1, 11))
+    client.xadd(journal, {"a": "b"}, id="5000000000000000000-1")
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 10)
+        looked = time.monotonic() + 2.5
+        turn(agent, lambda: time.monotonic() > looked)
+        assert agent.drained()
+    with publishing(config, tmp_path) as (agent, slate):
+        client.delete(journal)
+        stock(client, config, numbers=range(11, 21))
+        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 20)
+        assert slate.counts[PublisherCount.EXPIRED] == 0
+
+
+def test_a_cursor_far_ahead_is_none(tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str):
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    client = redis_server.client()
+    client.hset(keys.cursor_key(vhost, config.prefix), "cam1", "5000000000000000000-1 7")
+    stock(client, config, numbers=range(1, 11))
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 10)
+
+
+def test_entries_of_a_clock_that_was_set_back_since_are_announced(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    """The writer's mark says that this camera has come so far."""
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    client, ahead = redis_server.client(), time.time_ns() + 5 * 24 * 3600 * 10**9
+    client.hset(keys.written_key(vhost, config.prefix), "cam1", format_mark(Mark((ahead + 9, 9), 9, 0)))
+    client.set(
+        keys.frame_key_prefix(vhost, config.prefix, "cam1") + keys.frame_key_suffix(ahead + 9, 9), b"jpeg", ex=300
+    )
+    entry = JournalEntry(ahead + 9, 9, 100, 64, 48, "jpeg", True, 9)
+    client.execute_command(
+        "XADD", keys.journal_key(vhost, config.prefix, "cam1"), entry_id(ahead + 9, 9), *entry_fields(entry)
+    )
+    with publishing(config, tmp_path) as (agent, slate):
+        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 1)
+
+
 @pytest.mark.parametrize("kind", ["string", "hash of states", "hash of marks"])
 def test_what_is_not_ours_costs_one_camera_at_most(
     tmp_path: Path,
