@@ -124,7 +124,10 @@ def _credentials(parts: SplitResult) -> tuple[str, str]:
     if "@" not in parts.netloc:
         return _GUEST, _GUEST
     if not parts.password:
-        raise ConfigError(f"has a user without a password; write {_FORM}, or leave the user out for {_GUEST}:{_GUEST}")
+        # In words: an example with an @ would be masked where errors are shown.
+        raise ConfigError(
+            f"has a user without a password; write both, with a colon between them, or leave the user out for {_GUEST}"
+        )
     # A user may be empty: RabbitMQ's OAuth 2 takes the token as the password.
     return _decoded(parts.username or "", "user"), _decoded(parts.password, "password")
 

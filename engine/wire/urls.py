@@ -160,7 +160,9 @@ def parse_test_url(url: str) -> Pattern:
 
 def _bounded(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
-        raise ConfigError(f"test URL parameter {name}={value:g} is not in {low:g}..{high:g}")
+        # A whole number may be larger than any float.
+        shown = f"{value:g}" if isinstance(value, float) or abs(value) < 10**9 else "(a huge number)"
+        raise ConfigError(f"test URL parameter {name}={shown} is not in {low:g}..{high:g}")
     return value
 
 
