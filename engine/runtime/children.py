@@ -35,6 +35,9 @@ _BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 30.0
 #: Failures in a row beyond which the pause grows no more.
 _FAILURES_MAX = 12
+#: Seconds without a slate that anyone finds before a child is started again: by then captures whose rings were removed
+#: as well have made new ones, and the writer has emptied the old.
+_UNSEEN_SECONDS = 3.0
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
 #: Share of a drain's time that captures may take: they only have to notice.
@@ -66,6 +69,7 @@ class Child:
         self.refusal: int | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
+        self._unseen_since = 0.0
 
     def start(self, let_go: Callable[[], None]) -> None:
         """Fork it; ``let_go`` closes, in the child, what is the supervisor's alone."""
@@ -97,6 +101,14 @@ class Child:
         """Seconds since its last heartbeat, or since its start."""
         beat = self.slate.heartbeat_nano / 1e9 if self.slate.pid == self.pid else 0.0
         return time.monotonic() - max(beat, self.started_at)
+
+    def unseen_seconds(self, now: float) -> float:
+        """Seconds, as far as this was looked at, for which its slate has had no name, so that nobody else finds it."""
+        if not self.slate.removed:
+            self._unseen_since = 0.0
+            return 0.0
+        self._unseen_since = self._unseen_since or now
+        return now - self._unseen_since
 
 
 class Children:
@@ -221,6 +233,9 @@ class Children:
                 silence = child.silent_seconds()
                 if silence > self._heartbeat_seconds:
                     self._log.error("process hangs; killed", process=child.title, silent_seconds=round(silence, 1))
+                    child.signal(signal.SIGKILL)
+                elif child.unseen_seconds(now) > _UNSEEN_SECONDS:
+                    self._log.warning("its slate was removed; the process is started again", process=child.title)
                     child.signal(signal.SIGKILL)
             elif not child.finished and now >= child.restart_at:
                 child.slate.restarts += 1

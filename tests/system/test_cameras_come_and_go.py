@@ -95,11 +95,15 @@ def test_numbers_go_on_when_ring_slate_and_directory_were_removed(site: Site, re
             if "capture cam1" in " ".join(child.cmdline()):
                 os.kill(child.pid, signal.SIGKILL)
                 wait_until(lambda old=child: not psutil.pid_exists(old.pid), 20, "it is gone")
-        wait_until(lambda: site.camera("cam1")["state"] == "active", 20, "it captures again")
+        wait_until(
+            lambda: all(site.camera(name)["state"] == "active" for name in ("cam0", "cam1")), 30,
+            "all can be seen again",
+        )  # fmt: skip
+        wait_until(lambda: all(process["alive"] for process in site.status()["processes"]), 20, "so can the writer")
     captured = {name: site.camera(name)["captured"] for name in ("cam0", "cam1")}
     assert site.stop() == 0, site.log_text()
     numbers = stored_frames(redis_server.client(), "default").numbers
     for name in ("cam0", "cam1"):
         missing = missing_numbers(numbers[name])
-        assert len(missing) <= 2, "a frame in hand at each kill"
+        assert len(missing) <= 4, "a frame in hand at each of its restarts"
         assert numbers[name][-1] >= captured[name]
