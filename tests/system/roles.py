@@ -63,7 +63,7 @@ class RoleSite(Site):
 
     def role(self, title: str) -> psutil.Process:
         """The process of supervisord's that goes by this title."""
-        return next(child for child in self.children() if " ".join(child.cmdline()).strip() == f"edge-video: {title}")
+        return next(child for child in self.children() if " ".join(child.cmdline()).strip().endswith(f": {title}"))
 
     def control(self, *words: str) -> str:
         """What supervisorctl says."""
