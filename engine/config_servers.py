@@ -36,6 +36,11 @@ def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> No
             f"{section}.tls_{key}" for key, value in zip(urls.TlsFiles._fields, files, strict=True) if value
         )
         raise ConfigError(f"{given}: the connection is plain text; give {wanted}, or remove what is set for TLS")
+    if files.server_name and not urls.is_host(files.server_name):
+        raise ConfigError(
+            f"{section}.tls_server_name: {files.server_name!r} is no possible host; "
+            "give a name that stands in the server's certificate"
+        )
     client_context(files, section)
 
 

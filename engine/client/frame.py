@@ -43,7 +43,7 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
         try:
             return f"<{type(self).__name__} {self.camera} {rfc3339(self.unix_nano)}, {size}, key {self.key}>"
         except (WireError, ValueError, OverflowError):
-            # Made by hand, of what no key can hold.
+            # Somebody made it by hand, of parts that no key can hold.
             return f"<{type(self).__name__} {self.camera} {self.unix_nano}, {size}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:

@@ -13,9 +13,6 @@ PASSTHROUGH_FRAMES = 4000.0
 TRANSCODED_PIXELS = 60e6
 #: Share of the cores that may be taken, by the estimate and by load average.
 _CPU_SHARE_MAX = 0.8
-#: Descriptors that one process holds at most for each camera, and without any.
-_FILES_PER_CAMERA = 4
-_FILES_BASE = 64
 #: Bytes that the run directory's disk should have left, for logs.
 DISK_FREE_MIN = 200 * 2**20
 
@@ -26,7 +23,7 @@ def verdicts(facts: MachineFacts, cameras: int, need_cores: float, *, running: b
     """All that can be said of the machine; ``need_cores`` is the estimate for all cameras."""
     return [
         shared_memory(facts.shared_need, facts.shared_free, facts.shared_directory),
-        files(facts.files_max, cameras),
+        files(facts.files_max, facts.files_need, cameras),
         clock(facts.clock_synchronised),
         cpu(facts.load, facts.cores, need_cores, running=running),
         run_directory(facts.run),
@@ -49,9 +46,8 @@ def shared_memory(need: int, free: int | None, directory: str) -> Finding:
     )  # fmt: skip
 
 
-def files(limit: int, cameras: int) -> Finding:
-    """Descriptors that one process may hold."""
-    need = _FILES_BASE + _FILES_PER_CAMERA * cameras
+def files(limit: int, need: int, cameras: int) -> Finding:
+    """Files that one process may have open, if it asks for as many as it may."""
     bad = 0 <= limit < need
     shown = "unlimited" if limit < 0 else f"{limit:,}"
     return _finding(

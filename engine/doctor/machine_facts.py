@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.config import Config
+from engine.runtime.limits import files_needed
 from engine.shm.segment import free_bytes
 from engine.shm.site import SitePaths, shared_memory_need
 
@@ -35,6 +36,7 @@ class MachineFacts(NamedTuple):
     shared_free: int | None
     shared_directory: str
     files_max: int
+    files_need: int
     cores: int
     load: float
     clock_synchronised: bool | None
@@ -47,7 +49,8 @@ def gather(config: Config) -> MachineFacts:
         shared_need=shared_memory_need(config),
         shared_free=_shared_free(config),
         shared_directory=config.ring.directory,
-        files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        files_max=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        files_need=files_needed(config),
         cores=len(os.sched_getaffinity(0)),
         load=os.getloadavg()[0],
         clock_synchronised=clock_synchronised(),

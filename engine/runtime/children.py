@@ -1,8 +1,8 @@
 """Child processes across their restarts: started, watched by their heartbeats, restarted with backoff, stopped.
 
-Used by whoever forks: the supervisor of a site, and ``edge-video capture`` of several cameras. Signals are blocked and
-taken with ``sigtimedwait``, which is also the parent's pause: nothing runs in a handler. The first stop signal drains,
-the second stops at once.
+Used by both processes that fork: the supervisor of a site, and ``edge-video capture`` of several cameras. Signals are
+blocked and taken with ``sigtimedwait``, which is also the parent's pause: nothing runs in a handler. The first stop
+signal drains, the second stops at once.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Children:
         self.fatal = EXIT_OK
         self._started_at = 0.0
         self._mask: set[int | signal.Signals] = set()
-        # Whoever starts a site with nohup wants it to outlive the terminal. Blocked, an ignored signal would arrive.
+        # A site that was started with nohup is to outlive its terminal. Blocked, an ignored signal would arrive.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
         self._signals = {*_STOP_SIGNALS, signal.SIGCHLD} - ignored
         #: CPU seconds of ended children, by role.
@@ -315,7 +315,7 @@ class Children:
         stage = [child for child in self.all if child.role == role]
         self.reap()
         for child in stage:
-            # Whoever is down when its turn comes, or goes down before it is done, is needed once more.
+            # A process that is down when its turn comes, or ends before it is done, is started once more.
             child.code = EXIT_OK if child.pid or role == "capture" else EXIT_FAILED
             child.signal(signal.SIGTERM)
         while time.monotonic() < deadline and self.stops < 2:

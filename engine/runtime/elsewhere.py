@@ -66,8 +66,7 @@ def _process_of(directory: Path, user: int, name: str) -> int:
         slates = {path.stat().st_ino for path in directory.iterdir()}
         locked = {int(pid) for pid, inode in _locks() if int(inode) in slates}
         running = [process for process in running if process.pid in locked]
-    named = [process for process in running if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])", process.title)]
-    running = named or running
+    running = [process for process in running if f": {name}: " in process.title]
     supervisors = [process for process in running if "supervisor" in process.title]
     return (supervisors or running)[0].pid if running else 0
 

@@ -40,7 +40,7 @@ _SCAN_COUNT = 10_000
 
 
 class EmbeddedServer:
-    """The server in a site's run directory. Whoever starts or ends one holds the site's lock."""
+    """The server in a site's run directory. The caller of ``start`` and ``stop`` holds the site's lock."""
 
     def __init__(self, config: Config, *, outlives: bool = True) -> None:
         self._config = config

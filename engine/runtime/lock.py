@@ -1,9 +1,9 @@
 """Who may use a site's run directory: one supervisor, or any number of single roles, never both.
 
 The lock's file holds a random token, which lasts as long as the file does, how many directories had to be made for it,
-and the process id of who locked it last. Whoever unlocks it last removes it, and those directories, if they are empty.
-So a process that locks it may have locked a file that is gone: the name must still lead to that file, or all begins
-again. The token is what a killed site is known by when it is started again (``engine/stages/leases.py``).
+and the process id of who locked it last. The last process to unlock it removes it, and those directories, if they are
+empty. So a process that locks it may have locked a file that is gone: the name must still lead to that file, or all
+begins again. The token is what a killed site is known by when it is started again (``engine/stages/leases.py``).
 """
 
 from __future__ import annotations

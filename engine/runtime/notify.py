@@ -62,7 +62,7 @@ class Notifier:
     def _send(self, message: str) -> None:
         if not self._address:
             return
-        # Whoever does not listen must stop nobody.
+        # A service manager that does not listen stops nothing.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.settimeout(_SEND_SECONDS_MAX)
             sender.sendto(message.encode(), self._address)

@@ -2,7 +2,7 @@
 
 The server inherits a descriptor of a lock file and keeps it, knowing nothing of it, for as long as it lives; the lock
 says that it lives, its text who it is. The lock is taken before the fork and the text is written before the program is
-loaded, so whoever started it may be killed at any moment: there is never a server that cannot be found.
+loaded, so its starter may be killed at any moment: a server that runs can always be found.
 
 All who start one hold the site's lock (``engine/runtime/lock.py``), so no two start one at a time.
 """

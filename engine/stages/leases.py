@@ -46,15 +46,21 @@ class Leases:
         self._data = encode_lease(own)
         self._milliseconds = b"%d" % int(1000 * LEASE_SECONDS)
         self._refused = ""
+        self._looked_after: set[str] = set()
         #: Cameras that another site stores, too, and what its lease says.
         self.rivals: dict[str, Lease] = {}
 
     def look(self, cameras: Iterable[str]) -> None:
-        """Now and then: renew the leases of ``cameras``; others' are said once. Raises RedisUnavailable."""
+        """Now and then: renew the leases of ``cameras``, and give back those of cameras that went; others' are said
+        once. Raises RedisUnavailable."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + RENEW_SECONDS
-            self._note(self.take(list(cameras)))
+            wanted = list(cameras)
+            self._note(self.take(wanted))
+            gone = self._looked_after.difference(wanted)
+            self._looked_after = set(wanted)
+            self.release(sorted(gone))
 
     def take(self, cameras: Sequence[str], *, over: bool = False) -> dict[str, Lease]:
         """Take or renew what is free or ours, and with ``over`` what is another's as well; returns those of others.

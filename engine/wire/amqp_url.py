@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from engine.errors import ConfigError
 from engine.wire.amqp import SHORT_STRING_BYTES_MAX
 from engine.wire.keys import DEFAULT_VHOST, ENGINE
-from engine.wire.urls import host_port, mask, secrets_in
+from engine.wire.urls import host_port, is_host, mask, secrets_in
 
 #: The broker's own name of its default vhost, which keys call DEFAULT_VHOST.
 BROKER_DEFAULT_VHOST = "/"
@@ -124,7 +124,10 @@ def _credentials(parts: SplitResult) -> tuple[str, str]:
     if "@" not in parts.netloc:
         return _GUEST, _GUEST
     if not parts.password:
-        raise ConfigError(f"has a user without a password; write {_FORM}, or leave the user out for {_GUEST}:{_GUEST}")
+        # In words: an example with an @ would be masked where errors are shown.
+        raise ConfigError(
+            f"has a user without a password; write both, with a colon between them, or leave the user out for {_GUEST}"
+        )
     # A user may be empty: RabbitMQ's OAuth 2 takes the token as the password.
     return _decoded(parts.username or "", "user"), _decoded(parts.password, "password")
 
@@ -144,11 +147,8 @@ def _decoded(text: str, what: str) -> str:
 
 
 def _host(host: str) -> str:
-    try:
-        # As the resolver will: it refuses empty labels and those of more than 63 characters.
-        host.rstrip(".").encode("idna")
-    except UnicodeError:
-        raise ConfigError(f"names no possible host ({host!r}); correct doubled dots, or labels beyond 63") from None
+    if not is_host(host):
+        raise ConfigError(f"names no possible host ({host!r}); correct doubled dots, or labels beyond 63 characters")
     if "%" in host and ":" not in host:
         raise ConfigError(f"has percent-encoding in its host ({host!r}); write the host's name or address as it is")
     return host

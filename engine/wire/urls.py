@@ -160,7 +160,9 @@ def parse_test_url(url: str) -> Pattern:
 
 def _bounded(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
-        raise ConfigError(f"test URL parameter {name}={value:g} is not in {low:g}..{high:g}")
+        # A whole number may be larger than any float.
+        shown = f"{value:g}" if isinstance(value, float) or abs(value) < 10**9 else "(a huge number)"
+        raise ConfigError(f"test URL parameter {name}={shown} is not in {low:g}..{high:g}")
     return value
 
 
@@ -235,6 +237,8 @@ def parse_redis_address(address: str, port: int = REDIS_PORT) -> RedisAddress:
         raise ConfigError("redis.address: port and database are numbers") from None
     if not parts.hostname:
         raise ConfigError("redis.address names no host")
+    if not is_host(parts.hostname):
+        raise ConfigError(f"redis.address: {parts.hostname!r} is no possible host; give its name or address")
     if port < 1 or database < 0:
         raise ConfigError(f"redis.address: port {port} or database {database} cannot be")
     return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
@@ -269,6 +273,15 @@ def parse_sentinels(
 def host_port(host: str, port: int) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_host(name: str) -> bool:
+    """True for what can be asked for as a host: without empty labels, and none of more than 63 characters."""
+    try:
+        # As the resolver and TLS encode it; they raise where it fails.
+        return name.encode("idna")[:1] not in (b"", b".")
+    except UnicodeError:
+        return False
 
 
 def is_local(host: str) -> bool:

@@ -104,7 +104,7 @@ def test_a_path_that_could_be_read_in_two_ways_is_refused_with_what_to_write(res
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("amqp://user@h/", "a user without a password; write amqp://user:password@host"),
+        ("amqp://user@h/", "a user without a password; write both, with a colon between them"),
         ("amqp://user:@h/", "a user without a password"),
         ("amqp://@h/", "a user without a password"),
         (f"amqp://u:100%{SECRET}@h/", "a % in its password that begins no escape"),

@@ -123,6 +123,8 @@ def test_a_pattern_takes_all_its_parameters():
         ("kb=1.5", "kb='1.5' is not a number"),
         ("kb=", "kb='' is not a number"),
         ("frames=-1", "frames=-1 is not in"),
+        (f"kb={'9' * 400}", "kb=.a huge number. is not in"),
+        (f"frames=-{'9' * 400}", "frames=.a huge number. is not in"),
         ("colour=red", "no parameter 'colour'; it takes size, fps, kb, frames"),
     ],
 )

@@ -1,0 +1,81 @@
+"""Sites at the bounds of what ``check`` lets pass, really run: they start, store and stop without a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from engine.config import from_document
+from engine.errors import ConfigError
+from tests.servers.wait import free_port, wait_until
+from tests.site_documents import Document, documents, to_toml
+from tests.system.site import Site, command
+
+#: How many are run; each takes some seconds.
+RUNS = 5
+#: Which documents: the same in every run of the tests.
+SEED = 11
+#: Examples among which there are so many that pass.
+EXAMPLES = 100
+
+
+def passing() -> list[Document]:
+    """Documents that are sites, without those that say nothing of their own."""
+    found: list[Document] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(documents())
+    def collect(document: Document) -> None:
+        try:
+            from_document(document, {})
+        except ConfigError:
+            return
+        if sum(map(len, document.values())) > 4 and document not in found:
+            found.append(document)
+
+    collect()
+    return found[:RUNS]
+
+
+def here(document: Document, site: Site) -> Document:
+    """The document with servers, files and sizes that this machine can have: Redis embedded, the broker away."""
+
+    def section(name: str, *without: str, **values: Any) -> Document:
+        table = {key: value for key, value in document.get(name, {}).items() if key not in without}
+        return {**table, **values}
+
+    memory = min(document.get("ring", {}).get("capacity_mb", 1), 16)
+    writers = min(document.get("writer", {}).get("writers", 1), 3)
+    return {
+        **document,
+        "site": section("site", run_directory=str(site.directory / "s"), drain_seconds=20.0),
+        "redis": section("redis", "address", "sentinels", "service", "timeout_seconds"),
+        "amqp": section("amqp", "timeout_seconds", amqp_url=f"amqp://u:p@127.0.0.1:{free_port()}/a%2Fb%00%3B"),
+        "ring": section("ring", "directory", capacity_mb=memory),
+        "writer": section("writer", writers=writers),
+        "cameras": [{**document["cameras"][0], "id": "a/b:c*\u2028é🎥 \x1b"}, {"id": "plain", "url": "test://?kb=90"}],
+    }
+
+
+@pytest.mark.parametrize("number", range(RUNS))
+def test_a_site_that_passes_check_runs_and_stops_without_a_traceback(number: int, site: Site) -> None:
+    document = here(passing()[number], site)
+    site.file.write_text(to_toml(document))
+    done = command("check", "-c", str(site.file))
+    assert done.returncode == 0, f"{done.stderr}\n{document}"
+    site.start()
+    wait_until(lambda: site.camera("plain")["stored"] > 5, 60, f"frames are stored; log:\n{site.log_text()}")
+    assert site.stop() == 0, site.log_text()
+    log = site.log_text()
+    assert "Traceback" not in log
+    assert "starting it again" not in log
+    assert not site.paths.directory.exists()
