@@ -88,6 +88,9 @@ class Child:
             segment.private_directory(self._path.parent)
             Slate.create(self._path)
             fresh = Slate.watch(self._path)
+            if not fresh.pid:
+                # Numbers and counts go on, though nobody finds the one before any more.
+                fresh.counts[:] = self.slate.counts
             fresh.restarts = self.slate.restarts
             self.slate.close()
             self.slate = fresh

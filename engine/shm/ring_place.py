@@ -80,13 +80,18 @@ def open_producer(config: Config, camera: str, slate: Slate) -> Producer:
     """The ring that stands, for the capture process that owns ``slate``.
 
     Where it is not the ring of the process before, as when somebody has put an older one back, its numbers go on behind
-    those that were used since. Raises RingMismatch, FileNotFoundError.
+    those that were used since. Raises RingMismatch, also where it is gone again.
     """
-    producer = Producer(SitePaths.of(config).ring(camera), camera)
+    try:
+        producer = Producer(SitePaths.of(config).ring(camera), camera)
+    except FileNotFoundError as error:
+        raise RingMismatch(f"ring {error.filename} was removed as soon as it was made") from None
     nano, sequence = numbers_of(slate)
     if slate.counts[CaptureCount.RING] != producer.inode.number and nano > producer.last_nano:
         producer.go_on_from(nano, sequence)
     slate.counts[CaptureCount.RING] = producer.inode.number
+    slate.counts[CaptureCount.LAST_NANO] = producer.last_nano
+    slate.counts[CaptureCount.LAST_SEQUENCE] = producer.last_sequence
     return producer
 
 

@@ -124,6 +124,17 @@ def test_a_directory_in_its_place_is_in_the_way(place):
         ring_place.ensure(place.config, "cam1")
 
 
+def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
+    with pytest.raises(RingMismatch, match="was removed as soon as it was made"):
+        place.open()
+
+
+def test_a_slate_knows_the_numbers_of_the_ring_before_the_first_frame(place):
+    ring_place.ensure(place.config, "cam1", NANO, 7)
+    place.open()
+    assert ring_place.numbers_of(place.slate) == (NANO, 7)
+
+
 def test_a_ring_in_its_place_is_left_there(place):
     ring_place.ensure(place.config, "cam1")
     producer = place.open()
