@@ -34,7 +34,7 @@ class SiteLock:
         self._directory = config.run_directory
         self.path: Path = self._directory / _NAME
         levels = (self._directory, *self._directory.parents)
-        # Those of the default place are the engine's, whoever made them.
+        # Those of the default place are the engine's, even if an earlier start made them.
         made = 0 if config.site.run_directory else 2
         self._exclusive = exclusive
         for _ in range(_TRIES_MAX):

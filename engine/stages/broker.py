@@ -37,7 +37,7 @@ _BLOCKED_SECONDS_MAX = 30
 
 class Exchange(NamedTuple):
     """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss. ``wording`` tells
-    whoever declares it how to do so otherwise."""
+    people what to set when the exchange exists with other properties."""
 
     name: str
     durable: bool = True
