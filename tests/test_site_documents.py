@@ -24,11 +24,13 @@ from engine.cli import show
 from engine.client.consumer import FrameConsumer
 from engine.client.store import FrameStore
 from engine.config import Camera, Config, from_document
+from engine.config_memory import redis_memory
 from engine.config_tls import client_context
 from engine.errors import CameraUnavailable, ConfigError, InputError
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import files_needed
 from engine.runtime.logs import Masking, open_log
+from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect, to_json
 from engine.shm import ring_file, site
 from engine.shm.slate import Slate
@@ -61,7 +63,8 @@ def use(config: Config, shared: Path) -> None:
     """All that the processes of a site make of its configuration before a server answers."""
     use_paths(config)
     use_servers(config)
-    show.print_site(Console(file=io.StringIO(), width=80), config, 1, 1)
+    most = embedded_memory(config) if config.embedded else None
+    show.print_site(Console(file=io.StringIO(), width=80), config, 1, 1, redis_memory(config), most)
     msgspec.json.encode(show.masked(config))
     repr(config).encode()
     to_json(collect(config, memory=False))
@@ -102,9 +105,9 @@ def use_servers(config: Config) -> None:
             meet(client_context(address.files, "redis"), address.files.server_name or server.host)
         FrameStore(address, config.vhost, config.prefix).close()
     if config.embedded:
-        for word in EmbeddedServer(config)._arguments(Path("/x")):
-            os.fsencode(word)
-            assert "\0" not in word
+        for value in EmbeddedServer(config)._settings().values():
+            os.fsencode(value)
+            assert "\0" not in value
     if not config.amqp.amqp_url:
         return
     made = parameters(config.amqp)
@@ -169,7 +172,7 @@ def title() -> Iterator[None]:
 
 
 @settings(
-    max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink]
+    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink]
 )
 @given(documents())
 def test_a_document_is_refused_by_one_error_or_all_of_it_works(shared: Path, title: None, document: Any) -> None:

@@ -96,7 +96,7 @@ def spawn(
 ) -> ServerProcess:
     """Start a server, which holds ``lock`` from its first moment on; ``prepare`` runs in it before its program.
 
-    Only where ``find`` finds none. Raises InputError where it cannot be started.
+    Only where ``find`` finds none. Raises OSError, or InputError where ``prepare`` failed, if it cannot be started.
     """
     descriptor = -1
     try:
@@ -136,6 +136,8 @@ def spawn(
         # Nobody holds it: a program that could not be loaded has ended by now.
         with contextlib.suppress(OSError):
             lock.unlink()
+        if isinstance(error, OSError):
+            raise
         raise InputError(f"the embedded server cannot be started: {error}") from None
     finally:
         if descriptor >= 0:

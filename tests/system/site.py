@@ -90,9 +90,9 @@ class Site:
                 start_new_session=True,
             )
         if wait:
-            wait_until(self._up, 30, f"the site is up; its log:\n{self.log_text()}")
+            wait_until(self.up, 30, f"the site is up; its log:\n{self.log_text()}")
 
-    def _up(self) -> bool:
+    def up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"the site ended with {self.process.returncode}:\n{self.log_text()}"
         return self.paths.supervisor.exists() and bool(self.status()["running"])

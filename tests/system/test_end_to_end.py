@@ -230,7 +230,8 @@ def test_the_page_key_patterns_meet_frames_only(
     client = redis_server.client()
     own = sorted(client.keys("engine:*"))
     assert own == sorted(
-        f"engine:{vhost}:{rest}".encode() for rest in ("journal:frames:cam1", "cursor:frames", "cameras:frames")
+        f"engine:{vhost}:{rest}".encode()
+        for rest in ("journal:frames:cam1", "cursor:frames", "cameras:frames", "cameras:frames:written")
     )
     for pattern in (f"{vhost}:*", f"{vhost}:frames:*", f"{vhost}:frames:cam1:*", "*:frames:cam1:*"):
         found = client.keys(pattern)

@@ -129,10 +129,13 @@ def test_the_lease_of_a_site_that_cannot_be_seen_is_waited_for(site: Site, redis
     """As after a container was killed: the next one has another host name and other processes."""
     client = redis_server.client()
     site.write(cameras=CAMERAS[:1], redis={"address": redis_server.address})
-    client.set("engine:default:lease:frames:cam0", foreign(site), px=2500)
-    site.start()
-    assert "waiting for the lease of another site to lapse or to be renewed" in site.log_text()
+    client.set("engine:default:lease:frames:cam0", foreign(site), px=14_000)
+    site.start(wait=False)
+    waits = "waiting for the lease of another site to lapse or to be renewed"
+    wait_until(lambda: waits in site.log_text(), 30, "it waits")
     assert "site theirs, host far" in site.log_text()
+    client.pexpire("engine:default:lease:frames:cam0", 1)
+    wait_until(site.up, 30, "the site is up")
     assert site.stop() == 0
     # One that is renewed is another site's for good.
     client.set("engine:default:lease:frames:cam0", foreign(site), px=4000)
