@@ -17,14 +17,14 @@ from engine.config import Config, from_document
 from engine.shm import ring_file, segment, site
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
-from engine.shm.slate import PublisherCount, Slate
-from engine.stages.publisher import PublisherAgent
-from engine.stages.writer import WriterAgent
+from engine.shm.status_page import PublisherCount, StatusPage
+from engine.stages.publisher.agent import PublisherAgent
+from engine.stages.writer.agent import WriterAgent
 from engine.wire.ring_owner import build_owner
 
 #: Seconds after which what does not come fails the benchmark.
 PATIENCE_SECONDS = 60.0
-#: Rings and slates stand in real shared memory, as a site's do.
+#: Rings and status pages stand in real shared memory, as a site's do.
 SHARED_MEMORY = "/dev/shm"
 WIDTH, HEIGHT = 1280, 720
 
@@ -105,15 +105,15 @@ class DrivenWriter(_Driven):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.producers: list[Producer] = []
-        self._slates = [Slate.claim(self.paths.writer(0))]
+        self._pages = [StatusPage.claim(self.paths.writer(0))]
         for camera in config.cameras:
             path = self.paths.ring(camera.id)
             ring_file.create(path, config.ring.capacity, camera.id, owner=build_owner(config.owner))
             self.producers.append(Producer(path, camera.id))
-            self._slates.append(Slate.claim(self.paths.capture(camera.id)))
+            self._pages.append(StatusPage.claim(self.paths.capture(camera.id)))
         self.written = 0
         self._nano = time.time_ns()
-        self.agent = WriterAgent(config, 0, self._slates[0], quiet_log())
+        self.agent = WriterAgent(config, 0, self._pages[0], quiet_log())
         self.agent.on_start()
         # One frame through all of it: connected, and everything that is made once is made.
         self.fill(1, [memoryview(b"first")])
@@ -146,7 +146,7 @@ class DrivenWriter(_Driven):
         return sum(producer.counts().stored for producer in self.producers)
 
     def _give_back(self) -> None:
-        for end in (*self.producers, *self._slates):
+        for end in (*self.producers, *self._pages):
             end.close()
 
 
@@ -155,14 +155,14 @@ class DrivenPublisher(_Driven):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._slate = Slate.claim(self.paths.publisher)
-        self.agent = PublisherAgent(config, self._slate, quiet_log())
+        self._page = StatusPage.claim(self.paths.publisher)
+        self.agent = PublisherAgent(config, self._page, quiet_log())
         self.agent.on_start()
-        self.turn(lambda: self._slate.counts[PublisherCount.CONNECTED])
+        self.turn(lambda: self._page.counts[PublisherCount.CONNECTED])
 
     def drain(self, events: int) -> Spent:
         """Turn the publisher until the broker has confirmed ``events`` more events."""
-        counts = self._slate.counts
+        counts = self._page.counts
         goal = counts[PublisherCount.CONFIRMED] + events
         with Stopwatch() as watch:
             self.turn(lambda: counts[PublisherCount.CONFIRMED] >= goal)
@@ -171,7 +171,7 @@ class DrivenPublisher(_Driven):
         return watch.spent
 
     def _give_back(self) -> None:
-        self._slate.close()
+        self._page.close()
 
 
 def run_publisher_process(run_directory: Path, redis_address: str, cameras: int, amqp_url: str) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire.ring_layout import ALIGN
 
 CAMERA = "cam1"
@@ -61,9 +61,9 @@ def ring_path(directory: Path) -> Path:
     return directory / "cam1.ring"
 
 
-def slate_path(directory: Path) -> Path:
-    """The slate of the process that reads the ring."""
-    return directory / "writer.slate"
+def page_path(directory: Path) -> Path:
+    """The status page of the process that reads the ring."""
+    return directory / "writer.status"
 
 
 def bell_path(directory: Path) -> Path:
@@ -74,7 +74,7 @@ def bell_path(directory: Path) -> Path:
 def serve(ways: Ways) -> None:
     """The process: for each order a line with its own CPU seconds when all frames are handed over; None ends it."""
     producer = Producer(ring_path(ways.directory), CAMERA)
-    bell = Bell(bell_path(ways.directory), Slate.watch(slate_path(ways.directory)))
+    bell = Bell(bell_path(ways.directory), StatusPage.watch(page_path(ways.directory)))
     try:
         while (order := ways.control.recv()) is not None:
             bodies = payloads(order.size)

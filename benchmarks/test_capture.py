@@ -30,9 +30,9 @@ from engine.config import Camera, Url
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Consumer, Producer
-from engine.shm.slate import Slate
-from engine.stages.capture import CaptureAgent
-from engine.stages.source import Source, VideoSource
+from engine.shm.status_page import StatusPage
+from engine.sources.video import Source, VideoSource
+from engine.stages.capture.agent import CaptureAgent
 from engine.wire import jpeg
 from engine.wire.state import Mode
 
@@ -50,9 +50,9 @@ class Captured:
         ring = directory / "cam1.ring"
         ring_file.create(ring, RING_BYTES, camera.id)
         self.consumer = Consumer(ring, camera.id)
-        self._slate = Slate.claim(directory / "capture.slate")
-        Slate.create(directory / "writer.slate")
-        bell = Bell(directory / "writer.bell", Slate.watch(directory / "writer.slate"))
+        self._page = StatusPage.claim(directory / "capture.status")
+        StatusPage.create(directory / "writer.status")
+        bell = Bell(directory / "writer.bell", StatusPage.watch(directory / "writer.status"))
         self.mode: Mode = "transcode"
 
         def open_source() -> Source:
@@ -63,7 +63,7 @@ class Captured:
             return source
 
         log = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=structlog.make_filtering_bound_logger(50))
-        self._agent = CaptureAgent(camera, Producer(ring, camera.id), bell, self._slate, open_source, log)
+        self._agent = CaptureAgent(camera, Producer(ring, camera.id), bell, self._page, open_source, log)
         self._agent.on_start()
 
     def capture(self, frames: int) -> tuple[Cost, list[bytes]]:
@@ -97,7 +97,7 @@ class Captured:
         """Give all back."""
         self._agent.on_close()
         self.consumer.close()
-        self._slate.close()
+        self._page.close()
 
 
 @pytest.fixture(scope="module")

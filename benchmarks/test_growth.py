@@ -26,7 +26,7 @@ from benchmarks.harness import Results, Scale
 from engine import FrameStore
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
-from engine.stages.store import RingBatch, Store
+from engine.stages.writer.store import RingBatch, Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.client.stocked import Stored, stock

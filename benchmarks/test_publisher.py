@@ -25,7 +25,7 @@ from benchmarks.harness import Results, Scale
 from benchmarks.turns import quotients
 from engine.shm import segment, site
 from engine.shm.site import SitePaths
-from engine.shm.slate import PublisherCount, Slate
+from engine.shm.status_page import PublisherCount, StatusPage
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.metadata import FrameEvents, decode_batch, decode_event, encode_batch, encode_event
@@ -193,8 +193,8 @@ def test_stored_to_received(
     config = site_config(directory / "run", server.address, CAMERAS, amqp={"amqp_url": rabbitmq.url()})
     paths = SitePaths.of(config)
     segment.private_directory(paths.directory)
-    Slate.create(paths.publisher)
-    slate = Slate.watch(paths.publisher)
+    StatusPage.create(paths.publisher)
+    page = StatusPage.watch(paths.publisher)
     client = server.client()
     context = multiprocessing.get_context("spawn")
     publisher = context.Process(
@@ -202,7 +202,7 @@ def test_stored_to_received(
     )
     publisher.start()
     try:
-        wait_until(lambda: slate.counts[PublisherCount.CONNECTED], 30, "the publisher is connected")
+        wait_until(lambda: page.counts[PublisherCount.CONNECTED], 30, "the publisher is connected")
         with peers.Receiver(rabbitmq.connect) as receiver:
             through_the_engine = _store_at_a_pace(client, events, lambda _: None)
             wait_until(lambda: len(receiver.received) == events, 30, "every event is received")
@@ -233,7 +233,7 @@ def test_stored_to_received(
     finally:
         publisher.kill()
         publisher.join(10)
-        slate.close()
+        page.close()
         site.remove(paths)
 
 

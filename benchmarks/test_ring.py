@@ -33,7 +33,7 @@ from engine.config import RingSection, WriterSection
 from engine.shm import ring_file
 from engine.shm.doorbell import Doorbell
 from engine.shm.ring import Consumer
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 
 KIB = 1024
 SIZES_KB = (10, 60, 200, 1000)
@@ -71,8 +71,8 @@ class Reader:
         self._bounds = (writer.batch_kb * KIB, writer.batch_frames)
         ring_file.create(peers.ring_path(directory), RingSection().capacity, peers.CAMERA, floor_nano=time.time_ns())
         self.consumer = Consumer(peers.ring_path(directory), peers.CAMERA)
-        self._slate = Slate.claim(peers.slate_path(directory))
-        self._doorbell = Doorbell(peers.bell_path(directory), self._slate)
+        self._page = StatusPage.claim(peers.page_path(directory))
+        self._doorbell = Doorbell(peers.bell_path(directory), self._page)
         context = multiprocessing.get_context("spawn")
         self._control, control = context.Pipe()
         self._queue: multiprocessing.queues.Queue[tuple[int, bytes]] = context.Queue()
@@ -159,7 +159,7 @@ class Reader:
         self._queue.close()
         self.consumer.close()
         self._doorbell.close()
-        self._slate.close()
+        self._page.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import redis
 from engine.client.store import FrameStore
 from engine.doctor.examine import redis as examine_redis
 from engine.errors import ServerRefused
-from engine.jobs.redis_session import RedisSession
+from engine.servers.redis.session import RedisSession
 from engine.wire.urls import parse_redis_address
 from tests.servers.redis_server import RedisServer
 from tests.servers.sentinel import SentinelService

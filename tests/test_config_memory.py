@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import Config, from_document
-from engine.config_memory import Seen, allocated, frame_memory, redis_memory
+from engine.config.memory import Seen, allocated, frame_memory, redis_memory
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from tests.servers.redis_server import RedisServer

@@ -12,8 +12,8 @@ import msgspec
 import pika.exceptions
 import pytest
 
-from engine.config import _SECTIONS, Camera, CameraDefaults, MetadataSection, parse
-from engine.stages.broker_refusals import SITE_FILE, mismatch
+from engine.config import SECTIONS, Camera, CameraDefaults, MetadataSection, parse
+from engine.servers.amqp.refusals import SITE_FILE, mismatch
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent, encode_batch, encode_event
 from tests.servers.rabbitmq import RabbitMQ
@@ -103,8 +103,8 @@ def documented() -> dict[str, dict[str, str]]:
 
 def test_every_key_is_documented_with_its_default() -> None:
     tables = documented()
-    assert set(tables) == set(_SECTIONS)
-    for section, struct in _SECTIONS.items():
+    assert set(tables) == set(SECTIONS)
+    for section, struct in SECTIONS.items():
         kind = Camera if struct is CameraDefaults else struct
         fields = {field.name: field for field in msgspec.structs.fields(kind)}
         assert set(tables[section]) == set(fields), section

@@ -19,7 +19,7 @@ from engine.config import from_document
 from engine.doctor.examine import redis as examine_redis
 from engine.errors import ConfigError, InputError, QueryError, RedisUnavailable, ServerRefused
 from engine.runtime.preflight import check_redis
-from engine.stages.redis_link import connect
+from engine.servers.redis.connect import connect
 from engine.wire.urls import parse_sentinels
 from tests.client.stocked import row, stock
 from tests.servers.redis_server import RedisServer

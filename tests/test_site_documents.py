@@ -24,20 +24,20 @@ from engine.cli import show
 from engine.client.consumer import FrameConsumer
 from engine.client.store import FrameStore
 from engine.config import Camera, Config, from_document
-from engine.config_memory import redis_memory
-from engine.config_tls import client_context
+from engine.config.memory import redis_memory
+from engine.config.tls import client_context
 from engine.errors import CameraUnavailable, ConfigError, InputError
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import files_needed
 from engine.runtime.logs import Masking, open_log
 from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect, to_json
+from engine.servers.amqp.broker import metadata_exchange, parameters
+from engine.servers.redis.connection import connection_kind, connection_options
 from engine.shm import ring_file, site
-from engine.shm.slate import Slate
-from engine.stages.broker import metadata_exchange, parameters
-from engine.stages.capture import Sampler
-from engine.stages.pattern import PatternSource
-from engine.stages.redis_link import connection_kind, connection_options
+from engine.shm.status_page import StatusPage
+from engine.sources.pattern import PatternSource
+from engine.stages.capture.agent import Sampler
 from engine.wire import keys, urls
 from engine.wire.amqp import MessageFraming
 from engine.wire.journal import JournalEntry
@@ -158,10 +158,10 @@ def use_camera(config: Config, camera: Camera, shared: Path, masking: Masking) -
     path.unlink(missing_ok=True)
     ring_file.create(path, 65_536, camera.id)
     ring_file.Observer(path, camera.id).close()
-    Slate.create(shared / "x.slate")
-    slate = Slate.claim(shared / "x.slate")
-    slate.text = encode_status(CameraStatus(state="offline", last_error=masking.text(str(camera.url))[:200]))
-    slate.close()
+    StatusPage.create(shared / "x.status")
+    page = StatusPage.claim(shared / "x.status")
+    page.text = encode_status(CameraStatus(state="offline", last_error=masking.text(str(camera.url))[:200]))
+    page.close()
 
 
 @pytest.fixture

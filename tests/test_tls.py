@@ -17,7 +17,7 @@ from engine.config import Config, from_document
 from engine.doctor.examine import redis as examine_redis
 from engine.errors import ConfigError, InputError, ServerRefused, UnknownName
 from engine.runtime.preflight import check_broker, check_redis
-from engine.stages.redis_link import connect
+from engine.servers.redis.connect import connect
 from tests.servers.certificate import Authority, Signed, encrypt
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer

@@ -22,7 +22,7 @@ from engine.cli.jobs import migrate, recover, reindex
 from engine.cli.output import print_json
 from engine.cli.tenants import tenants
 from engine.config import Camera, Config, load
-from engine.config_memory import redis_memory
+from engine.config.memory import redis_memory
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime import claims, roles
 from engine.runtime import status as site_status

@@ -20,7 +20,7 @@ from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost,
 from engine.client.frame import Frame, FrameEntry
 from engine.client.store import Frames, FrameStore
 from engine.client.times import window
-from engine.config_rules import file_stem
+from engine.config.rules import file_stem
 from engine.errors import EXIT_NOTHING, InputError
 from engine.wire.rfc3339 import rfc3339
 

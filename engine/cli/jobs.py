@@ -19,12 +19,13 @@ from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost
 from engine.cli.output import console, print_json, progress
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_NOTHING, InputError
+from engine.jobs.keyspace_scan import Ears, Strange
 from engine.jobs.migrate import Migration
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
-from engine.jobs.redis_session import RedisSession
 from engine.jobs.reindex import Reindex
-from engine.jobs.stored import Ears, Strange
-from engine.stages import broker, broker_refusals
+from engine.servers.amqp import broker
+from engine.servers.amqp import refusals as broker_refusals
+from engine.servers.redis.session import RedisSession
 from engine.wire import urls
 from engine.wire.amqp import check_name
 from engine.wire.amqp_url import parse_amqp_url

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine.cli.status_view import live_lines, status_lines
 from engine.config import Config, Secret
-from engine.config_memory import MemoryNeed
+from engine.config.memory import MemoryNeed
 from engine.runtime.status import SiteReport, collect
 from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths

@@ -14,10 +14,10 @@ from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resol
 from engine.cli.output import console, print_json
 from engine.client.queries import CameraStats, StoreStats
 from engine.client.store import FrameStore
-from engine.config_names import suggestion
+from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
-from engine.jobs.redis_session import RedisSession
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 

@@ -29,16 +29,16 @@ import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Verdict
+from engine.client.dispatch import Work, backoff_seconds, logger
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
 from engine.client.topology import Topology
-from engine.client.work import Work, backoff_seconds, logger
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
-from engine.config_tls import TLS_FAILED
+from engine.config.tls import TLS_FAILED
 from engine.errors import ConfigError, InputError, ServerRefused
-from engine.stages import broker_refusals
-from engine.stages.broker import parameters, say
+from engine.servers.amqp import refusals as broker_refusals
+from engine.servers.amqp.broker import parameters, say
 from engine.wire import urls
 from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent

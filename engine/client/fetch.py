@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from redis.connection import AbstractConnection
 
 from engine.client.frame import Frame
-from engine.client.link import checked
-from engine.stages.redis_link import call, connect
+from engine.servers.redis.connect import connect
+from engine.servers.redis.connection import call
+from engine.servers.redis.errors import checked
 from engine.wire import jpeg
 from engine.wire.events import key_of
 from engine.wire.metadata import FrameEvent

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from engine.client.frame import Frame, FrameEntry, frame_of, with_data
-from engine.client.link import Command, Query
+from engine.client.ranges import ENTRIES_MAX, LAST_ID, Tail, Tenant, Walk
 from engine.client.times import NANO_MAX, Span, When, to_nano, to_span, window
-from engine.client.walk import ENTRIES_MAX, LAST_ID, Tail, Tenant, Walk
+from engine.client.transport import Query
 from engine.errors import QueryError, WireError
+from engine.servers.redis.errors import Command
 from engine.wire import keys
 from engine.wire.journal import entry_id, parse_entry_id
 from engine.wire.state import CameraStatus, decode_status

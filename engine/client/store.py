@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from engine.client.frame import Frame, FrameEntry
-from engine.client.link import AsyncLink, Link
 from engine.client.queries import Bucket, Queries, StoreStats
+from engine.client.ranges import CHUNK_BYTES, TAIL_BLOCK_MS, Tail, Walk
 from engine.client.times import Span, When
-from engine.client.walk import CHUNK_BYTES, TAIL_BLOCK_MS, Tail, Walk
+from engine.client.transport import AsyncLink, Link
 from engine.config import load
-from engine.config_tls import client_context
+from engine.config.tls import client_context
 from engine.errors import ConfigError, QueryError
 from engine.wire import urls
 from engine.wire.state import CameraStatus

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.config_tls import TLS_FAILED
+from engine.config.tls import TLS_FAILED
 from engine.doctor.broker_facts import Backlog, Management
 from engine.doctor.findings import Finding
-from engine.stages.broker_probe import Rights
-from engine.stages.broker_refusals import ADVISED
+from engine.servers.amqp.probe import Rights
+from engine.servers.amqp.refusals import ADVISED
 
 #: Messages in one queue from which its consumers count as left behind.
 QUEUE_MESSAGES_MAX = 10_000

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from engine.config import Config
-from engine.stages.account import BEGINNING
-from engine.stages.journals import Journals
+from engine.stages.publisher.account import BEGINNING
+from engine.stages.publisher.journals import Journals
 from engine.wire import keys
 
 #: Where the management API is: scheme and port. TLS is asked last, and only verified certificates count.

@@ -18,7 +18,7 @@ import msgspec
 from engine.config import Camera
 from engine.config import Url as Address
 from engine.errors import CameraUnavailable, WireError
-from engine.stages import camera_check
+from engine.sources import check as camera_check
 from engine.wire import urls
 
 #: Seconds over which frames are counted, and those before, in which what FFmpeg held back while it was opening the
@@ -71,8 +71,8 @@ def _look(camera: Camera) -> CameraFacts:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open it as the capture process would, and count frames for ``seconds`` once they come evenly. Blocks as long as
     its timeouts let it."""
-    from engine.stages.pattern import PatternSource
-    from engine.stages.source import NotOpened, Source, SourceEnded, VideoSource, prepare_process
+    from engine.sources.pattern import PatternSource
+    from engine.sources.video import NotOpened, Source, SourceEnded, VideoSource, prepare_process
 
     prepare_process()
     source: Source | None = None

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from engine.config import Config
-from engine.config_memory import Seen, redis_memory
-from engine.config_tls import TLS_FAILED
+from engine.config.memory import Seen, redis_memory
+from engine.config.tls import TLS_FAILED
 from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.camera_probe import gather as open_cameras
 from engine.doctor.findings import Finding, not_asked
-from engine.doctor.reach import try_to_reach, unreachable
 from engine.doctor.redis_facts import gather as ask_redis
+from engine.doctor.tcp_check import try_to_reach, unreachable
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
 from engine.runtime.machine import embedded_memory
 from engine.runtime.status import SiteReport, collect
-from engine.stages import broker, broker_probe
-from engine.stages.redis_link import connect
+from engine.servers.amqp import broker
+from engine.servers.amqp import probe as broker_probe
+from engine.servers.redis.connect import connect
 from engine.wire.urls import RedisAddress, mask
 
 

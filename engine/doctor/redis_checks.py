@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from engine.config_memory import MemoryNeed
+from engine.config.memory import MemoryNeed
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import RedisFacts, Sample, SlowCommand
 from engine.runtime.preflight import REDIS_VERSION_MIN

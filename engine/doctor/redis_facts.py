@@ -13,8 +13,9 @@ from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
 from engine.config import Config
-from engine.jobs.redis_session import glob_literal
-from engine.stages.redis_link import call, hello_fields
+from engine.servers.redis.connect import hello_fields
+from engine.servers.redis.connection import call
+from engine.servers.redis.session import glob_literal
 from engine.wire import keys
 from engine.wire.urls import RedisAddress
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from engine.client.link import Command
 from engine.errors import WireError
-from engine.jobs.journals import WITHOUT_TTL, merge_entries
-from engine.jobs.redis_session import RedisSession, batches, glob_literal, is_error
-from engine.jobs.stored import Ears, Named, Stored, look_at, scan_frames
+from engine.jobs.journal_rebuild import WITHOUT_TTL, merge_entries
+from engine.jobs.keyspace_scan import Ears, Named, Stored, look_at, scan_frames
+from engine.servers.redis.errors import Command
+from engine.servers.redis.session import RedisSession, batches, glob_literal, is_error
 from engine.wire import keys
 from engine.wire.journal import entry_id
 from engine.wire.old_keys import parse_old_key

@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 
 from engine.client.frame import Frame, FrameEntry
-from engine.client.link import Command
 from engine.client.store import FrameStore
 from engine.client.times import When, window
 from engine.errors import BrokerUnavailable, ServerRefused
-from engine.jobs.redis_session import RedisSession
-from engine.jobs.sent import Spans
-from engine.stages.broker import Broker, payload_properties
+from engine.jobs.sent_ranges import Spans
+from engine.servers.amqp.broker import Broker, payload_properties
+from engine.servers.redis.errors import Command
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.rfc3339 import NANO, rfc3339
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.jobs.journals import WITHOUT_TTL, drop_entries, list_camera, merge_entries
-from engine.jobs.redis_session import BATCH_MAX, RedisSession, glob_literal
-from engine.jobs.stored import Ears, Named, look_at, scan_frames
+from engine.jobs.journal_rebuild import WITHOUT_TTL, drop_entries, list_camera, merge_entries
+from engine.jobs.keyspace_scan import Ears, Named, look_at, scan_frames
+from engine.servers.redis.session import BATCH_MAX, RedisSession, glob_literal
 from engine.wire import keys
 from engine.wire.journal import entry_id, parse_entry_id
 

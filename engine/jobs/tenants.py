@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from engine.errors import ServerRefused, WireError
-from engine.jobs.redis_session import RedisSession, is_error
+from engine.servers.redis.session import RedisSession, is_error
 from engine.wire import keys
 
 Role = Literal["reader", "writer", "publisher"]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from engine.errors import EXIT_OK, EngineError
 from engine.runtime.notify import Notifier
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 
 #: Seconds that a stopped agent whose native code does not return may hang before its process ends all the same.
 HANG_SECONDS = 2.0
@@ -76,7 +76,7 @@ class StopSignal:
 
 
 def run_agent(
-    agent: Agent, slate: Slate, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
+    agent: Agent, page: StatusPage, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
 ) -> int:
     """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code.
 
@@ -87,7 +87,7 @@ def run_agent(
         notifier.ready(f"{agent.role_name} runs")
     deadline = 0.0
     while not agent.finished:
-        slate.beat()
+        page.beat()
         if notifier:
             notifier.beat()
         work = agent.do_work()
@@ -99,6 +99,6 @@ def run_agent(
                 break
         if not work:
             agent.idle()
-    slate.beat()
+    page.beat()
     agent.on_close()
     return EXIT_OK

@@ -24,11 +24,11 @@ from engine.errors import EngineError, RingError, RingMismatch
 from engine.runtime import roles
 from engine.runtime.children import CAPTURE_DRAIN_SECONDS, TICK_SECONDS, Child, Children
 from engine.runtime.notify import Notifier
+from engine.servers.redis.connect import connect
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
-from engine.shm.slate import Slate
-from engine.stages.journals import newest_numbers
-from engine.stages.redis_link import connect
+from engine.shm.status_page import StatusPage
+from engine.stages.publisher.journals import newest_numbers
 
 #: Seconds that Redis may take to answer who is only asked for a camera's last number.
 _NUMBERS_SECONDS_MAX = 2.0
@@ -160,10 +160,10 @@ class Captures:
             return
         self._sweep_at = now + _SWEEP_SECONDS
         for identifier in list(self._left):
-            ring, slate = self._paths.ring(identifier), self._paths.capture(identifier)
-            if not _in_use(slate) and not _held(ring, identifier):
+            ring, page = self._paths.ring(identifier), self._paths.capture(identifier)
+            if not _in_use(page) and not _held(ring, identifier):
                 ring.unlink(missing_ok=True)
-                slate.unlink(missing_ok=True)
+                page.unlink(missing_ok=True)
                 self._left.discard(identifier)
                 self._log.info("ring of a camera that was let go removed", camera=identifier)
 
@@ -208,9 +208,9 @@ def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogg
         pass
 
 
-def _in_use(slate: Path) -> bool:
-    """True where a live process holds a camera's slate."""
-    with suppress(OSError, RingError), closing(Slate.watch(slate)) as watched:
+def _in_use(page: Path) -> bool:
+    """True where a live process holds a camera's status page."""
+    with suppress(OSError, RingError), closing(StatusPage.watch(page)) as watched:
         return watched.owned
     return False
 
@@ -224,6 +224,3 @@ def _held(ring: Path, camera: str) -> int:
 
 def _preload() -> None:
     """Load what captures need before the first fork, so that they share it."""
-    import engine.stages.capture
-    import engine.stages.pattern
-    import engine.stages.source  # noqa: F401

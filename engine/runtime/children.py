@@ -25,7 +25,7 @@ from engine.runtime import roles
 from engine.runtime.agent import HANG_SECONDS
 from engine.runtime.child import fork, start_advice
 from engine.shm import segment
-from engine.shm.slate import CaptureCount, Slate
+from engine.shm.status_page import CaptureCount, StatusPage
 
 RoleName = Literal["capture", "writer", "publisher"]
 #: The parent's pause, in seconds: how often heartbeats are looked at.
@@ -35,8 +35,8 @@ _BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 30.0
 #: Failures in a row beyond which the pause grows no more.
 _FAILURES_MAX = 12
-#: Seconds without a slate that anyone finds before a child is started again: by then captures whose rings were removed
-#: as well have made new ones, and the writer has emptied the old.
+#: Seconds without a status page that anyone finds before a child is started again: by then captures whose rings were
+#: removed as well have made new ones, and the writer has emptied the old.
 _UNSEEN_SECONDS = 3.0
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
@@ -49,14 +49,14 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Child:
     """One process of the site, across its restarts."""
 
-    def __init__(self, role: RoleName, title: str, slate: Path, main: roles.Role) -> None:
+    def __init__(self, role: RoleName, title: str, page: Path, main: roles.Role) -> None:
         self.role = role
         self.title = title
         self.main = main
-        self._path = slate
-        Slate.create(slate)
-        self.slate = Slate.watch(slate)
-        self.slate.restarts = 0
+        self._path = page
+        StatusPage.create(page)
+        self.page = StatusPage.watch(page)
+        self.page.restarts = 0
         self.pid = 0
         #: How it ended last: its exit code, or the signal's number below 0.
         self.code = EXIT_OK
@@ -73,7 +73,7 @@ class Child:
 
     def start(self, let_go: Callable[[], None]) -> None:
         """Fork it; ``let_go`` closes, in the child, what is the supervisor's alone."""
-        self._renew_slate()
+        self._renew_page()
         self.started_at = time.monotonic()
 
         def main() -> int:
@@ -82,18 +82,18 @@ class Child:
 
         self.pid = fork(self.title, main)
 
-    def _renew_slate(self) -> None:
-        """Look at the slate that the next process will have, should somebody have removed the one before."""
+    def _renew_page(self) -> None:
+        """Look at the status page that the next process will have, should somebody have removed the one before."""
         with contextlib.suppress(OSError, RingError, InputError):
             segment.private_directory(self._path.parent)
-            Slate.create(self._path)
-            fresh = Slate.watch(self._path)
+            StatusPage.create(self._path)
+            fresh = StatusPage.watch(self._path)
             if not fresh.pid:
                 # Numbers and counts go on, though nobody finds the one before any more.
-                fresh.counts[:] = self.slate.counts
-            fresh.restarts = self.slate.restarts
-            self.slate.close()
-            self.slate = fresh
+                fresh.counts[:] = self.page.counts
+            fresh.restarts = self.page.restarts
+            self.page.close()
+            self.page = fresh
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it runs."""
@@ -102,12 +102,13 @@ class Child:
 
     def silent_seconds(self) -> float:
         """Seconds since its last heartbeat, or since its start."""
-        beat = self.slate.heartbeat_nano / 1e9 if self.slate.pid == self.pid else 0.0
+        beat = self.page.heartbeat_nano / 1e9 if self.page.pid == self.pid else 0.0
         return time.monotonic() - max(beat, self.started_at)
 
     def unseen_seconds(self, now: float) -> float:
-        """Seconds, as far as this was looked at, for which its slate has had no name, so that nobody else finds it."""
-        if not self.slate.removed:
+        """Seconds, as far as this was looked at, for which its status page has had no name, so that nobody else finds
+        it."""
+        if not self.page.removed:
             self._unseen_since = 0.0
             return 0.0
         self._unseen_since = self._unseen_since or now
@@ -196,20 +197,20 @@ class Children:
         child.signal(signal.SIGTERM)
 
     def _forget(self, child: Child) -> None:
-        child.slate.close()
+        child.page.close()
         self.all.remove(child)
 
     def close(self) -> None:
         """Unmap what is known of them."""
         for child in self.all:
-            child.slate.close()
+            child.page.close()
         self.all = []
 
     def _let_go(self) -> None:
         """In a child: its parent's views of all processes are not its own."""
         self._let_go_parent()
         for child in self.all:
-            child.slate.close()
+            child.page.close()
 
     def pause(self, seconds: float) -> None:
         """Sleep, or less when a child ends; stop signals are counted."""
@@ -238,10 +239,10 @@ class Children:
                     self._log.error("process hangs; killed", process=child.title, silent_seconds=round(silence, 1))
                     child.signal(signal.SIGKILL)
                 elif child.unseen_seconds(now) > _UNSEEN_SECONDS:
-                    self._log.warning("its slate was removed; the process is started again", process=child.title)
+                    self._log.warning("its status page was removed; the process is started again", process=child.title)
                     child.signal(signal.SIGKILL)
             elif not child.finished and now >= child.restart_at:
-                child.slate.restarts += 1
+                child.page.restarts += 1
                 self._start(child)
 
     def _start(self, child: Child) -> None:
@@ -286,7 +287,7 @@ class Children:
         if child.renewed:
             child.renewed, child.failures, child.restart_at = False, 0, 0.0
             return
-        if code == EXIT_OK and child.role == "capture" and child.slate.counts[CaptureCount.FINISHED]:
+        if code == EXIT_OK and child.role == "capture" and child.page.counts[CaptureCount.FINISHED]:
             child.finished = True
             return
         lived = time.monotonic() - child.started_at

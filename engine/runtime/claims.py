@@ -14,7 +14,7 @@ from engine import __version__
 from engine.config import Config
 from engine.errors import InputError, RedisUnavailable, SiteInUse
 from engine.runtime.lock import read_token
-from engine.stages.leases import LEASE_SECONDS, NAMED_MAX, Leases, open_leases
+from engine.stages.writer.leases import LEASE_SECONDS, NAMED_MAX, Leases, open_leases
 from engine.wire.lease import Lease
 from engine.wire.rfc3339 import rfc3339
 

@@ -62,9 +62,9 @@ def _process_of(directory: Path, user: int, name: str) -> int:
     """A process of the site, its supervisor if there is one; 0 where none runs."""
     running = _processes(user)
     with contextlib.suppress(OSError):
-        # Root may look inside: every process of the site has a lock on its slate.
-        slates = {path.stat().st_ino for path in directory.iterdir()}
-        locked = {int(pid) for pid, inode in _locks() if int(inode) in slates}
+        # Root may look inside: every process of the site has a lock on its status page.
+        pages = {path.stat().st_ino for path in directory.iterdir()}
+        locked = {int(pid) for pid, inode in _locks() if int(inode) in pages}
         running = [process for process in running if process.pid in locked]
     running = [process for process in running if f": {name}: " in process.title]
     supervisors = [process for process in running if "supervisor" in process.title]

@@ -21,7 +21,8 @@ from engine.errors import InputError, RedisUnavailable, ServerRefused
 from engine.runtime import server_process
 from engine.runtime.child import die_with_parent, reset_signals, start_advice
 from engine.runtime.server_process import ServerProcess
-from engine.stages.redis_link import call, connect
+from engine.servers.redis.connect import connect
+from engine.servers.redis.connection import call
 from engine.wire.keys import ENGINE
 from engine.wire.urls import RedisAddress
 

@@ -3,7 +3,7 @@
 The lock's file holds a random token, which lasts as long as the file does, how many directories had to be made for it,
 and the process id of who locked it last. The last process to unlock it removes it, and those directories, if they are
 empty. So a process that locks it may have locked a file that is gone: the name must still lead to that file, or all
-begins again. The token is what a killed site is known by when it is started again (``engine/stages/leases.py``).
+begins again. The token is what a killed site is known by when it is started again (``engine/stages/writer/leases.py``).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from engine.config import Config
-from engine.runtime.lines import Lines
+from engine.runtime.log_writer import Lines
 from engine.runtime.streams import has_standard_error
 from engine.shm.segment import private_directory
 from engine.wire.urls import mask, secrets_in, spellings

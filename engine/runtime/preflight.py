@@ -9,8 +9,8 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
-from engine.stages import broker
-from engine.stages.redis_link import check_mode, connect, hello
+from engine.servers.amqp import broker
+from engine.servers.redis.connect import check_mode, connect, hello
 from engine.wire.urls import RedisAddress
 
 #: XTRIM MINID and the rest of what is used came with this version.

@@ -20,7 +20,7 @@ from engine.shm import histogram
 from engine.shm.ring_file import Drop, Observer, RingCounts
 from engine.shm.roster import Roster
 from engine.shm.site import SitePaths
-from engine.shm.slate import CaptureCount, PublisherCount, Slate, WriterCount
+from engine.shm.status_page import CaptureCount, PublisherCount, StatusPage, WriterCount
 from engine.wire.state import CameraStatus, decode_status
 
 __all__ = ["HEALTHY_SHARE", "MIB", "CameraReport", "ProcessReport", "SiteReport", "collect", "own_memory", "to_json"]
@@ -138,9 +138,9 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
     to add up; ``share`` of the cameras are active in a healthy site."""
     paths = SitePaths.of(config)
     pid, started, supervised = 0, 0, False
-    with contextlib.suppress(OSError, RingError), contextlib.closing(Slate.watch(paths.supervisor)) as slate:
-        if slate.owned:
-            pid, started, supervised = slate.pid, slate.started_nano, True
+    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(paths.supervisor)) as page:
+        if page.owned:
+            pid, started, supervised = page.pid, page.started_nano, True
     differs: list[str] = []
     if supervised:
         if started_with := running_site.read(config):
@@ -152,10 +152,10 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
     longest = 0.0
     cameras: list[CameraReport] = []
     processes: list[ProcessReport] = []
-    slates = [("publisher", paths.publisher)] if config.publishes else []
+    pages = [("publisher", paths.publisher)] if config.publishes else []
     for number in range(config.writer.writers):
         add_process(processes, paths, "writer", "", str(number), memory)
-        slates.append(("writer", paths.writer(number)))
+        pages.append(("writer", paths.writer(number)))
     add_process(processes, paths, "publisher", "", "", memory)
     for camera in config.cameras:
         report, counts = _camera(config, paths, camera)
@@ -180,7 +180,7 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
         latency_ms=_latency(histogram.merge(merged), longest),
         elsewhere=None if running else elsewhere.find(config),
         embedded_pid=_embedded_pid(config),
-        outages=read_outages(slates),
+        outages=read_outages(pages),
         rings_last_seconds=rings_last(cameras),
         file_differs=differs,
         troubles=[],
@@ -211,13 +211,13 @@ def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraRep
     status, fps, connects, skipped, finished, alive = CameraStatus(), 0.0, 0, 0, False, False
     with (
         contextlib.suppress(OSError, RingError, WireError),
-        contextlib.closing(Slate.watch(paths.capture(camera.id))) as slate,
+        contextlib.closing(StatusPage.watch(paths.capture(camera.id))) as page,
     ):
-        alive = slate.owned
-        status = decode_status(slate.text)
-        fps = slate.counts[CaptureCount.MILLI_FPS] / 1000
-        connects, skipped = slate.counts[CaptureCount.CONNECTS], slate.counts[CaptureCount.SKIPPED]
-        finished = bool(slate.counts[CaptureCount.FINISHED])
+        alive = page.owned
+        status = decode_status(page.text)
+        fps = page.counts[CaptureCount.MILLI_FPS] / 1000
+        connects, skipped = page.counts[CaptureCount.CONNECTS], page.counts[CaptureCount.SKIPPED]
+        finished = bool(page.counts[CaptureCount.FINISHED])
     counts: RingCounts | None = None
     with (
         contextlib.suppress(OSError, RingError),
@@ -276,23 +276,23 @@ def _writer(config: Config, paths: SitePaths) -> WriterReport:
     for number in range(config.writer.writers):
         with (
             contextlib.suppress(OSError, RingError),
-            contextlib.closing(Slate.watch(paths.writer(number))) as slate,
+            contextlib.closing(StatusPage.watch(paths.writer(number))) as page,
         ):
-            totals[3] += slate.counts[WriterCount.CONTESTED] if slate.owned else 0
+            totals[3] += page.counts[WriterCount.CONTESTED] if page.owned else 0
             for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
-                totals[position] += slate.counts[count]
+                totals[position] += page.counts[count]
     return WriterReport(*totals)
 
 
 def _publisher(paths: SitePaths) -> PublisherReport | None:
     try:
-        slate = Slate.watch(paths.publisher)
+        page = StatusPage.watch(paths.publisher)
     except (OSError, RingError):
         return None
-    with contextlib.closing(slate):
-        counts = slate.counts
+    with contextlib.closing(page):
+        counts = page.counts
         return PublisherReport(
-            connected=bool(counts[PublisherCount.CONNECTED]) and slate.owned,
+            connected=bool(counts[PublisherCount.CONNECTED]) and page.owned,
             published=counts[PublisherCount.PUBLISHED],
             confirmed=counts[PublisherCount.CONFIRMED],
             expired=counts[PublisherCount.EXPIRED],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from engine.errors import RingError, WireError
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire.state import ServerAway, decode_outages
 from engine.wire.urls import mask
 
@@ -35,16 +35,16 @@ class OutageReport(msgspec.Struct, frozen=True):
     error: str
 
 
-def read_outages(slates: Sequence[tuple[str, Path]]) -> list[OutageReport]:
-    """The servers that each live process of ``slates`` (its role, its slate) misses; of a role that several processes
-    have, the longest outage of each server."""
+def read_outages(pages: Sequence[tuple[str, Path]]) -> list[OutageReport]:
+    """The servers that each live process of ``pages`` (its role, its status page) misses; of a role that several
+    processes have, the longest outage of each server."""
     now = time.time_ns()
     found: dict[tuple[str, str], ServerAway] = {}
-    for role, path in slates:
-        with contextlib.suppress(OSError, RingError, WireError), contextlib.closing(Slate.watch(path)) as slate:
-            if not slate.owned:
+    for role, path in pages:
+        with contextlib.suppress(OSError, RingError, WireError), contextlib.closing(StatusPage.watch(path)) as page:
+            if not page.owned:
                 continue
-            for server, away in decode_outages(slate.text).items():
+            for server, away in decode_outages(page.text).items():
                 known = found.get((server, role))
                 if known is None or away.since_nano < known.since_nano:
                     found[server, role] = away

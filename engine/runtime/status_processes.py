@@ -1,4 +1,4 @@
-"""A site's processes, from their slates and the kernel."""
+"""A site's processes, from their status pages and the kernel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 
 from engine.errors import RingError
 from engine.shm.site import SitePaths
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 
 MIB = 2**20
 
@@ -34,32 +34,32 @@ class ProcessReport(msgspec.Struct, frozen=True):
 def add_process(
     processes: list[ProcessReport], paths: SitePaths, role: str, camera: str, number: str, memory: bool
 ) -> None:
-    """Append the process of a role, where it has a slate."""
+    """Append the process of a role, where it has a status page."""
     path = {"writer": paths.writer(int(number or 0)), "publisher": paths.publisher}.get(role) or paths.capture(camera)
     with (
         contextlib.suppress(OSError, RingError),
-        contextlib.closing(Slate.watch(path)) as slate,
+        contextlib.closing(StatusPage.watch(path)) as page,
     ):
-        alive = slate.owned
+        alive = page.owned
         cpu = share = pss = 0.0
         with contextlib.suppress(psutil.Error):
             if alive:
-                process = psutil.Process(slate.pid)
+                process = psutil.Process(page.pid)
                 times = process.cpu_times()
                 cpu = times.user + times.system
                 share = 100 * cpu / max(time.time() - process.create_time(), 0.01)
-                pss = own_memory(slate.pid) / MIB if memory else 0.0
+                pss = own_memory(page.pid) / MIB if memory else 0.0
         processes.append(
             ProcessReport(
                 role=role,
                 camera=camera,
-                pid=slate.pid,
+                pid=page.pid,
                 alive=alive,
                 cpu_seconds=round(cpu, 2),
                 cpu_percent=round(share, 1),
                 memory_mb=round(pss, 1),
-                restarts=slate.restarts,
-                heartbeat_seconds=round((time.monotonic_ns() - slate.heartbeat_nano) / 1e9, 2),
+                restarts=page.restarts,
+                heartbeat_seconds=round((time.monotonic_ns() - page.heartbeat_nano) / 1e9, 2),
             )
         )
 

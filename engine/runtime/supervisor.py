@@ -34,10 +34,10 @@ from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
+from engine.servers.redis.connect import connect
 from engine.shm import ring_place, site
-from engine.shm.slate import Slate
-from engine.stages.journals import newest_numbers
-from engine.stages.redis_link import connect
+from engine.shm.status_page import StatusPage
+from engine.stages.publisher.journals import newest_numbers
 
 
 class Supervisor:
@@ -60,7 +60,7 @@ class Supervisor:
         self._lock: SiteLock | None = None
         self._server = EmbeddedServer(config, outlives=server_outlives) if config.embedded else None
         self._server_restart_at = 0.0
-        self._slate: Slate | None = None
+        self._page: StatusPage | None = None
         self._notifier = notifier or Notifier()
         self._children = Children(self._log, config.site.heartbeat_seconds, self._let_go, beat=self._notifier.beat)
         #: Redis as it presented itself.
@@ -95,7 +95,7 @@ class Supervisor:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
         self._children.start(self._plan())
-        self._slate = Slate.claim(self._paths.supervisor)
+        self._page = StatusPage.claim(self._paths.supervisor)
         self._log.info(
             "site started",
             site=config.site.name,
@@ -160,9 +160,9 @@ class Supervisor:
         return self._server is not None and self._server.adopted
 
     def _let_go(self) -> None:
-        """In a child: the supervisor's own slate is not the child's."""
-        if self._slate:
-            self._slate.close()
+        """In a child: the supervisor's own status page is not the child's."""
+        if self._page:
+            self._page.close()
 
     def _claim_and_make_rings(self) -> None:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
@@ -216,8 +216,8 @@ class Supervisor:
     def _watch(self) -> None:
         """Restart what died, kill what hangs."""
         now = time.monotonic()
-        if self._slate:
-            self._slate.beat()
+        if self._page:
+            self._page.beat()
         self._children.watch()
         self._notifier.status(self._status())
         if self._server and self._server.exited() and now >= self._server_restart_at:
@@ -260,9 +260,9 @@ class Supervisor:
             self._server.leave()
         elif self._server:
             self._server.stop()
-        if self._slate:
-            self._slate.close()
-            self._slate = None
+        if self._page:
+            self._page.close()
+            self._page = None
         self._children.close()
         if remove:
             site.remove(self._paths)
@@ -279,8 +279,8 @@ def _standing_bytes(directory: Path) -> int:
 
 def _preload() -> None:
     """Load what children need before the first fork, so that they share it."""
-    import engine.stages.capture
-    import engine.stages.pattern
-    import engine.stages.publisher
-    import engine.stages.source
-    import engine.stages.writer  # noqa: F401
+    import engine.sources.pattern
+    import engine.sources.video
+    import engine.stages.capture.agent
+    import engine.stages.publisher.agent
+    import engine.stages.writer.agent  # noqa: F401

@@ -1,4 +1,4 @@
-"""How a sleeping writer learns of a frame: a flag in its slate, and a FIFO that only a sleeper is woken through.
+"""How a sleeping writer learns of a frame: a flag in its status page, and a FIFO that only a sleeper is woken through.
 
 The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
 published looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.errors import RingMismatch
 from engine.shm.fence import new_fence
-from engine.shm.slate import Slate, WriterCount
+from engine.shm.status_page import StatusPage, WriterCount
 
 #: Bytes read at a wake-up: all rings that happened while the writer was waking.
 _DRAIN_BYTES = 4096
@@ -46,9 +46,9 @@ def _open(path: Path) -> int:
 class Doorbell:
     """The writer's side."""
 
-    def __init__(self, path: Path, slate: Slate) -> None:
+    def __init__(self, path: Path, page: StatusPage) -> None:
         self._descriptor = _open(path)
-        self._counts = slate.counts
+        self._counts = page.counts
         self._fence = new_fence()
 
     def wait(self, timeout: float, pending: Callable[[], bool]) -> None:
@@ -70,10 +70,10 @@ class Doorbell:
 class Bell:
     """A producer's side."""
 
-    def __init__(self, path: Path, writer_slate: Slate) -> None:
+    def __init__(self, path: Path, writer_page: StatusPage) -> None:
         self._descriptor = _open(path)
-        self._slate = writer_slate
-        self._counts = writer_slate.counts
+        self._page = writer_page
+        self._counts = writer_page.counts
         self._fence = new_fence()
 
     def ring(self) -> None:
@@ -86,6 +86,6 @@ class Bell:
                 os.write(self._descriptor, b"!")
 
     def close(self) -> None:
-        """Give the descriptor and the view of the writer's slate back."""
+        """Give the descriptor and the view of the writer's status page back."""
         os.close(self._descriptor)
-        self._slate.close()
+        self._page.close()

@@ -36,7 +36,7 @@ from engine.errors import FrameTooLarge
 from engine.shm.histogram import bucket
 from engine.shm.ring_accounts import ConsumerAccounts, Record
 from engine.shm.ring_file import PRODUCER_DROPS, Drop, RingEnd
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from engine.wire.keys import SEQUENCE_MAX, next_sequence, sequence_after
 
 __all__ = ["Consumer", "Producer", "Record"]
@@ -48,30 +48,30 @@ class Producer(RingEnd):
     def __init__(self, path: Path, camera: str) -> None:
         super().__init__(path, camera)
         words = self._words
-        self._head = words[lay.W_HEAD]
-        words[lay.W_RECORDS] = self._records = self._published()[1]
+        self._head = words[layout.W_HEAD]
+        words[layout.W_RECORDS] = self._records = self._published()[1]
         # The frame in hand when a former producer was killed has its number but stands nowhere.
-        accounted = words[lay.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
-        words[Drop.INTERRUPTED] += max(words[lay.W_CAPTURED] - accounted, 0)
+        accounted = words[layout.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
+        words[Drop.INTERRUPTED] += max(words[layout.W_CAPTURED] - accounted, 0)
         # What only this side writes is kept beside the words: they are stored to for each frame, and loaded here only.
-        self._last_nano = words[lay.W_LAST_NANO]
-        self._captured = words[lay.W_CAPTURED]
-        self._captured_bytes = words[lay.W_CAPTURED_BYTES]
-        self._largest = words[lay.W_LARGEST]
+        self._last_nano = words[layout.W_LAST_NANO]
+        self._captured = words[layout.W_CAPTURED]
+        self._captured_bytes = words[layout.W_CAPTURED_BYTES]
+        self._largest = words[layout.W_LARGEST]
         #: The number of the last frame; 0 before the first.
-        self.last_sequence = sequence_after(words[lay.W_FIRST_SEQUENCE], self._captured)
+        self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
 
     def go_on_from(self, unix_nano: int, sequence: int) -> None:
         """Numbers and stamps are to go on behind those of a frame that this ring knows nothing of."""
         words = self._words
-        words[lay.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
-        words[lay.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
+        words[layout.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
+        words[layout.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
         self.last_sequence = sequence
 
     @property
     def floor_nano(self) -> int:
         """The stamp that the next frame's must exceed, in nanoseconds UTC."""
-        return max(self._words[lay.W_FLOOR_NANO], self._last_nano)
+        return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
 
     def write(
         self,
@@ -101,12 +101,12 @@ class Producer(RingEnd):
                 f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
                 f"raise ring.capacity_mb to {-(-2 * size // 2**20)} or more"
             )
-        need = lay.record_bytes(size)
+        need = layout.record_bytes(size)
         head, area, fence = self._head, self._area, self._fence
         position = head % area
         padding = area - position if position + need > area else 0
         # SYNC POINT ring-space: this load of the tail, before any store into the space that it gives back.
-        free = area - (head - words[lay.W_TAIL])
+        free = area - (head - words[layout.W_TAIL])
         fence()
         if padding + need > free:
             words[Drop.RING_FULL] += 1
@@ -114,15 +114,15 @@ class Producer(RingEnd):
         data = self._data
         number = self._records
         if padding:
-            filler = padding - lay.RECORD_HEADER_BYTES
-            lay.pack_record(data, position, lay.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
+            filler = padding - layout.RECORD_HEADER_BYTES
+            layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
             position = 0
-        flags = lay.FLAG_KEYFRAME if keyframe else 0
-        lay.pack_record(
+        flags = layout.FLAG_KEYFRAME if keyframe else 0
+        layout.pack_record(
             data, position,
-            lay.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic,
+            layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic,
         )  # fmt: skip
-        start = position + lay.RECORD_HEADER_BYTES
+        start = position + layout.RECORD_HEADER_BYTES
         for part in parts:
             end = start + len(part)
             data[start:end] = part
@@ -130,14 +130,14 @@ class Producer(RingEnd):
         self._head = head = head + padding + need
         self._records = number = number + 1
         # In this order: while only the first stands, it is not the head, and the count is the old one.
-        words[lay.W_NEXT_HEAD] = head
+        words[layout.W_NEXT_HEAD] = head
         # SYNC POINT ring-count
         fence()
-        words[lay.W_NEXT_RECORDS] = number
+        words[layout.W_NEXT_RECORDS] = number
         # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
         fence()
-        words[lay.W_HEAD] = head
-        words[lay.W_RECORDS] = number
+        words[layout.W_HEAD] = head
+        words[layout.W_RECORDS] = number
         return sequence
 
     def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
@@ -148,12 +148,12 @@ class Producer(RingEnd):
 
     def _take_number(self, unix_nano: int, size: int) -> int:
         words = self._words
-        words[lay.W_LAST_NANO] = self._last_nano = unix_nano
+        words[layout.W_LAST_NANO] = self._last_nano = unix_nano
         # One store counts the frame and uses up its number, which follows from the count.
-        words[lay.W_CAPTURED] = self._captured = self._captured + 1
-        words[lay.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
+        words[layout.W_CAPTURED] = self._captured = self._captured + 1
+        words[layout.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
         if size > self._largest:
-            words[lay.W_LARGEST] = self._largest = size
+            words[layout.W_LARGEST] = self._largest = size
         self.last_sequence = sequence = next_sequence(self.last_sequence)
         return sequence
 
@@ -167,9 +167,9 @@ class Consumer(ConsumerAccounts):
         self._payloads = self._data.toreadonly()
         #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
         #: ``pending``, for who looks at many rings.
-        self.head_word = self._words[lay.W_HEAD : lay.W_HEAD + 1]
+        self.head_word = self._words[layout.W_HEAD : layout.W_HEAD + 1]
         # Frames of the ring before this one that went with it: its writer was killed before it had emptied it.
-        missing = self._words[lay.W_FIRST_RECORD] - self._released()
+        missing = self._words[layout.W_FIRST_RECORD] - self._released()
         if missing > 0:
             self._words[Drop.DAMAGED] += missing
         #: The cursor behind what poll has handed out.
@@ -180,7 +180,7 @@ class Consumer(ConsumerAccounts):
     @property
     def head(self) -> int:
         """The cursor up to which frames are visible."""
-        return self._words[lay.W_HEAD]
+        return self._words[layout.W_HEAD]
 
     @property
     def tail(self) -> int:
@@ -190,19 +190,19 @@ class Consumer(ConsumerAccounts):
     @property
     def pending(self) -> bool:
         """True where poll would find a frame."""
-        return self._words[lay.W_HEAD] != self.cursor
+        return self._words[layout.W_HEAD] != self.cursor
 
     @property
     def largest_frame(self) -> int:
         """Bytes of the largest frame that this ring was offered."""
-        return self._words[lay.W_LARGEST]
+        return self._words[layout.W_LARGEST]
 
     def poll(self, bytes_max: int, records_max: int) -> list[Record]:
         """The next frames, at least one if there is any, until either bound is reached.
 
         A damaged record costs all frames up to the head: they are counted as damaged, and the ring goes on.
         """
-        cursor, head = self.cursor, self._words[lay.W_HEAD]
+        cursor, head = self.cursor, self._words[layout.W_HEAD]
         if head == cursor:
             return []
         # SYNC POINT ring-publish: this load of the head, before any load of the frames that it shows.
@@ -211,22 +211,22 @@ class Consumer(ConsumerAccounts):
         area, number, total, damaged = self._area, self._number, 0, False
         while cursor < head and len(records) < records_max and total < bytes_max:
             position = cursor % area
-            kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = lay.unpack_record(
+            kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = layout.unpack_record(
                 self._payloads, position
             )
-            length = lay.record_bytes(size)
+            length = layout.record_bytes(size)
             end = cursor + length
             sound = found == number and end <= head and position + length <= area
-            if sound and kind == lay.KIND_FRAME and size and lay.storable(nano, sequence, encoding):
-                start = position + lay.RECORD_HEADER_BYTES
+            if sound and kind == layout.KIND_FRAME and size and layout.storable(nano, sequence, encoding):
+                start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
-                keyframe = flags & lay.FLAG_KEYFRAME
+                keyframe = flags & layout.FLAG_KEYFRAME
                 records.append(
                     Record(nano, sequence, width, height, encoding, keyframe, monotonic, number, payload, end)
                 )
                 number += 1
                 total += size
-            elif not (sound and kind == lay.KIND_PADDING and end % area == 0):
+            elif not (sound and kind == layout.KIND_PADDING and end % area == 0):
                 damaged = True
                 break
             cursor = end
@@ -242,13 +242,13 @@ class Consumer(ConsumerAccounts):
         if not records:
             return
         words = self._words
-        longest, size = words[lay.W_LATENCY_MAX], 0
+        longest, size = words[layout.W_LATENCY_MAX], 0
         for record in records:
             latency = (now_monotonic - record.monotonic) // 1000
-            words[lay.HISTOGRAM_WORD + bucket(latency)] += 1
+            words[layout.HISTOGRAM_WORD + bucket(latency)] += 1
             longest = max(longest, latency)
             size += len(record.payload)
-        words[lay.W_LATENCY_MAX] = longest
+        words[layout.W_LATENCY_MAX] = longest
         self._count_stored(records, size, now_monotonic)
         self._overtake()
 
@@ -277,27 +277,27 @@ class Consumer(ConsumerAccounts):
 
     def raise_floor(self, unix_nano: int) -> None:
         """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
-        self._words[lay.W_FLOOR_NANO] = max(self._words[lay.W_FLOOR_NANO], unix_nano)
+        self._words[layout.W_FLOOR_NANO] = max(self._words[layout.W_FLOOR_NANO], unix_nano)
 
     @property
     def entries_before(self) -> int | None:
         """How many entries the camera's journal had got before this ring was made; None until ``number_from``."""
-        return self._words[lay.W_ENTRIES_BEFORE] - 1 if self._words[lay.W_ENTRIES_BEFORE] else None
+        return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
 
     @property
     def entries(self) -> int:
         """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
-        return (self.entries_before or 0) + self._words[lay.W_STORED]
+        return (self.entries_before or 0) + self._words[layout.W_STORED]
 
     def number_from(self, entries_before: int) -> None:
         """Entries of this ring are numbered behind so many."""
-        self._words[lay.W_ENTRIES_BEFORE] = entries_before + 1
+        self._words[layout.W_ENTRIES_BEFORE] = entries_before + 1
 
     @property
     def last_captured(self) -> tuple[int, int]:
         """(unix_nano, sequence) of the last frame that used up a number."""
         words = self._words
-        return words[lay.W_LAST_NANO], sequence_after(words[lay.W_FIRST_SEQUENCE], words[lay.W_CAPTURED])
+        return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
 
     def _overtake(self) -> None:
         """Acknowledged after a rewind: what is stored is not handed out again."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from engine.shm import ledger
 from engine.shm.ring_file import CONSUMER_DROPS, Drop, RingEnd
 from engine.wire import ledger_layout
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from engine.wire.journal import JournalSpan
 from engine.wire.keys import SEQUENCE_MAX, next_sequence
 from engine.wire.ledger_layout import OpenRun, Run, Table
@@ -42,8 +42,8 @@ class Record(NamedTuple):
 
 
 #: What an intent may count, and the word of the bytes that are counted with it.
-_COUNTED = frozenset({lay.W_STORED, *CONSUMER_DROPS})
-_BYTES_OF = {lay.W_STORED: lay.W_STORED_BYTES, Drop.LOST: lay.W_LOST_BYTES}
+_COUNTED = frozenset({layout.W_STORED, *CONSUMER_DROPS})
+_BYTES_OF = {layout.W_STORED: layout.W_STORED_BYTES, Drop.LOST: layout.W_LOST_BYTES}
 
 
 class ConsumerAccounts(RingEnd):
@@ -54,15 +54,15 @@ class ConsumerAccounts(RingEnd):
         super().__init__(path, camera)
         words = self._words
         self._finish_intent()
-        words[lay.W_INTENT_FROM] = words[lay.W_INTENT_LEDGER] = 0
-        self._tail = words[lay.W_TAIL]
+        words[layout.W_INTENT_FROM] = words[layout.W_INTENT_LEDGER] = 0
+        self._tail = words[layout.W_TAIL]
         self._life = ledger.Life.of(ttl_seconds)
         #: The number that extends the open run, and the time and the count of stored frames that end it.
         self._expected = self._run_ends = self._run_full = 0
         table = ledger_layout.read_table(words, words[ledger_layout.W_LEDGER] & 1)
         self._runs, self._open = table.runs, table.open
         runs = self._live()
-        damaged = sum(run.frames for run in runs) > words[lay.W_STORED] - words[lay.W_LOST]
+        damaged = sum(run.frames for run in runs) > words[layout.W_STORED] - words[layout.W_LOST]
         self._close_runs([] if damaged else runs)
 
     def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
@@ -71,7 +71,7 @@ class ConsumerAccounts(RingEnd):
         if found:
             runs = ledger.inserted(self._live(), [self._run_of(part, now_monotonic) for part in consecutive(found)])
             size = sum(len(record.payload) for record in found)
-            self._settle(lay.W_STORED, len(found), size, runs, taken_from=reason)
+            self._settle(layout.W_STORED, len(found), size, runs, taken_from=reason)
 
     def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
         """Count what was stored, must live still, and is not within the ``span`` that the journal has now; it is
@@ -96,18 +96,18 @@ class ConsumerAccounts(RingEnd):
         """Give back the space below ``tail`` and count its frames; returns the new count."""
         words = self._words
         bytes_word = _BYTES_OF.get(word, 0)
-        words[lay.W_INTENT_COUNT] = count = words[word] + count
+        words[layout.W_INTENT_COUNT] = count = words[word] + count
         if bytes_word:
-            words[lay.W_INTENT_BYTES] = size = words[bytes_word] + size
-        words[lay.W_INTENT_TAIL] = tail
-        words[lay.W_INTENT_WORD] = word
+            words[layout.W_INTENT_BYTES] = size = words[bytes_word] + size
+        words[layout.W_INTENT_TAIL] = tail
+        words[layout.W_INTENT_WORD] = word
         # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
         self._fence()
-        words[lay.W_TAIL] = self._tail = tail
+        words[layout.W_TAIL] = self._tail = tail
         words[word] = count
         if bytes_word:
             words[bytes_word] = size
-        words[lay.W_INTENT_WORD] = 0
+        words[layout.W_INTENT_WORD] = 0
         return count
 
     def _settle(self, word: int, count: int, size: int, runs: Sequence[Run], taken_from: int = 0) -> None:
@@ -115,44 +115,44 @@ class ConsumerAccounts(RingEnd):
         words = self._words
         fitting = ledger.fitting(runs)
         place = self._write_table(Table(fitting, None))
-        words[lay.W_INTENT_FROM] = taken_from
-        words[lay.W_INTENT_FROM_COUNT] = words[taken_from] - count if taken_from else 0
-        words[lay.W_INTENT_LEDGER] = place + 1
-        words[lay.W_INTENT_COUNT] = words[word] + count
-        words[lay.W_INTENT_BYTES] = words[_BYTES_OF[word]] + size
-        words[lay.W_INTENT_TAIL] = self._tail
-        words[lay.W_INTENT_WORD] = word
+        words[layout.W_INTENT_FROM] = taken_from
+        words[layout.W_INTENT_FROM_COUNT] = words[taken_from] - count if taken_from else 0
+        words[layout.W_INTENT_LEDGER] = place + 1
+        words[layout.W_INTENT_COUNT] = words[word] + count
+        words[layout.W_INTENT_BYTES] = words[_BYTES_OF[word]] + size
+        words[layout.W_INTENT_TAIL] = self._tail
+        words[layout.W_INTENT_WORD] = word
         self._finish_intent()
-        words[lay.W_INTENT_FROM] = words[lay.W_INTENT_LEDGER] = 0
+        words[layout.W_INTENT_FROM] = words[layout.W_INTENT_LEDGER] = 0
         self._close_runs(fitting)
 
     def _finish_intent(self) -> None:
         """Count what an intent says, if its tail was reached. That it names a reason or a table too is rare; they are
         0 else."""
         words = self._words
-        word = words[lay.W_INTENT_WORD]
-        if word in _COUNTED and words[lay.W_TAIL] == words[lay.W_INTENT_TAIL]:
-            words[word] = words[lay.W_INTENT_COUNT]
+        word = words[layout.W_INTENT_WORD]
+        if word in _COUNTED and words[layout.W_TAIL] == words[layout.W_INTENT_TAIL]:
+            words[word] = words[layout.W_INTENT_COUNT]
             if word in _BYTES_OF:
-                words[_BYTES_OF[word]] = words[lay.W_INTENT_BYTES]
-            if words[lay.W_INTENT_FROM] in _COUNTED:
-                words[words[lay.W_INTENT_FROM]] = words[lay.W_INTENT_FROM_COUNT]
-            if words[lay.W_INTENT_LEDGER]:
-                words[ledger_layout.W_LEDGER] = (words[lay.W_INTENT_LEDGER] - 1) & 1
-        words[lay.W_INTENT_WORD] = 0
+                words[_BYTES_OF[word]] = words[layout.W_INTENT_BYTES]
+            if words[layout.W_INTENT_FROM] in _COUNTED:
+                words[words[layout.W_INTENT_FROM]] = words[layout.W_INTENT_FROM_COUNT]
+            if words[layout.W_INTENT_LEDGER]:
+                words[ledger_layout.W_LEDGER] = (words[layout.W_INTENT_LEDGER] - 1) & 1
+        words[layout.W_INTENT_WORD] = 0
 
     # The ledger
 
     def _extend_run(self, last: Record, count: int, size: int) -> None:
         self._words[ledger_layout.W_STORED_NANO] = last.unix_nano
-        stored = self._move_tail(last.end, lay.W_STORED, count, size)
+        stored = self._move_tail(last.end, layout.W_STORED, count, size)
         self._expected = next_sequence(last.sequence) if stored < self._run_full else 0
 
     def _begin_run(self, first: Record, now_monotonic: int) -> None:
         words = self._words
         runs = ledger.fitting(ledger.unexpired(self._live(), now_monotonic, self._life))
-        stored, until = words[lay.W_STORED], now_monotonic + self._life.life_nano
-        opened = OpenRun(first.unix_nano, first.sequence, stored, words[lay.W_STORED_BYTES], until)
+        stored, until = words[layout.W_STORED], now_monotonic + self._life.life_nano
+        opened = OpenRun(first.unix_nano, first.sequence, stored, words[layout.W_STORED_BYTES], until)
         words[ledger_layout.W_LEDGER] = self._write_table(Table(runs, opened))
         self._runs, self._open, self._expected = runs, opened, first.sequence
         self._run_ends = now_monotonic + self._life.run_nano
@@ -166,10 +166,10 @@ class ConsumerAccounts(RingEnd):
     def _live(self) -> list[Run]:
         """All runs, the open one as it is now."""
         words, opened = self._words, self._open
-        count = words[lay.W_STORED] - opened.count_before if opened else 0
+        count = words[layout.W_STORED] - opened.count_before if opened else 0
         if opened is None or not 0 < count <= SEQUENCE_MAX:
             return self._runs
-        size = max(words[lay.W_STORED_BYTES] - opened.size_before, 0)
+        size = max(words[layout.W_STORED_BYTES] - opened.size_before, 0)
         last_nano = max(words[ledger_layout.W_STORED_NANO], opened.first_nano)
         run = Run(opened.first_nano, last_nano, opened.first_sequence, count - 1, count, size, opened.until)
         return [*self._runs, run]

@@ -12,20 +12,20 @@ from typing import NamedTuple
 from engine.errors import RingMismatch
 from engine.shm import segment
 from engine.shm.fence import new_fence
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 
 
 class Drop(IntEnum):
     """Why a captured frame was not stored; the value is the word that counts it."""
 
-    RING_FULL = lay.W_RING_FULL
-    TOO_LARGE = lay.W_TOO_LARGE
-    CORRUPT = lay.W_CORRUPT
-    INTERRUPTED = lay.W_INTERRUPTED
-    OUTAGE = lay.W_OUTAGE
-    REFUSED = lay.W_REFUSED
-    DAMAGED = lay.W_DAMAGED
-    LOST = lay.W_LOST
+    RING_FULL = layout.W_RING_FULL
+    TOO_LARGE = layout.W_TOO_LARGE
+    CORRUPT = layout.W_CORRUPT
+    INTERRUPTED = layout.W_INTERRUPTED
+    OUTAGE = layout.W_OUTAGE
+    REFUSED = layout.W_REFUSED
+    DAMAGED = layout.W_DAMAGED
+    LOST = layout.W_LOST
 
     @property
     def label(self) -> str:
@@ -86,28 +86,28 @@ def create(
     Where the ring takes the place of a ``former`` one, which its producer has open and writes to no more, numbers,
     stamps and counts go on from there; the consumer's are its own to hand over (``hand_over``). Raises NoSpace.
     """
-    if capacity < lay.ALIGN or capacity % lay.ALIGN:
-        raise ValueError(f"capacity {capacity} is not a positive multiple of {lay.ALIGN}")
+    if capacity < layout.ALIGN or capacity % layout.ALIGN:
+        raise ValueError(f"capacity {capacity} is not a positive multiple of {layout.ALIGN}")
 
     def fill(ring: segment.Segment) -> None:
-        ring.words[lay.W_FIRST_SEQUENCE] = last_sequence
-        ring.words[lay.W_LAST_NANO] = floor_nano
-        ring.words[lay.W_FLOOR_NANO] = floor_nano
+        ring.words[layout.W_FIRST_SEQUENCE] = last_sequence
+        ring.words[layout.W_LAST_NANO] = floor_nano
+        ring.words[layout.W_FLOOR_NANO] = floor_nano
         if former:
             former.pass_on(ring.words)
-        lay.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner)
+        layout.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner)
 
-    segment.create(path, lay.file_bytes(capacity), fill).close()
+    segment.create(path, layout.file_bytes(capacity), fill).close()
 
 
 #: What goes over from one ring to the next, as ranges of words: the producer's and the consumer's.
-_PRODUCER_WORDS = ((lay.W_CAPTURED, lay.W_LARGEST + 1),)
+_PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_LARGEST + 1),)
 _CONSUMER_WORDS = (
-    (lay.W_FLOOR_NANO, lay.W_LATENCY_MAX + 1),
-    (lay.W_ENTRIES_BEFORE, lay.W_ENTRIES_BEFORE + 1),
-    (lay.W_STORED, lay.W_LOST_BYTES + 1),
-    (lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS),
-    (lay.LEDGER_WORD, lay.HEADER_BYTES // 8),
+    (layout.W_FLOOR_NANO, layout.W_LATENCY_MAX + 1),
+    (layout.W_ENTRIES_BEFORE, layout.W_ENTRIES_BEFORE + 1),
+    (layout.W_STORED, layout.W_LOST_BYTES + 1),
+    (layout.HISTOGRAM_WORD, layout.HISTOGRAM_WORD + layout.HISTOGRAM_BUCKETS),
+    (layout.LEDGER_WORD, layout.HEADER_BYTES // 8),
 )
 
 
@@ -118,10 +118,14 @@ def hand_over(former: RingEnd, path: Path) -> bool:
     Returns False, and changes nothing, where that ring does not go on from ``former``. Raises RingMismatch, OSError.
     """
     with contextlib.closing(segment.open_existing(path)) as shared:
-        if shared.size < lay.HEADER_BYTES:
+        if shared.size < layout.HEADER_BYTES:
             raise RingMismatch(f"ring {path}: it has {shared.size} bytes, less than a header")
         words = shared.words
-        if words[lay.W_VERSION] != lay.VERSION or words[lay.W_FORMER] != former.generation or words[lay.W_TAIL]:
+        if (
+            words[layout.W_VERSION] != layout.VERSION
+            or words[layout.W_FORMER] != former.generation
+            or words[layout.W_TAIL]
+        ):
             return False
         former.copy_words(words, _CONSUMER_WORDS)
         return True
@@ -133,10 +137,10 @@ class RingEnd:
     def __init__(self, path: Path, camera: str, *, writable: bool = True) -> None:
         self._segment = segment.open_existing(path, writable=writable)
         try:
-            if self._segment.size < lay.HEADER_BYTES:
+            if self._segment.size < layout.HEADER_BYTES:
                 raise RingMismatch(f"it has {self._segment.size} bytes, less than a header")
             self._words = self._segment.words
-            self.capacity, owner = lay.check_identity(self._segment.view, self._words, self._segment.size)
+            self.capacity, owner = layout.check_identity(self._segment.view, self._words, self._segment.size)
             if owner != camera:
                 raise RingMismatch(f"it belongs to camera {owner!r}, not {camera!r}")
         except RingMismatch as error:
@@ -145,12 +149,12 @@ class RingEnd:
         self.path = path
         self.camera = camera
         #: Whose the frames are that it holds.
-        self.owner = lay.owner_of(self._segment.view)
+        self.owner = layout.owner_of(self._segment.view)
         #: Which file it is; another may have its name by now.
         self.inode = self._segment.inode
-        self.generation = self._words[lay.W_GENERATION]
-        self._area = lay.area_bytes(self.capacity)
-        self._data = self._segment.view[lay.HEADER_BYTES :]
+        self.generation = self._words[layout.W_GENERATION]
+        self._area = layout.area_bytes(self.capacity)
+        self._data = self._segment.view[layout.HEADER_BYTES :]
         self._fence = new_fence()
 
     @property
@@ -161,13 +165,13 @@ class RingEnd:
     @property
     def held_bytes(self) -> int:
         """Bytes between tail and head."""
-        head, tail = self._words[lay.W_HEAD], self._words[lay.W_TAIL]
+        head, tail = self._words[layout.W_HEAD], self._words[layout.W_TAIL]
         return max(head - tail, 0)
 
     @property
     def last_nano(self) -> int:
         """The stamp of the last frame captured, in nanoseconds UTC; 0 before the first."""
-        return self._words[lay.W_LAST_NANO]
+        return self._words[layout.W_LAST_NANO]
 
     @property
     def free_bytes(self) -> int:
@@ -179,30 +183,30 @@ class RingEnd:
         words = self._words
         # What was lost, before what was stored in all: the difference is never below 0.
         drops = {drop.label: words[drop] for drop in Drop}
-        lost_bytes = words[lay.W_LOST_BYTES]
-        stored = words[lay.W_STORED]
-        first = lay.HISTOGRAM_WORD
+        lost_bytes = words[layout.W_LOST_BYTES]
+        stored = words[layout.W_STORED]
+        first = layout.HISTOGRAM_WORD
         return RingCounts(
-            captured=words[lay.W_CAPTURED],
-            captured_bytes=words[lay.W_CAPTURED_BYTES],
+            captured=words[layout.W_CAPTURED],
+            captured_bytes=words[layout.W_CAPTURED_BYTES],
             stored=stored - drops[Drop.LOST.label],
-            stored_bytes=words[lay.W_STORED_BYTES] - lost_bytes,
+            stored_bytes=words[layout.W_STORED_BYTES] - lost_bytes,
             stored_total=stored,
             drops=drops,
             held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
             area=self._area,
-            latency=words[first : first + lay.HISTOGRAM_BUCKETS].tolist(),
-            latency_max_ms=words[lay.W_LATENCY_MAX] / 1000,
+            latency=words[first : first + layout.HISTOGRAM_BUCKETS].tolist(),
+            latency_max_ms=words[layout.W_LATENCY_MAX] / 1000,
         )
 
     def pass_on(self, words: memoryview) -> None:
         """Fill the header of a ring that takes this one's place, where this end's side is the producer's."""
         _, records = self._published()
-        words[lay.W_FIRST_SEQUENCE] = self._words[lay.W_FIRST_SEQUENCE]
-        words[lay.W_LAST_NANO] = self._words[lay.W_LAST_NANO]
-        words[lay.W_RECORDS] = words[lay.W_NEXT_RECORDS] = words[lay.W_FIRST_RECORD] = records
-        words[lay.W_FORMER] = self.generation
+        words[layout.W_FIRST_SEQUENCE] = self._words[layout.W_FIRST_SEQUENCE]
+        words[layout.W_LAST_NANO] = self._words[layout.W_LAST_NANO]
+        words[layout.W_RECORDS] = words[layout.W_NEXT_RECORDS] = words[layout.W_FIRST_RECORD] = records
+        words[layout.W_FORMER] = self.generation
         # The consumer's as they are now: should it be killed before it has handed them over, these stand.
         self.copy_words(words, _PRODUCER_WORDS + _CONSUMER_WORDS)
 
@@ -215,20 +219,20 @@ class RingEnd:
         """The head, and how many frames were ever published below it; also where a kill came between the two words."""
         words = self._words
         for _ in range(_LOOKS_MAX):
-            head = words[lay.W_HEAD]
+            head = words[layout.W_HEAD]
             # SYNC POINT ring-count: the count to come before the head to come; the producer writes them the other way.
-            following = words[lay.W_NEXT_RECORDS]
+            following = words[layout.W_NEXT_RECORDS]
             self._fence()
-            count = following if words[lay.W_NEXT_HEAD] == head else words[lay.W_RECORDS]
+            count = following if words[layout.W_NEXT_HEAD] == head else words[layout.W_RECORDS]
             self._fence()
-            if words[lay.W_HEAD] == head:
+            if words[layout.W_HEAD] == head:
                 break
         return head, count
 
     def _released(self) -> int:
         """How many frames the consumer has given back, stored or not."""
         words = self._words
-        return words[lay.W_STORED] + sum(words[drop] for drop in UNSTORED_DROPS)
+        return words[layout.W_STORED] + sum(words[drop] for drop in UNSTORED_DROPS)
 
     def close(self) -> None:
         """Unmap. Records handed out before must not be used any more."""

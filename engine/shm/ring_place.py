@@ -2,7 +2,7 @@
 where somebody has removed it, moved it away or cut it short while the site runs.
 
 Numbers never repeat: a ring that is made anew goes on behind the last number that is known, of the ring that its
-capture process has open, or else of the process's slate.
+capture process has open, or else of the process's status page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.shm import ring_file, segment, site
 from engine.shm.ring import Producer
 from engine.shm.segment import Inode
 from engine.shm.site import Leftover, SitePaths
-from engine.shm.slate import CaptureCount, Slate
+from engine.shm.status_page import CaptureCount, StatusPage
 from engine.wire import ring_layout
 from engine.wire.ring_owner import build_owner
 
@@ -33,8 +33,8 @@ class Renewed(NamedTuple):
 def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int = 0) -> Leftover | None:
     """Make a camera's ring where none stands that can be used; returns what was removed for it.
 
-    Numbers and stamps go on behind those given, or those that the capture's slate knows, whichever are later. Raises
-    NoSpace; InputError for a ring whose frames are another tenant's.
+    Numbers and stamps go on behind those given, or those that the capture's status page knows, whichever are later.
+    Raises NoSpace; InputError for a ring whose frames are another tenant's.
     """
     path = SitePaths.of(config).ring(camera)
     removed = None
@@ -76,8 +76,8 @@ def renewed(config: Config, former: Producer) -> Renewed | None:
     return Renewed(Producer(path, former.camera), removed)
 
 
-def open_producer(config: Config, camera: str, slate: Slate) -> Producer:
-    """The ring that stands, for the capture process that owns ``slate``.
+def open_producer(config: Config, camera: str, page: StatusPage) -> Producer:
+    """The ring that stands, for the capture process that owns ``page``.
 
     Where it is not the ring of the process before, as when somebody has put an older one back, its numbers go on behind
     those that were used since. Raises RingMismatch, also where it is gone again.
@@ -86,28 +86,28 @@ def open_producer(config: Config, camera: str, slate: Slate) -> Producer:
         producer = Producer(SitePaths.of(config).ring(camera), camera)
     except FileNotFoundError as error:
         raise RingMismatch(f"ring {error.filename} was removed as soon as it was made") from None
-    nano, sequence = numbers_of(slate)
-    if slate.counts[CaptureCount.RING] != producer.inode.number and nano > producer.last_nano:
+    nano, sequence = numbers_of(page)
+    if page.counts[CaptureCount.RING] != producer.inode.number and nano > producer.last_nano:
         producer.go_on_from(nano, sequence)
-    slate.counts[CaptureCount.RING] = producer.inode.number
-    slate.counts[CaptureCount.LAST_NANO] = producer.last_nano
-    slate.counts[CaptureCount.LAST_SEQUENCE] = producer.last_sequence
+    page.counts[CaptureCount.RING] = producer.inode.number
+    page.counts[CaptureCount.LAST_NANO] = producer.last_nano
+    page.counts[CaptureCount.LAST_SEQUENCE] = producer.last_sequence
     return producer
 
 
 def last_numbers(config: Config, camera: str) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that a camera's slate knows of; (0, 0) where it knows of none."""
+    """(unix_nano, sequence) of the last frame that a camera's status page knows of; (0, 0) where it knows of none."""
     with (
         contextlib.suppress(OSError, RingMismatch),
-        contextlib.closing(Slate.watch(SitePaths.of(config).capture(camera))) as slate,
+        contextlib.closing(StatusPage.watch(SitePaths.of(config).capture(camera))) as page,
     ):
-        return numbers_of(slate)
+        return numbers_of(page)
     return 0, 0
 
 
-def numbers_of(slate: Slate) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that a capture's slate knows of; (0, 0) where it knows of none."""
-    nano, sequence = slate.counts[CaptureCount.LAST_NANO], slate.counts[CaptureCount.LAST_SEQUENCE]
+def numbers_of(page: StatusPage) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame that a capture's status page knows of; (0, 0) where it knows of none."""
+    nano, sequence = page.counts[CaptureCount.LAST_NANO], page.counts[CaptureCount.LAST_SEQUENCE]
     return (nano, sequence) if ring_layout.storable(nano, sequence, 0) else (0, 0)
 
 

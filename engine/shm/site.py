@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.config import Config
-from engine.config_rules import file_stem
+from engine.config.rules import file_stem
 from engine.errors import InputError, NoSpace, RingMismatch
 from engine.shm import ring_file, segment
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
 from engine.wire.ring_owner import build_owner, show_owner
 
@@ -39,12 +39,12 @@ class SitePaths(NamedTuple):
         return self.directory / f"{file_stem(camera)}.ring"
 
     def capture(self, camera: str) -> Path:
-        """The slate of a camera's capture process."""
-        return self.directory / f"capture {file_stem(camera)}.slate"
+        """The status page of a camera's capture process."""
+        return self.directory / f"capture {file_stem(camera)}.status"
 
     def writer(self, number: int) -> Path:
-        """The slate of a writer, counted from 0."""
-        return self.directory / f"writer {number}.slate"
+        """The status page of a writer, counted from 0."""
+        return self.directory / f"writer {number}.status"
 
     def doorbell(self, number: int) -> Path:
         """The FIFO that wakes a writer."""
@@ -52,13 +52,13 @@ class SitePaths(NamedTuple):
 
     @property
     def publisher(self) -> Path:
-        """The publisher's slate."""
-        return self.directory / "publisher.slate"
+        """The publisher's status page."""
+        return self.directory / "publisher.status"
 
     @property
     def supervisor(self) -> Path:
-        """The supervisor's slate."""
-        return self.directory / "supervisor.slate"
+        """The supervisor's status page."""
+        return self.directory / "supervisor.status"
 
 
 def directory_name(site: str, run_directory: Path) -> str:
@@ -89,9 +89,9 @@ class Leftover(NamedTuple):
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site takes: its rings, and a page for each process."""
-    slates = 2 + config.writer.writers + len(config.cameras)
+    pages = 2 + config.writer.writers + len(config.cameras)
     ring_pages = -(-ring_layout.file_bytes(config.ring.capacity) // _PAGE_BYTES)
-    return (len(config.cameras) * ring_pages + slates) * _PAGE_BYTES
+    return (len(config.cameras) * ring_pages + pages) * _PAGE_BYTES
 
 
 def leftovers(config: Config) -> list[Leftover]:
@@ -163,8 +163,8 @@ def check_owner(config: Config) -> None:
         )
 
 
-def _in_use(slate: Path) -> bool:
-    with contextlib.suppress(OSError, RingMismatch), contextlib.closing(Slate.watch(slate)) as watched:
+def _in_use(page: Path) -> bool:
+    with contextlib.suppress(OSError, RingMismatch), contextlib.closing(StatusPage.watch(page)) as watched:
         return watched.owned
     return False
 

@@ -1,10 +1,6 @@
-"""One frame's journey, in travel order.
+"""One frame's journey, in travel order. Each stage is a process; each package lists its modules in travel order.
 
-1. ``source``: where frames come from: cv2's streams, or test patterns (``pattern``).
-2. ``capture``: stamps each frame (``clock``) and copies it once, into its camera's ring.
-3. ``writer``: drains the rings and commits what Redis has acknowledged.
-4. ``store``: the writer's connection: frames and journal entries, many a round trip.
-5. ``journals``: the publisher's view of Redis: what is stored and not yet announced.
-6. ``publisher``: turns journal entries into events and moves its cursor past the confirmed ones.
-7. ``broker``: the publisher's connection: a window of persistent messages and their confirms.
+1. ``capture``: one process a camera. Stamps each frame and copies it once, into the camera's ring.
+2. ``writer``: drains the rings into Redis, and commits what Redis has acknowledged.
+3. ``publisher``: turns journal entries into events, and moves its cursor past the confirmed ones.
 """

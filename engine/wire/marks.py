@@ -2,7 +2,7 @@
 
     cursor    {unix_nano}-{sequence} {entries} {serial}
               the last entry that is confirmed or given up, how many entries of the journal are, with it (``-`` where
-              that is not known), and which save moved it, if that save counts (``engine/stages/booking.py``)
+              that is not known), and which save moved it, if that save counts (``engine/stages/publisher/booking.py``)
     written   {unix_nano}-{sequence} {entries} {before}
               the last frame captured, how many entries were written, and how many of them before its ring was made
 

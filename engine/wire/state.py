@@ -1,5 +1,5 @@
-"""What processes say of a camera and of servers, as JSON: a camera's state in its capture process's slate and in the
-``cameras`` hash of Redis; servers that are away in the slates of writer and publisher."""
+"""What processes say of a camera and of servers, as JSON: a camera's state in its capture process's status page and in
+the ``cameras`` hash of Redis; servers that are away in the status pages of writer and publisher."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from engine.errors import WireError
 #: ``connecting`` is a camera of which nothing is known yet; it is shown, and never announced.
 State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
-#: Characters of an error that are kept: a state must fit a slate and a message.
+#: Characters of an error that are kept: a state must fit a status page and a message.
 ERROR_CHARACTERS_MAX = 400
-#: The same of a server's outage: several of those must fit a slate.
+#: The same of a server's outage: several of those must fit a status page.
 OUTAGE_CHARACTERS_MAX = 200
 
 

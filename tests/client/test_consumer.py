@@ -24,7 +24,7 @@ from engine.client.fetch import Fetcher
 from engine.errors import ConfigError, InputError, ServerRefused
 from engine.wire import metadata
 from engine.wire.metadata import FrameEvent, StatusEvent
-from engine.wire.stamp import find_stamp
+from engine.wire.test_mark import find_mark
 from tests.client.consuming import BATCH_KEY, DEAD, EVENT_KEY, QUEUE, Seen, Tenant, encoded, join, running
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -160,7 +160,7 @@ def test_a_site_s_frames_and_states_arrive(site: Site, redis_server: RedisServer
     assert site.stop() == 0
     for event, frame in seen.calls:
         assert frame is not None
-        stamp = find_stamp(frame.data)
+        stamp = find_mark(frame.data)
         assert (stamp.camera, stamp.frame, stamp.unix_nano) == (
             event.camera_id, int(event.sequence), event.timestamp_nano,
         )  # fmt: skip

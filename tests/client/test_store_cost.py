@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from engine.client import walk
+from engine.client import ranges as walk
 from engine.errors import UnknownName
 from engine.wire import keys
 from tests.client.stocked import PREFIX, T0, VHOST, AnyStore, Stored, frame, pipe, row, stock

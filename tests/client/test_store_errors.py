@@ -18,8 +18,9 @@ import redis
 from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
-from engine.client import link, walk
-from engine.client.link import TRIES, checked
+from engine.client import ranges as walk
+from engine.client import transport as link
+from engine.client.transport import TRIES
 from engine.errors import (
     ConfigError,
     EngineError,
@@ -30,6 +31,7 @@ from engine.errors import (
     UnknownName,
     WireError,
 )
+from engine.servers.redis.errors import checked
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Frame, FrameEntry
-from engine.client import queries, walk
+from engine.client import queries
+from engine.client import ranges as walk
 from engine.client import store as stores
 from engine.client.queries import Bucket, CameraStats
 from engine.client.store import Frames
-from engine.config_rules import CAMERA_FILE_BYTES_MAX, file_stem
+from engine.config.rules import CAMERA_FILE_BYTES_MAX, file_stem
 from engine.wire import keys
 from engine.wire.state import CameraStatus
 from tests.client.stocked import STATUS, STORES, T0, TTL_MS, VHOST, AnyStore, Stored, frame, row, stock

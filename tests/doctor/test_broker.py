@@ -12,7 +12,7 @@ from engine.config import Config, from_document
 from engine.doctor.broker_facts import MANAGEMENT_PORTS, backlog, management
 from engine.doctor.examine import rabbitmq as examine_rabbitmq
 from engine.doctor.findings import Finding
-from engine.stages.journals import Journals
+from engine.stages.publisher.journals import Journals
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from tests.servers.certificate import Authority

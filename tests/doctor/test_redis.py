@@ -11,8 +11,8 @@ import pytest
 from engine.config import Config, from_document
 from engine.doctor.examine import redis as examine_redis
 from engine.doctor.findings import Finding
-from engine.jobs.redis_session import RedisSession
 from engine.jobs.tenants import acl_rules, apply_rules
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.urls import parse_redis_address
 from tests.servers.redis_server import RedisServer

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from engine.config import from_document
-from engine.config_memory import MemoryNeed
+from engine.config.memory import MemoryNeed
 from engine.doctor import broker_checks, camera_checks, machine_checks, redis_checks
 from engine.doctor.broker_facts import Backlog, Management, Queue
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.findings import Finding, exit_code
 from engine.doctor.machine_facts import RunDirectory, run_directory
-from engine.doctor.reach import Reach, unreachable
 from engine.doctor.redis_facts import Sample, SlowCommand
-from engine.stages.broker_probe import Rights
+from engine.doctor.tcp_check import Reach, unreachable
+from engine.servers.amqp.probe import Rights
 
 MIB = 2**20
 NEED = MemoryNeed(800 * MIB, 1200, 20.0, ("a", "b", "c", "d", "e"))

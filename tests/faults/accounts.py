@@ -16,7 +16,7 @@ import redis
 from engine.shm.ring_file import RingCounts
 from engine.wire.journal import parse_entry_id
 from engine.wire.keys import journal_key, parse_frame_key
-from engine.wire.stamp import find_stamp
+from engine.wire.test_mark import find_mark
 
 
 class Accounts(NamedTuple):
@@ -61,7 +61,7 @@ def read_ledgers(
             frames[key.camera].append((key.unix_nano, key.sequence))
             assert payload.startswith(b"\xff\xd8"), f"{raw!r} is no JPEG"
             if key.camera in stamped:
-                stamp = find_stamp(payload)
+                stamp = find_mark(payload)
                 assert stamp, f"{raw!r} carries no stamp"
                 proof = (stamp.camera, stamp.frame, stamp.unix_nano)
                 assert proof == (key.camera, key.sequence, key.unix_nano), f"{raw!r} holds {proof}"

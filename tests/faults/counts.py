@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator
 
 from engine.shm.ring_file import Observer, RingCounts
-from engine.shm.slate import PublisherCount, Slate
+from engine.shm.status_page import PublisherCount, StatusPage
 from tests.system.site import Site
 
 #: Counts by camera, and how many events have expired.
@@ -23,7 +23,7 @@ def final_counts(site: Site, *, publishes: bool, without: Collection[str] = ()) 
             for camera in site.config.cameras
             if camera.id not in without
         }
-        publisher = stack.enter_context(contextlib.closing(Slate.watch(paths.publisher))) if publishes else None
+        publisher = stack.enter_context(contextlib.closing(StatusPage.watch(paths.publisher))) if publishes else None
         yield lambda: (
             {camera: observer.counts() for camera, observer in observers.items()},
             publisher.counts[PublisherCount.EXPIRED] if publisher else 0,

@@ -29,7 +29,7 @@ import psutil
 from engine.runtime.status import own_memory
 from engine.wire.journal import parse_entry_id
 from engine.wire.keys import frame_key_prefix, frame_key_suffix, journal_key
-from engine.wire.stamp import find_stamp
+from engine.wire.test_mark import find_mark
 from tests.faults.counts import final_counts
 from tests.faults.proxy import Proxy
 from tests.faults.report import write_soak
@@ -103,7 +103,7 @@ class Auditor(threading.Thread):
         payload = get(frame_key_prefix(VHOST, "frames", camera) + frame_key_suffix(nano, number))
         if payload is None:
             return
-        stamp = find_stamp(payload)
+        stamp = find_mark(payload)
         self.proved += 1
         if not stamp or (stamp.camera, stamp.frame, stamp.unix_nano) != (camera, number, nano):
             self.wrong.append(f"{camera} {number}: {stamp}")

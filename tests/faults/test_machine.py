@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from tests.faults.disks import fill, resize, small_disk
 from tests.faults.run import CAMERAS, FPS, FaultRun, pattern
 from tests.faults.stepped_clock import write_step
@@ -201,14 +201,14 @@ def test_a_ring_of_another_version(run: FaultRun) -> None:
     run.start()
     kill_with_frames_held(run)
     with run.site.paths.ring(VICTIM).open("r+b") as file:
-        file.seek(8 * lay.W_VERSION)
-        file.write((lay.VERSION + 1).to_bytes(8, "little"))
+        file.seek(8 * layout.W_VERSION)
+        file.write((layout.VERSION + 1).to_bytes(8, "little"))
     run.mended()
     run.renewed = {VICTIM}
     run.site.start()
     run.recovers()
     run.settle()
-    assert f"layout is version {lay.VERSION + 1}" in run.site.log_text()
+    assert f"layout is version {layout.VERSION + 1}" in run.site.log_text()
 
 
 @pytest.mark.case("ring-truncated")
@@ -223,7 +223,7 @@ def test_truncated_rings(run: FaultRun) -> None:
     run.renewed = {VICTIM, OTHER}
     run.mended()
     # Whoever touches what is no longer there gets SIGBUS from the kernel.
-    os.truncate(run.site.paths.ring(OTHER), lay.HEADER_BYTES)
+    os.truncate(run.site.paths.ring(OTHER), layout.HEADER_BYTES)
     wait_until(lambda: "ring that cannot be used removed" in run.site.log_text(), 20, "its capture made another")
     run.recovers()
     run.flows(1)
@@ -238,8 +238,8 @@ def test_noise_in_a_ring(run: FaultRun) -> None:
         run.redis.pause()
         wait_until(lambda: run.site.camera(VICTIM)["ring"]["held"] > 5, 20, "the ring holds frames")
         with run.site.paths.ring(VICTIM).open("r+b", buffering=0) as file:
-            file.seek(lay.HEADER_BYTES)
-            file.write(noise.randbytes(lay.area_bytes(2**20)))
+            file.seek(layout.HEADER_BYTES)
+            file.write(noise.randbytes(layout.area_bytes(2**20)))
         run.redis.resume()
         run.flows(0.5)
     accounts = run.ends(innocent=[name for name in CAMERAS if name != VICTIM])

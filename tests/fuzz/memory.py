@@ -1,4 +1,4 @@
-"""Targets that open shared memory which somebody else has written: rings, slates, and what a former run left."""
+"""Targets that open shared memory which somebody else has written: rings, status pages, and what a former run left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from engine.errors import FrameTooLarge, InputError, RingMismatch, WireError
 from engine.shm import ring_file, site
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
-from engine.shm.slate import TEXT_BYTES_MAX, Slate
-from engine.wire import ring_layout as lay
+from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
+from engine.wire import ring_layout as layout
 from engine.wire.resp import FrameFraming
 from engine.wire.state import decode_status
 
@@ -40,7 +40,7 @@ def ring(data: bytes) -> None:
         offset, length = int.from_bytes(data[:2], "little") % len(content), data[2]
         patch = data[3 : 3 + length][: len(content) - offset]
         content[offset : offset + len(patch)] = patch
-        header_touched |= offset < lay.HEADER_BYTES
+        header_touched |= offset < layout.HEADER_BYTES
         data = data[3 + length :]
     _use(bytes(content), exact=not header_touched)
 
@@ -50,15 +50,15 @@ def ring_bytes(data: bytes) -> None:
     _use(data, exact=False)
 
 
-def slate(data: bytes) -> None:
-    """A slate of any bytes is refused, or has a text and counts; a start replaces one that is refused."""
-    path = _directory() / "capture cam1.slate"
+def page(data: bytes) -> None:
+    """A status page of any bytes is refused, or has a text and counts; a start replaces one that is refused."""
+    path = _directory() / "capture cam1.status"
     _put(path, data)
     try:
-        watched = Slate.watch(path)
+        watched = StatusPage.watch(path)
     except RingMismatch:
-        Slate.create(path)
-        Slate.watch(path).close()
+        StatusPage.create(path)
+        StatusPage.watch(path).close()
         return
     assert len(watched.text) <= TEXT_BYTES_MAX
     with contextlib.suppress(WireError):
@@ -66,7 +66,7 @@ def slate(data: bytes) -> None:
     assert len(watched.counts.tolist()) == 64
     assert min(watched.pid, watched.started_nano, watched.heartbeat_nano, watched.restarts) >= 0
     watched.close()
-    claimed = Slate.claim(path)
+    claimed = StatusPage.claim(path)
     claimed.text = b"the owner's text"
     assert claimed.text == b"the owner's text"
     claimed.close()
@@ -164,11 +164,11 @@ def sound_ring() -> bytes:
     return path.read_bytes()
 
 
-def sound_slate() -> bytes:
-    """A slate with a camera's state."""
-    path = _directory() / "sound.slate"
+def sound_page() -> bytes:
+    """A status page with a camera's state."""
+    path = _directory() / "sound.status"
     path.unlink(missing_ok=True)
-    claimed = Slate.claim(path)
+    claimed = StatusPage.claim(path)
     claimed.text = b'{"state":"active","width":640,"height":480}'
     claimed.close()
     return path.read_bytes()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from engine.config import Camera, Url
 from engine.errors import CameraUnavailable, WireError
-from engine.stages import source
-from engine.stages.source import JpegGate, VideoSource
+from engine.sources import video as source
+from engine.sources.video import JpegGate, VideoSource
 from engine.wire import jpeg
 
 #: Between the packets of one input.

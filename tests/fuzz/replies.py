@@ -12,13 +12,14 @@ from typing import Any
 
 import redis
 
-from engine.client.link import Query, checked
 from engine.client.queries import Queries
+from engine.client.transport import Query
 from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
+from engine.servers.redis.connection import call
+from engine.servers.redis.errors import checked
 from engine.shm.ring import Record
-from engine.stages import journals
-from engine.stages.redis_link import call
-from engine.stages.store import Refused, RingBatch, Store
+from engine.stages.publisher import journals
+from engine.stages.writer.store import Refused, RingBatch, Store
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
 from engine.wire.resp import FrameFraming

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 
-from engine.wire import jpeg, keys, metadata, stamp
-from engine.wire import ring_layout as lay
+from engine.wire import jpeg, keys, metadata
+from engine.wire import ring_layout as layout
+from engine.wire import test_mark as stamp
 from engine.wire.journal import JournalEntry
 from tests.fuzz import memory
 from tests.fuzz.pictures import PACKET
@@ -47,7 +48,7 @@ def _without_tables(picture: bytes) -> bytes:
 
 
 def _stamped(picture: bytes) -> bytes:
-    text = stamp.build_stamp(stamp.FrameStamp("cam: 1%", 42, NANO))
+    text = stamp.build_mark(stamp.FrameMark("cam: 1%", 42, NANO))
     return picture[:2] + jpeg.comment_segment(text) + picture[2:]
 
 
@@ -73,7 +74,7 @@ def _events() -> list[bytes]:
 
 def _patches(ring: bytes) -> list[bytes]:
     """Noise over one field of one of the records that stand in a ring."""
-    starts = [at for at in range(lay.HEADER_BYTES, len(ring), lay.ALIGN) if ring[at : at + 4] == b"FRAM"]
+    starts = [at for at in range(layout.HEADER_BYTES, len(ring), layout.ALIGN) if ring[at : at + 4] == b"FRAM"]
     # The record's kind, size, stamp, number, encoding, and count.
     fields = ((0, 4), (4, 4), (8, 8), (16, 4), (28, 2), (32, 8))
     return [
@@ -141,7 +142,7 @@ def seeds(target: str) -> list[bytes]:
         "ring": [b"", b"\x80\x00\x08" + b"\x40" + b"\0" * 7, *_patches(ring)],
         "ring_bytes": [ring],
         "site_file": [b'[[cameras]]\nid = "c"\nurl = "test://?kb=9"\n', *(path.read_bytes() for path in sites)],
-        "slate": [memory.sound_slate()],
+        "status page": [memory.sound_page()],
         "stream": [_multipart(small[:2] * 4), b"".join(small[:1] * 8), small[0]],
         "writer": [queued, b"-LOADING Redis is loading\r\n" * 6 + b"-ERR EXEC without MULTI\r\n", b"*1\r\n" * 12,
                    b"%1\r\n*0\r\n:1\r\n"],

@@ -8,7 +8,8 @@ from engine import config
 from engine.client import times
 from engine.errors import ConfigError, QueryError, WireError
 from engine.shm.site import SitePaths, shared_memory_need
-from engine.wire import amqp_url, events, journal, keys, metadata, old_keys, rfc3339, stamp, state, urls
+from engine.wire import amqp_url, events, journal, keys, metadata, old_keys, rfc3339, state, urls
+from engine.wire import test_mark as stamp
 
 #: A moment that offsets count from.
 NOW = 1_731_024_000_123_456_789
@@ -150,8 +151,8 @@ def moment(data: bytes) -> None:
 def picture_stamp(data: bytes) -> None:
     """A picture's stamp is read as it was written, or is none."""
     with contextlib.suppress(WireError):
-        found = stamp.find_stamp(data)
-        assert stamp.build_stamp(found) in data
+        found = stamp.find_mark(data)
+        assert stamp.build_mark(found) in data
 
 
 def _check_key(found: keys.FrameKey) -> None:

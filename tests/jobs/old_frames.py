@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import redis
 
-from engine.jobs.redis_session import RedisSession
-from engine.jobs.stored import Ears, Strange
+from engine.jobs.keyspace_scan import Ears, Strange
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, parse_entry
 from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
-from engine.wire.stamp import find_stamp
+from engine.wire.test_mark import find_mark
 from engine.wire.urls import parse_redis_address
 from tests.client.stocked import pipe
 from tests.servers.redis_server import RedisServer
@@ -209,7 +209,7 @@ def assert_site_unharmed(site: Site, client: redis.Redis, vhost: str) -> None:
     for raw in client.scan_iter(match=f"{vhost}:{PREFIX}:*", count=5000):
         key = parse_frame_key(raw)
         if key.camera in cameras and b"edge-video frame=" in (payload := client.get(raw)):
-            stamp = find_stamp(payload)
+            stamp = find_mark(payload)
             assert (stamp.camera, stamp.frame, stamp.unix_nano) == (key.camera, key.sequence, key.unix_nano)
             own[key.camera].append(key)
     for camera, found in own.items():

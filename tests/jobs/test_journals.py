@@ -14,8 +14,8 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.jobs.journals import Merged, drop_entries, merge_entries
-from engine.jobs.redis_session import BATCH_MAX, RedisSession
+from engine.jobs.journal_rebuild import Merged, drop_entries, merge_entries
+from engine.servers.redis.session import BATCH_MAX, RedisSession
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.state import CameraStatus, encode_status

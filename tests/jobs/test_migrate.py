@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from engine.errors import EXIT_FAILED, EXIT_NOTHING
+from engine.jobs.keyspace_scan import Strange
 from engine.jobs.migrate import CameraMigration, Migration
-from engine.jobs.stored import Strange
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.keys import FrameKey

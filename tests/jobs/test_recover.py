@@ -19,8 +19,8 @@ from engine import FrameStore
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_NOTHING
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
-from engine.jobs.redis_session import RedisSession
-from engine.stages.broker import Broker, Exchange
+from engine.servers.amqp.broker import Broker, Exchange
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.journal import parse_entry_id
 from engine.wire.rfc3339 import rfc3339

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from engine.errors import EXIT_NOTHING
+from engine.jobs.keyspace_scan import Strange
 from engine.jobs.reindex import CameraReindex, Reindex
-from engine.jobs.stored import Strange
 from engine.wire import keys
 from engine.wire.journal import entry_fields, entry_id
 from engine.wire.keys import FrameKey

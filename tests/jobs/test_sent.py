@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import WireError
-from engine.jobs.sent import Spans
+from engine.jobs.sent_ranges import Spans
 
 identifiers = st.tuples(st.integers(0, 12), st.integers(0, 3))
 ALL = [(nano, sequence) for nano in range(13) for sequence in range(4)]

@@ -19,8 +19,8 @@ from redis.exceptions import NoPermissionError
 
 from engine import FrameStore
 from engine.errors import EXIT_INPUT, EXIT_NOTHING, EngineError, InputError, UnknownName
-from engine.jobs.redis_session import RedisSession
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.resp import EXEC, MULTI, FrameFraming
 from engine.wire.urls import parse_redis_address

@@ -25,7 +25,7 @@ def said() -> LogCapture:
 def family(said: LogCapture, tmp_path: Path) -> Any:
     log = structlog.wrap_logger(None, processors=[said], wrapper_class=structlog.make_filtering_bound_logger(0))
     made = Children(log, heartbeat_seconds=20)
-    made.all = [Child("writer", "writer", tmp_path / "writer.slate", lambda: 0)]
+    made.all = [Child("writer", "writer", tmp_path / "writer.status", lambda: 0)]
     return made
 
 

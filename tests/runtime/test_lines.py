@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.runtime.lines import Lines
+from engine.runtime.log_writer import Lines
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire.keys import next_sequence
 from tests.shm.rings import FIRST_NANO
 
@@ -29,12 +29,12 @@ def wait_for_go() -> None:
     sys.stdin.buffer.readline()
 
 
-def hold_slate(path: str) -> None:
-    """Own a slate until killed, or until told to give it back."""
-    slate = Slate.claim(Path(path))
+def hold_page(path: str) -> None:
+    """Own a status page until killed, or until told to give it back."""
+    page = StatusPage.claim(Path(path))
     say("claimed")
     wait_for_go()
-    slate.close()
+    page.close()
     say("closed")
     wait_for_go()
 
@@ -52,20 +52,20 @@ def number_of(text: bytes) -> int:
 
 
 def write_texts(path: str) -> None:
-    """Change a slate's text all the time, with a breath of some microseconds between."""
-    slate = Slate.claim(Path(path))
+    """Change a status page's text all the time, with a breath of some microseconds between."""
+    page = StatusPage.claim(Path(path))
     say("writing")
     number = 0
     while True:
         number += 1
-        slate.text = checked_text(number)
+        page.text = checked_text(number)
         for _ in range(number % 300):
             pass
 
 
-def sleep_on_doorbell(slate_path: str, ring_path: str, bell_path: str) -> None:
+def sleep_on_doorbell(page_path: str, ring_path: str, bell_path: str) -> None:
     """A writer that only a doorbell wakes: its sleep is far longer than the test waits for it."""
-    doorbell = Doorbell(Path(bell_path), Slate.claim(Path(slate_path)))
+    doorbell = Doorbell(Path(bell_path), StatusPage.claim(Path(page_path)))
     consumer = Consumer(Path(ring_path), "cam")
     say("ready")
     while True:
@@ -74,9 +74,9 @@ def sleep_on_doorbell(slate_path: str, ring_path: str, bell_path: str) -> None:
             consumer.commit(records, time.monotonic_ns())
 
 
-def ring_for_each_frame(slate_path: str, ring_path: str, bell_path: str, frames: str) -> None:
+def ring_for_each_frame(page_path: str, ring_path: str, bell_path: str, frames: str) -> None:
     """A producer that goes on only when its frame was fetched, at ever other distances from the writer's last look."""
-    bell = Bell(Path(bell_path), Slate.watch(Path(slate_path)))
+    bell = Bell(Path(bell_path), StatusPage.watch(Path(page_path)))
     producer = Producer(Path(ring_path), "cam")
     chance = random.Random(1)
     for number in range(int(frames)):

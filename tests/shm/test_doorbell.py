@@ -16,7 +16,7 @@ import pytest
 from engine.errors import RingMismatch
 from engine.shm import doorbell, ring_file
 from engine.shm.doorbell import Bell, Doorbell
-from engine.shm.slate import Slate, WriterCount
+from engine.shm.status_page import StatusPage, WriterCount
 from tests.shm.children import Peer
 
 #: Longer than any test: a wait that ends only by its timeout is a lost wake-up.
@@ -25,7 +25,7 @@ FOR_EVER = 3600.0
 
 class Door(NamedTuple):
     path: Path
-    slate: Slate
+    page: StatusPage
     doorbell: Doorbell
     bell: Bell
 
@@ -36,18 +36,18 @@ class Door(NamedTuple):
 
     @property
     def waiting(self) -> bool:
-        return bool(self.slate.counts[WriterCount.WAITING])
+        return bool(self.page.counts[WriterCount.WAITING])
 
 
 @pytest.fixture
 def door(shm) -> Iterator[Door]:
-    slate = Slate.claim(shm / "writer 0.slate")
+    page = StatusPage.claim(shm / "writer 0.status")
     path = shm / "writer 0.doorbell"
-    made = Door(path, slate, Doorbell(path, slate), Bell(path, Slate.watch(shm / "writer 0.slate")))
+    made = Door(path, page, Doorbell(path, page), Bell(path, StatusPage.watch(shm / "writer 0.status")))
     yield made
     made.bell.close()
     made.doorbell.close()
-    slate.close()
+    page.close()
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_many_rings_wake_once(door, sleeps):
 
 
 def test_a_full_fifo_holds_nobody_up(door, sleeps):
-    door.slate.counts[WriterCount.WAITING] = 1
+    door.page.counts[WriterCount.WAITING] = 1
     for _ in range(70_000):
         door.bell.ring()
     assert door.rings == 65_536
@@ -142,17 +142,17 @@ def test_what_is_no_fifo_is_refused(shm):
     (shm / "file").touch(0o600)
     os.mkfifo(shm / "fifo")
     (shm / "link").symlink_to(shm / "fifo")
-    slate = Slate.claim(shm / "a.slate")
+    page = StatusPage.claim(shm / "a.status")
     for name in ("file", "link"):
         with pytest.raises(RingMismatch, match=name):
-            Doorbell(shm / name, slate)
-    slate.close()
+            Doorbell(shm / name, page)
+    page.close()
 
 
 def test_every_frame_wakes_a_writer_that_would_sleep_for_an_hour(shm):
-    slate, frames, bell = shm / "writer 0.slate", shm / "cam.ring", shm / "writer 0.doorbell"
+    page, frames, bell = shm / "writer 0.status", shm / "cam.ring", shm / "writer 0.doorbell"
     ring_file.create(frames, 4096, "cam")
-    with Peer("sleep_on_doorbell", slate, frames, bell) as writer:
+    with Peer("sleep_on_doorbell", page, frames, bell) as writer:
         assert writer.line() == "ready"
-        with Peer("ring_for_each_frame", slate, frames, bell, 20_000) as producer:
+        with Peer("ring_for_each_frame", page, frames, bell, 20_000) as producer:
             assert producer.line() == "done"

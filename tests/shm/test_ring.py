@@ -9,7 +9,7 @@ from engine.errors import FrameTooLarge, NoSpace, RingMismatch
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop, Observer
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from tests.shm.rings import CAMERA, FIRST_NANO, Frame, assert_balanced, drain, look, payload, set_words, standing, write
 
 
@@ -53,7 +53,7 @@ def test_an_empty_ring_hands_out_nothing(consumer):
 def test_frames_are_views_of_the_ring_and_not_copies(producer, consumer):
     write(producer, b"frame")
     (record,) = consumer.poll(1, 1)
-    offset = lay.RECORD_HEADER_BYTES
+    offset = layout.RECORD_HEADER_BYTES
     producer._data[offset : offset + 5] = b"FRAME"
     assert record.payload == b"FRAME"
 
@@ -111,14 +111,14 @@ def test_a_full_ring_drops_the_new_frame_and_its_number_is_used_up(producer, con
 @pytest.mark.parametrize("size", [1, 64, 65, 448, 449, 960, 1000, 2048])
 def test_a_ring_that_was_filled_to_the_brim_holds_every_frame_whole(path, size):
     """Wherever the oldest frame stands: a step of one line too far would be over its header."""
-    area = lay.area_bytes(4096)
+    area = layout.area_bytes(4096)
     for tail in range(0, area, 64):
         set_words(path, HEAD=tail, TAIL=tail)
         producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
         frames = []
         while write(producer, payload(size, len(frames))) is not None:
             frames.append(payload(size, len(frames)))
-        assert consumer.free_bytes < 2 * lay.record_bytes(size)
+        assert consumer.free_bytes < 2 * layout.record_bytes(size)
         assert [frame.payload for frame in drain(consumer)] == frames
         assert not consumer.counts().drops["damaged"]
         producer.close()
@@ -141,7 +141,7 @@ def test_half_the_capacity_fits_an_empty_ring_wherever_the_head_stands(shm, capa
     path = shm / "a.ring"
     ring_file.create(path, capacity, CAMERA)
     frame = payload(capacity // 2)
-    for head in range(0, 2 * lay.area_bytes(capacity), 64):
+    for head in range(0, 2 * layout.area_bytes(capacity), 64):
         set_words(path, HEAD=head, TAIL=head)
         producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
         assert write(producer, frame) is not None, f"dropped at head {head}"
@@ -169,7 +169,7 @@ def test_the_capacity_that_is_named_is_enough(shm):
         write(producer, bytes(size))
     producer.close()
     megabytes = int(re.search(r"capacity_mb to ([0-9]+) or more", str(caught.value))[1])
-    assert lay.payload_max((megabytes - 1) * 2**20) < size <= lay.payload_max(megabytes * 2**20)
+    assert layout.payload_max((megabytes - 1) * 2**20) < size <= layout.payload_max(megabytes * 2**20)
 
 
 def test_an_empty_frame_is_refused_and_uses_no_number(producer):

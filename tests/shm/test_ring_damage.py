@@ -13,7 +13,7 @@ from engine.errors import FrameTooLarge, RingMismatch
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
 from engine.wire import ledger_layout
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from engine.wire.journal import NO_JOURNAL
 from tests.shm.rings import (
     CAMERA,
@@ -35,7 +35,7 @@ def standing_ring(sizes, capacity=4096):
         producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
         starts = []
         for number, size in enumerate(sizes, 1):
-            starts.append(consumer.head % lay.area_bytes(capacity))
+            starts.append(consumer.head % layout.area_bytes(capacity))
             assert write(producer, payload(size, number)) == number
         yield producer, consumer, starts
         producer.close()
@@ -44,8 +44,8 @@ def standing_ring(sizes, capacity=4096):
 
 def damage(end, start, **fields):
     """Change fields of the record header at ``start``."""
-    header = lay.RecordHeader._make(lay.unpack_record(end._data, start))
-    lay.pack_record(end._data, start, *header._replace(**fields))
+    header = layout.RecordHeader._make(layout.unpack_record(end._data, start))
+    layout.pack_record(end._data, start, *header._replace(**fields))
 
 
 def goes_on(producer, consumer):
@@ -63,7 +63,7 @@ HEADERS = {
     "no size": {"size": 0},
     "beyond the head": {"size": 4000},
     "beyond the ring": {"size": 2**32 - 1},
-    "padding that does not reach the end": {"kind": lay.KIND_PADDING},
+    "padding that does not reach the end": {"kind": layout.KIND_PADDING},
     "another frame's number": {"number": 77},
     "a stamp that no key can hold": {"unix_nano": 10**19},
     "no stamp": {"unix_nano": 0},
@@ -102,9 +102,9 @@ def ring_with_padding():
         drain(consumer)
         write(producer, payload(400, 2))
         drain(consumer)
-        padding = consumer.head % lay.area_bytes(1024)
+        padding = consumer.head % layout.area_bytes(1024)
         write(producer, payload(400, 3))
-        assert consumer.held_bytes > lay.record_bytes(400)
+        assert consumer.held_bytes > layout.record_bytes(400)
         yield producer, consumer, padding
 
 
@@ -144,7 +144,7 @@ def test_making_room_in_a_damaged_ring_makes_room():
 def test_a_size_that_swallows_the_next_frame_is_damage():
     """What would come out is one frame of two frames' bytes; the second one's number tells."""
     with standing_ring([64] * 4) as (producer, consumer, starts):
-        damage(consumer, starts[1], size=64 + lay.record_bytes(64))
+        damage(consumer, starts[1], size=64 + layout.record_bytes(64))
         drain(consumer)
         write(producer, b"may be lost with it")
         drain(consumer)
@@ -156,7 +156,7 @@ def test_frames_that_arrive_while_damage_is_counted_are_not_counted_with_it(word
     """The producer writes on in the middle of the consumer's counting."""
     with standing_ring([100] * 3) as (producer, consumer, starts):
         damage(consumer, starts[0], kind=0)
-        index = getattr(lay, f"W_{word}")
+        index = getattr(layout, f"W_{word}")
         consumer._words = HookedWords(consumer._words, index, lambda: write(producer, payload(100, 9)))
         assert [frame.payload for frame in drain(consumer)] in ([payload(100, 9)], [])
         goes_on(producer, consumer)
@@ -165,7 +165,7 @@ def test_frames_that_arrive_while_damage_is_counted_are_not_counted_with_it(word
 @settings(max_examples=300, deadline=None)
 @given(
     st.integers(0, 4),
-    st.lists(st.tuples(st.integers(0, lay.RECORD_HEADER_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, layout.RECORD_HEADER_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=6),
 )
 @example(1, [(4, 192)])
 @example(3, [(4, 129)])
@@ -180,21 +180,21 @@ def test_whatever_is_written_over_a_header_the_counts_stay_exact(number, noise):
         goes_on(producer, consumer)
 
 
-LEDGER = range(ledger_layout.W_LEDGER, lay.HEADER_BYTES // 8)
-WORDS = sorted(index for name, index in vars(lay).items() if name.startswith("W_"))
+LEDGER = range(ledger_layout.W_LEDGER, layout.HEADER_BYTES // 8)
+WORDS = sorted(index for name, index in vars(layout).items() if name.startswith("W_"))
 interesting = st.sampled_from((0, 1, 63, 64, 128, 4096, 99_999, 100_000, 2**32, 2**62, 2**63, 2**64 - 64, 2**64 - 1))
 word_noise = st.tuples(st.sampled_from(WORDS) | st.sampled_from(LEDGER[:48]), interesting | st.integers(0, 2**64 - 1))
-byte_noise = st.tuples(st.integers(0, lay.HEADER_BYTES - 1), st.binary(min_size=1, max_size=40))
+byte_noise = st.tuples(st.integers(0, layout.HEADER_BYTES - 1), st.binary(min_size=1, max_size=40))
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(word_noise, max_size=4), st.lists(byte_noise, max_size=3))
-@example([(lay.W_INTENT_WORD, 2**64 - 1)], [])
-@example([(lay.W_INTENT_WORD, lay.W_MAGIC)], [])
-@example([(lay.W_CAPTURED, 2**64 - 1)], [])
-@example([(lay.W_STORED, 2**64 - 1)], [])
-@example([(lay.W_HEAD, 2**64 - 64), (lay.W_TAIL, 2**64 - 64)], [])
-@example([(lay.HISTOGRAM_WORD, 2**64 - 1)], [])
+@example([(layout.W_INTENT_WORD, 2**64 - 1)], [])
+@example([(layout.W_INTENT_WORD, layout.W_MAGIC)], [])
+@example([(layout.W_CAPTURED, 2**64 - 1)], [])
+@example([(layout.W_STORED, 2**64 - 1)], [])
+@example([(layout.W_HEAD, 2**64 - 64), (layout.W_TAIL, 2**64 - 64)], [])
+@example([(layout.HISTOGRAM_WORD, 2**64 - 1)], [])
 def test_a_header_page_overwritten_with_noise_is_refused_or_worked_with(words, noise):
     with new_ring() as path:
         producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
@@ -210,7 +210,7 @@ def test_a_header_page_overwritten_with_noise_is_refused_or_worked_with(words, n
                 file.write(value.to_bytes(8, "little"))
             for offset, data in noise:
                 file.seek(offset)
-                file.write(data[: lay.HEADER_BYTES - offset])
+                file.write(data[: layout.HEADER_BYTES - offset])
         with contextlib.suppress(RingMismatch):
             look(path)
             producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
@@ -228,7 +228,7 @@ def test_a_header_page_overwritten_with_noise_is_refused_or_worked_with(words, n
 
 def test_an_intent_that_is_void_is_not_counted():
     with new_ring() as path:
-        set_words(path, INTENT_WORD=lay.W_STORED, INTENT_COUNT=5, INTENT_BYTES=5, INTENT_TAIL=64)
+        set_words(path, INTENT_WORD=layout.W_STORED, INTENT_COUNT=5, INTENT_BYTES=5, INTENT_TAIL=64)
         consumer = Consumer(path, CAMERA)
         assert consumer.counts().stored == 0
         consumer.close()

@@ -15,7 +15,7 @@ from engine.shm import ring_file, ring_place, segment
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Observer
 from engine.shm.site import SitePaths
-from engine.shm.slate import CaptureCount, Slate
+from engine.shm.status_page import CaptureCount, StatusPage
 from engine.wire.keys import SEQUENCE_MAX, next_sequence
 from engine.wire.ring_owner import build_owner
 from tests.shm.test_site import OWNER, make_ring, site_config
@@ -24,21 +24,21 @@ NANO = 1_731_024_000_000_000_000
 
 
 class Place:
-    """The place of cam1's ring, and its capture's slate."""
+    """The place of cam1's ring, and its capture's status page."""
 
     def __init__(self, directory: Path) -> None:
         self.config: Config = site_config(directory, "cam1")
         paths = SitePaths.of(self.config)
         self.path = paths.ring("cam1")
         segment.private_directory(paths.directory)
-        self.slate = Slate.claim(paths.capture("cam1"))
+        self.page = StatusPage.claim(paths.capture("cam1"))
 
     def open(self) -> Producer:
-        return ring_place.open_producer(self.config, "cam1", self.slate)
+        return ring_place.open_producer(self.config, "cam1", self.page)
 
     def note(self, nano: int, sequence: int) -> None:
-        self.slate.counts[CaptureCount.LAST_NANO] = nano
-        self.slate.counts[CaptureCount.LAST_SEQUENCE] = sequence
+        self.page.counts[CaptureCount.LAST_NANO] = nano
+        self.page.counts[CaptureCount.LAST_SEQUENCE] = sequence
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
 
 
 @pytest.mark.parametrize(
-    ("known", "slate", "expected"),
+    ("known", "status page", "expected"),
     [
         ((0, 0), (0, 0), 0),
         ((NANO, 5), (0, 0), 5),
@@ -72,8 +72,8 @@ def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
         ((NANO, 5), (NANO + 1, 0), 5),
     ],
 )
-def test_a_new_ring_goes_on_behind_the_latest_frame_that_is_known(place, known, slate, expected):
-    place.note(*slate)
+def test_a_new_ring_goes_on_behind_the_latest_frame_that_is_known(place, known, page, expected):
+    place.note(*page)
     ring_place.ensure(place.config, "cam1", *known)
     assert place.open().last_sequence == expected
 
@@ -129,10 +129,10 @@ def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
         place.open()
 
 
-def test_a_slate_knows_the_numbers_of_the_ring_before_the_first_frame(place):
+def test_a_page_knows_the_numbers_of_the_ring_before_the_first_frame(place):
     ring_place.ensure(place.config, "cam1", NANO, 7)
     place.open()
-    assert ring_place.numbers_of(place.slate) == (NANO, 7)
+    assert ring_place.numbers_of(place.page) == (NANO, 7)
 
 
 def test_a_ring_in_its_place_is_left_there(place):
@@ -196,7 +196,7 @@ def test_an_older_ring_that_was_put_back_repeats_no_number_at_the_next_start(pla
     place.path.rename(place.path.with_name("aside"))
     fresh = ring_place.renewed(place.config, producer).producer
     write(fresh, 2)
-    place.slate.counts[CaptureCount.RING] = fresh.inode.number
+    place.page.counts[CaptureCount.RING] = fresh.inode.number
     place.note(fresh.last_nano, fresh.last_sequence)
     place.path.with_name("aside").rename(place.path)
     ring_place.ensure(place.config, "cam1")

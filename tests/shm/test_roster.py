@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.shm import ring_file, roster, segment
 from engine.shm.roster import Changes, Roster
 from engine.shm.site import SitePaths
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
 from tests.wire.names import HOSTILE
 
@@ -146,8 +146,8 @@ def test_a_ring_that_is_being_made_does_not_count(directory, monkeypatch):
 
 
 def test_other_files_of_the_site_are_no_cameras(directory):
-    Slate.create(directory.paths.capture("a"))
-    Slate.create(directory.paths.supervisor)
+    StatusPage.create(directory.paths.capture("a"))
+    StatusPage.create(directory.paths.supervisor)
     os.mkfifo(directory.paths.doorbell(0))
     assert directory.roster.look() == Changes()
     assert directory.odd == []

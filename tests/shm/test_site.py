@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import config
-from engine.config_rules import CAMERA_FILE_BYTES_MAX, file_stem
+from engine.config.rules import CAMERA_FILE_BYTES_MAX, file_stem
 from engine.errors import InputError, NoSpace
 from engine.shm import ring_file, segment, site
 from engine.shm.ring import Consumer, Producer
 from engine.shm.site import SitePaths
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
 from tests.wire.names import HOSTILE, names
 
@@ -85,7 +85,7 @@ def test_the_longest_camera_name_still_makes_a_file(shm):
     longest = "é" * (CAMERA_FILE_BYTES_MAX // 6)
     paths = SitePaths.of(site_config(shm, longest))
     make_ring(paths.ring(longest), longest, frames=1)
-    Slate.create(paths.capture(longest))
+    StatusPage.create(paths.capture(longest))
     assert [leftover.fits for leftover in site.leftovers(site_config(shm, longest))] == [True]
 
 
@@ -123,7 +123,7 @@ def test_only_what_does_not_fit_is_swept_and_what_it_held_is_told(shm):
     for name, content in (("garbage", b"x" * 8192), ("short", b"x"), ("empty", b"")):
         paths.ring(name).touch(0o600)
         paths.ring(name).write_bytes(content)
-    Slate.create(paths.writer(0))
+    StatusPage.create(paths.writer(0))
 
     swept = {leftover.path.stem: leftover for leftover in site.sweep(cfg)}
 
@@ -141,7 +141,7 @@ def test_only_what_does_not_fit_is_swept_and_what_it_held_is_told(shm):
     assert "'gone' is not in the site file" in swept["gone"].reason
     assert "version 1" in swept["version"].reason
     assert "rw-r--r--" in swept["open"].reason
-    assert sorted(path.name for path in paths.directory.iterdir()) == ["fits.ring", "writer 0.slate"]
+    assert sorted(path.name for path in paths.directory.iterdir()) == ["fits.ring", "writer 0.status"]
     assert [leftover.camera for leftover in site.leftovers(cfg)] == ["fits"]
 
 
@@ -192,10 +192,10 @@ def test_a_ring_that_is_in_use_for_another_tenant_is_refused_though_it_is_empty(
     cfg = site_config(shm, "cam1", vhost="client-b")
     paths = SitePaths.of(cfg)
     make_ring(paths.ring("cam1"), "cam1")
-    slate = Slate.claim(paths.capture("cam1"))
+    page = StatusPage.claim(paths.capture("cam1"))
     with pytest.raises(InputError, match="camera cam1 is being captured for vhost 'default'"):
         site.check_owner(cfg)
-    slate.close()
+    page.close()
     site.check_owner(cfg)
 
 
@@ -244,7 +244,7 @@ def test_removing_a_site_leaves_nothing(shm):
     cfg = site_config(shm, "cam1")
     paths = SitePaths.of(cfg)
     make_ring(paths.ring("cam1"), "cam1")
-    Slate.create(paths.publisher)
+    StatusPage.create(paths.publisher)
     os.mkfifo(paths.doorbell(0))
     site.remove(paths)
     site.remove(paths)
@@ -256,9 +256,9 @@ def test_the_need_is_what_the_files_take(shm):
     paths = SitePaths.of(cfg)
     for camera in ("cam1", "cam2", "cam3"):
         make_ring(paths.ring(camera), camera)
-        Slate.create(paths.capture(camera))
-    for slate in (paths.writer(0), paths.writer(1), paths.publisher, paths.supervisor):
-        Slate.create(slate)
+        StatusPage.create(paths.capture(camera))
+    for page in (paths.writer(0), paths.writer(1), paths.publisher, paths.supervisor):
+        StatusPage.create(page)
     taken = [path.stat().st_blocks * 512 for path in paths.directory.iterdir()]
     assert sum(taken) <= site.shared_memory_need(cfg) <= sum(taken) + 4096 * len(taken)
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import RingMismatch, SiteInUse
 from engine.shm import segment
-from engine.shm.slate import TEXT_BYTES_MAX, Slate
+from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
 from tests.servers.wait import wait_until
 from tests.shm.children import Peer
 from tests.shm.peers import number_of
@@ -16,22 +16,22 @@ from tests.shm.peers import number_of
 TEXT_VERSION_WORD = 6
 
 
-def test_a_new_slate_says_nothing(shm):
-    path = shm / "writer 0.slate"
-    Slate.create(path)
-    slate = Slate.watch(path)
-    assert (slate.pid, slate.started_nano, slate.restarts, slate.heartbeat_nano) == (0, 0, 0, 0)
-    assert slate.text == b""
-    assert slate.counts.tolist() == [0] * 64
-    assert not slate.owned
-    slate.close()
+def test_a_new_page_says_nothing(shm):
+    path = shm / "writer 0.status"
+    StatusPage.create(path)
+    page = StatusPage.watch(path)
+    assert (page.pid, page.started_nano, page.restarts, page.heartbeat_nano) == (0, 0, 0, 0)
+    assert page.text == b""
+    assert page.counts.tolist() == [0] * 64
+    assert not page.owned
+    page.close()
 
 
 def test_its_owner_is_seen_by_all(shm):
-    path = shm / "a.slate"
+    path = shm / "a.status"
     before, beaten = time.time_ns(), time.monotonic_ns()
-    owner = Slate.claim(path)
-    watcher = Slate.watch(path)
+    owner = StatusPage.claim(path)
+    watcher = StatusPage.watch(path)
     owner.counts[3] = 7
     assert watcher.pid == os.getpid()
     assert before <= watcher.started_nano <= time.time_ns()
@@ -47,48 +47,48 @@ def test_its_owner_is_seen_by_all(shm):
 
 
 def test_only_one_process_can_claim_it_and_the_other_is_told_who(shm):
-    path = shm / "writer 0.slate"
-    with Peer("hold_slate", path) as peer:
+    path = shm / "writer 0.status"
+    with Peer("hold_status_page", path) as peer:
         assert peer.line() == "claimed"
         with pytest.raises(SiteInUse, match=f"writer 0 runs already as pid {peer.pid}"):
-            Slate.claim(path)
+            StatusPage.claim(path)
         peer.go()
         assert peer.line() == "closed"
-        owner = Slate.claim(path)
+        owner = StatusPage.claim(path)
         assert owner.pid == os.getpid()
         owner.close()
 
 
 def test_a_killed_owner_owns_it_no_more_and_what_it_left_stays(shm):
-    path = shm / "a.slate"
-    with Peer("hold_slate", path) as peer:
+    path = shm / "a.status"
+    with Peer("hold_status_page", path) as peer:
         assert peer.line() == "claimed"
-        watcher = Slate.watch(path)
+        watcher = StatusPage.watch(path)
         watcher.restarts = 5
         assert watcher.owned
         peer.kill()
-        wait_until(lambda: not watcher.owned, 30, "the slate is free")
+        wait_until(lambda: not watcher.owned, 30, "the status page is free")
         assert watcher.pid == peer.pid
-    successor = Slate.claim(path)
+    successor = StatusPage.claim(path)
     assert (successor.pid, successor.restarts) == (os.getpid(), 5)
     successor.close()
     watcher.close()
 
 
 def test_asking_who_owns_it_does_not_hinder_a_claim(shm):
-    path = shm / "a.slate"
-    Slate.create(path)
-    watcher = Slate.watch(path)
-    with Peer("hold_slate", path) as peer:
+    path = shm / "a.status"
+    StatusPage.create(path)
+    watcher = StatusPage.watch(path)
+    with Peer("hold_status_page", path) as peer:
         while not watcher.owned:
             pass
         assert peer.line() == "claimed"
     watcher.close()
 
 
-def test_an_owner_that_asks_its_own_slate_stays_the_owner(shm):
-    owner = Slate.claim(shm / "a.slate")
-    watcher = Slate.watch(shm / "a.slate")
+def test_an_owner_that_asks_its_own_page_stays_the_owner(shm):
+    owner = StatusPage.claim(shm / "a.status")
+    watcher = StatusPage.watch(shm / "a.status")
     assert owner.owned
     assert watcher.owned
     owner.close()
@@ -97,8 +97,8 @@ def test_an_owner_that_asks_its_own_slate_stays_the_owner(shm):
 
 @pytest.mark.parametrize("text", [b"", b"x", b"\x00\xff", b"a" * TEXT_BYTES_MAX])
 def test_a_text_is_read_as_it_was_written(shm, text):
-    owner = Slate.claim(shm / "a.slate")
-    watcher = Slate.watch(shm / "a.slate")
+    owner = StatusPage.claim(shm / "a.status")
+    watcher = StatusPage.watch(shm / "a.status")
     version = watcher.text_version
     owner.text = b"something longer before"
     owner.text = text
@@ -109,7 +109,7 @@ def test_a_text_is_read_as_it_was_written(shm, text):
 
 
 def test_a_text_that_does_not_fit_is_refused_and_the_old_one_stays(shm):
-    owner = Slate.claim(shm / "a.slate")
+    owner = StatusPage.claim(shm / "a.status")
     owner.text = b"old"
     with pytest.raises(ValueError, match="3073 bytes; at most 3072"):
         owner.text = b"x" * (TEXT_BYTES_MAX + 1)
@@ -118,16 +118,16 @@ def test_a_text_that_does_not_fit_is_refused_and_the_old_one_stays(shm):
 
 
 def test_a_text_whose_writer_was_killed_is_not_shown_and_the_next_one_is(shm):
-    path = shm / "a.slate"
-    owner = Slate.claim(path)
+    path = shm / "a.status"
+    owner = StatusPage.claim(path)
     owner.text = b"whole"
     owner._words[TEXT_VERSION_WORD] += 1
     owner._segment.view[1024:1027] = b"tor"
     owner.close()
-    watcher = Slate.watch(path)
+    watcher = StatusPage.watch(path)
     assert watcher.text == b""
     odd = watcher.text_version
-    successor = Slate.claim(path)
+    successor = StatusPage.claim(path)
     successor.text = b"new"
     assert watcher.text == b"new"
     assert watcher.text_version > odd
@@ -136,10 +136,10 @@ def test_a_text_whose_writer_was_killed_is_not_shown_and_the_next_one_is(shm):
 
 
 def test_no_reader_ever_takes_half_a_text_for_a_whole_one(shm):
-    path = shm / "a.slate"
+    path = shm / "a.status"
     with Peer("write_texts", path) as peer:
         assert peer.line() == "writing"
-        watcher = Slate.watch(path)
+        watcher = StatusPage.watch(path)
         seen = [0]
         deadline = time.monotonic() + 60
         while len(seen) < 3000:
@@ -151,61 +151,61 @@ def test_no_reader_ever_takes_half_a_text_for_a_whole_one(shm):
     watcher.close()
 
 
-def test_a_slate_that_stands_is_kept(shm):
-    path = shm / "a.slate"
-    owner = Slate.claim(path)
+def test_a_page_that_stands_is_kept(shm):
+    path = shm / "a.status"
+    owner = StatusPage.claim(path)
     owner.text = b"kept"
-    Slate.create(path)
-    watcher = Slate.watch(path)
+    StatusPage.create(path)
+    watcher = StatusPage.watch(path)
     assert watcher.text == b"kept"
     owner.close()
     watcher.close()
 
 
 @pytest.mark.parametrize("content", [b"x" * 4096, bytes(4096), b"x", b"", bytes(8192)], ids=len)
-def test_a_file_that_is_no_slate_is_refused_and_replaced(shm, content):
-    path = shm / "a.slate"
+def test_a_file_that_is_no_page_is_refused_and_replaced(shm, content):
+    path = shm / "a.status"
     path.touch(0o600)
     path.write_bytes(content)
     with pytest.raises(RingMismatch, match=str(path)):
-        Slate.watch(path)
-    Slate.create(path)
-    Slate.watch(path).close()
+        StatusPage.watch(path)
+    StatusPage.create(path)
+    StatusPage.watch(path).close()
 
 
-def test_a_slate_of_another_version_is_refused(shm):
-    path = shm / "a.slate"
-    Slate.create(path)
+def test_a_page_of_another_version_is_refused(shm):
+    path = shm / "a.status"
+    StatusPage.create(path)
     shared = segment.open_existing(path)
     shared.words[1] = 2
     shared.close()
     with pytest.raises(RingMismatch, match="version"):
-        Slate.watch(path)
+        StatusPage.watch(path)
 
 
-def test_a_missing_slate_is_just_that(shm):
+def test_a_missing_page_is_just_that(shm):
     with pytest.raises(FileNotFoundError):
-        Slate.watch(shm / "a.slate")
+        StatusPage.watch(shm / "a.status")
 
 
 def test_two_processes_that_make_it_at_once_share_it(shm, monkeypatch):
     """The other process makes it between our look and our own try, as a capture process and a writer may."""
-    path = shm / "a.slate"
+    path = shm / "a.status"
     create = segment.create
 
     def late(*arguments):
         monkeypatch.setattr(segment, "create", create)
-        Slate.create(path)
+        StatusPage.create(path)
         return create(*arguments)
 
     monkeypatch.setattr(segment, "create", late)
-    Slate.create(path)
-    Slate.watch(path).close()
+    StatusPage.create(path)
+    StatusPage.watch(path).close()
 
 
-def test_a_slate_is_never_seen_half_made(shm, monkeypatch):
+def test_a_page_is_never_seen_half_made(shm, monkeypatch):
     """Who sees one replaces it, and then two processes have two files of one name, each the owner of its own."""
-    path = shm / "a.slate"
+    path = shm / "a.status"
     reserve = os.posix_fallocate
 
     def look(*arguments):
@@ -213,6 +213,6 @@ def test_a_slate_is_never_seen_half_made(shm, monkeypatch):
         assert not path.exists()
 
     monkeypatch.setattr(os, "posix_fallocate", look)
-    Slate.create(path)
-    Slate.watch(path).close()
+    StatusPage.create(path)
+    StatusPage.watch(path).close()
     assert list(shm.iterdir()) == [path]

@@ -17,7 +17,7 @@ from engine.errors import InputError, RingMismatch
 from engine.runtime.lock import SiteLock
 from engine.shm import segment, site
 from engine.shm.doorbell import Doorbell
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from tests.servers.users import SOMEBODY, STRANGER, as_user
 
 
@@ -126,15 +126,15 @@ def test_the_lock_s_directory_is_looked_at_like_the_others(public: Path) -> None
 
 
 def test_a_doorbell_that_others_may_ring_or_hear_is_refused(tmp_path: Path) -> None:
-    Slate.create(tmp_path / "slate")
-    slate = Slate.claim(tmp_path / "slate")
+    StatusPage.create(tmp_path / "status page")
+    page = StatusPage.claim(tmp_path / "status page")
     os.mkfifo(tmp_path / "bell", 0o600)
     for mode in (0o620, 0o604):
         (tmp_path / "bell").chmod(mode)
         with pytest.raises(RingMismatch, match=r"belongs to uid 0 with mode prw"):
-            Doorbell(tmp_path / "bell", slate)
+            Doorbell(tmp_path / "bell", page)
     (tmp_path / "bell").chmod(0o600)
     os.chown(tmp_path / "bell", STRANGER, STRANGER)
     with pytest.raises(RingMismatch, match="belongs to uid 64002"):
-        Doorbell(tmp_path / "bell", slate)
-    slate.close()
+        Doorbell(tmp_path / "bell", page)
+    page.close()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from engine.stages.account import BEGINNING, Account
+from engine.stages.publisher.account import BEGINNING, Account
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
 

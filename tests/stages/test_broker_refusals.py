@@ -13,8 +13,8 @@ import pytest
 from engine.client.consumer import FrameConsumer
 from engine.config import AmqpSection, Secret
 from engine.errors import ServerRefused
-from engine.stages import broker_refusals
-from engine.stages.broker import Exchange, check
+from engine.servers.amqp import refusals as broker_refusals
+from engine.servers.amqp.broker import Exchange, check
 from tests.servers.rabbitmq import RabbitMQ
 
 NAME = "camera.metadata"

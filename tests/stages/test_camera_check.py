@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.stages import camera_check
-from engine.stages.camera_check import CameraCheck, examine
+from engine.sources import check as camera_check
+from engine.sources.check import CameraCheck, examine
 from engine.wire.http_auth import authorization
 from tests.servers.answering import Answering
 from tests.servers.certificate import self_signed

@@ -16,10 +16,11 @@ from engine.errors import CameraUnavailable, WireError
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
-from engine.shm.slate import CaptureCount, Slate, WriterCount
-from engine.stages import camera_failures, capture
-from engine.stages.capture import CaptureAgent
-from engine.stages.source import Frame, NotOpened, SourceEnded
+from engine.shm.status_page import CaptureCount, StatusPage, WriterCount
+from engine.sources import failures as camera_failures
+from engine.sources.video import CapturedFrame, NotOpened, SourceEnded
+from engine.stages.capture import agent as capture
+from engine.stages.capture.agent import CaptureAgent
 from engine.wire.state import CameraStatus, decode_status
 from tests.servers.answering import Answering
 
@@ -44,11 +45,11 @@ class Script:
             raise self.steps.pop(0)
         return True
 
-    def retrieve(self, unix_nano: int, sequence: int) -> Frame:
+    def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
         step = self.steps.pop(0)
         if isinstance(step, WireError):
             raise step
-        return Frame((b"head", memoryview(step)), 640, 480)
+        return CapturedFrame((b"head", memoryview(step)), 640, 480)
 
     def close(self) -> None:
         self.closed = True
@@ -61,9 +62,9 @@ class Bench:
         self.directory = directory
         ring_file.create(directory / "cam1.ring", 2**16, "cam1")
         self.consumer = Consumer(directory / "cam1.ring", "cam1")
-        self.writer = Slate.claim(directory / "writer.slate")
+        self.writer = StatusPage.claim(directory / "writer.status")
         self.doorbell = Doorbell(directory / "bell", self.writer)
-        self.slate = Slate.claim(directory / "capture.slate")
+        self.page = StatusPage.claim(directory / "capture.status")
         self.url = "test://"
         self.scripts: list[Script | Exception] = []
 
@@ -75,12 +76,12 @@ class Bench:
             return script
 
         producer = Producer(self.directory / "cam1.ring", "cam1")
-        bell = Bell(self.directory / "bell", Slate.watch(self.directory / "writer.slate"))
+        bell = Bell(self.directory / "bell", StatusPage.watch(self.directory / "writer.status"))
         agent = CaptureAgent(
             Camera(id="cam1", url=Url(self.url), open_timeout_seconds=1.0),
             producer,
             bell,
-            self.slate,
+            self.page,
             open_source,
             structlog.get_logger(),
         )
@@ -89,14 +90,14 @@ class Bench:
 
     @property
     def status(self) -> CameraStatus:
-        return decode_status(self.slate.text)
+        return decode_status(self.page.text)
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
-    made.slate.close()
+    made.page.close()
 
 
 def turn(agent: CaptureAgent, until: Callable[[], bool]) -> None:
@@ -166,8 +167,8 @@ def test_states_follow_the_camera(bench: Bench) -> None:
     turn(agent, lambda: bench.status.state == "active")
     turn(agent, lambda: agent.finished)
     assert (bench.status.state, bench.status.last_error) == ("offline", "the file has ended")
-    assert bench.slate.counts[CaptureCount.FINISHED] == 1
-    assert bench.slate.counts[CaptureCount.CONNECTS] == 3
+    assert bench.page.counts[CaptureCount.FINISHED] == 1
+    assert bench.page.counts[CaptureCount.CONNECTS] == 3
 
 
 def test_a_successor_goes_on_counting_failures(bench: Bench) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.stages.clock import FrameClock
+from engine.stages.capture.clock import FrameClock
 
 SECOND = 10**9
 NOON = 1_731_024_000 * SECOND

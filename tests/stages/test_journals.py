@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import RedisUnavailable
-from engine.stages.journals import Journals
+from engine.stages.publisher.journals import Journals
 from engine.wire.marks import Mark
 from tests.fuzz.replies import ADDRESS, CURSOR, NANO, Connection, answering
 from tests.fuzz.seeds import resp

@@ -10,8 +10,8 @@ import structlog
 
 from engine.config import Config, from_document
 from engine.runtime.claims import identity
-from engine.stages import leases
-from engine.stages.leases import open_leases
+from engine.stages.writer import leases
+from engine.stages.writer.leases import open_leases
 from tests.servers.redis_server import RedisServer
 
 

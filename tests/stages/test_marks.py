@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from engine.config import Config, from_document
+from engine.servers.redis.connect import connect
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
-from engine.stages.journals import newest_numbers
-from engine.stages.redis_link import connect
+from engine.stages.publisher.journals import newest_numbers
 from engine.wire.journal import parse_entry
 from engine.wire.keys import cursor_key, journal_key, written_key
 from engine.wire.marks import Mark, format_mark, parse_mark
@@ -94,7 +94,7 @@ def test_numbers_go_on_with_a_new_ring(tmp_path: Path, redis_server: RedisServer
 def test_marks_that_somebody_removed_are_written_again(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.stages.marks._REPEAT_SECONDS", 0.1)
+    monkeypatch.setattr("engine.stages.writer.marks._REPEAT_SECONDS", 0.1)
     bench = Bench(config_of(tmp_path, redis_server))
     store(bench, 3)
     bench.turn(lambda: mark(redis_server) == Mark((NANO + 2, 3), 3, 0))

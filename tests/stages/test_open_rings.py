@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from engine.shm import ring_file, ring_place
 from engine.shm.ring_file import RingCounts
-from engine.shm.slate import CaptureCount, Slate
+from engine.shm.status_page import CaptureCount, StatusPage
 from engine.wire.state import CameraStatus, encode_status
 from tests.servers.redis_server import RedisServer
 from tests.stages.test_writer import NANO, Bench, bench, listed_numbers, stored
@@ -28,14 +28,14 @@ def renew(bench: Bench, camera: str) -> None:
     found = ring_place.renewed(bench._config, former)
     assert found
     bench.producers[camera] = found.producer
-    bench.slates[camera].counts[CaptureCount.RING] = found.producer.inode.number
+    bench.pages[camera].counts[CaptureCount.RING] = found.producer.inode.number
     former.close()
 
 
 def restart(bench: Bench, camera: str) -> None:
     """The capture process was killed; its successor."""
     bench.producers[camera].close()
-    bench.slates[camera].close()
+    bench.pages[camera].close()
     bench.capture(camera)
 
 
@@ -55,7 +55,7 @@ def test_a_camera_that_the_site_file_did_not_name_is_stored_at_once(bench: Bench
     bench.write("cam1", 3)
     bench.turn(lambda: stored(bench, "cam1") == 3)
     bench.capture("later")
-    bench.slates["later"].text = encode_status(CameraStatus("active", NANO))
+    bench.pages["later"].text = encode_status(CameraStatus("active", NANO))
     bench.write("later", 5)
     bench.turn(lambda: stored(bench, "later") == 5)
     client = redis_server.client()
@@ -78,8 +78,8 @@ def test_each_writer_takes_the_rings_that_are_its_own(bench: Bench) -> None:
 def test_a_camera_whose_ring_is_gone_is_let_go_with_its_last_state(bench: Bench, redis_server: RedisServer) -> None:
     bench.write("cam1", 3)
     bench.turn(lambda: stored(bench, "cam1") == 3)
-    bench.slates["cam1"].text = encode_status(CameraStatus("offline", NANO, last_error="recording stopped"))
-    bench.slates["cam1"].close()
+    bench.pages["cam1"].text = encode_status(CameraStatus("offline", NANO, last_error="recording stopped"))
+    bench.pages["cam1"].close()
     bench.paths.ring("cam1").unlink()
     with capture_logs() as lines:
         bench.turn(lambda: rings_of(bench) == {"cam2"})
@@ -152,9 +152,9 @@ def test_an_older_ring_put_back_is_not_opened_while_the_capture_writes_to_its_ow
 def test_numbers_go_on_when_ring_and_capture_are_gone_at_once(bench: Bench, redis_server: RedisServer) -> None:
     """What the lost ring held is stored from its mapping first, and its counts are said."""
     bench.write("cam1", 3)
-    slate = bench.slates["cam1"]
-    slate.counts[CaptureCount.LAST_SEQUENCE] = bench.producers["cam1"].last_sequence
-    slate.counts[CaptureCount.LAST_NANO] = bench.producers["cam1"].last_nano
+    page = bench.pages["cam1"]
+    page.counts[CaptureCount.LAST_SEQUENCE] = bench.producers["cam1"].last_sequence
+    page.counts[CaptureCount.LAST_NANO] = bench.producers["cam1"].last_nano
     bench.paths.ring("cam1").unlink()
     restart(bench, "cam1")
     assert bench.producers["cam1"].last_sequence == 3
@@ -214,8 +214,8 @@ def test_a_ring_that_came_just_before_the_stop_is_emptied(bench: Bench, redis_se
     bench.agent._look_around()
     bench.capture("later")
     bench.write("later", 5)
-    for slate in bench.slates.values():
-        slate.close()
+    for page in bench.pages.values():
+        page.close()
     bench.turn(bench.agent.drained)
     assert listed_numbers(redis_server, "later") == [1, 2, 3, 4, 5]
 
@@ -230,12 +230,12 @@ def test_a_ring_of_another_tenant_is_not_opened(bench: Bench) -> None:
     assert "client-b" in said["error"]
 
 
-def test_a_slate_that_was_removed_is_found_again(bench: Bench) -> None:
+def test_a_page_that_was_removed_is_found_again(bench: Bench) -> None:
     bench.paths.capture("cam1").unlink()
-    bench.slates["cam1"].close()
-    bench.slates["cam1"] = Slate.claim(bench.paths.capture("cam1"))
-    bench.slates["cam2"].close()
-    bench.turn(lambda: not bench.agent._slates["cam1"].removed)
+    bench.pages["cam1"].close()
+    bench.pages["cam1"] = StatusPage.claim(bench.paths.capture("cam1"))
+    bench.pages["cam2"].close()
+    bench.turn(lambda: not bench.agent._pages["cam1"].removed)
     assert not bench.agent.drained(), "a capture process still lives"
 
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
-from engine.stages import pattern
-from engine.stages.pattern import PatternSource
-from engine.stages.source import SourceEnded
+from engine.sources import pattern
+from engine.sources.pattern import PatternSource
+from engine.sources.video import SourceEnded
 from engine.wire import jpeg
-from engine.wire.stamp import FrameStamp, find_stamp
+from engine.wire.test_mark import FrameMark, find_mark
 from tests.wire.names import HOSTILE
 
 NANO = 1_731_024_000_123_456_789
@@ -48,7 +48,7 @@ def test_a_frame_has_exactly_the_asked_size_decodes_and_says_what_it_is(width, h
     assert len(data) == kb * 1024
     assert (frame.width, frame.height) == (width, height)
     assert decoded(data).shape == (height, width, 3)
-    assert find_stamp(data) == FrameStamp("cam4", 7, NANO)
+    assert find_mark(data) == FrameMark("cam4", 7, NANO)
     info = jpeg.inspect(data)
     assert (info.width, info.height, info.end) == (width, height, len(data))
 
@@ -74,14 +74,14 @@ def test_a_filler_of_any_size_leaves_the_picture_whole(size):
 def test_all_frames_of_a_pattern_have_the_same_size(sequence, unix_nano):
     data = frame_bytes(source("size=32x32&kb=4"), unix_nano, sequence)
     assert len(data) == 4096
-    assert find_stamp(data) == FrameStamp("cam4", sequence, unix_nano)
+    assert find_mark(data) == FrameMark("cam4", sequence, unix_nano)
 
 
 @pytest.mark.parametrize("camera", [name for name in HOSTILE if len(name) < 200])
 def test_a_frame_carries_its_camera_s_name_whatever_it_is(camera):
     data = frame_bytes(source("size=32x32&kb=4", camera=camera))
     assert len(data) == 4096
-    assert find_stamp(data).camera == camera
+    assert find_mark(data).camera == camera
 
 
 def test_nothing_is_encoded_or_copied_for_a_frame():

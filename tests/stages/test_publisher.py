@@ -14,9 +14,9 @@ import structlog
 from engine.config import Config, from_document
 from engine.shm import ring_file, segment
 from engine.shm.site import SitePaths
-from engine.shm.slate import PublisherCount, Slate
-from engine.stages import accounts
-from engine.stages.publisher import PublisherAgent
+from engine.shm.status_page import PublisherCount, StatusPage
+from engine.stages.publisher import accounts
+from engine.stages.publisher.agent import PublisherAgent
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.marks import Mark, format_mark
@@ -43,15 +43,15 @@ def site_config(directory: Path, redis_server: RedisServer, amqp_url: str) -> Co
 
 
 @contextlib.contextmanager
-def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent, Slate]]:
-    slate = Slate.claim(directory / "publisher.slate")
-    agent = PublisherAgent(config, slate, structlog.get_logger())
+def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent, StatusPage]]:
+    page = StatusPage.claim(directory / "publisher.status")
+    agent = PublisherAgent(config, page, structlog.get_logger())
     agent.on_start()
     try:
-        yield agent, slate
+        yield agent, page
     finally:
         agent.on_close()
-        slate.close()
+        page.close()
 
 
 def stock(
@@ -86,17 +86,17 @@ def test_who_waits_for_confirms_with_its_hands_full_sleeps(
 ):
     """A look for entries is not due while there are enough at hand, however long ago the last one was."""
     config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONNECTED])
         rabbitmq.pause()
         try:
             stock(redis_server.client(), config)
-            turn(agent, lambda: slate.counts[PublisherCount.PUBLISHED] >= config.publisher.window)
+            turn(agent, lambda: page.counts[PublisherCount.PUBLISHED] >= config.publisher.window)
             second = time.monotonic() + 1
             assert turn(agent, lambda: time.monotonic() > second) < 100
         finally:
             rabbitmq.resume()
-        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == ENTRIES)
 
 
 def test_over_tls_every_event_arrives_in_order(
@@ -108,13 +108,13 @@ def test_over_tls_every_event_arrives_in_order(
     tls = f"listeners.ssl.local = 127.0.0.1:{port}\nssl_options.certfile = {certificate}\nssl_options.keyfile = {key}\n"
     with RabbitMQ(short_path / "broker", tls) as broker:
         config = site_config(tmp_path, redis_server, f"amqps://guest:guest@localhost:{port}/%2F")
-        with publishing(config, tmp_path) as (agent, slate):
-            turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+        with publishing(config, tmp_path) as (agent, page):
+            turn(agent, lambda: page.counts[PublisherCount.CONNECTED])
             channel = broker.connect().channel()
             queue = channel.queue_declare("", exclusive=True).method.queue
             channel.queue_bind(queue, config.metadata.exchange, config.metadata.routing_key)
             stock(redis_server.client(), config)
-            turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == ENTRIES)
+            turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == ENTRIES)
         bodies = [channel.basic_get(queue, auto_ack=True)[2] for _ in range(ENTRIES)]
         assert [int(decode_event(body).sequence) for body in bodies] == list(range(1, ENTRIES + 1))
 
@@ -129,22 +129,22 @@ def test_a_state_is_announced_when_it_changes_and_not_with_each_try(
         status = CameraStatus("offline", nano, failures, f"port 554 closed, try {failures}")
         client.hset(states, "cam1", encode_status(status))
 
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONNECTED])
         tell(10**18, 1)
-        turn(agent, lambda: slate.counts[PublisherCount.STATUS_EVENTS] == 1)
+        turn(agent, lambda: page.counts[PublisherCount.STATUS_EVENTS] == 1)
         for failures in range(2, 5):
             tell(10**18, failures)
             seen = agent._states
             turn(agent, lambda seen=seen: agent._states is not seen)
         tell(10**18 + 1, 5)
-        turn(agent, lambda: slate.counts[PublisherCount.STATUS_EVENTS] > 1)
+        turn(agent, lambda: page.counts[PublisherCount.STATUS_EVENTS] > 1)
         turn(agent, agent.drained)
-        assert slate.counts[PublisherCount.STATUS_EVENTS] == 2
+        assert page.counts[PublisherCount.STATUS_EVENTS] == 2
 
 
-def counted(slate: Slate) -> tuple[int, int]:
-    return slate.counts[PublisherCount.CONFIRMED], slate.counts[PublisherCount.EXPIRED]
+def counted(page: StatusPage) -> tuple[int, int]:
+    return page.counts[PublisherCount.CONFIRMED], page.counts[PublisherCount.EXPIRED]
 
 
 def add_ring(config: Config, camera: str) -> Path:
@@ -165,26 +165,26 @@ def test_cameras_come_and_go_with_their_rings(
     monkeypatch.setattr(accounts, "_LINGER_SECONDS", 0.1)
     config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
     said = lambda text: text in capsys.readouterr().out  # noqa: E731 - each is read once
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONNECTED])
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONNECTED])
         stock(client, config, "cam2", range(1, 11))
         ring = add_ring(config, "cam2")
-        turn(agent, lambda: counted(slate) == (10, 0))
+        turn(agent, lambda: counted(page) == (10, 0))
         rabbitmq.pause()
         try:
             stock(client, config, "cam2", range(11, 21))
             ring.unlink()
-            turn(agent, lambda: slate.counts[PublisherCount.PUBLISHED] == 20)
+            turn(agent, lambda: page.counts[PublisherCount.PUBLISHED] == 20)
             later = time.monotonic() + 0.6
             turn(agent, lambda: time.monotonic() > later)
             assert not said("camera is gone"), "its events are not confirmed yet"
         finally:
             rabbitmq.resume()
         turn(agent, lambda: said("camera is gone"))
-        assert counted(slate) == (20, 0)
+        assert counted(page) == (20, 0)
         stock(client, config, "cam2", range(21, 31))
         add_ring(config, "cam2")
-        turn(agent, lambda: counted(slate) == (30, 0))
+        turn(agent, lambda: counted(page) == (30, 0))
 
 
 def test_the_successor_knows_of_a_camera_whose_ring_is_gone(
@@ -193,12 +193,12 @@ def test_the_successor_knows_of_a_camera_whose_ring_is_gone(
     config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
     stock(client, config, "cam2", range(1, 11))
     ring = add_ring(config, "cam2")
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: counted(slate) == (10, 0))
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: counted(page) == (10, 0))
     ring.unlink()
     stock(client, config, "cam2", range(11, 16))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: counted(slate) == (15, 0))
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: counted(page) == (15, 0))
 
 
 def test_entries_trimmed_before_the_first_read_are_counted(
@@ -208,8 +208,8 @@ def test_entries_trimmed_before_the_first_read_are_counted(
     config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
     stock(client, config, numbers=range(500, 511))
     client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 510, 400)))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: counted(slate) == (11, 99))
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: counted(page) == (11, 99))
 
 
 def test_a_restart_without_cursors_makes_up_no_events(
@@ -218,15 +218,15 @@ def test_a_restart_without_cursors_makes_up_no_events(
     config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
     stock(client, config, numbers=range(1, 11))
     client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 10, 0)))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: counted(slate) == (10, 0))
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: counted(page) == (10, 0))
     client.flushall()
     stock(client, config, numbers=range(11, 21))
     client.hset(keys.written_key(config.vhost, config.prefix), "cam1", format_mark(Mark((1, 1), 20, 0)))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: counted(slate)[0] == 20)
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: counted(page)[0] == 20)
         stock(client, config, numbers=range(23, 31))
-        turn(agent, lambda: counted(slate) == (28, 2))
+        turn(agent, lambda: counted(page) == (28, 2))
 
 
 def test_an_entry_far_ahead_hides_none_of_those_that_follow_when_it_is_gone(
@@ -236,16 +236,16 @@ def test_an_entry_far_ahead_hides_none_of_those_that_follow_when_it_is_gone(
     client, journal = redis_server.client(), keys.journal_key(vhost, config.prefix, "cam1")
     stock(client, config, numbers=range(1, 11))
     client.xadd(journal, {"a": "b"}, id="5000000000000000000-1")
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 10)
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 10)
         looked = time.monotonic() + 2.5
         turn(agent, lambda: time.monotonic() > looked)
         assert agent.drained()
-    with publishing(config, tmp_path) as (agent, slate):
+    with publishing(config, tmp_path) as (agent, page):
         client.delete(journal)
         stock(client, config, numbers=range(11, 21))
-        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 20)
-        assert slate.counts[PublisherCount.EXPIRED] == 0
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 20)
+        assert page.counts[PublisherCount.EXPIRED] == 0
 
 
 def test_a_cursor_far_ahead_is_none(tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str):
@@ -253,8 +253,8 @@ def test_a_cursor_far_ahead_is_none(tmp_path: Path, redis_server: RedisServer, r
     client = redis_server.client()
     client.hset(keys.cursor_key(vhost, config.prefix), "cam1", "5000000000000000000-1 7")
     stock(client, config, numbers=range(1, 11))
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 10)
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 10)
 
 
 def test_entries_of_a_clock_that_was_set_back_since_are_announced(
@@ -271,8 +271,8 @@ def test_entries_of_a_clock_that_was_set_back_since_are_announced(
     client.execute_command(
         "XADD", keys.journal_key(vhost, config.prefix, "cam1"), entry_id(ahead + 9, 9), *entry_fields(entry)
     )
-    with publishing(config, tmp_path) as (agent, slate):
-        turn(agent, lambda: slate.counts[PublisherCount.CONFIRMED] == 1)
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 1)
 
 
 @pytest.mark.parametrize("kind", ["string", "hash of states", "hash of marks"])
@@ -293,15 +293,15 @@ def test_what_is_not_ours_costs_one_camera_at_most(
     client.set(foreign, "something else")
     for camera in ("cam2", "cam3"):
         add_ring(config, camera)
-    with publishing(config, tmp_path) as (agent, slate):
+    with publishing(config, tmp_path) as (agent, page):
         stock(client, config, numbers=range(1, 11))
         stock(client, config, "cam3", range(1, 11))
-        turn(agent, lambda: counted(slate) == (20, 0))
+        turn(agent, lambda: counted(page) == (20, 0))
         log = capsys.readouterr().out
         assert log.count("passed over") == 1
         assert f"{foreign} holds a string, which is not the engine's" in log
         assert f"redis-cli DEL {foreign}" in log
         client.delete(foreign)
         stock(client, config, "cam2", range(1, 6))
-        turn(agent, lambda: counted(slate) == (25, 0))
+        turn(agent, lambda: counted(page) == (25, 0))
         turn(agent, lambda: "read again" in capsys.readouterr().out)

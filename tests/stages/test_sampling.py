@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.stages.capture import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Sampler, backoff_seconds
+from engine.stages.capture.agent import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Sampler, backoff_seconds
 
 SECOND = 10**9
 #: This machine has been up for a while.

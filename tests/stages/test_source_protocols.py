@@ -18,7 +18,7 @@ import pytest
 
 from engine.config import Camera, Url
 from engine.errors import CameraUnavailable
-from engine.stages.source import VideoSource
+from engine.sources.video import VideoSource
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.wait import free_port

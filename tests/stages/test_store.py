@@ -14,7 +14,7 @@ import pytest
 from engine.errors import RedisUnavailable, ServerRefused
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
-from engine.stages.store import Refused, RingBatch, Store
+from engine.stages.writer.store import Refused, RingBatch, Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.fuzz.replies import Plugged

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.stages.upkeep import GRACE_SECONDS, JournalUpkeep
+from engine.stages.writer.journal_trim import GRACE_SECONDS, JournalTrim
 
 #: Seconds from one event to the next: whether a frame is stored then, or a trim is asked for, or both.
 histories = st.lists(
@@ -14,7 +14,7 @@ histories = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from((1, 2, 30, 300)), histories)
 def test_no_entry_goes_before_its_frame_has_lived_its_life(ttl, history):
-    upkeep = JournalUpkeep(ttl)
+    upkeep = JournalTrim(ttl)
     stored_at: dict[int, float] = {}
     now, unix_nano = 1000.0, 10**18
     for passed, stores, asks in history:
@@ -32,7 +32,7 @@ def test_no_entry_goes_before_its_frame_has_lived_its_life(ttl, history):
 @given(st.sampled_from((1, 30, 300)), st.floats(0.01, 2))
 def test_entries_go_soon_after_their_frames(ttl, interval):
     """As long as frames are stored: without new ones the journal goes by its own expiry."""
-    upkeep = JournalUpkeep(ttl)
+    upkeep = JournalTrim(ttl)
     kept = ttl + GRACE_SECONDS + 2 * ttl / 64 + 2 * interval
     stored_at: dict[int, float] = {}
     trimmed = 0
@@ -46,7 +46,7 @@ def test_entries_go_soon_after_their_frames(ttl, interval):
 
 
 def test_there_is_nothing_to_trim_twice():
-    upkeep = JournalUpkeep(10)
+    upkeep = JournalTrim(10)
     upkeep.stored(7, 0.0)
     assert upkeep.trim_nano(10 + GRACE_SECONDS) == 0
     assert upkeep.trim_nano(10.1 + GRACE_SECONDS) == 7
@@ -54,11 +54,11 @@ def test_there_is_nothing_to_trim_twice():
 
 
 def test_the_newest_mark_that_is_old_enough_counts():
-    upkeep = JournalUpkeep(64)
+    upkeep = JournalTrim(64)
     for second in range(10):
         upkeep.stored(100 + second, float(second))
     assert upkeep.trim_nano(5.5 + 64 + GRACE_SECONDS) == 105
 
 
 def test_a_camera_that_has_stored_nothing_is_left_alone():
-    assert JournalUpkeep(10).trim_nano(10**9) == 0
+    assert JournalTrim(10).trim_nano(10**9) == 0

@@ -15,9 +15,9 @@ from engine.config import Config, from_document
 from engine.shm import ring_place, segment
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
-from engine.shm.slate import Slate
-from engine.stages import reconcile
-from engine.stages.writer import WriterAgent
+from engine.shm.status_page import StatusPage
+from engine.stages.writer import reconcile
+from engine.stages.writer.agent import WriterAgent
 from engine.wire.state import CameraStatus, decode_status, encode_status
 from tests.servers.redis_server import RedisServer
 
@@ -25,22 +25,22 @@ NANO = 1_731_024_000_000_000_000
 
 
 class Bench:
-    """A writer, and the producers and slates of its cameras."""
+    """A writer, and the producers and status pages of its cameras."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.paths = paths = SitePaths.of(config)
         segment.private_directory(paths.directory)
         self.producers = {}
-        self.slates = {}
+        self.pages = {}
         for camera in config.cameras:
             self.capture(camera.id)
-        self._slate = Slate.claim(paths.writer(0))
+        self._page = StatusPage.claim(paths.writer(0))
         self.begin()
 
     def begin(self) -> None:
         """A writer that finds what the one before has left."""
-        self.agent = WriterAgent(self._config, 0, self._slate, structlog.get_logger())
+        self.agent = WriterAgent(self._config, 0, self._page, structlog.get_logger())
         self.agent.on_start()
 
     def kill(self) -> None:
@@ -52,9 +52,9 @@ class Bench:
 
     def capture(self, camera: str) -> None:
         """What a capture process does at its start."""
-        self.slates[camera] = Slate.claim(self.paths.capture(camera))
+        self.pages[camera] = StatusPage.claim(self.paths.capture(camera))
         ring_place.ensure(self._config, camera)
-        self.producers[camera] = ring_place.open_producer(self._config, camera, self.slates[camera])
+        self.producers[camera] = ring_place.open_producer(self._config, camera, self.pages[camera])
 
     def write(self, camera: str, count: int = 1) -> None:
         producer = self.producers[camera]
@@ -107,7 +107,7 @@ def test_states_go_out_while_frames_never_stop(bench: Bench, redis_server: Redis
             bench.write(camera, 3)
 
     bench.turn(lambda: stored(bench, "cam1") > 30, refill)
-    bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO))
+    bench.pages["cam1"].text = encode_status(CameraStatus("active", NANO))
     bench.turn(lambda: client.hget("engine:default:cameras:frames", "cam1"), refill)
 
 
@@ -210,8 +210,8 @@ def test_it_is_drained_when_rings_are_empty_and_no_capture_is_left(bench: Bench)
     bench.write("cam1", 5)
     bench.turn(lambda: stored(bench, "cam1") == 5)
     assert not bench.agent.drained(), "capture processes still live"
-    for slate in bench.slates.values():
-        slate.close()
+    for page in bench.pages.values():
+        page.close()
     assert bench.agent.drained()
     bench.write("cam2")
     assert not bench.agent.drained(), "a frame is in a ring"
@@ -323,8 +323,8 @@ def test_a_ring_that_appears_later_is_compared_before_it_stores(bench: Bench, re
 def test_a_writer_that_stops_looks_a_last_time(bench: Bench, redis_server: RedisServer) -> None:
     bench.write("cam1", 5)
     bench.turn(lambda: stored(bench, "cam1") == 5)
-    for slate in bench.slates.values():
-        slate.close()
+    for page in bench.pages.values():
+        page.close()
     redis_server.client().flushall()
     with capture_logs() as logged:
         bench.turn(bench.agent.drained)
@@ -334,8 +334,8 @@ def test_a_writer_that_stops_looks_a_last_time(bench: Bench, redis_server: Redis
 def test_a_writer_that_stops_looks_at_the_redis_that_is_there_now(bench: Bench, redis_server: RedisServer) -> None:
     bench.write("cam1", 5)
     bench.turn(lambda: stored(bench, "cam1") == 5)
-    for slate in bench.slates.values():
-        slate.close()
+    for page in bench.pages.values():
+        page.close()
     redis_server.kill()
     redis_server.start()
     bench.turn(bench.agent.drained)
@@ -345,8 +345,8 @@ def test_a_writer_that_stops_looks_at_the_redis_that_is_there_now(bench: Bench, 
 def test_a_stop_does_not_wait_for_a_redis_that_does_not_come(bench: Bench, redis_server: RedisServer) -> None:
     bench.write("cam1", 5)
     bench.turn(lambda: stored(bench, "cam1") == 5)
-    for slate in bench.slates.values():
-        slate.close()
+    for page in bench.pages.values():
+        page.close()
     redis_server.kill()
     bench.turn(bench.agent.drained)
     assert (lost(bench, "cam1"), stored(bench, "cam1")) == (0, 5)
@@ -415,12 +415,12 @@ def test_a_state_that_redis_refuses_is_written_later_and_the_refusal_said_once(
     bench: Bench, redis_server: RedisServer
 ) -> None:
     client = redis_server.client()
-    bench.slates["cam1"].text = encode_status(CameraStatus("offline", NANO))
+    bench.pages["cam1"].text = encode_status(CameraStatus("offline", NANO))
     bench.turn(lambda: written_state(redis_server, "cam1") == "offline")
     client.config_set("maxmemory-policy", "noeviction")
     with capture_logs() as logged:
         client.config_set("maxmemory", 1)
-        bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO + 1))
+        bench.pages["cam1"].text = encode_status(CameraStatus("active", NANO + 1))
         bench.turn(lambda: any("states refused" in line["event"] for line in logged))
         tried = client.info("commandstats")["cmdstat_hset"]["rejected_calls"]
         bench.turn(lambda: client.info("commandstats")["cmdstat_hset"]["rejected_calls"] > tried + 1)
@@ -431,8 +431,8 @@ def test_a_state_that_redis_refuses_is_written_later_and_the_refusal_said_once(
 
 @pytest.mark.parametrize("gone", ["FLUSHALL", f"DEL {CAMERAS_KEY}", f"HDEL {CAMERAS_KEY} cam2"])
 def test_states_that_are_gone_are_written_again(bench: Bench, redis_server: RedisServer, gone: str) -> None:
-    bench.slates["cam1"].text = encode_status(CameraStatus("active", NANO))
-    bench.slates["cam2"].text = encode_status(CameraStatus("offline", NANO))
+    bench.pages["cam1"].text = encode_status(CameraStatus("active", NANO))
+    bench.pages["cam2"].text = encode_status(CameraStatus("offline", NANO))
     bench.turn(lambda: written_state(redis_server, "cam1") and written_state(redis_server, "cam2"))
     redis_server.client().execute_command(*gone.split())
     bench.turn(lambda: written_state(redis_server, "cam1") == "active" and written_state(redis_server, "cam2"))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 def main() -> None:
     where = sys.argv.pop(1)
     if where == "capture":
-        from engine.stages import source
+        from engine.sources import video as source
 
         def crash(camera: Any) -> NoReturn:
             raise RuntimeError(f"cannot make sense of {camera.url!s}")
@@ -29,7 +29,7 @@ def main() -> None:
 
         app._load = fall
     else:
-        from engine.stages import store
+        from engine.stages.writer import store
 
         real = store.connect
 

@@ -18,7 +18,7 @@ from engine.config import Config, load
 from engine.runtime.status import collect, to_json
 from engine.shm.site import SitePaths
 from engine.wire.keys import FrameKey, parse_frame_key
-from engine.wire.stamp import find_stamp
+from engine.wire.test_mark import find_mark
 from tests.servers.wait import wait_until
 
 COMMAND = [sys.executable, "-m", "engine"]
@@ -192,7 +192,7 @@ def stored_frames(client: redis.Redis, vhost: str, prefix: str = "frames", *, ch
     for raw in client.scan_iter(match=f"{vhost}:{prefix}:*", count=5000):
         keys.append(parse_frame_key(raw))
         if check_stamps:
-            stamp = find_stamp(client.get(raw))
+            stamp = find_mark(client.get(raw))
             key = keys[-1]
             assert (stamp.camera, stamp.frame, stamp.unix_nano) == (key.camera, key.sequence, key.unix_nano)
     keys.sort(key=lambda key: key.unix_nano)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.stages.capture import BACKOFF_SECONDS_MIN
+from engine.stages.capture.agent import BACKOFF_SECONDS_MIN
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer

@@ -78,7 +78,7 @@ def test_cameras_are_stored_that_were_added_while_the_writers_run(
     assert not any(missing_numbers(found) for found in numbers.values())
 
 
-def test_numbers_go_on_when_ring_slate_and_directory_were_removed(site: Site, redis_server: RedisServer) -> None:
+def test_numbers_go_on_when_ring_page_and_directory_were_removed(site: Site, redis_server: RedisServer) -> None:
     """As systemd-logind does with what a user has in shared memory (RemoveIPC)."""
     write(site, redis_server, "cam0", "cam1")
     site.start()

@@ -26,8 +26,8 @@ from engine.errors import ServerRefused
 from engine.jobs.tenants import acl_rules
 from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.status import collect
+from engine.servers.amqp import broker
 from engine.shm.site import SitePaths
-from engine.stages import broker
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.users import SOMEBODY, STRANGER, as_user, command_of

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from engine.config import _ENVIRONMENT, _SECTIONS
+from engine.config import ENVIRONMENT, SECTIONS
 from engine.jobs.tenants import acl_rules
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
@@ -199,8 +199,8 @@ def test_what_nobody_expects_is_told_without_secrets(site: Site, short_path: Pat
 #: Variables that the engine reads, but for addresses and names of users.
 SECRET_VARIABLES = sorted(
     name
-    for name, (section, key) in _ENVIRONMENT.items()
-    if _SECTIONS[section].__annotations__[key] == "Secret" and not key.endswith("username")
+    for name, (section, key) in ENVIRONMENT.items()
+    if SECTIONS[section].__annotations__[key] == "Secret" and not key.endswith("username")
 )
 
 

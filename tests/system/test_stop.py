@@ -12,7 +12,7 @@ import psutil
 import redis
 
 from engine.shm.segment import private_directory
-from engine.shm.slate import Slate
+from engine.shm.status_page import StatusPage
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.users import counted, counted_user, crowd
@@ -234,7 +234,7 @@ def test_the_embedded_server_keeps_frames_over_a_restart_where_it_is_asked_to(si
 def test_a_boot_failure_that_a_restart_cannot_mend_ends_the_run(site: Site, redis_server: RedisServer) -> None:
     site.write(cameras=CAMERAS[:2], redis={"address": redis_server.address})
     private_directory(site.paths.directory)
-    held = Slate.claim(site.paths.writer(0))
+    held = StatusPage.claim(site.paths.writer(0))
     site.start(wait=False)
     assert site.process is not None
     assert site.process.wait(30) == 2

@@ -188,8 +188,8 @@ def test_a_single_role_without_standard_streams(site: Site, redis_server: RedisS
         # There is no broker: the one error that it has goes to nobody.
         assert process.wait(30) == 2
         return
-    slate = site.paths.writer(0) if role == "writer" else site.paths.capture("cam0")
-    wait_until(slate.exists, 30, "it runs")
+    page = site.paths.writer(0) if role == "writer" else site.paths.capture("cam0")
+    wait_until(page.exists, 30, "it runs")
     wait_until(lambda: any(each["alive"] for each in site.status()["processes"]), 30, "it lives")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0

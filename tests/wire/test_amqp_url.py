@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import AmqpSection, Secret
 from engine.errors import ConfigError
-from engine.stages.broker import parameters
+from engine.servers.amqp.broker import parameters
 from engine.wire import keys
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 from tests.wire.names import names

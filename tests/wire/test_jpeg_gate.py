@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WireError
-from engine.stages.source import JpegGate
+from engine.sources.video import JpegGate
 from engine.wire import jpeg
 from tests.wire.pictures import decode, encode
 from tests.wire.test_jpeg import SMALL, WITH_THUMBNAIL, without_tables

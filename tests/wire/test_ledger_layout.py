@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.wire import ledger_layout as lay
+from engine.wire import ledger_layout as layout
 from engine.wire import ring_layout
 from engine.wire.keys import SEQUENCE_MAX
 from engine.wire.ledger_layout import EMPTY, OpenRun, Run, Table
@@ -22,7 +22,7 @@ def runs(draw):
 
 tables = st.builds(
     Table,
-    st.lists(runs(), max_size=lay.RUNS_MAX),
+    st.lists(runs(), max_size=layout.RUNS_MAX),
     st.none() | st.builds(OpenRun, stamps, sequences, sizes, sizes, stamps),
 )
 
@@ -35,31 +35,31 @@ def page():
 @given(tables, tables)
 def test_both_tables_read_back_and_leave_everything_else_alone(first, second):
     words = page()
-    lay.write_table(words, 0, first)
-    lay.write_table(words, 1, second)
-    assert [lay.read_table(words, place) for place in (0, 1)] == [first, second]
-    assert not any(words[: lay.W_STORED_NANO + 1])
+    layout.write_table(words, 0, first)
+    layout.write_table(words, 1, second)
+    assert [layout.read_table(words, place) for place in (0, 1)] == [first, second]
+    assert not any(words[: layout.W_STORED_NANO + 1])
 
 
 def test_a_full_table_ends_with_the_page():
     words = page()
     run = Run(1, 1, 1, 0, 1, 2**55, 2**62)
-    lay.write_table(words, 1, Table([run] * lay.RUNS_MAX, None))
+    layout.write_table(words, 1, Table([run] * layout.RUNS_MAX, None))
     assert words[-1] == 2**62
-    assert lay.RUNS_MAX == 40
+    assert layout.RUNS_MAX == 40
 
 
 def test_a_page_of_zeros_has_empty_tables():
-    assert lay.read_table(page(), 0) == lay.read_table(page(), 1) == EMPTY
+    assert layout.read_table(page(), 0) == layout.read_table(page(), 1) == EMPTY
 
 
 @settings(max_examples=300, deadline=None)
 @given(tables, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2**64 - 1)), min_size=1, max_size=4))
 def test_whatever_stands_there_what_is_read_can_be_written_again(table, noise):
     words = page()
-    lay.write_table(words, 0, table)
+    layout.write_table(words, 0, table)
     for place, value in noise:
-        words[lay.W_LEDGER + place % 264] = value
-    read = lay.read_table(words, 0)
-    lay.write_table(words, 1, read)
-    assert lay.read_table(words, 1) == read
+        words[layout.W_LEDGER + place % 264] = value
+    read = layout.read_table(words, 0)
+    layout.write_table(words, 1, read)
+    assert layout.read_table(words, 1) == read

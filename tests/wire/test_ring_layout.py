@@ -7,47 +7,47 @@ from hypothesis import strategies as st
 from engine.errors import RingMismatch
 from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS
 from engine.wire import ledger_layout
-from engine.wire import ring_layout as lay
+from engine.wire import ring_layout as layout
 from engine.wire.ring_layout import RecordHeader
 from engine.wire.ring_owner import OWNER_BYTES_MAX, show_owner
 
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 headers = st.builds(RecordHeader, U32, U32, U64, U32, U32, U32, U16, U16, U64, U64)
 
-WORDS = {name: index for name, index in vars(lay).items() if name.startswith("W_")}
-HISTOGRAM = range(lay.HISTOGRAM_WORD, lay.HISTOGRAM_WORD + lay.HISTOGRAM_BUCKETS)
+WORDS = {name: index for name, index in vars(layout).items() if name.startswith("W_")}
+HISTOGRAM = range(layout.HISTOGRAM_WORD, layout.HISTOGRAM_WORD + layout.HISTOGRAM_BUCKETS)
 #: Byte offsets of what each side writes, as the module's diagram has them.
 IDENTITY, PRODUCER, CONSUMER = range(128), range(128, 384), range(384, 1024)
 
 
 def page(capacity=1024, camera="cam4", generation=7, owner=b""):
     """A header page as written, with its words."""
-    view = memoryview(bytearray(lay.HEADER_BYTES))
+    view = memoryview(bytearray(layout.HEADER_BYTES))
     words = view.cast("Q")
-    lay.write_identity(view, words, capacity, generation, camera, owner)
+    layout.write_identity(view, words, capacity, generation, camera, owner)
     return view, words
 
 
 def test_a_record_header_is_written_byte_for_byte():
     buffer = memoryview(bytearray(80))
-    record = RecordHeader(lay.KIND_FRAME, 0x0A0B, 1731024000123456789, 99_999, 1280, 720, 1, 2, 3, 4)
-    lay.pack_record(buffer, 8, *record)
+    record = RecordHeader(layout.KIND_FRAME, 0x0A0B, 1731024000123456789, 99_999, 1280, 720, 1, 2, 3, 4)
+    layout.pack_record(buffer, 8, *record)
     assert buffer[8:64].tobytes() == (
         b"FRAM" + b"\x0b\x0a\x00\x00" + b"\x15\xcd\x08!(\xd5\x05\x18" + b"\x9f\x86\x01\x00"
         + b"\x00\x05\x00\x00" + b"\xd0\x02\x00\x00" + b"\x01\x00" + b"\x02\x00"
         + b"\x03" + bytes(7) + b"\x04" + bytes(7)
     ) + bytes(8)  # fmt: skip
-    assert RecordHeader._make(lay.unpack_record(buffer, 8)) == record
+    assert RecordHeader._make(layout.unpack_record(buffer, 8)) == record
 
 
 @settings(max_examples=200, deadline=None)
 @given(headers, st.integers(0, 4))
 def test_every_record_header_reads_back_and_stays_in_its_64_bytes(header, line):
-    buffer = memoryview(bytearray(5 * lay.ALIGN))
-    lay.pack_record(buffer, line * lay.ALIGN, *header)
-    assert RecordHeader._make(lay.unpack_record(buffer, line * lay.ALIGN)) == header
+    buffer = memoryview(bytearray(5 * layout.ALIGN))
+    layout.pack_record(buffer, line * layout.ALIGN, *header)
+    assert RecordHeader._make(layout.unpack_record(buffer, line * layout.ALIGN)) == header
     outside = bytearray(buffer)
-    outside[line * lay.ALIGN : (line + 1) * lay.ALIGN] = bytes(lay.ALIGN)
+    outside[line * layout.ALIGN : (line + 1) * layout.ALIGN] = bytes(layout.ALIGN)
     assert not any(outside)
 
 
@@ -70,14 +70,14 @@ def test_the_header_page_is_written_byte_for_byte():
 )
 def test_every_header_page_reads_back(capacity, camera, generation, owner):
     view, words = page(capacity, camera, generation, owner)
-    assert lay.owner_of(view) == owner
-    assert lay.camera_of(view, words) == camera
-    assert lay.check_identity(view, words, lay.file_bytes(capacity)) == (capacity, camera)
-    assert words[lay.W_GENERATION] == generation
+    assert layout.owner_of(view) == owner
+    assert layout.camera_of(view, words) == camera
+    assert layout.check_identity(view, words, layout.file_bytes(capacity)) == (capacity, camera)
+    assert words[layout.W_GENERATION] == generation
 
 
 def test_a_camera_name_that_has_no_room_is_refused():
-    assert lay.check_identity(*page(camera="é" * 255), lay.file_bytes(1024)) == (1024, "é" * 255)
+    assert layout.check_identity(*page(camera="é" * 255), layout.file_bytes(1024)) == (1024, "é" * 255)
     with pytest.raises(RingMismatch, match="512 bytes"):
         page(camera="é" * 256)
 
@@ -85,39 +85,39 @@ def test_a_camera_name_that_has_no_room_is_refused():
 @pytest.mark.parametrize(
     ("word", "value", "part"),
     [
-        (lay.W_MAGIC, 0, "no ring file"),
-        (lay.W_VERSION, 1, "version 1"),
-        (lay.W_CAPACITY, 2048, "capacity 2048"),
-        (lay.W_CAPACITY, 0, "capacity 0"),
-        (lay.W_AREA, 1024, "size"),
-        (lay.W_HEAD, 64 * 19, "cursors"),
-        (lay.W_HEAD, 32, "cursors"),
-        (lay.W_TAIL, 64, "cursors"),
+        (layout.W_MAGIC, 0, "no ring file"),
+        (layout.W_VERSION, 1, "version 1"),
+        (layout.W_CAPACITY, 2048, "capacity 2048"),
+        (layout.W_CAPACITY, 0, "capacity 0"),
+        (layout.W_AREA, 1024, "size"),
+        (layout.W_HEAD, 64 * 19, "cursors"),
+        (layout.W_HEAD, 32, "cursors"),
+        (layout.W_TAIL, 64, "cursors"),
     ],
 )
 def test_a_header_that_does_not_fit_says_what(word, value, part):
     view, words = page()
     words[word] = value
     with pytest.raises(RingMismatch, match=part):
-        lay.check_identity(view, words, lay.file_bytes(1024))
+        layout.check_identity(view, words, layout.file_bytes(1024))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=OWNER_BYTES_MAX + 2, max_size=OWNER_BYTES_MAX + 2))
 def test_whatever_stands_where_the_owner_does_is_read_within_its_room(noise):
     view, words = page()
-    view[lay.OWNER_OFFSET : lay.OWNER_OFFSET + len(noise)] = noise
-    words[lay.HISTOGRAM_WORD] = 1
-    owner = lay.owner_of(view)
+    view[layout.OWNER_OFFSET : layout.OWNER_OFFSET + len(noise)] = noise
+    words[layout.HISTOGRAM_WORD] = 1
+    owner = layout.owner_of(view)
     assert owner == noise[2 : 2 + len(owner)]
     assert show_owner(owner)
 
 
 def test_a_name_that_is_no_utf8_is_refused():
     view, words = page()
-    view[lay.CAMERA_OFFSET + 2] = 0xFF
+    view[layout.CAMERA_OFFSET + 2] = 0xFF
     with pytest.raises(RingMismatch, match="name"):
-        lay.check_identity(view, words, lay.file_bytes(1024))
+        layout.check_identity(view, words, layout.file_bytes(1024))
 
 
 def test_no_word_is_two_things():
@@ -126,9 +126,23 @@ def test_no_word_is_two_things():
 
 def test_no_line_is_written_by_both_sides():
     """Lines are 128 bytes, and each side's begin at multiples of that."""
-    producer = {lay.W_HEAD, lay.W_LAST_NANO, lay.W_RECORDS, lay.W_NEXT_HEAD, lay.W_NEXT_RECORDS, *PRODUCER_DROPS}
-    producer |= {lay.W_CAPTURED, lay.W_CAPTURED_BYTES, lay.W_LARGEST}
-    consumer = {lay.W_TAIL, lay.W_FLOOR_NANO, lay.W_LATENCY_MAX, lay.W_STORED, lay.W_STORED_BYTES, *CONSUMER_DROPS}
+    producer = {
+        layout.W_HEAD,
+        layout.W_LAST_NANO,
+        layout.W_RECORDS,
+        layout.W_NEXT_HEAD,
+        layout.W_NEXT_RECORDS,
+        *PRODUCER_DROPS,
+    }
+    producer |= {layout.W_CAPTURED, layout.W_CAPTURED_BYTES, layout.W_LARGEST}
+    consumer = {
+        layout.W_TAIL,
+        layout.W_FLOOR_NANO,
+        layout.W_LATENCY_MAX,
+        layout.W_STORED,
+        layout.W_STORED_BYTES,
+        *CONSUMER_DROPS,
+    }
     consumer |= {index for name, index in WORDS.items() if name.startswith("W_INTENT")}
     assert {index * 8 for index in producer} <= set(PRODUCER)
     assert {index * 8 for index in consumer} <= set(CONSUMER)
@@ -136,22 +150,22 @@ def test_no_line_is_written_by_both_sides():
 
 
 def test_all_parts_of_the_header_page_stand_apart():
-    name_end = lay.CAMERA_OFFSET + 2 + lay.CAMERA_BYTES_MAX
-    owner_end = lay.OWNER_OFFSET + 2 + OWNER_BYTES_MAX
-    assert CONSUMER.stop <= lay.CAMERA_OFFSET < name_end <= lay.OWNER_OFFSET < owner_end <= HISTOGRAM.start * 8
+    name_end = layout.CAMERA_OFFSET + 2 + layout.CAMERA_BYTES_MAX
+    owner_end = layout.OWNER_OFFSET + 2 + OWNER_BYTES_MAX
+    assert CONSUMER.stop <= layout.CAMERA_OFFSET < name_end <= layout.OWNER_OFFSET < owner_end <= HISTOGRAM.start * 8
     assert HISTOGRAM.stop <= ledger_layout.W_LEDGER
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2**32))
 def test_a_record_takes_its_header_its_payload_and_less_than_a_line(payload):
-    assert lay.record_bytes(payload) % lay.ALIGN == 0
-    assert 0 <= lay.record_bytes(payload) - lay.RECORD_HEADER_BYTES - payload < lay.ALIGN
+    assert layout.record_bytes(payload) % layout.ALIGN == 0
+    assert 0 <= layout.record_bytes(payload) - layout.RECORD_HEADER_BYTES - payload < layout.ALIGN
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2**20).map(lambda n: n * 64))
 def test_the_area_holds_the_largest_frame_behind_the_longest_padding(capacity):
-    need = lay.record_bytes(lay.payload_max(capacity))
-    assert (need - lay.ALIGN) + need <= lay.area_bytes(capacity)
-    assert lay.file_bytes(capacity) == lay.HEADER_BYTES + lay.area_bytes(capacity)
+    need = layout.record_bytes(layout.payload_max(capacity))
+    assert (need - layout.ALIGN) + need <= layout.area_bytes(capacity)
+    assert layout.file_bytes(capacity) == layout.HEADER_BYTES + layout.area_bytes(capacity)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WireError
-from engine.shm.slate import TEXT_BYTES_MAX
+from engine.shm.status_page import TEXT_BYTES_MAX
 from engine.wire.state import (
     ERROR_CHARACTERS_MAX,
     OUTAGE_CHARACTERS_MAX,
@@ -57,7 +57,7 @@ def test_no_text_is_the_state_before_the_first():
 
 
 @pytest.mark.parametrize("character", ["x", "\x01", '"', "é", "🎥"])
-def test_the_longest_error_fits_a_slate(character):
+def test_the_longest_error_fits_a_page(character):
     error = (character * ERROR_CHARACTERS_MAX)[:ERROR_CHARACTERS_MAX]
     status = CameraStatus("connecting", 2**63, 2**63, error, "🎥🎥🎥🎥", "passthrough", 2**31, 2**31)
     assert len(encode_status(status)) <= TEXT_BYTES_MAX
@@ -85,7 +85,7 @@ def test_what_the_decoder_has_errors_of_its_own_for_is_a_wire_error_too(text):
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
-def test_whatever_a_slate_holds_only_a_wire_error_comes_out(noise, at, byte):
+def test_whatever_a_page_holds_only_a_wire_error_comes_out(noise, at, byte):
     text = bytearray(encode_status(STATUS))
     text[at % len(text)] = byte
     for damaged in (noise, bytes(text)):
@@ -117,7 +117,7 @@ def test_text_that_names_no_servers_is_refused(text):
         decode_outages(text)
 
 
-def test_two_servers_fit_a_slate_whatever_they_say():
+def test_two_servers_fit_a_page_whatever_they_say():
     worst = {name: ServerAway(2**63 - 1, "\x00" * OUTAGE_CHARACTERS_MAX) for name in ("redis", "rabbitmq")}
     assert len(encode_outages(worst)) <= TEXT_BYTES_MAX
 

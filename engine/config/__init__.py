@@ -1,0 +1,52 @@
+"""A site's configuration.
+
+1. ``structs``: the frozen structs that everything else is handed.
+2. ``names``: keys of the file: the Go edition's, unknown ones, and where an error stands.
+3. ``tls``: what the ``tls_*`` keys mean.
+4. ``servers``, ``rules``: what a file must fulfil beyond the types of its fields.
+5. ``loading``: a file and the environment to ``Config``.
+6. ``memory``: how much memory of Redis a site needs.
+"""
+
+from engine.config.loading import ENVIRONMENT, SECTIONS, from_document, given_by, load, parse, read_toml, secrets_of
+from engine.config.structs import (
+    JPEG_BYTES_PER_PIXEL,
+    AmqpSection,
+    Camera,
+    CameraDefaults,
+    Config,
+    MetadataSection,
+    PublisherSection,
+    RedisSection,
+    RingSection,
+    Secret,
+    SiteSection,
+    Url,
+    WriterSection,
+    default_run_directory,
+)
+
+__all__ = [
+    "ENVIRONMENT",
+    "JPEG_BYTES_PER_PIXEL",
+    "SECTIONS",
+    "AmqpSection",
+    "Camera",
+    "CameraDefaults",
+    "Config",
+    "MetadataSection",
+    "PublisherSection",
+    "RedisSection",
+    "RingSection",
+    "Secret",
+    "SiteSection",
+    "Url",
+    "WriterSection",
+    "default_run_directory",
+    "from_document",
+    "given_by",
+    "load",
+    "parse",
+    "read_toml",
+    "secrets_of",
+]

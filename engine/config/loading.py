@@ -1,0 +1,144 @@
+"""TOML bytes and environment to a site's configuration.
+
+``load`` reads a file, ``parse`` its bytes. Sections and keys that users of the Go edition have in their files are
+accepted: what maps is used, the rest is named in one warning. Any other unknown key is an error with the nearest known
+name. Everything that can be refused without touching a server is refused here.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from engine.config.names import explain, map_go_keys, refuse_unknown, take_go_only
+from engine.config.rules import check
+from engine.config.servers import plain_text_warnings
+from engine.config.structs import (
+    AmqpSection,
+    Camera,
+    CameraDefaults,
+    Config,
+    MetadataSection,
+    PublisherSection,
+    RedisSection,
+    RingSection,
+    Secret,
+    SiteSection,
+    Url,
+    WriterSection,
+)
+from engine.errors import ConfigError
+from engine.wire import urls
+
+#: Environment variables that win over the file, and the key each one sets.
+ENVIRONMENT = {
+    "REDIS_ADDRESS": ("redis", "address"),
+    "REDIS_USERNAME": ("redis", "username"),
+    "REDIS_PASSWORD": ("redis", "password"),
+    "REDIS_SENTINEL_PASSWORD": ("redis", "sentinel_password"),
+    "REDIS_PUBLISHER_USERNAME": ("redis", "publisher_username"),
+    "REDIS_PUBLISHER_PASSWORD": ("redis", "publisher_password"),
+    "AMQP_URL": ("amqp", "amqp_url"),
+}
+
+
+def secrets_of(environment: Mapping[str, str]) -> set[str]:
+    """What of an environment must not be shown, in each of its spellings: passwords that the engine reads there, and
+    the secrets of every URL."""
+    passwords = [environment.get(name, "") for name, (_, key) in ENVIRONMENT.items() if key.endswith("password")]
+    found = {spelling for password in passwords for spelling in urls.spellings(password)}
+    return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
+
+
+class _OnlyDefaults(msgspec.Struct, frozen=True):
+    defaults: CameraDefaults
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "site": SiteSection,
+    "redis": RedisSection,
+    "amqp": AmqpSection,
+    "metadata": MetadataSection,
+    "ring": RingSection,
+    "writer": WriterSection,
+    "publisher": PublisherSection,
+    "defaults": CameraDefaults,
+}
+
+
+def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config:
+    """The site that a file describes. Raises ConfigError, whose message begins with the path."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        return parse(data, environment)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse(data: bytes, environment: Mapping[str, str]) -> Config:
+    """The site that TOML bytes describe; ``environment`` may carry secrets. Raises ConfigError."""
+    return from_document(read_toml(data), environment)
+
+
+def read_toml(data: bytes) -> dict[str, Any]:
+    """The document that TOML bytes are. Raises ConfigError naming the line."""
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+    except (ValueError, RecursionError) as error:
+        lines = data.count(b"\n") + 1
+        raise ConfigError(f"is not TOML: {error}".replace("end of document", f"line {lines}, end of file")) from None
+
+
+def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:
+    """The site that a TOML document, already read, describes. Raises ConfigError."""
+    document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
+    ignored = take_go_only(document)
+    map_go_keys(document)
+    refuse_unknown(document, SECTIONS, Camera)
+    for variable, (section, key) in ENVIRONMENT.items():
+        if environment.get(variable) and isinstance(document.setdefault(section, {}), dict):
+            document[section][key] = environment[variable]
+    if isinstance(document.get("defaults"), dict):
+        # Before cameras take them over, so that what is wrong is shown where it stands.
+        _convert({"defaults": document["defaults"]}, _OnlyDefaults)
+    document["cameras"] = _with_defaults(document.get("cameras", []), document.get("defaults", {}))
+    if ignored:
+        document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
+    config = _convert(document, Config)
+    check(config)
+    return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
+
+
+def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The settings, as ``section.key``, that an environment decides."""
+    return tuple(".".join(place) for variable, place in ENVIRONMENT.items() if environment.get(variable))
+
+
+def _with_defaults(cameras: Any, defaults: Any) -> Any:
+    if not isinstance(cameras, list) or not isinstance(defaults, dict):
+        return cameras
+    return [{**defaults, **camera} if isinstance(camera, dict) else camera for camera in cameras]
+
+
+def _convert(document: dict[str, Any], struct: type[_Struct]) -> _Struct:
+    try:
+        return msgspec.convert(document, struct, dec_hook=_text)
+    except msgspec.ValidationError as error:
+        raise ConfigError(explain(str(error), document)) from None
+
+
+def _text(kind: type, value: Any) -> Any:
+    if kind in (Secret, Url) and isinstance(value, str):
+        return kind(value)
+    raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

@@ -1,0 +1,169 @@
+"""What a site file must fulfil beyond the types of its fields. Each rule raises ConfigError with the way out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from engine.config.names import camera_label
+from engine.config.servers import check_servers
+from engine.config.structs import MIB, Camera, Config
+from engine.errors import ConfigError, WireError
+from engine.wire import keys, urls
+from engine.wire.amqp import check_name
+
+#: Bytes that a Unix socket's path may have (sun_path less its final zero).
+SOCKET_PATH_BYTES_MAX = 107
+#: Bytes a camera's file name in shared memory may have: the file system's 255 less room for a prefix and an ending.
+CAMERA_FILE_BYTES_MAX = 200
+#: Bytes of ``redis.prefix`` in UTF-8: it stands in every key.
+PREFIX_BYTES_MAX = 255
+
+
+def check(config: Config) -> None:
+    """All rules, in the order in which a person would mend them."""
+    for key, text in _texts(config):
+        _check_text(key, text)
+    _check_servers(config)
+    _check_messages(config)
+    _check_names(config)
+    for number, camera in enumerate(config.cameras):
+        label = camera_label(number, {"id": camera.id})
+        try:
+            _check_camera(camera, config)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: {error}") from None
+
+
+def _texts(value: msgspec.Struct, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every string of a configuration, with its key as it stands in the file."""
+    for name in value.__struct_fields__:
+        found = getattr(value, name)
+        for number, item in enumerate(found) if isinstance(found, tuple) else [(-1, found)]:
+            key = f"{where}{name}" if number < 0 else f"{where}{name}[{number}]"
+            if isinstance(item, msgspec.Struct):
+                yield from _texts(item, f"{key}.")
+            elif isinstance(item, str):
+                yield key, item
+
+
+def _check_text(key: str, text: str) -> None:
+    """No path, name, address or login can have a zero byte; and what is not UTF-8 can only come from outside the
+    file."""
+    if "\0" in text:
+        raise ConfigError(f"{key} holds a zero byte (\\u0000); remove it")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{key} is not UTF-8, as the environment or the command line gives it") from None
+
+
+def _check_path(key: str, path: str) -> None:
+    """A path that this process cannot say to the kernel: its locale has no such characters."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{key}: {path!r} cannot be written in this process's encoding ({error.encoding}); "
+            "run it with LC_ALL=C.UTF-8, or use another path"
+        ) from None
+
+
+def _check_messages(config: Config) -> None:
+    """Names that AMQP can carry, those that are made of ``metadata.routing_key`` too."""
+    metadata = config.metadata
+    check_name(metadata.exchange, "metadata.exchange")
+    for what, name in (
+        ("metadata.routing_key", metadata.routing_key),
+        ("metadata.routing_key with .batch behind it", metadata.batch_routing_key),
+        ("metadata.routing_key with .status behind it", metadata.status_routing_key),
+    ):
+        check_name(name, what)
+
+
+def _check_names(config: Config) -> None:
+    if not config.cameras:
+        raise ConfigError("no cameras; add at least one [[cameras]] with id and url")
+    seen: set[str] = set()
+    for camera in config.cameras:
+        if camera.id in seen:
+            raise ConfigError(f"camera id {camera.id!r} stands twice; ids must differ")
+        seen.add(camera.id)
+    for what, name in (
+        ("redis.prefix", config.prefix),
+        *(("camera id", camera.id) for camera in config.cameras),
+    ):
+        if name in keys.RESERVED_WORDS:
+            raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
+        try:
+            keys.encode_part(name)
+        except WireError as error:
+            raise ConfigError(f"{what}: {error}") from None
+    if (size := len(config.prefix.encode())) > PREFIX_BYTES_MAX:
+        raise ConfigError(f"redis.prefix has {size} bytes in UTF-8, at most {PREFIX_BYTES_MAX}; use a shorter one")
+
+
+def _check_servers(config: Config) -> None:
+    if not config.redis.enabled:
+        raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
+    for key, path in (
+        ("site.run_directory", config.site.run_directory),
+        ("ring.directory", config.ring.directory),
+        *((f"redis.tls_{key}", path) for key, path in config.redis.tls_files._asdict().items()),
+        *((f"amqp.tls_{key}", path) for key, path in config.amqp.tls_files._asdict().items()),
+    ):
+        _check_path(key, path)
+    check_servers(config)
+    socket = config.run_directory / "redis.sock"
+    if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
+        raise ConfigError(
+            f"site.run_directory makes a socket path of {size} bytes ({socket}); "
+            f"at most {SOCKET_PATH_BYTES_MAX}: use a shorter one"
+        )
+    if not config.run_directory.is_absolute() or not Path(config.ring.directory).is_absolute():
+        raise ConfigError("site.run_directory and ring.directory must be absolute paths")
+
+
+def _check_camera(camera: Camera, config: Config) -> None:
+    _check_url(camera.url)
+    if len(file_stem(camera.id)) > CAMERA_FILE_BYTES_MAX:
+        raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
+    if (camera.width is None) != (camera.height is None):
+        raise ConfigError("width and height go together; give both or neither")
+    need = 2 * camera.frame_bytes
+    if need > config.ring.capacity:
+        raise ConfigError(
+            f"a frame of {camera.frame_bytes:,} bytes does not fit in half a ring of {config.ring.capacity:,}; "
+            f"raise ring.capacity_mb to {-(-need // MIB)} or more"
+        )
+    if config.site.heartbeat_seconds <= max(camera.stall_seconds, camera.open_timeout_seconds):
+        raise ConfigError(
+            f"stall_seconds {camera.stall_seconds:g} and open_timeout_seconds {camera.open_timeout_seconds:g} must be "
+            f"less than site.heartbeat_seconds {config.site.heartbeat_seconds:g}, or a waiting camera is killed as hung"
+        )
+
+
+def _check_url(url: str) -> None:
+    if not url:
+        raise ConfigError("url is empty")
+    if urls.source_kind(url) != "file":
+        return
+    path = urls.file_path(url)
+    _check_path("url", path)
+    # A file of such a name may stand there all the same.
+    if (meant := urls.forgotten_scheme(url)) and not os.path.exists(path):
+        raise ConfigError(
+            f"url {urls.mask(url)!r} has no scheme, and there is no such file; "
+            f"write {urls.mask(meant)!r} for a camera's address, {f'./{urls.mask(url)}'!r} for a file"
+        )
+
+
+def file_stem(name: str) -> str:
+    """A camera's name as part of a file name: everything but letters, digits and ``_ - ~`` percent-encoded."""
+    return "".join(
+        chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-~") else f"%{byte:02X}"
+        for byte in name.encode()
+    )

@@ -1,0 +1,59 @@
+"""What a site file says of its servers: addresses, TLS and Sentinel that fit together, and secrets in plain text."""
+
+from __future__ import annotations
+
+from engine.config.structs import Config
+from engine.config.tls import client_context
+from engine.errors import ConfigError
+from engine.wire import urls
+
+
+def check_servers(config: Config) -> None:
+    """Raises ConfigError with the way out."""
+    redis, amqp = config.redis, config.amqp
+    if redis.sentinels or redis.service:
+        if redis.address != urls.EMBEDDED:
+            raise ConfigError(
+                "redis.sentinels find the server, so redis.address (or REDIS_ADDRESS) is left out; remove one of them"
+            )
+        urls.parse_sentinels(redis.sentinels, redis.service)
+    elif redis.sentinel_username or redis.sentinel_password:
+        raise ConfigError("redis.sentinel_username and sentinel_password need redis.sentinels and redis.service")
+    broker = amqp.address
+    _check_tls(redis.tls_files, "redis", config.redis_address.tls, "a rediss:// address")
+    _check_tls(amqp.tls_files, "amqp", broker is not None and broker.tls, "an amqps:// URL")
+
+
+def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> None:
+    if not any(files):
+        return
+    if not tls:
+        given = ", ".join(
+            f"{section}.tls_{key}" for key, value in zip(urls.TlsFiles._fields, files, strict=True) if value
+        )
+        raise ConfigError(f"{given}: the connection is plain text; give {wanted}, or remove what is set for TLS")
+    if files.server_name and not urls.is_host(files.server_name):
+        raise ConfigError(
+            f"{section}.tls_server_name: {files.server_name!r} is no possible host; "
+            "give a name that stands in the server's certificate"
+        )
+    client_context(files, section)
+
+
+def plain_text_warnings(config: Config) -> list[str]:
+    """A sentence for each server to which credentials would go unencrypted over a network."""
+    found = []
+    redis = config.redis_address
+    sentinel = redis.sentinel
+    hosts = [host for host, _ in sentinel.hosts] if sentinel else [redis.host]
+    section = config.redis
+    secret = any((redis.username, redis.password, section.publisher_username, section.publisher_password))
+    secret = secret or bool(sentinel and (sentinel.username or sentinel.password))
+    if secret and not redis.tls and not redis.path and not all(map(urls.is_local, hosts)):
+        found.append(f"credentials go to Redis at {redis} in plain text; use rediss:// and a server that speaks TLS")
+    broker = config.amqp.address
+    if broker and not broker.tls and not urls.is_local(broker.host):
+        # Without a user in the URL it is guest:guest that goes there.
+        where = urls.host_port(broker.host, broker.port)
+        found.append(f"credentials go to RabbitMQ at {where} in plain text; use amqps:// and a broker that speaks TLS")
+    return found

@@ -1,0 +1,293 @@
+"""A site's configuration, as frozen structs. ``loading`` makes them of a file."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.config.names import suggestion
+from engine.errors import ConfigError
+from engine.wire import keys, urls
+from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire.ring_owner import RingOwner
+
+MIB = 2**20
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Pixels = Annotated[int, Meta(ge=16, le=16_384)]
+#: One frame in 10,000 s at least: what is slower is a mistake, and far below lie intervals that no clock can hold.
+Fps = Annotated[float, Meta(ge=0.0001, le=1000)]
+Quality = Annotated[int, Meta(ge=1, le=100)]
+Text = Annotated[str, Meta(min_length=1)]
+
+#: Bytes a pixel that a JPEG is reckoned with before the camera was seen: 3 bits, a busy scene at quality 90.
+JPEG_BYTES_PER_PIXEL = 3 / 8
+
+
+class Secret(str):
+    """A string that shows as ``***`` wherever it is printed as part of something."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
+class Url(str):
+    """An address that shows without its credentials wherever it is printed as part of something."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(urls.mask(self))
+
+
+class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[site]``: the installation's name, where it keeps its files, how it starts and stops."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
+    run_directory: str = ""
+    drain_seconds: Seconds = 10.0
+    heartbeat_seconds: Seconds = 20.0
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``[redis]`` and ``[amqp]`` say of TLS, each for its own server."""
+
+    tls_ca_file: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
+    tls_server_name: str = ""
+
+    @property
+    def tls_files(self) -> urls.TlsFiles:
+        """How connections are checked."""
+        return urls.TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
+
+
+class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
+    """``[redis]``: where frames are stored and for how long."""
+
+    enabled: bool = True
+    address: Url = Url(urls.EMBEDDED)
+    sentinels: tuple[Url, ...] = ()
+    service: str = ""
+    sentinel_username: Secret = Secret()
+    sentinel_password: Secret = Secret()
+    username: Secret = Secret()
+    password: Secret = Secret()
+    publisher_username: Secret = Secret()
+    publisher_password: Secret = Secret()
+    ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
+    prefix: Text = "frames"
+    timeout_seconds: Seconds = 5.0
+    max_memory_percent: Annotated[int, Meta(ge=1, le=95)] = 50
+    persistence: Literal["none", "aof"] = "none"
+
+
+class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
+    """``[amqp]``: the broker; its URL's path is the tenant. Empty: metadata stays in the journals."""
+
+    amqp_url: Secret = Secret()
+    heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
+    timeout_seconds: Seconds = 10.0
+
+    @property
+    def address(self) -> AmqpAddress | None:
+        """The broker that the URL names; None where it is empty. Raises ConfigError."""
+        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
+
+
+class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[metadata]``: what is announced, and where."""
+
+    enabled: bool = True
+    exchange: Text = "camera.metadata"
+    exchange_durable: bool = True
+    routing_key: Text = "camera.metadata.event"
+    format: Literal["event", "batch"] = "event"
+    batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
+
+    @property
+    def batch_routing_key(self) -> str:
+        """``camera.metadata.batch``, or the like of another routing key."""
+        return f"{self.routing_key.removesuffix('.event')}.batch"
+
+    @property
+    def status_routing_key(self) -> str:
+        """``camera.metadata.event.status``, or the like of another routing key."""
+        return f"{self.routing_key}.status"
+
+
+class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[ring]``: shared memory of each camera, and which frames an outage of Redis may cost."""
+
+    capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
+    overflow: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
+    directory: Text = "/dev/shm"
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of one camera's ring."""
+        return self.capacity_mb * MIB
+
+
+class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[writer]``: processes that share the cameras, and the bounds of one round trip."""
+
+    writers: Annotated[int, Meta(ge=1, le=64)] = 1
+    batch_frames: Annotated[int, Meta(ge=1, le=256)] = 64
+    batch_kb: Annotated[int, Meta(ge=1, le=65_536)] = 1024
+
+
+class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[publisher]``: messages that may be unconfirmed at a time."""
+
+    window: Annotated[int, Meta(ge=1, le=10_000)] = 512
+
+
+class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[defaults]``: what a camera has where it does not say otherwise. None: as the camera sends."""
+
+    fps: Fps | None = None
+    quality: Quality = 85
+    width: Pixels | None = None
+    height: Pixels | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    loop: bool = False
+    encoding: Literal["auto", "jpeg"] = "auto"
+    stall_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+    open_timeout_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
+
+
+class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """``[[cameras]]``: one camera, with the site's defaults filled in."""
+
+    id: Text
+    url: Url
+    name: str = ""
+
+    @property
+    def kind(self) -> urls.SourceKind:
+        """Which kind of source reads it."""
+        return urls.source_kind(self.url)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes that its largest frame is reckoned with; 0 where nothing is known before it was seen."""
+        if self.kind == "test":
+            return urls.parse_test_url(self.url).kb * 1024
+        if self.width and self.height:
+            return int(self.width * self.height * JPEG_BYTES_PER_PIXEL)
+        return 0
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole site. ``warnings`` are sentences for the log."""
+
+    cameras: tuple[Camera, ...]
+    site: SiteSection = SiteSection()
+    redis: RedisSection = RedisSection()
+    amqp: AmqpSection = AmqpSection()
+    metadata: MetadataSection = MetadataSection()
+    ring: RingSection = RingSection()
+    writer: WriterSection = WriterSection()
+    publisher: PublisherSection = PublisherSection()
+    defaults: CameraDefaults = CameraDefaults()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def vhost(self) -> str:
+        """The tenant, as it stands in keys before encoding."""
+        address = self.amqp.address
+        return address.key_vhost if address else keys.DEFAULT_VHOST
+
+    @property
+    def prefix(self) -> str:
+        """The word between vhost and camera in keys."""
+        return self.redis.prefix
+
+    @property
+    def embedded(self) -> bool:
+        """True where the site brings its own server."""
+        return self.redis.address == urls.EMBEDDED and not self.redis.sentinels
+
+    @property
+    def publishes(self) -> bool:
+        """True where a publisher process runs."""
+        return bool(self.amqp.amqp_url) and self.metadata.enabled
+
+    @property
+    def run_directory(self) -> Path:
+        """Where locks, sockets and logs of the site are."""
+        return Path(self.site.run_directory) if self.site.run_directory else default_run_directory(self.site.name)
+
+    @property
+    def redis_address(self) -> urls.RedisAddress:
+        """Where Redis listens, with the credentials that count."""
+        if self.embedded:
+            return urls.RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
+        redis = self.redis
+        if redis.sentinels:
+            address = urls.parse_sentinels(
+                redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
+            )
+        else:
+            address = urls.parse_redis_address(redis.address)
+        return address._replace(
+            files=redis.tls_files,
+            username=str(self.redis.username) or address.username,
+            password=str(self.redis.password) or address.password,
+        )
+
+    @property
+    def publisher_redis_address(self) -> urls.RedisAddress:
+        """The same server for the publisher, which may be a user with fewer rights."""
+        if not self.redis.publisher_username:
+            return self.redis_address
+        return self.redis_address._replace(
+            username=str(self.redis.publisher_username), password=str(self.redis.publisher_password) or None
+        )
+
+    @property
+    def owner(self) -> RingOwner:
+        """Whose frames this site's rings hold, by the names that they are stored under."""
+        address = self.redis_address
+        if self.embedded:
+            server = urls.EMBEDDED
+        elif address.sentinel:
+            server = f"{address.sentinel.service}/{address.database}"
+        else:
+            server = f"{address.path or urls.host_port(address.host, address.port)}/{address.database}"
+        return RingOwner(self.vhost, self.prefix, server)
+
+    def camera(self, identifier: str) -> Camera:
+        """The camera of that id. Raises ConfigError with the nearest one."""
+        for camera in self.cameras:
+            if camera.id == identifier:
+                return camera
+        raise ConfigError(f"no camera {identifier!r}{suggestion(identifier, [c.id for c in self.cameras])}")
+
+    def cameras_of(self, writer: int) -> tuple[Camera, ...]:
+        """The cameras whose rings a writer drains; writers count from 0."""
+        return tuple(camera for camera in self.cameras if self.writer_of(camera.id) == writer)
+
+    def writer_of(self, camera: str) -> int:
+        """The writer that drains the ring of a camera, whether the site file names it or not.
+
+        It follows from the camera's id alone, so that a camera that is added or removed moves no other to another
+        writer.
+        """
+        return zlib.crc32(camera.encode()) % self.writer.writers
+
+
+def default_run_directory(name: str, user: int | None = None) -> Path:
+    """Where a site without ``run_directory`` keeps its files. It follows from the user alone, whatever the environment
+    says, so that every command of that user finds the site, and a second start meets the lock of the first."""
+    user = os.geteuid() if user is None else user
+    return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name

@@ -1,0 +1,216 @@
+"""Puts entries into a journal where they belong by time, while a site writes to it.
+
+A stream only takes entries newer than its last, so older ones need a new stream: it is made beside the old one, from
+the old one's entries and the added ones in order, and takes its place in one transaction. The old one is watched from
+the last look at it: where the site has written meanwhile, the transaction does nothing, what has come is copied too,
+and it is tried again. So no entry of the site's is lost, and readers find one or the other, both whole. Where another
+job has swapped the journal since this one began to copy, or the draft has lost something because this job stood still
+for too long, it begins again.
+
+Entries newer than the last of a journal that is being written are left out: with them in place, the site's next frames,
+which may have waited in a ring, could no longer be listed. A kill leaves at most a half-made
+stream, which expires by itself; the journal is as it was, or as it was to be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from engine.errors import EngineError, RedisUnavailable, WireError
+from engine.servers.redis.errors import Command
+from engine.servers.redis.session import BATCH_MAX, RedisSession, batches, is_error
+from engine.wire import keys
+from engine.wire.journal import JournalEntry, entry_fields, entry_id, parse_entry_id
+from engine.wire.rfc3339 import NANO
+from engine.wire.state import CameraStatus, decode_status, encode_status
+
+#: Milliseconds after which a stream that nobody finished is gone.
+_ABANDONED_MS = 60_000
+#: Milliseconds that a swap is remembered: longer than any draft that it could have overtaken.
+_REMEMBERED_MS = 10 * _ABANDONED_MS
+#: Tries to take the journal's place; of a site at 1000 frames a second, every second one succeeds.
+_TRIES_MAX = 200
+#: Nanoseconds since its last entry that the journal of a camera that is up counts as being written. A site that was cut
+#: off from Redis for longer may have frames refused when it comes back, which it counts.
+_WRITTEN_NANO = 60 * NANO
+#: What PTTL answers for a key without a lifetime.
+WITHOUT_TTL = -1
+
+
+class Merged(NamedTuple):
+    """How many entries were added, and the id from which on entries are too new to be added now."""
+
+    added: int
+    limit: tuple[int, int]
+
+
+class _Overtaken(Exception):
+    """What was copied does not fit the journal any more; the rebuild begins again."""
+
+
+def merge_entries(
+    session: RedisSession, vhost: str, prefix: str, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
+) -> Merged:
+    """Add ``entries`` (in any order) to a camera's journal; those that it lists are left as they are.
+
+    The journal then lives for ``ttl_ms`` at least, or without end for WITHOUT_TTL. The camera is listed among the
+    tenant's, if it was not. Raises RedisUnavailable, and EngineError where the site never leaves a gap to write in.
+    """
+    journal = keys.journal_key(vhost, prefix, camera)
+    limit = _limit(session, vhost, prefix, camera)
+    unique = sorted({(entry.unix_nano, entry.sequence): entry for entry in entries}.items())
+    missing = _missing(session, journal, [entry for identifier, entry in unique if identifier < limit])
+    for attempt in range(1, _TRIES_MAX + 1):
+        if not missing:
+            break
+        try:
+            _Rebuild(session, vhost, prefix, camera, missing, ttl_ms).run()
+            break
+        except _Overtaken:
+            if attempt == _TRIES_MAX:
+                raise EngineError(f"journal {journal!r} is changed by others all the time; stop them") from None
+            missing = _missing(session, journal, missing)
+    list_camera(session, vhost, prefix, camera)
+    return Merged(len(missing), limit)
+
+
+def list_camera(session: RedisSession, vhost: str, prefix: str, camera: str) -> None:
+    """Name a camera among the tenant's, if it was not."""
+    session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
+
+
+def drop_entries(session: RedisSession, journal: str, identifiers: Sequence[bytes]) -> int:
+    """Remove entries from a journal by their ids; returns how many there were."""
+    return sum(session.call(("XDEL", journal, *part))[0] for part in batches(identifiers))
+
+
+def _limit(session: RedisSession, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
+    """The id from which on entries are too new: the journal's last where a site writes it, else the clock's, for
+    nothing may be listed in the future."""
+    journal, states = keys.journal_key(vhost, prefix, camera), keys.cameras_key(vhost, prefix)
+    newest, state = session.call(("XREVRANGE", journal, "+", "-", "COUNT", 1), ("HGET", states, camera))
+    now = time.time_ns()
+    last = parse_entry_id(newest[0][0]) if newest else (0, 0)
+    try:
+        seen = decode_status(state or b"").state in ("active", "stalled")
+    except WireError:
+        seen = True
+    return last if seen and now - last[0] < _WRITTEN_NANO else (now, 0)
+
+
+def _missing(session: RedisSession, journal: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+    """Those that the journal does not list."""
+    missing = []
+    for part in batches(entries):
+        ids = [entry_id(entry.unix_nano, entry.sequence) for entry in part]
+        listed = session.call(*(("XRANGE", journal, identifier, identifier) for identifier in ids))
+        missing += [entry for entry, found in zip(part, listed, strict=True) if not found]
+    return missing
+
+
+class _Rebuild:
+    """One journal, made anew with more in it. ``added`` are in order, and none is in the journal."""
+
+    def __init__(
+        self,
+        session: RedisSession,
+        vhost: str,
+        prefix: str,
+        camera: str,
+        added: Sequence[JournalEntry],
+        ttl_ms: int,
+    ) -> None:
+        self._session = session
+        self._journal = keys.journal_key(vhost, prefix, camera)
+        self._token = secrets.token_hex(8)
+        self._draft = keys.rebuild_key(vhost, self._token)
+        self._swapped = keys.rebuilt_key(vhost, prefix, camera)
+        self._added = added
+        self._ttl_ms = ttl_ms
+        self._next = 0
+        self._copied_to = "-"
+        self._length = 0
+
+    def run(self) -> None:
+        """Copy, add, swap. Raises _Overtaken, EngineError."""
+        try:
+            (before,) = self._session.call(("GET", self._swapped))
+            while found := self._session.call(self._following())[0]:
+                self._copy(found)
+            for _ in range(_TRIES_MAX):
+                _, _, last, length, lifetime_ms, late = self._session.call(
+                    ("UNWATCH",),
+                    ("WATCH", self._journal, self._draft, self._swapped),
+                    ("GET", self._swapped),
+                    ("XLEN", self._draft),
+                    ("PTTL", self._journal),
+                    self._following(),
+                )
+                if last != before or length != self._length:
+                    raise _Overtaken
+                if late or self._next < len(self._added):
+                    self._copy(late)
+                    if len(late) < BATCH_MAX:
+                        self._append(self._added_before(None))
+                elif self._swap(lifetime_ms):
+                    return
+            raise EngineError(
+                f"journal {self._journal!r} changed in each of {_TRIES_MAX} tries to take its place; "
+                "run this again when its camera sends fewer frames"
+            )
+        except BaseException:
+            with contextlib.suppress(RedisUnavailable):
+                self._session.try_call(("UNWATCH",), ("UNLINK", self._draft))
+            raise
+
+    def _following(self) -> Command:
+        """Asks for the journal's entries behind those that are copied."""
+        return ("XRANGE", self._journal, self._copied_to, "+", "COUNT", BATCH_MAX)
+
+    def _copy(self, found: Sequence[Sequence[Any]]) -> None:
+        """Put entries of the journal into the draft, each behind the added ones that come before it."""
+        commands: list[Command] = []
+        for identifier, fields in found:
+            commands += self._added_before(parse_entry_id(identifier))
+            commands.append(("XADD", self._draft, identifier, *fields))
+            self._copied_to = f"({identifier.decode()}"
+        self._append(commands)
+
+    def _added_before(self, identifier: tuple[int, int] | None) -> list[Command]:
+        """XADD for the added entries that are not in the draft yet, up to an id; None for all."""
+        commands: list[Command] = []
+        while self._next < len(self._added):
+            entry = self._added[self._next]
+            if identifier is not None and (entry.unix_nano, entry.sequence) > identifier:
+                break
+            commands.append(("XADD", self._draft, entry_id(entry.unix_nano, entry.sequence), *entry_fields(entry)))
+            self._next += 1
+        return commands
+
+    def _append(self, commands: Sequence[Command]) -> None:
+        for part in batches(commands):
+            replies = self._session.try_call(*part, ("PEXPIRE", self._draft, _ABANDONED_MS))
+            error = next((reply for reply in replies if is_error(reply)), None)
+            if error is not None and "equal or smaller" in str(error):
+                raise _Overtaken
+            self._session.check(part, replies[:-1])
+            self._length += len(part)
+
+    def _swap(self, lifetime_ms: int) -> bool:
+        """Let the draft take the journal's place; False where the journal has changed since it was watched."""
+        if WITHOUT_TTL in (lifetime_ms, self._ttl_ms):
+            keep: Command = ("PERSIST", self._draft)
+        else:
+            keep = ("PEXPIRE", self._draft, max(lifetime_ms, self._ttl_ms))
+        replies = self._session.call(
+            ("MULTI",),
+            keep,
+            ("RENAME", self._draft, self._journal),
+            ("SET", self._swapped, self._token, "PX", _REMEMBERED_MS),
+            ("EXEC",),
+        )
+        return replies[-1] is not None

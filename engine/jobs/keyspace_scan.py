@@ -1,0 +1,119 @@
+"""Frames that no journal may list: found by walking the keyspace, a step at a time, and asked for what a journal would
+say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from engine.errors import WireError
+from engine.servers.redis.errors import Command
+from engine.servers.redis.session import RedisSession, batches, is_error
+from engine.wire import jpeg
+from engine.wire.journal import JournalEntry
+from engine.wire.keys import FrameKey
+
+#: Keys that are held at a time; each camera's journal is made anew once for each such part.
+PART_MAX = 50_000
+#: Keys that are looked at in one round trip.
+_LOOK_MAX = 100
+#: Bytes of a JPEG that hold its size in almost every case, and in those with large comments or thumbnails.
+_HEAD_BYTES = 1024
+_LONG_HEAD_BYTES = 256 * 1024
+
+
+class Strange(NamedTuple):
+    """A key that is left alone, and why."""
+
+    key: str
+    reason: str
+
+
+class Ears(NamedTuple):
+    """Who hears of a job: ``step`` of each step of its scan, ``strange`` of each key that it leaves alone."""
+
+    step: Callable[[], None] = lambda: None
+    strange: Callable[[Strange], None] = lambda _: None
+
+    def leave(self, name: bytes, reason: str) -> None:
+        """Tell of a key."""
+        self.strange(Strange(name.decode("utf-8", "backslashreplace"), reason))
+
+
+#: Keys of one camera, as they stand in Redis, and the frames they name.
+Named = list[tuple[bytes, FrameKey]]
+
+
+class Stored(NamedTuple):
+    """A frame by its key in Redis, as a journal would list it; ``ttl_ms`` is WITHOUT_TTL where it has none."""
+
+    name: bytes
+    key: FrameKey
+    entry: JournalEntry
+    ttl_ms: int
+
+    @property
+    def identifier(self) -> tuple[int, int]:
+        """Its journal id."""
+        return self.key.unix_nano, self.key.sequence
+
+
+def scan_frames(
+    session: RedisSession, pattern: str, parse: Callable[[bytes], FrameKey | None], ears: Ears
+) -> Iterator[dict[tuple[str, str], Named]]:
+    """Keys that match, in parts, by (vhost, camera). ``parse`` says None for keys that are none of ours, and raises
+    WireError for those to be told of."""
+    part: dict[bytes, FrameKey] = {}
+    for found in session.scan(pattern):
+        for name in found:
+            try:
+                key = parse(name)
+            except WireError as error:
+                ears.leave(name, str(error))
+                continue
+            if key is not None:
+                part[name] = key
+        ears.step()
+        if len(part) >= PART_MAX:
+            yield _by_camera(part)
+            part = {}
+    if part:
+        yield _by_camera(part)
+
+
+def _by_camera(part: dict[bytes, FrameKey]) -> dict[tuple[str, str], Named]:
+    cameras: dict[tuple[str, str], Named] = {}
+    for name, key in part.items():
+        cameras.setdefault((key.vhost, key.camera), []).append((name, key))
+    return cameras
+
+
+def look_at(session: RedisSession, named: Named, ears: Ears) -> tuple[list[Stored], Named]:
+    """The frames of some keys, and the keys that are gone. What is no string is told of. Raises RedisUnavailable."""
+    stored: list[Stored] = []
+    gone: Named = []
+    for part in batches(named, _LOOK_MAX):
+        _look(session, part, ears, stored, gone)
+    return stored, gone
+
+
+def _look(
+    session: RedisSession, named: Sequence[tuple[bytes, FrameKey]], ears: Ears, stored: list[Stored], gone: Named
+) -> None:
+    commands: list[Command] = []
+    for name, _ in named:
+        commands += [("PTTL", name), ("STRLEN", name), ("GETRANGE", name, 0, _HEAD_BYTES - 1)]
+    replies = session.try_call(*commands)
+    for number, (name, key) in enumerate(named):
+        ttl_ms, size, head = replies[3 * number : 3 * number + 3]
+        if any(is_error(reply) for reply in (ttl_ms, size, head)):
+            ears.leave(name, "holds no string")
+        elif ttl_ms == -2:
+            gone.append((name, key))
+        else:
+            width, height, encoding = jpeg.describe(head)
+            if encoding == "jpeg" and not width and size > _HEAD_BYTES:
+                (head,) = session.call(("GETRANGE", name, 0, _LONG_HEAD_BYTES - 1))
+                width, height, encoding = jpeg.describe(head)
+            entry = JournalEntry(key.unix_nano, key.sequence, size, width, height, encoding, True)
+            stored.append(Stored(name, key, entry, ttl_ms))

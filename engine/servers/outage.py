@@ -1,0 +1,74 @@
+"""What is said while a server is away: in the log the beginning, each new reason once, and the end; in the process's
+status page, for ``edge-video status``, since when and why."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.errors import WireError
+from engine.shm.status_page import StatusPage
+from engine.wire.state import OUTAGE_CHARACTERS_MAX, ServerAway, decode_outages, encode_outages
+
+#: Reasons of one outage that are worth a line each.
+_REASONS_MAX = 8
+
+
+class Outage:
+    """Outages of one server, as ``page``'s owner meets them. ``consequence`` says what they mean for frames or
+    events."""
+
+    def __init__(self, log: FilteringBoundLogger, server: str, consequence: str, page: StatusPage) -> None:
+        self._log = log
+        self._server = server
+        self._consequence = consequence
+        self._page = page
+        self._since = 0.0
+        self._reasons: set[str] = set()
+        #: What a former process has left in the status page; it stands until this one knows better.
+        self._inherited = self._shown().get(server)
+
+    @property
+    def ongoing(self) -> bool:
+        """True between ``lost`` and ``over``."""
+        return bool(self._since)
+
+    def lost(self, error: Exception) -> None:
+        """It is away, or still, for this reason; numbers in it do not make it another one."""
+        reason = re.sub(r"\d+", "#", str(error))
+        if not self._since:
+            self._since = time.monotonic()
+            self._reasons = {reason}
+            self._log.warning(f"{self._server} {self._consequence}", error=str(error))
+            self._show(error)
+        elif reason not in self._reasons and len(self._reasons) < _REASONS_MAX:
+            self._reasons.add(reason)
+            self._log.warning(f"{self._server} is still away", error=str(error))
+            self._show(error)
+
+    def over(self) -> None:
+        """It works, as far as is known; said where it did not before."""
+        if self._since:
+            self._log.info(f"{self._server} is back", away_seconds=round(time.monotonic() - self._since, 1))
+            self._since = 0.0
+        elif not self._inherited:
+            return
+        self._inherited = None
+        shown = self._shown()
+        shown.pop(self._server, None)
+        self._page.text = encode_outages(shown)
+
+    def _show(self, error: Exception) -> None:
+        shown = self._shown()
+        since = self._inherited.since_nano if self._inherited else time.time_ns()
+        self._inherited = self._inherited or ServerAway(since, "")
+        shown[self._server] = ServerAway(since, str(error)[:OUTAGE_CHARACTERS_MAX])
+        self._page.text = encode_outages(shown)
+
+    def _shown(self) -> dict[str, ServerAway]:
+        try:
+            return decode_outages(self._page.text)
+        except WireError:
+            return {}

@@ -1,0 +1,284 @@
+"""Where frames come from: cv2's one door.
+
+A source is grabbed, then retrieved: ``grab`` waits for the next frame to arrive, which is when it is stamped, and
+``retrieve`` makes a JPEG of it. One connection serves both ways of making it: the stream is opened, its codec is looked
+at, and only then cv2 is told whether to hand out packets (passthrough, for cameras that send JPEG) or pictures
+(transcode, for all others).
+
+OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
+before the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process.
+Without ``fpsprobesize;0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured)
+and then hands them out at once, so that they would get wrong stamps. FFmpeg may log URLs with their credentials; its
+log is off.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import Camera
+from engine.errors import CameraUnavailable, WireError
+from engine.wire import jpeg, urls
+from engine.wire.state import Mode
+
+#: FFmpeg's protocols that a source of each kind may use, in whatever the camera answers (a playlist, a session's
+#: description, a redirect) too: none but a file reads files.
+_PROTOCOLS = {
+    "rtsp": "rtp,srtp,udp,tcp,tls",
+    "http": "http,https,httpproxy,tcp,tls,crypto",
+    "file": "file,crypto",
+}
+_MJPEG_CODECS = frozenset({"MJPG", "mjpg", "jpeg", "JPEG"})
+#: A stream may say that it has any number of frames per second; beyond this a file is not paced by it.
+_FILE_FPS_MAX = 1000.0
+#: Frames per second of a file that does not say.
+_FILE_FPS_DEFAULT = 25.0
+#: Seconds a paced source sleeps at most before it lets its caller look around.
+PACE_SECONDS_MAX = 0.2
+#: Seconds that a paced source may fall behind before it gives up catching up.
+_LAG_SECONDS_MAX = 1.0
+
+
+class SourceEnded(CameraUnavailable):
+    """A source that does not loop has delivered its last frame."""
+
+
+class NotOpened(CameraUnavailable):
+    """A network camera was asked for its stream, and none came; why, FFmpeg does not say."""
+
+
+class CapturedFrame(NamedTuple):
+    """A JPEG whose bytes are ``parts`` joined; valid until the next grab. Width and height in pixels."""
+
+    parts: tuple[bytes | memoryview, ...]
+    width: int
+    height: int
+
+
+class Source(Protocol):
+    """What capture reads from."""
+
+    codec: str
+    mode: Mode
+
+    def grab(self) -> bool:
+        """Wait for a frame; False where none came yet. Raises CameraUnavailable, SourceEnded."""
+        ...
+
+    def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
+        """The grabbed frame, which got this stamp and number. Raises WireError where it is no whole JPEG."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back."""
+        ...
+
+
+class Pacer:
+    """Holds a source that has no clock of its own to ``fps`` frames per second."""
+
+    def __init__(self, fps: float) -> None:
+        self._interval = 1 / fps
+        self._due = time.monotonic()
+
+    def wait(self) -> bool:
+        """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True where it is due now."""
+        early = self._due - time.monotonic()
+        if early > 0:
+            time.sleep(min(early, PACE_SECONDS_MAX))
+            if early > PACE_SECONDS_MAX:
+                return False
+        elif early < -_LAG_SECONDS_MAX:
+            self._due -= early
+        self._due += self._interval
+        return True
+
+
+class JpegGate:
+    """Lets whole JPEGs pass, each able to stand alone; remembers a stream's headers, which seldom change."""
+
+    def __init__(self) -> None:
+        self._headers = b""
+        self._info = jpeg.JpegInfo(0, 0, False, 0, 0)
+
+    def check(self, data: memoryview) -> CapturedFrame:
+        """The frame made of ``data``. Raises WireError where it is cut short or no JPEG."""
+        info = self._info
+        if self._headers and data[: len(self._headers)] == self._headers:
+            info = info._replace(end=jpeg.find_end(data, info.scan))
+        else:
+            info = jpeg.inspect(data)
+            # With the marker of the scan, so that what passes has one.
+            self._headers = bytes(data[: info.scan + 2])
+            self._info = info
+        return CapturedFrame(jpeg.standalone(data, info), info.width, info.height)
+
+
+class VideoSource:
+    """A stream, file or device that cv2 reads, as ``camera`` asks. Raises CameraUnavailable where it does not open."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._kind = camera.kind
+        self._gate = JpegGate()
+        self._capture = self._open()
+        try:
+            self.codec = _codec(self._capture)
+            self.mode: Mode = "passthrough" if self._passes() and self._raw() else "transcode"
+        except BaseException:
+            self._capture.release()
+            raise
+        self._pacer = Pacer(self._file_fps()) if self._kind == "file" else None
+
+    def grab(self) -> bool:
+        """See Source."""
+        if self._pacer and not self._pacer.wait():
+            return False
+        begun = time.monotonic()
+        if self._capture.grab():
+            return True
+        if self._kind == "file":
+            return self._again()
+        waited = time.monotonic() - begun
+        if waited >= self._camera.stall_seconds * 0.9:
+            raise CameraUnavailable(f"sent nothing for {waited:.1f} s")
+        raise CameraUnavailable("the stream ended")
+
+    def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:  # noqa: ARG002 - only test patterns carry them
+        """See Source."""
+        good, picture = self._capture.retrieve()
+        if not good or picture is None or not picture.size:
+            raise WireError("the frame could not be decoded")
+        if self.mode == "passthrough":
+            return self._gate.check(picture.reshape(-1).data)
+        return self._encode(np.asarray(picture, np.uint8))
+
+    def close(self) -> None:
+        """See Source."""
+        self._capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        camera = self._camera
+        if self._kind == "device":
+            capture = cv2.VideoCapture(camera.url, cv2.CAP_V4L2)
+        else:
+            os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = (
+                f"rtsp_transport;{camera.transport}|fpsprobesize;0|protocol_whitelist;{_PROTOCOLS[self._kind]}"
+            )
+            options = [
+                cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+                int(camera.open_timeout_seconds * 1000),
+                cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+                int(camera.stall_seconds * 1000),
+                cv2.CAP_PROP_N_THREADS,
+                1,
+            ]
+            name = str(camera.url)
+            if self._kind == "file":
+                path = urls.file_path(camera.url)
+                if not os.path.exists(path):
+                    raise CameraUnavailable(f"there is no file {urls.mask(path)}")
+                # From the root, because FFmpeg takes words before a colon for a protocol, as in concat:a|b.
+                name = str(Path.cwd() / path)
+            begun = time.monotonic()
+            capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, options)
+            waited = time.monotonic() - begun
+        if not capture.isOpened():
+            capture.release()
+            if self._kind in ("file", "device"):
+                raise CameraUnavailable(_unreadable(Path(urls.file_path(camera.url))))
+            raise NotOpened(f"{urls.mask(camera.url)} sent no video within {waited:.1f} s")
+        return capture
+
+    def _passes(self) -> bool:
+        """True where the camera's own JPEGs are what is asked for."""
+        camera = self._camera
+        if self._kind == "device":
+            return camera.encoding == "auto" and self._device_mjpeg()
+        if camera.encoding != "auto" or self.codec not in _MJPEG_CODECS:
+            return False
+        size = (self._capture.get(cv2.CAP_PROP_FRAME_WIDTH), self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        return camera.width is None or size == (camera.width, camera.height)
+
+    def _device_mjpeg(self) -> bool:
+        """Ask a V4L2 device for MJPG at the size and rate that the camera is to have."""
+        camera, capture = self._camera, self._capture
+        if camera.width and camera.height:
+            capture.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
+            capture.set(cv2.CAP_PROP_FRAME_HEIGHT, camera.height)
+        if camera.fps:
+            capture.set(cv2.CAP_PROP_FPS, camera.fps)
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        self.codec = _codec(capture)
+        return self.codec in _MJPEG_CODECS
+
+    def _raw(self) -> bool:
+        """Switch cv2 to handing out the stream's packets; False where it cannot."""
+        if self._kind == "device":
+            return bool(self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0))
+        return bool(self._capture.set(cv2.CAP_PROP_FORMAT, -1))
+
+    def _file_fps(self) -> float:
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        return fps if 0 < fps <= _FILE_FPS_MAX else _FILE_FPS_DEFAULT
+
+    def _again(self) -> bool:
+        """Begin a file again, or end."""
+        if not self._camera.loop:
+            raise SourceEnded("the file has ended")
+        self._capture.release()
+        self._capture = self._open()
+        if self.mode == "passthrough":
+            self._raw()
+        if not self._capture.grab():
+            raise CameraUnavailable(f"{urls.mask(self._camera.url)} has no frames")
+        return True
+
+    def _encode(self, picture: NDArray[np.uint8]) -> CapturedFrame:
+        camera = self._camera
+        height, width = picture.shape[:2]
+        if camera.width and camera.height and (width, height) != (camera.width, camera.height):
+            width, height = camera.width, camera.height
+            picture = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        return CapturedFrame((encode_jpeg(picture, camera.quality).data,), width, height)
+
+
+def encode_jpeg(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """The JPEG of a (height, width, 3) BGR picture, as a flat array of bytes. Raises WireError."""
+    good, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise WireError(f"a picture of shape {picture.shape} could not be encoded")
+    return np.asarray(data, np.uint8).reshape(-1)
+
+
+def _unreadable(path: Path) -> str:
+    """Why a file or device did not open."""
+    shown = urls.mask(str(path))
+    if path.is_dir():
+        return f"{shown} is a directory; give the path of a video"
+    if not path.exists():
+        return f"there is no {shown}; correct the path, and look whether the device is plugged in"
+    if not os.access(path, os.R_OK):
+        return f"no permission to read {shown}; give it to user {os.geteuid()} (a device's group is often video)"
+    if path.is_char_device():
+        return f"{shown} is in use, or no camera; look at what else has it open"
+    return f"{shown} is not a video that can be read; open it with ffplay"
+
+
+def _codec(capture: cv2.VideoCapture) -> str:
+    """The stream's FOURCC as four characters; empty where it has none."""
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    return code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace").strip("\0 ") if code else ""
+
+
+def prepare_process() -> None:
+    """Once in a process, before its first source: cv2 makes no threads of its own here, one core serves many
+    cameras."""
+    cv2.setNumThreads(0)

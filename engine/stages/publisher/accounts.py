@@ -1,0 +1,153 @@
+"""The accounts of the cameras that a publisher serves: they come and go with the rings, and stand in Redis.
+
+A camera is served from when its ring stands. One whose ring goes is served on until nothing of its journal is left to
+announce; should the publisher be killed meanwhile, its status page names the camera to its successor. Cameras of the
+site file are served without a ring too, where none was ever seen: the publisher may run where it cannot see any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Collection, Mapping
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Config
+from engine.shm.roster import Roster
+from engine.shm.site import SitePaths
+from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
+from engine.stages.publisher.account import BEGINNING, Account
+from engine.stages.publisher.booking import Booking
+from engine.stages.publisher.journals import CameraRead, Journals, Newest, Overview
+from engine.wire.marks import Mark
+
+#: Seconds that a camera is served on at least after its ring has gone: its writer may have frames of it in hand.
+_LINGER_SECONDS = 10.0
+#: A journal without entries, and a camera that was never announced nor counted.
+_NOTHING = Newest(BEGINNING, 0)
+_NO_CURSOR = Mark(BEGINNING)
+
+
+class Accounts:
+    """Accounts by camera. Methods that ask Redis raise RedisUnavailable or ServerRefused, and may be called again."""
+
+    def __init__(self, config: Config, page: StatusPage, journals: Journals, log: FilteringBoundLogger) -> None:
+        self.by_camera: dict[str, Account] = {}
+        #: True once the cursors of the last publisher are known.
+        self.begun = False
+        self._configured = [camera.id for camera in config.cameras]
+        self._page = page
+        self._journals = journals
+        self._log = log
+        self._booking = Booking(page)
+        self._roster = Roster(
+            SitePaths.of(config), lambda path, reason: log.warning("ring passed over", path=str(path), error=reason)
+        )
+        #: Cameras whose rings have gone, and since when (monotonic seconds).
+        self._gone: dict[str, float] = {}
+        self._saved: dict[str, Mark] = {}
+
+    def begin(self) -> None:
+        """Go on where the last publisher stopped; once a process, with the first connection to Redis."""
+        self._roster.look()
+        cameras = dict.fromkeys([*self._configured, *self._roster.rings, *self._remembered()])
+        for camera in cameras:
+            self._journals.add(camera)
+        cursors = self._journals.cursors()
+        self._booking.recover(cursors.serials)
+        if not cursors.marks and self._booking.begun:
+            # Redis lost the cursors. Which numbers were announced already nobody can tell, so counting begins anew.
+            cursors = cursors._replace(marks=dict.fromkeys(cameras, _NO_CURSOR))
+        now = time.monotonic()
+        unseen = cameras.keys() - self._roster.rings.keys() - set(self._configured)
+        self._gone = dict.fromkeys(unseen, now)
+        self._saved = dict(cursors.marks)
+        self.by_camera = {camera: Account(cursors.marks.get(camera)) for camera in cameras}
+        self._remember()
+        self.begun = True
+
+    def take(self, found: list[CameraRead]) -> None:
+        """Enter what was read."""
+        begins = {read.camera for read in found if self.by_camera[read.camera].wants_beginning(read.entries)}
+        # Before a ring's first entry there is a mark that says where its numbers begin.
+        written = self._journals.written() if begins else {}
+        for camera, entries, last, unreadable in found:
+            mark = written.get(camera)
+            if camera in begins and mark and mark.before is not None:
+                self.by_camera[camera].begin_behind(mark.before)
+            self.by_camera[camera].take(entries, last, unreadable)
+
+    def look(self, overview: Overview, waiting: Collection[str]) -> None:
+        """Count what went with its journal, and serve the cameras that stand; ``waiting`` are those with entries at
+        hand."""
+        for camera, account in self.by_camera.items():
+            mark = overview.written.get(camera)
+            nothing_left = overview.newest.get(camera, _NOTHING).at <= account.read
+            if mark and mark.entries and nothing_left and camera not in self._journals.foreign:
+                account.vanished(mark.entries)
+        now = time.monotonic()
+        went = self._roster.look().went
+        self._gone |= dict.fromkeys(set(went) & self.by_camera.keys(), now)
+        standing = self._roster.rings.keys()
+        for camera in self._gone.keys() & standing:
+            del self._gone[camera]
+        if new := sorted(standing - self.by_camera.keys()):
+            self._come(new)
+        for camera in [camera for camera, since in self._gone.items() if now - since > _LINGER_SECONDS]:
+            if camera not in waiting and self._finished(camera, overview.newest):
+                self._let_go(camera)
+
+    def save(self, *, all_of_them: bool = False) -> None:
+        """Write down the cursors that have moved, and count what they passed."""
+        marks = {camera: account.mark for camera, account in self.by_camera.items() if account.mark != _NO_CURSOR}
+        changed = marks if all_of_them else {c: mark for c, mark in marks.items() if self._saved.get(c) != mark}
+        for account in self.by_camera.values():
+            self._booking.add(*account.take_counts())
+        serial = self._booking.intend()
+        if changed:
+            self._journals.save(changed, serial)
+            self._saved |= changed
+            self._booking.settle()
+
+    def rewind(self) -> None:
+        """Forget what is not confirmed, to read it again."""
+        for account in self.by_camera.values():
+            account.rewind()
+
+    def _come(self, cameras: list[str]) -> None:
+        for camera in cameras:
+            self._journals.add(camera)
+        marks = self._journals.cursors().marks
+        for camera in cameras:
+            self.by_camera[camera] = Account(marks.get(camera))
+            if camera in marks:
+                self._saved[camera] = marks[camera]
+            self._log.info("camera's events are published", camera=camera)
+        self._remember()
+
+    def _finished(self, camera: str, newest: Mapping[str, Newest]) -> bool:
+        account = self.by_camera[camera]
+        done = account.at_rest and newest.get(camera, _NOTHING).at <= account.cursor
+        return done and self._saved.get(camera, _NO_CURSOR) == account.mark
+
+    def _let_go(self, camera: str) -> None:
+        del self.by_camera[camera], self._gone[camera]
+        self._saved.pop(camera, None)
+        self._journals.remove(camera)
+        self._remember()
+        self._log.info("camera is gone, and all of its events are published", camera=camera)
+
+    def _remembered(self) -> list[str]:
+        with contextlib.suppress(ValueError):
+            names = json.loads(self._page.text)
+            if isinstance(names, list):
+                return [name for name in names if isinstance(name, str) and name]
+        return []
+
+    def _remember(self) -> None:
+        """Name on the status page the cameras that the site file does not."""
+        text = json.dumps(sorted(self.by_camera.keys() - set(self._configured))).encode()
+        if text != self._page.text and len(text) <= TEXT_BYTES_MAX:
+            self._page.text = text

@@ -1,0 +1,146 @@
+"""Entries that were read and wait to be sent: one look ahead of the broker, and what becomes of them there.
+
+A frame may be gone before its event could be sent. Redis is asked, and only of a camera whose oldest entry has waited:
+here since the look before, or in its journal, of which one read then brings a second or more. Where events flow none
+has. Frames go in the order in which they were stored, so the oldest is asked for first, and the next ones only where it
+is gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from engine.stages.publisher.account import BEGINNING, Id
+from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.journals import Journals
+from engine.wire.journal import JournalEntry
+
+#: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.
+_QUEUE_MAX = 2048
+#: Seconds between looks for new entries: the shortest while there are some, doubling to the longest while there are
+#: none. A look costs the same for one entry as for many.
+_READ_SECONDS_MIN = 0.01
+READ_SECONDS_MAX = 0.04
+#: Nanoseconds between the stamps of entries that one read brings, from which on the first has waited.
+_BEHIND_NANO = 10**9
+#: Looks for expired entries in a row before other work goes on.
+_EXPIRY_ROUNDS_MAX = 64
+#: Frames of one camera that Redis is asked for at a time, at most.
+_ASKED_MAX = 256
+
+#: A frame to announce: its camera and journal entry. A message's token is the list of those that it announces.
+Item = tuple[str, JournalEntry]
+
+
+class EntryQueue:
+    """Entries of all cameras, each camera's in order. Methods that ask Redis raise RedisUnavailable, ServerRefused."""
+
+    def __init__(self, journals: Journals, accounts: Accounts) -> None:
+        self.items: deque[Item] = deque()
+        #: When new entries are to be looked for (monotonic seconds), if any are wanted.
+        self.read_at = 0.0
+        self._journals = journals
+        self._accounts = accounts
+        self._read_seconds = _READ_SECONDS_MIN
+        #: The last entry of each camera at the last look: what stands before it has waited since.
+        self._waited: dict[str, Id] = {}
+
+    @property
+    def wants_entries(self) -> bool:
+        """True where too few are at hand."""
+        return len(self.items) < _QUEUE_MAX // 2
+
+    def clear(self) -> None:
+        """Forget all; the accounts are rewound."""
+        self.items.clear()
+        self._waited.clear()
+
+    def oldest(self) -> dict[str, Id]:
+        """The oldest entry of each camera that has any."""
+        return {camera: _id(entries[0]) for camera, entries in self._by_camera().items()}
+
+    def fill(self) -> None:
+        """Read the entries behind those already read."""
+        self._drop_gone(self._read())
+
+    def expire(self) -> None:
+        """Drop the entries whose frames are gone; called now and then."""
+        self._drop_gone(
+            {camera for camera, oldest in self.oldest().items() if oldest <= self._waited.get(camera, BEGINNING)}
+        )
+        self._waited = {camera: _id(entries[-1]) for camera, entries in self._by_camera().items()}
+
+    def _read(self) -> set[str]:
+        """Read what there is room for; returns the cameras of which so much stood there that it has waited."""
+        after = {camera: account.read for camera, account in self._accounts.by_camera.items()}
+        room = max((_QUEUE_MAX - len(self.items)) // max(len(after), 1), 1)
+        found = self._journals.read(after, room)
+        self._accounts.take(found)
+        longest = 0
+        behind = set()
+        for camera, entries, _, unreadable in found:
+            self.items.extend([(camera, entry) for entry in entries])
+            longest = max(longest, len(entries) + unreadable)
+            if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
+                behind.add(camera)
+        if longest >= room:
+            # There may be more of some camera than was asked for.
+            self.read_at = 0.0
+        else:
+            self._read_seconds = _READ_SECONDS_MIN if found else min(2 * self._read_seconds, READ_SECONDS_MAX)
+            self.read_at = time.monotonic() + self._read_seconds
+        return behind
+
+    def _drop_gone(self, cameras: set[str]) -> None:
+        """Drop the oldest entries of some cameras as far as their frames are gone, and read others in their place."""
+        for _ in range(_EXPIRY_ROUNDS_MAX):
+            if not cameras:
+                return
+            suspects = {camera: entries for camera, entries in self._by_camera().items() if camera in cameras}
+            gone = self._gone(suspects)
+            if not gone:
+                return
+            for camera, count in gone.items():
+                self._accounts.by_camera[camera].drop(len(suspects[camera]), suspects[camera][:count])
+            self._pass_over(gone)
+            # Where all were gone, those that follow may be too.
+            emptied = {camera for camera, count in gone.items() if count == len(suspects[camera])}
+            cameras = emptied | self._read()
+
+    def _gone(self, suspects: dict[str, list[JournalEntry]]) -> dict[str, int]:
+        """Camera -> how many of its oldest entries have no frame any more, where any has none."""
+        gone = dict.fromkeys(suspects, 0)
+        asked = {camera: entries[:1] for camera, entries in suspects.items()}
+        while asked:
+            alive = iter(self._journals.alive((camera, entry) for camera, part in asked.items() for entry in part))
+            following = {}
+            for camera, part in asked.items():
+                lives = [next(alive) for _ in part]
+                gone[camera] += lives.index(True) if True in lives else len(part)
+                rest = suspects[camera][gone[camera] :]
+                if True not in lives and rest:
+                    following[camera] = rest[: min(4 * len(part), _ASKED_MAX)]
+            asked = following
+        return {camera: count for camera, count in gone.items() if count}
+
+    def _pass_over(self, gone: dict[str, int]) -> None:
+        """Take the oldest entries of some cameras out of the queue."""
+        left = dict(gone)
+        # In place: the queue is at hand elsewhere.
+        for _ in range(len(self.items)):
+            item = self.items.popleft()
+            if left.get(item[0]):
+                left[item[0]] -= 1
+            else:
+                self.items.append(item)
+
+    def _by_camera(self) -> dict[str, list[JournalEntry]]:
+        waiting: dict[str, list[JournalEntry]] = {}
+        for camera, entry in self.items:
+            waiting.setdefault(camera, []).append(entry)
+        return waiting
+
+
+def _id(entry: JournalEntry) -> Id:
+    return entry.unix_nano, entry.sequence

@@ -1,0 +1,322 @@
+"""The publisher's view of Redis: entries not yet announced, cursors, the writer's marks, and the cameras' states.
+
+What stands under one camera's name costs that camera only. Where it is no stream, the camera is passed over and said to
+be, and asked for again with every read, until its journal is one. An entry so far ahead of the clock that no camera
+wrote it is as if it were not there: once read, it would hide all that are written when it is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from redis.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.servers.redis.connect import connect
+from engine.servers.redis.connection import call
+from engine.servers.redis.errors import demoted
+from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
+from engine.stages.publisher.account import Id
+from engine.wire import keys
+from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
+from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
+from engine.wire.replies import first_numbers, foreign_key
+from engine.wire.urls import RedisAddress
+
+
+class CameraRead(NamedTuple):
+    """What one read found of a camera: entries in order, the id of the last, and how many did not parse."""
+
+    camera: str
+    entries: list[JournalEntry]
+    last: Id
+    unreadable: int
+
+
+class Newest(NamedTuple):
+    """The last entry of a journal, and its number; 0 where it has none."""
+
+    at: Id
+    number: int
+
+
+class Overview(NamedTuple):
+    """By camera: its state as the writer left it, the writer's mark, and its journal's last entry if it has any."""
+
+    states: dict[str, bytes]
+    written: dict[str, Mark]
+    newest: dict[str, Newest]
+
+
+class Cursors(NamedTuple):
+    """The cursor of each camera that has one, and the serials of the saves that moved them."""
+
+    marks: dict[str, Mark]
+    serials: frozenset[bytes]
+
+
+class OnForeign(Protocol):
+    """Told of a camera that is passed over, and why; of one that is read again, with an empty error."""
+
+    def __call__(self, camera: str, error: str) -> None:
+        """Say so."""
+
+
+def _nobody(camera: str, error: str) -> None:
+    """Whoever asks once need not be told."""
+
+
+class Journals:
+    """Journals, cursors, marks and states of one site's ``cameras``. Every method but ``close``, ``add`` and ``remove``
+    connects if need be.
+
+    All raise RedisUnavailable where Redis is away or refuses, and begin anew at the next call.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        timeout_seconds: float,
+        vhost: str,
+        prefix: str,
+        cameras: Iterable[str],
+        on_foreign: OnForeign = _nobody,
+    ) -> None:
+        self._address = address
+        self._timeout = timeout_seconds
+        self._vhost, self._prefix = vhost, prefix
+        self._on_foreign = on_foreign
+        self._connection: AbstractConnection | None = None
+        self._streams: dict[bytes, str] = {}
+        self._keys: dict[str, bytes] = {}
+        self._frames: dict[str, str] = {}
+        self._cursor_key = keys.cursor_key(vhost, prefix)
+        self._cameras_key = keys.cameras_key(vhost, prefix)
+        self._written_key = keys.written_key(vhost, prefix)
+        #: Cameras, and keys that are not a camera's, under whose name something of another type stands.
+        self._foreign: set[str] = set()
+        #: The latest stamp of each camera that is known to be its own, for clocks that were set back since.
+        self._known: dict[str, int] = {}
+        for camera in cameras:
+            self.add(camera)
+
+    def add(self, camera: str) -> None:
+        """Know one more camera."""
+        key = keys.journal_key(self._vhost, self._prefix, camera).encode()
+        self._streams[key], self._keys[camera] = camera, key
+        self._frames[camera] = keys.frame_key_prefix(self._vhost, self._prefix, camera)
+
+    def remove(self, camera: str) -> None:
+        """Forget a camera."""
+        del self._streams[self._keys.pop(camera)], self._frames[camera]
+        self._foreign.discard(camera)
+        self._known.pop(camera, None)
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Cameras that are passed over for now."""
+        return frozenset(self._foreign & self._keys.keys())
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    def cursors(self) -> Cursors:
+        """Where the last publisher stopped. A value that does not read is as if it were not there: events that are sent
+        twice are allowed for, a publisher that cannot begin would send none."""
+        stored = self._by_camera(self._call(("HGETALL", self._cursor_key))[0])
+        found = {camera: cursor for camera, text in stored.items() if (cursor := parse_cursor(text))}
+        if any(mark.at[0] > self._latest(camera) for camera, (mark, _) in found.items()):
+            self.written()
+        found = {camera: cursor for camera, cursor in found.items() if cursor[0].at[0] <= self._latest(camera)}
+        return Cursors(
+            {camera: mark for camera, (mark, _) in found.items()}, frozenset(serial for _, serial in found.values())
+        )
+
+    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
+        """Write the cursors of some cameras in one step, with the ``serial`` of this save, if it has one."""
+        pairs = ((camera, format_cursor(mark, serial)) for camera, mark in cursors.items())
+        self._call(("HSET", self._cursor_key, *(part for pair in pairs for part in pair)))
+
+    def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
+        """Up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""
+        for camera, (nano, _) in after.items():
+            self._known[camera] = max(nano, self._known.get(camera, 0))
+        sound = [camera for camera in after if camera not in self._foreign]
+        commands = [self._reading(sound, after, count)] if sound else []
+        commands += [self._reading([camera], after, count) for camera in after if camera in self._foreign]
+        replies = self._ask(*commands)
+        if sound and _foreign(replies[0]):
+            # Which one it is, only each by itself tells.
+            commands = [self._reading([camera], after, count) for camera in after]
+            replies = self._ask(*commands)
+        found: list[CameraRead] = []
+        for command, reply in zip(commands, replies, strict=True):
+            if len(command) == _ONE_STREAM:
+                self._notice(self._streams[command[4]], command[4].decode(), reply)
+            if not _foreign(reply):
+                found += [read for stream, entries in reply or () if (read := self._parse(stream, entries))]
+        return found
+
+    def overview(self) -> Overview:
+        """All that is looked at now and then, in one round trip; the marks before the journals that they speak of."""
+        asked = [("HGETALL", self._cameras_key), ("HGETALL", self._written_key)]
+        states, written, *lasts = self._ask(
+            *asked,
+            *(("XREVRANGE", key, self._latest(camera), "-", "COUNT", 1) for camera, key in self._keys.items()),
+        )
+        for key, reply in ((self._cameras_key, states), (self._written_key, written)):
+            self._notice(key, key, reply)
+        return Overview(
+            {} if _foreign(states) else self._by_camera(states),
+            {} if _foreign(written) else self._marks(written),
+            {
+                camera: _newest(reply)
+                for camera, reply in zip(self._keys, lasts, strict=True)
+                if reply and not _foreign(reply)
+            },
+        )
+
+    def written(self) -> dict[str, Mark]:
+        """The writer's marks, by camera."""
+        (reply,) = self._ask(("HGETALL", self._written_key))
+        return {} if _foreign(reply) else self._marks(reply)
+
+    def alive(self, frames: Iterable[tuple[str, JournalEntry]]) -> list[bool]:
+        """For each frame, whether Redis still has it."""
+        commands = [
+            ("EXISTS", self._frames[camera] + keys.frame_key_suffix(entry.unix_nano, entry.sequence))
+            for camera, entry in frames
+        ]
+        return [bool(reply) for reply in self._call(*commands)] if commands else []
+
+    def _reading(self, cameras: Iterable[str], after: Mapping[str, Id], count: int) -> tuple[Any, ...]:
+        asked = list(cameras)
+        ids = (entry_id(*after[camera]) for camera in asked)
+        return ("XREAD", "COUNT", count, "STREAMS", *(self._keys[camera] for camera in asked), *ids)
+
+    def _latest(self, camera: str) -> int:
+        """The latest stamp that an entry of this camera may have."""
+        return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
+
+    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead | None:
+        """What was read of a camera; None where that is nothing."""
+        entries: list[JournalEntry] = []
+        latest = self._latest(self._streams[stream])
+        while found and not _within(found[-1][0], latest):
+            found.pop()
+        if not found:
+            return None
+        for identifier, fields in found:
+            try:
+                entries.append(parse_entry(identifier, fields))
+            except WireError:
+                continue
+        return CameraRead(self._streams[stream], entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
+
+    def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
+        stored = _pairs(reply)
+        return {camera: stored[camera.encode()] for camera in self._keys if camera.encode() in stored}
+
+    def _marks(self, reply: list[bytes]) -> dict[str, Mark]:
+        marks = ((camera, parse_mark(text)) for camera, text in self._by_camera(reply).items())
+        found = {camera: mark for camera, mark in marks if mark}
+        for camera, mark in found.items():
+            self._known[camera] = max(mark.at[0], self._known.get(camera, 0))
+        return found
+
+    def _notice(self, name: str, key: str, reply: object) -> None:
+        """Tell of what stands in a stream's or hash's place, once, and of its end."""
+        foreign = _foreign(reply)
+        if foreign == (name in self._foreign):
+            return
+        if not foreign:
+            self._foreign.discard(name)
+            self._on_foreign(name, "")
+            return
+        (kind,) = self._ask(("TYPE", key), tolerant=True)
+        self._foreign.add(name)
+        self._on_foreign(name, foreign_key(key, kind.decode() if isinstance(kind, bytes) else ""))
+
+    def _call(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Replies, of which none is an error."""
+        replies = self._ask(*commands)
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                raise RedisUnavailable(f"Redis at {self._address} refuses {command[0]} {command[1]}: {reply}")
+        return replies
+
+    def _ask(self, *commands: tuple[Any, ...], tolerant: bool = False) -> list[Any]:
+        """Replies; one may say that its key is of another type, and with ``tolerant`` any error."""
+        if not commands:
+            return []
+        if self._connection is None:
+            self._connection = connect(self._address, self._timeout)
+        try:
+            replies = call(self._address, self._connection, *commands)
+        except (RedisUnavailable, ServerRefused):
+            self._connection = None
+            raise
+        for reply in replies:
+            if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
+                if self._address.sentinel and demoted(reply):
+                    self.close()
+                raise RedisUnavailable(f"Redis at {self._address} refuses to be read: {reply}")
+        return replies
+
+
+#: Words of an XREAD with a count and one stream.
+_ONE_STREAM = 6
+
+
+def newest_numbers(
+    address: RedisAddress, connection: AbstractConnection, vhost: str, prefix: str, camera: str
+) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
+    mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
+
+    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
+    ahead of the clock that no camera wrote it.
+    """
+    hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
+    floor = latest_floor()
+    last, *marks = call(
+        address,
+        connection,
+        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
+        *(("HMGET", key, camera) for key in hashes),
+    )
+    found = [first_numbers(last)]
+    for values in marks:
+        mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
+        found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
+    return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)
+
+
+def _within(identifier: bytes, latest: int) -> bool:
+    """True for the id of an entry that is not beyond ``latest``."""
+    try:
+        return parse_entry_id(identifier)[0] <= latest
+    except WireError:
+        return False
+
+
+def _newest(reply: list[list[Any]]) -> Newest:
+    identifier, fields = reply[0]
+    try:
+        return Newest(parse_entry_id(identifier), parse_entry(identifier, fields).number)
+    except WireError:
+        return Newest(parse_entry_id(identifier), 0)
+
+
+def _foreign(reply: object) -> bool:
+    """True for the error that a key of another type brings."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[0::2], flat[1::2], strict=True))

@@ -1,0 +1,161 @@
+"""Leases: a key a camera says who stores its frames, so that two sites that store under the same names are noticed.
+
+A lease is taken before a site starts, renewed by the writer, and given back at a clean stop; otherwise it lapses. It
+is no lock: a writer whose lease is another's says so and goes on storing, because frames come first. A site that is
+started again after a kill has the token of its run directory and takes its leases over at once.
+
+Each look asks for all leases, then sets those that are free or ours: two round trips every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hiredis
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Config
+from engine.errors import WireError
+from engine.stages.writer.store import Store
+from engine.wire import resp
+from engine.wire.keys import lease_key
+from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
+
+#: Seconds that a lease lasts without being renewed: the longest that a start waits for one that was killed elsewhere.
+LEASE_SECONDS = 15.0
+#: Seconds between renewals: two may fail.
+RENEW_SECONDS = 5.0
+#: Leases asked for in one round trip, which bounds what hostile values can bring.
+_CAMERAS_MAX = 100
+#: Cameras that a message names.
+NAMED_MAX = 5
+
+
+class Leases:
+    """The leases of a site's cameras, over a writer's connection. ``own`` is what this site's say."""
+
+    def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+        self._config = config
+        self._own = own
+        self._store = store
+        self._log = log
+        self._next = 0.0
+        self._data = encode_lease(own)
+        self._milliseconds = b"%d" % int(1000 * LEASE_SECONDS)
+        self._refused = ""
+        self._looked_after: set[str] = set()
+        #: Cameras that another site stores, too, and what its lease says.
+        self.rivals: dict[str, Lease] = {}
+
+    def look(self, cameras: Iterable[str]) -> None:
+        """Now and then: renew the leases of ``cameras``, and give back those of cameras that went; others' are said
+        once. Raises RedisUnavailable."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + RENEW_SECONDS
+            wanted = list(cameras)
+            self._note(self.take(wanted))
+            gone = self._looked_after.difference(wanted)
+            self._looked_after = set(wanted)
+            self.release(sorted(gone))
+
+    def take(self, cameras: Sequence[str], *, over: bool = False) -> dict[str, Lease]:
+        """Take or renew what is free or ours, and with ``over`` what is another's as well; returns those of others.
+
+        Raises RedisUnavailable.
+        """
+        others: dict[str, Lease] = {}
+        for first in range(0, len(cameras), _CAMERAS_MAX):
+            part = cameras[first : first + _CAMERAS_MAX]
+            commands = []
+            for camera, standing in zip(part, self._read(part), strict=True):
+                if standing and standing.holder != self._own.holder and not over:
+                    others[camera] = standing
+                    continue
+                # One that is free now may be taken before ours arrives.
+                guard = () if standing or over else (b"NX",)
+                commands.append(resp.command(b"SET", self._key(camera), self._data, b"PX", self._milliseconds, *guard))
+            for reply in self._store.call(commands) if commands else ():
+                self._hear(reply)
+        return others
+
+    def remaining(self, cameras: Sequence[str]) -> list[int]:
+        """Milliseconds that the leases of ``cameras`` still last; below 0 for none. Raises RedisUnavailable."""
+        replies = self._store.call([resp.command(b"PTTL", self._key(camera)) for camera in cameras])
+        return [reply if isinstance(reply, int) else -1 for reply in replies]
+
+    def release(self, cameras: Sequence[str]) -> None:
+        """Give back those of ``cameras`` that are ours. Raises RedisUnavailable."""
+        for first in range(0, len(cameras), _CAMERAS_MAX):
+            part = cameras[first : first + _CAMERAS_MAX]
+            ours = [
+                camera
+                for camera, standing in zip(part, self._read(part), strict=True)
+                if standing and standing.holder == self._own.holder
+            ]
+            if ours:
+                # The right to delete would be a right to delete frames.
+                self._store.call([resp.command(b"PEXPIRE", self._key(camera), b"1") for camera in ours])
+
+    def _key(self, camera: str) -> bytes:
+        return lease_key(self._config.vhost, self._config.prefix, camera).encode()
+
+    def _read(self, cameras: Sequence[str]) -> list[Lease | None]:
+        """What stands; None for nothing. What is no lease counts as ours: it is written over."""
+        end = b"%d" % LEASE_BYTES_MAX
+        replies = self._store.call([resp.command(b"GETRANGE", self._key(camera), b"0", end) for camera in cameras])
+        found: list[Lease | None] = []
+        for reply in replies:
+            lease = self._own if str(reply).startswith("WRONGTYPE") else None
+            if isinstance(reply, bytes) and reply:
+                try:
+                    lease = decode_lease(reply)
+                except WireError as error:
+                    lease = self._own
+                    self._warn_once("lease that cannot be read is replaced", str(error))
+            self._hear(reply)
+            found.append(lease)
+        return found
+
+    def _hear(self, reply: Any) -> None:
+        """A lease that Redis does not take is no reason not to store; only the right to it is asked for."""
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
+            advice = "make the writer's user anew with edge-video tenants acl"
+            self._warn_once(f"no leases are taken: this user may not; {advice}", str(reply))
+
+    def _warn_once(self, event: str, error: str) -> None:
+        if self._refused != event:
+            self._refused = event
+            self._log.warning(event, error=error)
+
+    def _note(self, others: dict[str, Lease]) -> None:
+        """Say what has changed since the last look."""
+        before = {camera: lease.holder for camera, lease in self.rivals.items()}
+        self.rivals = others
+        changed: dict[str, list[str]] = {}
+        for camera, lease in others.items():
+            if before.get(camera) != lease.holder:
+                changed.setdefault(lease.holder, []).append(camera)
+        for cameras in changed.values():
+            self._log.error(
+                "another site stores under the same names; stop one, or change a prefix, vhost or camera id",
+                cameras=len(cameras),
+                first=", ".join(cameras[:NAMED_MAX]),
+                other=str(others[cameras[0]]),
+            )
+        if before and not others:
+            self._log.info("no other site stores under these names any more", cameras=len(before))
+
+
+@contextmanager
+def open_leases(config: Config, own: Lease, log: FilteringBoundLogger) -> Iterator[Leases]:
+    """Leases over a connection of their own. Raises RedisUnavailable, ServerRefused."""
+    store = Store(config.redis_address, config.redis.timeout_seconds, lambda: None)
+    store.attach(store.open())
+    try:
+        yield Leases(config, own, store, log)
+    finally:
+        store.close()

@@ -1,0 +1,102 @@
+"""The writer's marks in Redis: how many entries each journal has got, and the last number that its camera used up.
+
+Journals are trimmed and expire; the marks stay. They tell the publisher of entries that went before it read them, with
+their whole journal if need be, and the next start where numbers go on (``engine/wire/marks.py``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import hiredis
+
+from engine.errors import WireError
+from engine.stages.writer.camera_writer import CameraWriter
+from engine.stages.writer.store import Refused, Store
+from engine.wire import keys, resp
+from engine.wire.journal import parse_entry
+from engine.wire.marks import ENTRIES_MAX, Mark, format_mark, parse_mark
+from engine.wire.replies import foreign_key
+
+#: Seconds between marks. A journal outlives its last entry by the TTL, which is longer.
+_MARK_SECONDS = 0.5
+#: Seconds after which marks are written that have not changed: somebody may have removed them.
+_REPEAT_SECONDS = 10.0
+#: What waiting does not mend; anything else is an outage.
+_FINAL = ("NOPERM", "WRONGTYPE")
+
+
+class WrittenMarks:
+    """Asks and writes through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what
+    is refused. All methods raise RedisUnavailable, and may be called again then."""
+
+    def __init__(self, store: Store, vhost: str, prefix: str, warn_once: Callable[[str, str, str], None]) -> None:
+        self._store = store
+        self._key = keys.written_key(vhost, prefix).encode()
+        self._warn_once = warn_once
+        self._written: dict[str, str] = {}
+        self._write_at = self._repeat_at = 0.0
+
+    def begin(self, drains: Sequence[CameraWriter]) -> None:
+        """Find out where the numbers of new rings' entries go on. Before any entry of such a ring there is a mark that
+        says so."""
+        new = [drain for drain in drains if drain.consumer.entries_before is None]
+        if not new:
+            return
+        asked = [resp.command(b"HMGET", self._key, *(drain.camera.encode() for drain in new))]
+        marks, *newest = self._store.call(asked + [drain.framing.newest() for drain in new])
+        if self._final(marks):
+            marks = [None] * len(new)
+        for drain, mark, entries in zip(new, marks, newest, strict=True):
+            known = parse_mark(mark) if isinstance(mark, bytes) else None
+            drain.consumer.number_from(max(known.entries or 0 if known else 0, _last_number(entries)))
+        self.write(new)
+
+    def look(self, drains: Sequence[CameraWriter]) -> None:
+        """Now and then while all is well."""
+        self.begin(drains)
+        now = time.monotonic()
+        if now >= self._write_at:
+            if now >= self._repeat_at:
+                self._repeat_at = now + _REPEAT_SECONDS
+                self._written.clear()
+            self._write_at = now + _MARK_SECONDS
+            self.write(drains)
+
+    def write(self, drains: Sequence[CameraWriter]) -> None:
+        """Write the marks that have changed, of cameras of which nothing is in doubt."""
+        marks = {
+            drain.camera: format_mark(Mark(drain.consumer.last_captured, drain.entries, drain.consumer.entries_before))
+            for drain in drains
+            if not (drain.uncertain or drain.doubtful)
+        }
+        changed = {camera: mark for camera, mark in marks.items() if self._written.get(camera) != mark}
+        if changed:
+            words = [word.encode() for pair in changed.items() for word in pair]
+            if not self._final(self._store.call([resp.command(b"HSET", self._key, *words)])[0]):
+                self._written |= changed
+
+    def _final(self, reply: object) -> bool:
+        """True for an error that stays. Raises Refused for one that waiting can mend."""
+        if not isinstance(reply, hiredis.ReplyError):
+            return False
+        if not str(reply).startswith(_FINAL):
+            raise Refused(f"Redis at {self._store.address} takes no marks: {reply}")
+        key = self._key.decode()
+        if str(reply).startswith("WRONGTYPE"):
+            why = foreign_key(key)
+        else:
+            why = f"{key}: {reply}; give this user its rights anew (edge-video tenants acl)"
+        error = f"numbers may begin anew after a stop: {why}"
+        self._warn_once("", "numbers of entries are not kept", error)
+        return True
+
+
+def _last_number(entries: object) -> int:
+    """The number of the entry in an XREVRANGE reply; 0 where there is none."""
+    try:
+        number = parse_entry(*entries[0]).number  # type: ignore[index]
+    except (IndexError, TypeError, WireError):
+        return 0
+    return number if number < ENTRIES_MAX else 0
