@@ -44,7 +44,7 @@ def stored_more(site: Site, *cameras: str) -> None:
     before = {camera: site.camera(camera)["stored"] for camera in cameras}
     wait_until(
         lambda: all(site.camera(camera)["stored"] > count + 5 for camera, count in before.items()), 20,
-        f"{cameras} are stored; the log:\n{site.log_text()}",
+        f"{cameras} are stored", log=site.log_text,
     )  # fmt: skip
 
 
