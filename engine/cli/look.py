@@ -13,8 +13,9 @@ from engine.cli.output import print_json
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
 from engine.config.memory import redis_memory
 from engine.errors import EXIT_FAILED, InputError
-from engine.runtime import status as site_status
 from engine.runtime.machine import embedded_memory
+from engine.runtime.status import collect
+from engine.runtime.status_outages import HEALTHY_SHARE
 from engine.shm import site
 from engine.shm.segment import free_bytes
 
@@ -53,10 +54,10 @@ def status(
     ] = False,
     share: Annotated[
         float, typer.Option(min=0, max=1, help="Of the cameras, that must be active to be healthy.")
-    ] = site_status.HEALTHY_SHARE,
+    ] = HEALTHY_SHARE,
 ) -> None:
     """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
-    report = site_status.collect(load_site(config), memory=not healthy, share=share)
+    report = collect(load_site(config), memory=not healthy, share=share)
     if json:
         print_json(report)
     elif healthy:
