@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.runtime.status import MIB, own_memory
+from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.roles import RoleSite
