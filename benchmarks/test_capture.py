@@ -24,8 +24,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import capture_peers as peers
 from benchmarks.capture_peers import Codec, Cost
-from benchmarks.harness import Results, Scale
-from benchmarks.turns import OURS, in_turns, quotients
+from benchmarks.harness import OURS, Results, Scale, in_turns, quotients
 from engine.config import Camera, Url
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell

@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from benchmarks import publisher_peers
-from benchmarks.driven import DrivenPublisher, DrivenWriter, Spent, Stopwatch, site_config
 from benchmarks.harness import Results, Scale
+from benchmarks.in_process import InProcessPublisher, InProcessWriter, Spent, Stopwatch, site_config
 from engine import FrameStore
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
@@ -69,7 +69,7 @@ def test_writer_by_cameras(results: Results, scale: Scale, directory: Path, serv
         for cameras in counts:
             capacity = max(400 // cameras * 11 * KIB // MIB + 1, 1)
             config = site_config(directory / f"run{cameras}", server.address, cameras, ring={"capacity_mb": capacity})
-            sites[cameras] = stack.enter_context(DrivenWriter(config))
+            sites[cameras] = stack.enter_context(InProcessWriter(config))
         spent: dict[tuple[str, int], list[Spent]] = {(name, cameras): [] for name in series for cameras in counts}
         frames = {
             cameras: {"rings full": max(400 // cameras, 2) * cameras, "a frame in every ring": cameras}
@@ -130,7 +130,7 @@ def test_publisher_by_cameras(
                     amqp={"amqp_url": rabbitmq.url()},
                     metadata={"format": kind},
                 )
-                with DrivenPublisher(config) as publisher:
+                with InProcessPublisher(config) as publisher:
                     now = time.time_ns()
                     stored = (
                         Stored(f"cam{place % cameras}", now + place, place // cameras + 1, b"x", False)
@@ -167,7 +167,7 @@ def test_by_frame_size(results: Results, scale: Scale, directory: Path, server: 
     ring_file.create(path, 8 * MIB, "cam", floor_nano=time.time_ns())
     try:
         producer, consumer = Producer(path, "cam"), Consumer(path, "cam")
-        with DrivenWriter(config) as writer:
+        with InProcessWriter(config) as writer:
             for _ in range(rounds):
                 for size in sizes:
                     client.flushall()
