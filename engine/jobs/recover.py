@@ -24,7 +24,7 @@ from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.sent_ranges import Spans
 from engine.servers.amqp.broker import Broker, payload_properties
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.rfc3339 import NANO, rfc3339
 
@@ -83,7 +83,7 @@ class Recovery:
     def __init__(
         self,
         store: FrameStore,
-        session: RedisSession,
+        session: Session,
         broker: Broker,
         routing_key: str,
         rate: Rate,

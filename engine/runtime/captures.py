@@ -24,7 +24,7 @@ from engine.errors import EngineError, RingError, RingMismatch
 from engine.runtime import roles
 from engine.runtime.children import CAPTURE_DRAIN_SECONDS, TICK_SECONDS, Child, Children
 from engine.runtime.notify import Notifier
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
@@ -180,12 +180,10 @@ def ensure_rings(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
     if not missing:
         return
     last = dict.fromkeys((camera.id for camera in missing), (0, 0))
-    address = config.redis_address
     try:
-        connection = connect(address, min(config.redis.timeout_seconds, _NUMBERS_SECONDS_MAX))
-        for camera in missing:
-            last[camera.id] = newest_numbers(address, connection, config.vhost, config.prefix, camera.id)
-        connection.disconnect()
+        with Session(config.redis_address, min(config.redis.timeout_seconds, _NUMBERS_SECONDS_MAX)) as session:
+            for camera in missing:
+                last[camera.id] = newest_numbers(session, config.vhost, config.prefix, camera.id)
     except EngineError as error:
         log.warning(
             "redis cannot be asked for the last numbers; those of new rings may begin anew",

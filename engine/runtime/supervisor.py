@@ -34,7 +34,7 @@ from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.status_page import StatusPage
 from engine.stages.publisher.journals import newest_numbers
@@ -184,12 +184,11 @@ class Supervisor:
             )
         adopted = {leftover.camera: leftover.held for leftover in site.leftovers(config)}
         try:
-            connection = connect(config.redis_address, config.redis.timeout_seconds)
-            for camera in config.cameras:
-                if camera.id not in adopted:
-                    last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
-                    ring_place.ensure(config, camera.id, *last)
-            connection.disconnect()
+            with Session(config.redis_address, config.redis.timeout_seconds) as session:
+                for camera in config.cameras:
+                    if camera.id not in adopted:
+                        last = newest_numbers(session, config.vhost, config.prefix, camera.id)
+                        ring_place.ensure(config, camera.id, *last)
         except RedisUnavailable as error:
             raise InputError(str(error)) from None
         if sum(adopted.values()):

@@ -17,6 +17,7 @@ from engine.client.transport import Query
 from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import checked
+from engine.servers.redis.session import Session
 from engine.shm.ring import Record
 from engine.stages.publisher import journals
 from engine.stages.writer.store import Refused, RingBatch, Store
@@ -109,15 +110,17 @@ def publisher(data: bytes) -> None:
     with answering(data[1:]) as plug:
         connection = Connection(plug)
         journal = journals.Journals(ADDRESS, 1, "v", "frames", ["cam1", "cam2"])
-        journal._connection = connection
+        journal._session._connection = connection
         with contextlib.suppress(RedisUnavailable, ServerRefused):
             for question in asked[first:] + asked[:first]:
                 question(journal)
-                if journal._connection is None:
+                if not journal._session.connected:
                     break
         connection.disconnect()
     with answering(data[1:]) as plug, contextlib.suppress(RedisUnavailable, ServerRefused):
-        nano, sequence = journals.newest_numbers(ADDRESS, Connection(plug), "v", "frames", "cam1")
+        session = Session(ADDRESS, 1)
+        session._connection = Connection(plug)
+        nano, sequence = journals.newest_numbers(session, "v", "frames", "cam1")
         assert nano < 10**19
         assert sequence < 10**5
 
