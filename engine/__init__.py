@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.client.async_store import AsyncFrameStore
     from engine.client.consumer import FrameConsumer
     from engine.client.frame import Frame, FrameEntry
-    from engine.client.store import AsyncFrameStore, FrameStore
+    from engine.client.store import FrameStore
     from engine.wire.urls import TlsFiles
 
 __version__ = "0.1.0"
 __all__ = ["AsyncFrameStore", "Frame", "FrameConsumer", "FrameEntry", "FrameStore", "TlsFiles", "__version__"]
 
 _EXPORTS = {
-    "AsyncFrameStore": "engine.client.store",
+    "AsyncFrameStore": "engine.client.async_store",
     "Frame": "engine.client.frame",
     "FrameConsumer": "engine.client.consumer",
     "FrameEntry": "engine.client.frame",

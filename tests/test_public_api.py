@@ -157,6 +157,6 @@ def test_nothing_that_scripts_hold_shows_a_secret():
         AsyncFrameStore("rediss://:geheim@box", password="geheim", tls_files=files._replace(ca_file="")),
         FrameStore(sentinels=["s1:26379"], service="m", password="geheim", sentinel_password="geheim"),
     ]
-    held = [*stores, *(store._address for store in stores), *(store._link for store in stores)]
+    held = [*stores, *(store._address for store in stores), *(store._transport for store in stores)]
     held += [store._address.sentinel for store in stores] + [stores[0].range("cam1"), stores[0].tail(), files]
     assert not [one for one in held if "geheim" in f"{one!r}{one}"]

@@ -25,6 +25,7 @@ from engine.errors import ConfigError
 from engine.runtime import status
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.logs import mask_standard_error, open_log
+from engine.runtime.site_report import Latency
 from engine.runtime.supervisor import Supervisor
 from engine.wire.urls import parse_size
 
@@ -68,7 +69,7 @@ class Summary(msgspec.Struct, frozen=True):
     published: int
     fps: float
     mb_per_s: float
-    latency_ms: status.Latency
+    latency_ms: Latency
     cpu_seconds: CpuSummary
     memory_mb: MemorySummary
     store: str

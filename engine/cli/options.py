@@ -8,7 +8,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from engine.client.store import TIMEOUT_SECONDS, FrameStore
+from engine.client.store import FrameStore
+from engine.client.store_base import TIMEOUT_SECONDS
 from engine.config import Config, load
 from engine.errors import ConfigError
 from engine.runtime.child import set_title

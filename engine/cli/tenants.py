@@ -12,7 +12,7 @@ from rich.table import Table
 
 from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resolve
 from engine.cli.output import console, print_json
-from engine.client.queries import CameraStats, StoreStats
+from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
 from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError

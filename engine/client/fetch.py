@@ -14,16 +14,16 @@ from engine.wire.urls import RedisAddress
 #: Bounds of one round trip: frames, and their bytes as the events give them. Together they bound the payloads held.
 FRAMES_MAX = 32
 BYTES_MAX = 8 * 1024 * 1024
-#: What a frame is reckoned with whose event does not say its size.
+#: Expected of a frame whose event does not say its size.
 _UNKNOWN_BYTES = 256 * 1024
 
 
-def reckoned_bytes(event: FrameEvent) -> int:
+def expected_bytes(event: FrameEvent) -> int:
     """What a frame counts against BYTES_MAX."""
     return event.size_bytes or _UNKNOWN_BYTES
 
 
-def frame_of(event: FrameEvent, data: bytes) -> Frame:
+def announced_frame(event: FrameEvent, data: bytes) -> Frame:
     """The frame that an event announces. Where the event does not say its width and height, its bytes do."""
     width, height = event.width, event.height
     if not (width and height):
@@ -63,7 +63,9 @@ class Fetcher:
         (found,) = self._session.call(command)
         if not events:
             return []
-        return [None if data is None else frame_of(event, data) for event, data in zip(events, found, strict=True)]
+        return [
+            None if data is None else announced_frame(event, data) for event, data in zip(events, found, strict=True)
+        ]
 
     def close(self) -> None:
         """Drop the connection."""

