@@ -29,7 +29,7 @@ import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Verdict
-from engine.client.dispatch import Work, backoff_seconds, logger
+from engine.client.dispatch import Work, logger, server_backoff
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
@@ -264,7 +264,7 @@ class _Subscription:
                 connection.add_callback_threadsafe(_nothing)
 
     def _run(self) -> None:
-        failures = 0
+        backoff = server_backoff()
         while not self._closing.is_set():
             began = time.monotonic()
             try:
@@ -291,8 +291,9 @@ class _Subscription:
                 return
             if self._closing.is_set():
                 return
-            failures = 1 if time.monotonic() - began > _SETTLED_SECONDS else failures + 1
-            pause = backoff_seconds(failures)
+            if time.monotonic() - began > _SETTLED_SECONDS:
+                backoff.reset()
+            pause = backoff.next_seconds()
             logger.warning("RabbitMQ at %s: %s; connecting again in %.1f s", self._name, urls.mask(reason), pause)
             self._closing.wait(pause)
 
