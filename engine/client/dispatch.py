@@ -18,12 +18,12 @@ import hashlib
 import heapq
 import logging
 import queue
-import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from engine.backoff import Backoff
 from engine.client.delivery import (
     ConsumerCounts,
     Delivery,
@@ -41,7 +41,7 @@ from engine.wire.metadata import Event, FrameEvent
 
 logger = logging.getLogger("engine.client.consumer")
 
-#: Pauses between tries to reach a server, in seconds; they double, with jitter.
+#: Pauses between tries to reach a server, in seconds.
 _BACKOFF_SECONDS_MIN = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
 #: Messages of which it is remembered what the callback accepted of them, at 16 bytes of digest and a number each.
@@ -166,20 +166,20 @@ class Dispatcher:
 
     def _fetch(self, subscription: Subscription, events: Sequence[FrameEvent]) -> list[Frame | None] | None:
         """The frames; None when stopped before Redis could be reached. An outage costs no message a try."""
-        failures = 0
+        backoff = server_backoff()
         while not self.stopping:
             try:
                 frames = self._fetcher.fetch(events)
             except RedisUnavailable as error:
-                failures += 1
-                if failures == 1:
+                pause = backoff.next_seconds()
+                if backoff.failures == 1:
                     logger.warning("deliveries wait for Redis: %s", error)
                 # RabbitMQ takes back what is unsettled for long (half an hour) and counts it as a delivery; then it
                 # must not be delivered again before there is a Redis.
                 subscription.allow(False)
-                self._wait(subscription, backoff_seconds(failures))
+                self._wait(subscription, pause)
                 continue
-            if failures:
+            if backoff.failures:
                 logger.info("Redis at %s answers again", self._fetcher.address)
             subscription.allow(True)
             return frames
@@ -248,10 +248,9 @@ class Dispatcher:
             self._remembered.popitem(last=False)
 
 
-def backoff_seconds(failures: int) -> float:
-    """The pause after so many failures in a row, from 1."""
-    pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 10), _BACKOFF_SECONDS_MAX)
-    return pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+def server_backoff() -> Backoff:
+    """The pauses of a consumer whose server is away."""
+    return Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
 
 
 def _digest(body: bytes) -> bytes:

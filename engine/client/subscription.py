@@ -24,7 +24,7 @@ import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from engine.client.delivery import Delivery, Verdict
-from engine.client.dispatch import Dispatcher, backoff_seconds, logger
+from engine.client.dispatch import Dispatcher, logger, server_backoff
 from engine.client.topology import Topology
 from engine.config import AmqpSection, Secret
 from engine.config.tls import TLS_FAILED
@@ -103,7 +103,7 @@ class BrokerSubscription:
                 connection.add_callback_threadsafe(_nothing)
 
     def _run(self) -> None:
-        failures = 0
+        backoff = server_backoff()
         while not self._closing.is_set():
             began = time.monotonic()
             try:
@@ -130,8 +130,9 @@ class BrokerSubscription:
                 return
             if self._closing.is_set():
                 return
-            failures = 1 if time.monotonic() - began > _SETTLED_SECONDS else failures + 1
-            pause = backoff_seconds(failures)
+            if time.monotonic() - began > _SETTLED_SECONDS:
+                backoff.reset()
+            pause = backoff.next_seconds()
             logger.warning("RabbitMQ at %s: %s; connecting again in %.1f s", self._name, urls.mask(reason), pause)
             self._closing.wait(pause)
 

@@ -9,7 +9,6 @@ reach a query: they become an error of ours here, with the server and the key.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -20,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from engine.backoff import Backoff
 from engine.errors import EngineError, QueryError, RedisUnavailable
 from engine.servers.redis.connection import call, connection_kind, connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
@@ -29,7 +29,7 @@ from engine.wire.urls import RedisAddress
 Result = TypeVar("Result")
 Query = Generator[Sequence[Command], list[Any], Result]
 
-#: Tries of one round trip before a query fails, and the pause before the second, in seconds; it doubles, with jitter.
+#: Tries of one round trip before a query fails, and the pauses between them in seconds.
 TRIES = 3
 _PAUSE_SECONDS = 0.05
 _PAUSE_SECONDS_MAX = 0.5
@@ -42,18 +42,16 @@ class Patience:
     found, until the timeout has passed as well."""
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
-        self._failures = 0
+        self._backoff = Backoff(_PAUSE_SECONDS, _PAUSE_SECONDS_MAX)
         self._until = time.monotonic() + timeout_seconds if address.sentinel else 0.0
 
     def ends(self) -> bool:
         """After a failure: whether it was the last."""
-        self._failures += 1
-        return self._failures >= TRIES and time.monotonic() >= self._until
+        return self._backoff.failures + 1 >= TRIES and time.monotonic() >= self._until
 
     def pause(self) -> float:
         """Seconds until the next try."""
-        seconds = min(_PAUSE_SECONDS * 2.0 ** (self._failures - 1), _PAUSE_SECONDS_MAX)
-        return seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        return self._backoff.next_seconds()
 
 
 class Transport:

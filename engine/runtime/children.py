@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import signal
 import time
 from collections import defaultdict
@@ -20,6 +19,7 @@ from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
+from engine.backoff import Backoff
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RingError
 from engine.runtime import roles
 from engine.runtime.agent import HANG_SECONDS
@@ -30,11 +30,9 @@ from engine.shm.status_page import CaptureCount, StatusPage
 RoleName = Literal["capture", "writer", "publisher"]
 #: The parent's pause, in seconds: how often heartbeats are looked at.
 TICK_SECONDS = 0.1
-#: Pauses before a child is started again, in seconds: doubling, with jitter.
+#: Pauses before a child is started again, in seconds.
 _BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 30.0
-#: Failures in a row beyond which the pause grows no more.
-_FAILURES_MAX = 12
 #: Seconds without a status page that anyone finds before a child is started again: by then captures whose rings were
 #: removed as well have made new ones, and the writer has emptied the old.
 _UNSEEN_SECONDS = 3.0
@@ -64,7 +62,7 @@ class Child:
         #: True once it is to end for good, or to be started anew.
         self.released = False
         self.renewed = False
-        self.failures = 0
+        self.backoff = Backoff(_BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         #: The errno for which it could not be started, while it cannot.
         self.refusal: int | None = None
         self.started_at = 0.0
@@ -262,7 +260,7 @@ class Children:
             self._back_off(child)
             return
         if child.refusal:
-            self._log.info("process could be started", process=child.title, tries=child.failures + 1)
+            self._log.info("process could be started", process=child.title, tries=child.backoff.failures + 1)
             child.refusal = None
 
     def reap(self) -> None:
@@ -285,7 +283,8 @@ class Children:
         if self.stops or self.fatal:
             return
         if child.renewed:
-            child.renewed, child.failures, child.restart_at = False, 0, 0.0
+            child.renewed, child.restart_at = False, 0.0
+            child.backoff.reset()
             return
         if code == EXIT_OK and child.role == "capture" and child.page.counts[CaptureCount.FINISHED]:
             child.finished = True
@@ -296,10 +295,10 @@ class Children:
             self._log.error("process cannot start; ending the site", process=child.title)
             return
         if lived > _STABLE_SECONDS:
-            child.failures = 0
+            child.backoff.reset()
         if code == EXIT_INPUT:
             # A person must mend something. A site that has run goes on with what works until then.
-            child.failures = _FAILURES_MAX
+            child.backoff.use_longest()
         self._back_off(child)
         self._log.warning(
             "process ended; starting it again", process=child.title, code=code, lived_seconds=round(lived)
@@ -307,9 +306,7 @@ class Children:
 
     def _back_off(self, child: Child) -> None:
         """Put off its next start."""
-        child.failures += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), BACKOFF_SECONDS_MAX)
-        child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        child.restart_at = time.monotonic() + child.backoff.next_seconds()
 
     def drain_stage(self, role: str, deadline: float) -> bool:
         """Stop all children of a role, which pass on what they hold; False where that took longer than ``deadline``."""
