@@ -108,4 +108,4 @@ def test_the_wheel_has_all_that_a_box_needs(tmp_path: Path) -> None:
         (entry,) = [name for name in names if name.endswith("entry_points.txt")]
         assert "edge-video = engine.cli.main:main" in archive.read(entry).decode()
     assert {f"engine/deploy/systemd/{unit.name}" for unit in UNITS} <= names
-    assert {"engine/deploy/supervisord.conf", "engine/profiles/bench.toml"} <= names
+    assert {"engine/deploy/supervisord.conf", "engine/profiles/bench.toml", "engine/py.typed"} <= names

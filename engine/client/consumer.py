@@ -46,21 +46,20 @@ class ConsumerOptions(TypedDict, total=False):
 
 
 class FrameConsumer:
-    """Calls ``callback(event, frame)`` for every stored frame as it is announced; ``frame`` is None where it has gone.
+    """Calls ``callback(event, frame)`` for every stored frame as it is announced. ``frame`` is None where it is gone.
 
-    A message is acknowledged when the callback has returned for all its events. One whose callback raises comes again
-    after ``retry_seconds``, ``attempts`` times in all; then, or when it is no event at all, it goes to the queue
-    ``dead_letter``, or is dropped where none is named. ``on_status(event)`` is called for cameras' changes of state.
+    A message is acknowledged when the callback has returned for all its events. If the callback raises, the message
+    comes again after ``retry_seconds``, up to ``attempts`` deliveries. After the last, or if it is no event at all, it
+    goes to the queue ``dead_letter``; without one it is dropped.
 
-    ``queue`` names a durable queue that collects while no consumer runs, and may be shared by several; without one,
-    an exclusive queue lives as long as the connection: live listening, of which at most 100,000 messages wait. At most
-    ``prefetch`` messages are held here. Redis and RabbitMQ may come and go: this waits for both, and what waits costs
-    no attempt, but for a message that was held while its connection to the broker broke.
+    With ``queue``, a durable queue collects while no consumer runs, and several consumers may share it. Without it, an
+    exclusive queue lives as long as the connection; at most 100,000 messages wait in it.
 
-    Frames arrive at least once: a message comes again when its consumer dies or loses its connection before the
-    acknowledgement; within one process, events that the callback has accepted are then not called again.
+    Redis and RabbitMQ may come and go: the consumer waits for both. Waiting costs a message no attempt, except for one
+    that was held while its connection to the broker broke.
 
-    Raises InputError for what cannot be.
+    Frames arrive at least once. A message comes again when its consumer dies, or loses its connection, before the
+    acknowledgement. Within one process, the callback does not get an event again that it has accepted.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ _GETS_MAX = 32
 class Queries:
     """All questions about one tenant. Times are resolved when a question is asked, and checked then.
 
-    All raise QueryError for what cannot be asked, UnknownName for a camera that nobody knows.
+    All raise QueryError for invalid arguments, UnknownName for a camera that nobody knows.
     """
 
     def __init__(self, vhost: str, prefix: str, known: Iterable[str], chunk_bytes: int) -> None:

@@ -19,14 +19,18 @@ from engine.wire.state import CameraStatus
 
 
 class FrameStore(StoreBase):
-    """A tenant's stored frames. Threads may share one; each waits for its own answers.
+    """A tenant's stored frames. Threads may share one store; each waits for its own replies.
 
-    Times are int nanoseconds (UTC), aware datetimes, RFC 3339 text, "now", or offsets from now such as "-30s" or a
-    negative timedelta; ranges include both ends, None leaves an end open. Every question counts the frames that are
-    there: one that expired while its journal entry stands is passed over, and counted by the iterator's ``missing``.
+    A time (``When``) is int nanoseconds since the epoch (UTC), an aware datetime, RFC 3339 text, ``"now"``, or an
+    offset from now: ``"-30s"``, or a negative timedelta. A duration (``Span``) is int nanoseconds, a timedelta, or text
+    such as ``"500ms"`` or ``"5m"``. Ranges include both ends; None leaves an end open.
 
-    Raises QueryError for what cannot be asked, UnknownName for a camera that nobody knows (with the nearest name),
-    RedisUnavailable and ServerRefused with the server, WireError where something else stands under the engine's names.
+    Every query counts the frames that are there. A frame that has expired while its journal entry stands is left out,
+    and counted in the iterator's ``missing``.
+
+    Every query may raise: QueryError for invalid arguments; UnknownName for a camera that nobody knows, with the
+    nearest name; RedisUnavailable where Redis is away, after three tries; ServerRefused where Redis refuses this user;
+    WireError where something that the engine did not write stands under its names.
     """
 
     def _open(self) -> None:
