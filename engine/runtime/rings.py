@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
 from engine.errors import EngineError, InputError, RedisUnavailable, RingError, RingMismatch
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
@@ -89,11 +89,9 @@ def standing_bytes(directory: Path) -> int:
 def _ask_last_numbers(config: Config, last: dict[str, tuple[int, int]], timeout_seconds: float) -> None:
     """Fill in (unix_nano, sequence) of each camera's last frame, as far as Redis knows it. Raises RedisUnavailable,
     ServerRefused."""
-    address = config.redis_address
-    connection = connect(address, timeout_seconds)
-    for camera in last:
-        last[camera] = newest_numbers(address, connection, config.vhost, config.prefix, camera)
-    connection.disconnect()
+    with Session(config.redis_address, timeout_seconds) as session:
+        for camera in last:
+            last[camera] = newest_numbers(session, config.vhost, config.prefix, camera)
 
 
 def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogger) -> None:

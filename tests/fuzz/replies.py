@@ -17,6 +17,7 @@ from engine.client.transport import Query
 from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import checked
+from engine.servers.redis.session import Session
 from engine.shm.ring import Record
 from engine.stages.publisher import journals
 from engine.stages.writer.store import Refused, RingBatch, Store
@@ -109,15 +110,17 @@ def publisher(data: bytes) -> None:
     with answering(data[1:]) as plug:
         connection = Connection(plug)
         journal = journals.Journals(ADDRESS, 1, "v", "frames", ["cam1", "cam2"])
-        journal._connection = connection
+        journal._session._connection = connection
         with contextlib.suppress(RedisUnavailable, ServerRefused):
             for question in asked[first:] + asked[:first]:
                 question(journal)
-                if journal._connection is None:
+                if not journal._session.connected:
                     break
         connection.disconnect()
     with answering(data[1:]) as plug, contextlib.suppress(RedisUnavailable, ServerRefused):
-        nano, sequence = journals.newest_numbers(ADDRESS, Connection(plug), "v", "frames", "cam1")
+        session = Session(ADDRESS, 1)
+        session._connection = Connection(plug)
+        nano, sequence = journals.newest_numbers(session, "v", "frames", "cam1")
         assert nano < 10**19
         assert sequence < 10**5
 
@@ -127,8 +130,8 @@ def reader(data: bytes) -> None:
     queries = Queries("v", "frames", ["cam1"], 2**20)
     asked: list[Callable[[], Query[Any]]] = [
         lambda: queries.nearest("cam1", NANO),
-        lambda: _chunks(queries.walk("cam1", None, None)),
-        lambda: _chunks(queries.walk("cam1", None, None, payload=False, reverse=True, step="1s")),
+        lambda: _chunks(queries.range("cam1", None, None)),
+        lambda: _chunks(queries.range("cam1", None, None, payload=False, reverse=True, step="1s")),
         lambda: _chunks(queries.tail(None, None, payload=True, block_ms=1)),
         lambda: _chunks(queries.tail(["cam1"], 5, payload=False, block_ms=1)),
         lambda: queries.get_many([f"v:frames:cam1:{NANO}:00001", f"v:frames:cam1:{NANO}:00002"]),
@@ -151,7 +154,7 @@ def _chunks(walk: Any) -> Query[None]:
 
 
 def _carry(query: Query[Any], connection: redis.Connection) -> None:
-    """As ``Link.run`` does, over one connection."""
+    """As ``Transport.run`` does, over one connection."""
     with contextlib.closing(query), contextlib.suppress(StopIteration):
         commands = next(query)
         for _ in range(_STEPS_MAX):

@@ -8,12 +8,12 @@ try.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
 from structlog.typing import FilteringBoundLogger
 
+from engine.backoff import Backoff
 from engine.config import Camera
 from engine.errors import CameraUnavailable, EngineError, FrameTooLarge, WireError
 from engine.shm.doorbell import Bell
@@ -32,8 +32,6 @@ from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, State, decode_
 #: First pause before a camera is tried again, and the longest, in seconds.
 BACKOFF_SECONDS_MIN = 0.5
 BACKOFF_SECONDS_MAX = 30.0
-#: A pause is drawn from this share of itself up to all of it, so that cameras of one switch do not come back at once.
-_JITTER_MIN = 0.5
 #: Seconds that an agent without a connection sleeps at most before it looks around.
 _IDLE_SECONDS = 0.2
 #: Nanoseconds over which the frame rate is measured.
@@ -60,12 +58,6 @@ class Sampler:
         begun = self._due < 0
         self._due = monotonic + self._interval if begun else max(self._due + self._interval, monotonic - _BURST_NANO)
         return True
-
-
-def backoff_seconds(failures: int) -> float:
-    """The pause before try number ``failures + 1``: doubling from BACKOFF_SECONDS_MIN, with jitter."""
-    pause = BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 16)
-    return min(pause, BACKOFF_SECONDS_MAX) * random.uniform(_JITTER_MIN, 1)  # noqa: S311 - jitter, no secret
 
 
 class CaptureAgent:
@@ -101,8 +93,8 @@ class CaptureAgent:
         #: True once the log has that the camera is active, until it has that it failed.
         self._active_said = False
         self._retry_at = 0.0
-        #: Tries since the camera last flowed for a good while: what the pause grows with.
-        self._failures = 0
+        #: Begins anew when the camera has flowed for a good while.
+        self._backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         self._active_since = 0.0
         #: Width and height of the frames that flow; None while none do.
         self._active_size: tuple[int, int] | None = None
@@ -248,14 +240,13 @@ class CaptureAgent:
     def _lost(self, error: CameraUnavailable) -> None:
         """A stream that flowed has failed. One that flowed for a good while starts its pauses from the shortest."""
         if self._status.state == "active" and time.monotonic() - self._active_since > self._camera.stall_seconds:
-            self._failures = 0
+            self._backoff.reset()
             self._troubles.over()
         self._failed("stalled" if self._status.state == "active" else "offline", error)
 
     def _failed(self, state: State, error: CameraUnavailable) -> None:
         self._close_source()
-        self._failures += 1
-        pause = backoff_seconds(self._failures)
+        pause = self._backoff.next_seconds()
         self._retry_at = time.monotonic() + pause
         failures = self._status.consecutive_failures + 1
         text = urls.mask(str(error), urls.secrets_in(self._camera.url))

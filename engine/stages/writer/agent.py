@@ -7,12 +7,12 @@ this file is what happens while Redis is away, and the cameras' states, which ta
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from bisect import bisect_left
 
 from structlog.typing import FilteringBoundLogger
 
+from engine.backoff import Backoff
 from engine.config import Config
 from engine.errors import RedisUnavailable
 from engine.servers.outage import Outage
@@ -34,8 +34,8 @@ from engine.wire.lease import Lease
 
 #: Batches that may be in flight: one is sent while the one before is being stored.
 _BATCHES_IN_FLIGHT = 2
-#: Pauses between tries to connect, in seconds: doubling, with jitter. The longest bounds what an outage costs on top.
-_BACKOFF_SECONDS_MIN = 0.05
+#: Pauses between tries to connect, in seconds. The longest bounds what an outage costs on top.
+_BACKOFF_SECONDS_MIN = 0.1
 _BACKOFF_SECONDS_MAX = 1.0
 #: Seconds that an idle writer sleeps at most, and one without Redis.
 _IDLE_SECONDS = 0.25
@@ -91,7 +91,7 @@ class WriterAgent:
         #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
         self._last_look_until = 0.0
         self._retry_at = 0.0
-        self._failures = 0
+        self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", page)
         #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
         self._stored = 0
@@ -234,7 +234,7 @@ class WriterAgent:
         stored = sum(len(records) for _, records in batch)
         self._stored += stored
         self._napped = False
-        self._failures = 0
+        self._backoff.reset()
         self._outage.over()
         return stored
 
@@ -316,9 +316,7 @@ class WriterAgent:
         self._settled = False
         for drain in self._drains.values():
             drain.consumer.rewind()
-        self._failures += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures, 10), _BACKOFF_SECONDS_MAX)
-        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        self._retry_at = time.monotonic() + self._backoff.next_seconds()
         self._outage.lost(error)
 
     def _relieve(self) -> None:

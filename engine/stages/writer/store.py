@@ -23,6 +23,7 @@ import hiredis
 from redis.connection import AbstractConnection
 
 from engine.errors import RedisUnavailable
+from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import BAD_REPLIES, demoted
@@ -106,8 +107,8 @@ class Store:
     def attach(self, connection: AbstractConnection) -> None:
         """Use ``connection`` from now on."""
         self._connection = connection
-        # redis-py has no public name for the connected socket; the handshake is done, from here on it is ours alone.
-        self._socket = connection._get_socket()
+        # The handshake is done: from here on the socket is ours alone.
+        self._socket = socket_of(connection)
         self._socket.setblocking(False)
         self._reader = hiredis.Reader()
         self._poll = select.poll()
