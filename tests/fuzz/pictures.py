@@ -45,7 +45,7 @@ def packets(data: bytes) -> None:
         if shown is None:
             continue
         picture, width, height = shown
-        _check(source.Frame((picture,), width, height))
+        _check(source.CapturedFrame((picture,), width, height))
 
 
 def stream(data: bytes) -> None:
@@ -68,7 +68,7 @@ def stream(data: bytes) -> None:
                 camera.close()
 
 
-def _check(frame: source.Frame) -> None:
+def _check(frame: source.CapturedFrame) -> None:
     picture = b"".join(frame.parts)
     info = jpeg.inspect(picture)
     assert (info.width, info.height) == (frame.width, frame.height)
