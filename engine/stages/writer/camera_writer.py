@@ -60,9 +60,12 @@ class CameraWriter:
         self._refused: _Refused | None = None
         #: True after a batch of which the journal refused entries, until it takes a whole batch again.
         self._entries_refused = False
-        #: Frames that were in flight when the connection broke, and still are in the ring.
+        #: Frames that Redis may have, until they have left the ring: they were in flight when a connection broke, or
+        #: the journal had refused some of their batch and Redis was not asked yet.
         self._uncertain: list[Record] = []
-        #: Those of them that were given up since, and until when Redis is asked for them.
+        #: True from a loss of the connection, or a refusal, until Redis is asked.
+        self._unsettled = False
+        #: Uncertain frames that were given up, and until when Redis is asked for them.
         self.doubtful: list[Record] = []
         self._doubtful_until = 0.0
         self._publishes = config.publishes
@@ -70,6 +73,7 @@ class CameraWriter:
     def replace(self, consumer: Consumer) -> None:
         """Go over to the ring that took the place of this one, which is empty."""
         self.consumer = consumer
+        self._uncertain = []
 
     # The way of a batch
 
@@ -95,18 +99,22 @@ class CameraWriter:
             self._refused = _Refused(part.records, errors)
         else:
             self.consumer.commit(part.records, now_nano)
+            self._forget_released()
         self._trim.stored(part.records[-1].unix_nano, now_nano / 1e9)
         return len(part.records)
 
     def rewind(self) -> None:
         """Redis took nothing of what was in flight: hand out again all that was not committed."""
+        if self._refused:
+            self._may_be_stored(self._refused.records)
         self.in_flight = self._refused = None
+        self._unsettled = bool(self._uncertain)
         self.consumer.rewind()
 
     def connection_broke(self) -> None:
         """Redis may have taken what was in flight, or not: hand it out again, and remember that."""
         if self.in_flight:
-            self._uncertain += self.in_flight.records
+            self._may_be_stored(self.in_flight.records)
         self.rewind()
 
     # Giving up frames
@@ -123,13 +131,14 @@ class CameraWriter:
         """The journal takes no frames: give up what the ring holds. Nothing is sent before it can be listed, which
         would also keep the journal from its expiry."""
         self.consumer.release_oldest(self.consumer.area, Drop.REFUSED)
+        self._forget_released()
 
     # What is in doubt
 
     @property
     def in_doubt(self) -> bool:
-        """True where frames that count as in the ring, or as dropped, may be stored."""
-        return bool(self._uncertain or self.doubtful)
+        """True where frames that were given up may be stored, or may turn out to be given up by then."""
+        return bool(self.doubtful or (self._unsettled and self._uncertain))
 
     @property
     def refused_records(self) -> list[Record]:
@@ -149,6 +158,7 @@ class CameraWriter:
             else:
                 self.consumer.release([record], Drop.REFUSED)
                 said = said or error
+        self._forget_released()
         return said
 
     def reconnected(self) -> None:
@@ -157,10 +167,11 @@ class CameraWriter:
         A Redis that stood still reads what the broken connection left it beside what the new one asks, so its answer
         is not final at once.
         """
+        self._unsettled = False
         self.doubtful += [record for record in self._uncertain if record.end <= self.consumer.tail]
         self._doubtful_until = time.monotonic() + _DOUBT_SECONDS
-        # Those in the ring are sent again.
-        self._uncertain = []
+        # Those in the ring are sent again, unless another outage comes first and they are given up in it.
+        self._forget_released()
 
     def settle_doubtful(self, standing: Container[int]) -> None:
         """Of the doubtful frames, those whose sequence is in ``standing`` are stored: count them so. The others are
@@ -169,6 +180,15 @@ class CameraWriter:
         self.consumer.reclassify(stored, Drop.OUTAGE, time.monotonic_ns())
         final = time.monotonic() > self._doubtful_until
         self.doubtful = [] if final else [record for record in self.doubtful if record.sequence not in standing]
+
+    def _may_be_stored(self, records: Sequence[Record]) -> None:
+        known = {record.end for record in self._uncertain}
+        self._uncertain += [record for record in records if record.end not in known]
+
+    def _forget_released(self) -> None:
+        """What left the ring is stored, or counted under its reason."""
+        if self._uncertain:
+            self._uncertain = [record for record in self._uncertain if record.end > self.consumer.tail]
 
     # Numbers of journal entries
 
