@@ -28,7 +28,7 @@ from engine.servers.redis.connect import connect
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
-from engine.stages.publisher.journals import newest_numbers
+from engine.stages.capture.last_frame import last_frame_id
 
 #: Seconds that Redis may take to answer who is only asked for a camera's last number.
 _NUMBERS_SECONDS_MAX = 2.0
@@ -184,7 +184,7 @@ def ensure_rings(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
     try:
         connection = connect(address, min(config.redis.timeout_seconds, _NUMBERS_SECONDS_MAX))
         for camera in missing:
-            last[camera.id] = newest_numbers(address, connection, config.vhost, config.prefix, camera.id)
+            last[camera.id] = last_frame_id(address, connection, config.vhost, config.prefix, camera.id)
         connection.disconnect()
     except EngineError as error:
         log.warning(

@@ -23,8 +23,8 @@ Role = Callable[[], int]
 def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
     """The capture process of ``camera``, until it is stopped or its source ends; its ring is made where it is
     missing."""
-    from engine.sources.pattern import PatternSource
-    from engine.sources.video import Source, VideoSource, prepare_process
+    from engine.sources.choose import open_source
+    from engine.sources.video import prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
     paths = SitePaths.of(config)
@@ -41,12 +41,8 @@ def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notif
     bell = Bell(paths.doorbell(config.writer_of(camera.id)), StatusPage.watch(writer))
     producer = ring_place.open_producer(config, camera.id, page)
 
-    def open_source() -> Source:
-        if camera.kind == "test":
-            return PatternSource(camera, agent.captured)
-        return VideoSource(camera)
-
-    agent = CaptureAgent(camera, producer, bell, page, open_source, log, renew=partial(ring_place.renewed, config))
+    renew = partial(ring_place.renewed, config)
+    agent = CaptureAgent(camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew)
     return _run(agent, page, stop, config, log, notifier)
 
 

@@ -37,7 +37,7 @@ from engine.runtime.notify import Notifier
 from engine.servers.redis.connect import connect
 from engine.shm import ring_place, site
 from engine.shm.status_page import StatusPage
-from engine.stages.publisher.journals import newest_numbers
+from engine.stages.capture.last_frame import last_frame_id
 
 
 class Supervisor:
@@ -187,7 +187,7 @@ class Supervisor:
             connection = connect(config.redis_address, config.redis.timeout_seconds)
             for camera in config.cameras:
                 if camera.id not in adopted:
-                    last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
+                    last = last_frame_id(config.redis_address, connection, config.vhost, config.prefix, camera.id)
                     ring_place.ensure(config, camera.id, *last)
             connection.disconnect()
         except RedisUnavailable as error:
@@ -279,8 +279,7 @@ def _standing_bytes(directory: Path) -> int:
 
 def _preload() -> None:
     """Load what children need before the first fork, so that they share it."""
-    import engine.sources.pattern
-    import engine.sources.video
+    import engine.sources.choose
     import engine.stages.capture.agent
     import engine.stages.publisher.agent
     import engine.stages.writer.agent  # noqa: F401

@@ -18,6 +18,7 @@ from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownNa
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import checked
 from engine.shm.ring import Record
+from engine.stages.capture.last_frame import last_frame_id
 from engine.stages.publisher import journals
 from engine.stages.writer.batch import Batch, Part
 from engine.stages.writer.store import Refused, Store
@@ -118,7 +119,7 @@ def publisher(data: bytes) -> None:
                     break
         connection.disconnect()
     with answering(data[1:]) as plug, contextlib.suppress(RedisUnavailable, ServerRefused):
-        nano, sequence = journals.newest_numbers(ADDRESS, Connection(plug), "v", "frames", "cam1")
+        nano, sequence = last_frame_id(ADDRESS, Connection(plug), "v", "frames", "cam1")
         assert nano < 10**19
         assert sequence < 10**5
 
