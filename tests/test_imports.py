@@ -160,10 +160,11 @@ def test_pika_has_one_door_for_each_direction():
 
 
 def test_frames_are_stored_through_one_door():
-    """Commands that store are framed by ``wire/resp.py``, and only the store and the writer behind it know how."""
+    """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
-    assert importers("engine.wire.resp") == {"stages/writer/camera_writer.py", "stages/writer/store.py"} | behind
-    assert importers("engine.stages.writer.store") == {"stages/writer/reconcile.py", "stages/writer/agent.py"} | behind
+    assert importers("engine.wire.resp") == {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
+    using = {f"stages/writer/{name}.py" for name in ("agent", "connection", "reconcile")}
+    assert importers("engine.stages.writer.store") == using | behind
 
 
 def test_no_other_module_names_a_command_that_writes():

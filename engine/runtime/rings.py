@@ -15,7 +15,7 @@ from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
-from engine.stages.publisher.journals import newest_numbers
+from engine.stages.capture.last_frame import last_frame_id
 
 #: Seconds that Redis may take to tell the last numbers, where a capture can start without them.
 _NUMBERS_SECONDS_MAX = 2.0
@@ -91,7 +91,7 @@ def _ask_last_numbers(config: Config, last: dict[str, tuple[int, int]], timeout_
     ServerRefused."""
     with Session(config.redis_address, timeout_seconds) as session:
         for camera in last:
-            last[camera] = newest_numbers(session, config.vhost, config.prefix, camera)
+            last[camera] = last_frame_id(session, config.vhost, config.prefix, camera)
 
 
 def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogger) -> None:

@@ -19,8 +19,10 @@ from engine.servers.redis.connection import call
 from engine.servers.redis.errors import checked
 from engine.servers.redis.session import Session
 from engine.shm.ring import Record
+from engine.stages.capture.last_frame import last_frame_id
 from engine.stages.publisher import journals
-from engine.stages.writer.store import Refused, RingBatch, Store
+from engine.stages.writer.batch import Batch, Part
+from engine.stages.writer.store import Refused, Store
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
 from engine.wire.resp import FrameFraming
@@ -79,8 +81,8 @@ def writer(data: bytes) -> None:
         store = Store(ADDRESS, 1, lambda: None)
         store.attach(Plugged(plug))  # type: ignore[arg-type]
         with contextlib.suppress(RedisUnavailable):
-            store.send([RingBatch(FRAMING, RECORDS, NANO)])
-            store.send([RingBatch(FRAMING, RECORDS[:1], 0), RingBatch(FRAMING, RECORDS[1:], 0)])
+            store.send(Batch([Part(FRAMING, RECORDS, NANO)]))
+            store.send(Batch([Part(FRAMING, RECORDS[:1]), Part(FRAMING, RECORDS[1:])]))
             for rings in (1, 2):
                 before = store.in_flight
                 try:
@@ -120,7 +122,7 @@ def publisher(data: bytes) -> None:
     with answering(data[1:]) as plug, contextlib.suppress(RedisUnavailable, ServerRefused):
         session = Session(ADDRESS, 1)
         session._connection = Connection(plug)
-        nano, sequence = journals.newest_numbers(session, "v", "frames", "cam1")
+        nano, sequence = last_frame_id(session, "v", "frames", "cam1")
         assert nano < 10**19
         assert sequence < 10**5
 

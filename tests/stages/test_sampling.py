@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.stages.capture.agent import Sampler
+from engine.stages.capture.sampler import Sampler
 
 SECOND = 10**9
 #: This machine has been up for a while.
