@@ -176,7 +176,7 @@ class InProcessPublisher(_InProcess):
 
 def run_publisher_process(run_directory: Path, redis_address: str, cameras: int, amqp_url: str) -> None:
     """The publisher as the supervisor would start it; for a process of its own."""
-    from engine.runtime.roles import run_publisher
+    from engine.runtime.roles import PUBLISHER, Launch
 
     config = site_config(run_directory, redis_address, cameras, amqp={"amqp_url": amqp_url})
-    run_publisher(config, quiet_log())
+    PUBLISHER.instance(config).run(Launch(config, quiet_log()))

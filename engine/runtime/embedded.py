@@ -46,7 +46,7 @@ class EmbeddedServer:
     def __init__(self, config: Config, *, outlives: bool = True) -> None:
         self._config = config
         self._directory = config.run_directory
-        self._lock = self._directory / "server.lock"
+        self._lock = server_process.lock_file(self._directory)
         self._log = self._directory / "valkey.log"
         self._outlives = outlives
         self._server: ServerProcess | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +15,9 @@ from engine.wire.state import ServerAway, decode_outages
 from engine.wire.urls import mask
 
 if TYPE_CHECKING:
-    from engine.runtime.status import CameraReport, SiteReport
+    from engine.runtime.roles import Instance
+    from engine.runtime.status import SiteReport
+    from engine.runtime.status_cameras import CameraReport
 
 #: Share of a ring that the writer keeps free of old frames while Redis is away, under ``drop-oldest``.
 _RESERVE_SHARE = 1 / 8
@@ -35,13 +36,17 @@ class OutageReport(msgspec.Struct, frozen=True):
     error: str
 
 
-def read_outages(pages: Sequence[tuple[str, Path]]) -> list[OutageReport]:
-    """The servers that each live process of ``pages`` (its role, its status page) misses; of a role that several
-    processes have, the longest outage of each server."""
+def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
+    """The servers that each live process misses; of a role with several processes, the longest outage of each
+    server."""
     now = time.time_ns()
     found: dict[tuple[str, str], ServerAway] = {}
-    for role, path in pages:
-        with contextlib.suppress(OSError, RingError, WireError), contextlib.closing(StatusPage.watch(path)) as page:
+    for instance in instances:
+        role = instance.role.name
+        with (
+            contextlib.suppress(OSError, RingError, WireError),
+            contextlib.closing(StatusPage.watch(instance.page)) as page,
+        ):
             if not page.owned:
                 continue
             for server, away in decode_outages(page.text).items():
@@ -72,9 +77,7 @@ def troubles(report: SiteReport, share: float = HEALTHY_SHARE) -> list[str]:
     ``share`` of its cameras are active. Empty where all is well."""
     if not report.running:
         return ["not running"]
-    found = [
-        f"{process.role} is down" for process in report.processes if process.role != "capture" and not process.alive
-    ]
+    found = [f"{process.name} is down" for process in report.processes if not process.camera and not process.alive]
     for server in dict.fromkeys(outage.server for outage in report.outages):
         longest = max((one for one in report.outages if one.server == server), key=lambda one: one.seconds)
         found.append(f"{server} away for {longest.seconds:,.0f} s")

@@ -24,15 +24,19 @@ _ports_given: set[int] = set()
 _WORKERS_MAX = 8
 
 
-def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
-    """The first truthy value of `condition`; AssertionError naming `what` after `timeout` seconds."""
+def wait_until(
+    condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02, log: Callable[[], str] | None = None
+) -> T:
+    """The first truthy value of `condition`; AssertionError naming `what`, and what `log` says by then, after `timeout`
+    seconds."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r})")
+            said = f"; the log:\n{log()[-3000:]}" if log else ""
+            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r}){said}")
         time.sleep(interval)
 
 

@@ -81,7 +81,6 @@ class CaptureAgent:
         log: FilteringBoundLogger,
         renew: Callable[[Producer], Renewed | None] = lambda _: None,
     ) -> None:
-        self.role_name = f"capture {camera.id}"
         self.finished = False
         self._camera = camera
         self._producer = producer

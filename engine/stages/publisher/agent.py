@@ -65,8 +65,6 @@ class _StatusToken(NamedTuple):
 class PublisherAgent:
     """The publisher of a site."""
 
-    role_name = "publisher"
-
     def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger) -> None:
         self.finished = False
         self._config = config

@@ -63,7 +63,6 @@ class WriterAgent:
     def __init__(
         self, config: Config, number: int, page: StatusPage, log: FilteringBoundLogger, own: Lease | None = None
     ) -> None:
-        self.role_name = f"writer {number}" if config.writer.writers > 1 else "writer"
         self.finished = False
         self._config = config
         self._page = page

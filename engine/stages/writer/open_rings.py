@@ -16,8 +16,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import RingMismatch
 from engine.shm import ring_file
+from engine.shm.camera_list import CameraList
 from engine.shm.ring import Consumer
-from engine.shm.roster import Roster
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.stages.writer.camera_writer import CameraWriter
@@ -35,7 +35,7 @@ class OpenRings:
         self._log = log
         self._warn_once = warn_once
         self._paths = SitePaths.of(config)
-        self._roster = Roster(
+        self._roster = CameraList(
             self._paths,
             lambda path, reason: warn_once(path.name, "file passed over", f"{path}: {reason}"),
             owner=build_owner(config.owner),
