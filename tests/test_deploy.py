@@ -85,6 +85,7 @@ def test_units_start_commands_that_exist(unit: Path) -> None:
     assert "/etc/edge-video/site.toml: cannot be read" in done.stderr
 
 
+@pytest.mark.slow
 def test_supervisord_s_programs_start_commands_that_exist() -> None:
     parser = configparser.ConfigParser(inline_comment_prefixes=(" ;",), interpolation=None)
     parser.read(ROOT / "deploy/supervisord.conf")
@@ -113,6 +114,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "site-packages"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "edge-video = engine.cli.main:main" in entry.read_text()
@@ -122,6 +124,7 @@ def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
     assert list(installed.glob("*.dist-info/licenses/LICENSE"))
 
 
+@pytest.mark.slow
 def test_an_engine_from_the_wheel_runs(installed: Path) -> None:
     """From the wheel's own files, not from the checkout, which is installed in place here."""
 
