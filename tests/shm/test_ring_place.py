@@ -62,7 +62,7 @@ def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
 
 
 @pytest.mark.parametrize(
-    ("known", "status page", "expected"),
+    ("known", "page", "expected"),
     [
         ((0, 0), (0, 0), 0),
         ((NANO, 5), (0, 0), 5),
