@@ -30,7 +30,8 @@ from engine.shm import ring_file
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.status_page import StatusPage
-from engine.sources.video import Source, VideoSource
+from engine.sources.source import Source
+from engine.sources.video import VideoSource
 from engine.stages.capture.agent import CaptureAgent
 from engine.wire import jpeg
 from engine.wire.state import Mode

@@ -26,7 +26,8 @@ from benchmarks.in_process import InProcessPublisher, InProcessWriter, Spent, St
 from engine import FrameStore
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
-from engine.stages.writer.store import RingBatch, Store
+from engine.stages.writer.batch import Batch, Part
+from engine.stages.writer.store import Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.client.stocked import Stored, stock
@@ -218,7 +219,7 @@ def fill_server(server: RedisServer, frames: int, begin_nano: int) -> None:
     payload = memoryview(bytes(100))
     for first in range(0, frames, STOCKED_CAMERAS * STOCKED_BATCH):
         last = min(first + STOCKED_CAMERAS * STOCKED_BATCH, frames)
-        batch = []
+        parts = []
         for number, framing in enumerate(framings):
             records = [
                 Record(
@@ -236,8 +237,8 @@ def fill_server(server: RedisServer, frames: int, begin_nano: int) -> None:
                 for place in range(first + number, last, STOCKED_CAMERAS)
             ]
             if records:
-                batch.append(RingBatch(framing, records, 0))
-        store.send(batch)
+                parts.append(Part(framing, records))
+        store.send(Batch(parts))
         if store.in_flight > 1:
             assert not any(store.receive())
     while store.in_flight:

@@ -121,6 +121,7 @@ def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
     assert {path.name for path in (installed / "engine/deploy/systemd").iterdir()} == {unit.name for unit in UNITS}
     assert (installed / "engine/deploy/supervisord.conf").exists()
     assert (installed / "engine/profiles/bench.toml").exists()
+    assert (installed / "engine/py.typed").exists()
     assert list(installed.glob("*.dist-info/licenses/LICENSE"))
 
 

@@ -25,7 +25,8 @@ from engine.errors import ConfigError
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
-from engine.runtime.status import SiteReport, collect
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status import collect
 from engine.runtime.status_cameras import Latency
 from engine.runtime.supervisor import Supervisor
 from engine.wire.urls import parse_size

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from engine.cli.columns import Column, Row, layout
-from engine.runtime.status import SiteReport
+from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CameraReport
 
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}

@@ -8,11 +8,16 @@ import signal
 import time
 from collections.abc import Callable
 
+from engine.backoff import Backoff
 from engine.errors import EXIT_OK, InputError, RingError
 from engine.runtime.child import fork
 from engine.runtime.roles import Instance, Launch
 from engine.shm import segment
 from engine.shm.status_page import StatusPage
+
+#: Pauses before a child is started again, in seconds.
+_BACKOFF_SECONDS_MIN = 0.1
+BACKOFF_SECONDS_MAX = 30.0
 
 
 class Child:
@@ -32,7 +37,7 @@ class Child:
         #: True once it must end for good, or start again with another ``launch``.
         self.released = False
         self.renewed = False
-        self.failures = 0
+        self.backoff = Backoff(_BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         #: The errno for which it could not be started, while it cannot.
         self.refusal: int | None = None
         self.started_at = 0.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import signal
 import time
 from collections import defaultdict
@@ -25,11 +24,6 @@ from engine.runtime.roles import Launch, Role
 
 #: The parent's pause, in seconds: how often heartbeats are looked at.
 TICK_SECONDS = 0.1
-#: Pauses before a child is started again, in seconds: doubling, with jitter.
-_BACKOFF_SECONDS_MIN = 0.1
-BACKOFF_SECONDS_MAX = 30.0
-#: Failures in a row beyond which the pause grows no more.
-_FAILURES_MAX = 12
 #: Seconds without a status page that anyone finds before a child is started again: by then captures whose rings were
 #: removed as well have made new ones, and the writer has emptied the old.
 _UNSEEN_SECONDS = 3.0
@@ -188,7 +182,7 @@ class Children:
             self._back_off(child)
             return
         if child.refusal:
-            self._log.info("process could be started", process=child.name, tries=child.failures + 1)
+            self._log.info("process could be started", process=child.name, tries=child.backoff.failures + 1)
             child.refusal = None
 
     def reap(self) -> None:
@@ -211,7 +205,8 @@ class Children:
         if self.stops or self.fatal:
             return
         if child.renewed:
-            child.renewed, child.failures, child.restart_at = False, 0, 0.0
+            child.renewed, child.restart_at = False, 0.0
+            child.backoff.reset()
             return
         if child.done:
             child.finished = True
@@ -222,18 +217,16 @@ class Children:
             self._log.error("process cannot start; ending the site", process=child.name)
             return
         if lived > _STABLE_SECONDS:
-            child.failures = 0
+            child.backoff.reset()
         if code == EXIT_INPUT:
             # A person must mend something. A site that has run goes on with what works until then.
-            child.failures = _FAILURES_MAX
+            child.backoff.use_longest()
         self._back_off(child)
         self._log.warning("process ended; starting it again", process=child.name, code=code, lived_seconds=round(lived))
 
     def _back_off(self, child: Child) -> None:
         """Put off its next start."""
-        child.failures += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), BACKOFF_SECONDS_MAX)
-        child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        child.restart_at = time.monotonic() + child.backoff.next_seconds()
 
     def drain(self, role: Role, deadline: float) -> bool:
         """Stop all children of a role; those that pass on what they hold do so first. False where that took longer than

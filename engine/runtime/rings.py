@@ -11,11 +11,11 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Camera, Config
 from engine.errors import EngineError, InputError, RedisUnavailable, RingError, RingMismatch
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
-from engine.stages.publisher.journals import newest_numbers
+from engine.stages.capture.last_frame import last_frame_id
 
 #: Seconds that Redis may take to tell the last numbers, where a capture can start without them.
 _NUMBERS_SECONDS_MAX = 2.0
@@ -89,11 +89,9 @@ def standing_bytes(directory: Path) -> int:
 def _ask_last_numbers(config: Config, last: dict[str, tuple[int, int]], timeout_seconds: float) -> None:
     """Fill in (unix_nano, sequence) of each camera's last frame, as far as Redis knows it. Raises RedisUnavailable,
     ServerRefused."""
-    address = config.redis_address
-    connection = connect(address, timeout_seconds)
-    for camera in last:
-        last[camera] = newest_numbers(address, connection, config.vhost, config.prefix, camera)
-    connection.disconnect()
+    with Session(config.redis_address, timeout_seconds) as session:
+        for camera in last:
+            last[camera] = last_frame_id(session, config.vhost, config.prefix, camera)
 
 
 def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogger) -> None:

@@ -132,8 +132,8 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     """Makes the camera's ring where it is missing."""
-    from engine.sources.pattern import PatternSource
-    from engine.sources.video import Source, VideoSource, prepare_process
+    from engine.sources.choose import open_source
+    from engine.sources.video import prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
@@ -146,10 +146,8 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     bell = Bell(paths.doorbell(number), StatusPage.watch(paths.writer(number)))
     producer = ring_place.open_producer(config, camera.id, page)
 
-    def open_source() -> Source:
-        return PatternSource(camera, agent.captured) if camera.kind == "test" else VideoSource(camera)
-
-    agent = CaptureAgent(camera, producer, bell, page, open_source, log, renew=partial(ring_place.renewed, config))
+    renew = partial(ring_place.renewed, config)
+    agent = CaptureAgent(camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew)
     return agent
 
 
@@ -193,7 +191,7 @@ CAPTURE = Role(
     page=lambda paths, key: paths.capture(key),
     counts=CaptureCount,
     agent=_capture,
-    modules=("engine.sources.pattern", "engine.sources.video", "engine.stages.capture.agent"),
+    modules=("engine.sources.choose", "engine.stages.capture.agent"),
     finished=CaptureCount.FINISHED,
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child "
     "process. Several take added and removed cameras over from the site file at SIGHUP.",

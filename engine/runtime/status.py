@@ -12,14 +12,11 @@ import msgspec
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site, server_process
-from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
-from engine.runtime.status_cameras import CameraReport, Latency, camera_report, latency
-from engine.runtime.status_outages import HEALTHY_SHARE, OutageReport, read_outages, rings_last, troubles
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status_cameras import camera_report, latency
+from engine.runtime.status_outages import HEALTHY_SHARE, read_outages, rings_last, troubles
 from engine.runtime.status_processes import (
-    ProcessReport,
-    PublisherReport,
-    WriterReport,
     process_report,
     publisher_report,
     writer_report,
@@ -28,36 +25,6 @@ from engine.shm import histogram
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
-
-
-class SiteReport(msgspec.Struct, frozen=True):
-    """A whole site, as it runs.
-
-    ``outages`` are the servers that are away, ``troubles`` is why the site is not healthy. ``rings_last_seconds`` is
-    when the first ring would be full if nobody drained it. ``file_differs`` is where the site file says something else
-    than what runs.
-    """
-
-    site: str
-    running: bool
-    pid: int
-    uptime_seconds: float
-    vhost: str
-    prefix: str
-    redis: str
-    cameras: list[CameraReport]
-    processes: list[ProcessReport]
-    writer: WriterReport
-    publisher: PublisherReport | None
-    latency_ms: Latency
-    #: Who else runs a site of this name, while this one does not run.
-    elsewhere: Elsewhere | None
-    #: The embedded server's process id, also while the site does not run; 0 where none runs.
-    embedded_pid: int
-    outages: list[OutageReport]
-    rings_last_seconds: float | None
-    file_differs: list[str]
-    troubles: list[str]
 
 
 def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteReport:

@@ -8,12 +8,14 @@ import msgspec
 
 from engine.config import Camera, Config
 from engine.errors import RingError, WireError
-from engine.runtime.status_outages import ring_seconds
 from engine.shm import histogram
 from engine.shm.ring_file import Drop, Observer, RingCounts
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.wire.state import CameraStatus, decode_status
+
+#: Share of a ring that the writer keeps free of old frames while Redis is away, under ``drop-oldest``.
+_RESERVE_SHARE = 1 / 8
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -133,3 +135,11 @@ def _lasts(config: Config, counts: RingCounts, fps: float) -> float | None:
     return ring_seconds(
         counts.area - counts.held_bytes, counts.area, fps * size, drops_oldest=config.ring.overflow == "drop-oldest"
     )
+
+
+def ring_seconds(free_bytes: int, capacity: int, bytes_per_second: float, *, drops_oldest: bool) -> float | None:
+    """How long a ring can take frames while nobody drains it; None where none come."""
+    if bytes_per_second <= 0:
+        return None
+    reserve = capacity * _RESERVE_SHARE if drops_oldest else 0
+    return round(max(free_bytes - reserve, 0) / bytes_per_second, 1)

@@ -5,35 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from engine.errors import RingError, WireError
+from engine.runtime.roles import Instance
+from engine.runtime.site_report import OutageReport, SiteReport
+from engine.runtime.status_cameras import CameraReport
 from engine.shm.status_page import StatusPage
 from engine.wire.state import ServerAway, decode_outages
 from engine.wire.urls import mask
 
-if TYPE_CHECKING:
-    from engine.runtime.roles import Instance
-    from engine.runtime.status import SiteReport
-    from engine.runtime.status_cameras import CameraReport
-
-#: Share of a ring that the writer keeps free of old frames while Redis is away, under ``drop-oldest``.
-_RESERVE_SHARE = 1 / 8
 #: Share of the cameras that are to be active for a site to count as healthy, where nothing else is asked for: beyond
 #: it the trouble is the site's, and not one camera's.
 HEALTHY_SHARE = 0.5
-
-
-class OutageReport(msgspec.Struct, frozen=True):
-    """A server that does not serve ``role``. ``since`` is UTC nanoseconds."""
-
-    server: str
-    role: str
-    since: int
-    seconds: float
-    error: str
 
 
 def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
@@ -57,14 +40,6 @@ def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
         OutageReport(server, role, away.since_nano, round(max(now - away.since_nano, 0) / 1e9, 1), mask(away.error))
         for (server, role), away in found.items()
     ]
-
-
-def ring_seconds(free_bytes: int, capacity: int, bytes_per_second: float, *, drops_oldest: bool) -> float | None:
-    """How long a ring can take frames while nobody drains it; None where none come."""
-    if bytes_per_second <= 0:
-        return None
-    reserve = capacity * _RESERVE_SHARE if drops_oldest else 0
-    return round(max(free_bytes - reserve, 0) / bytes_per_second, 1)
 
 
 def rings_last(cameras: Sequence[CameraReport]) -> float | None:

@@ -19,8 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import EXIT_FAILED, EXIT_OK, InputError
 from engine.runtime import claims, preflight, rings, roles, running_site
-from engine.runtime.child_process import Child
-from engine.runtime.children import BACKOFF_SECONDS_MAX, TICK_SECONDS, Children
+from engine.runtime.child_process import BACKOFF_SECONDS_MAX, Child
+from engine.runtime.children import TICK_SECONDS, Children
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
