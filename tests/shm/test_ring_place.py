@@ -132,7 +132,7 @@ def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
 def test_a_page_knows_the_numbers_of_the_ring_before_the_first_frame(place):
     ring_place.ensure(place.config, "cam1", NANO, 7)
     place.open()
-    assert ring_place.numbers_of(place.page) == (NANO, 7)
+    assert ring_place.last_of(place.page) == (NANO, 7)
 
 
 def test_a_ring_in_its_place_is_left_there(place):
