@@ -171,6 +171,7 @@ def title() -> Iterator[None]:
     setproctitle.setproctitle(before)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink]
 )
