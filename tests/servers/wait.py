@@ -25,15 +25,20 @@ _WORKERS_MAX = 8
 
 
 def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
-    """The first truthy value of `condition`; AssertionError naming `what` after `timeout` seconds."""
+    """The first truthy value of `condition`; AssertionError naming `what` after `timeout` seconds.
+
+    It is asked every `interval` seconds. Where the answer takes long, it is asked up to five times as seldom: what is
+    waited for needs the machine more.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        begun = time.monotonic()
         value = condition()
         if value:
             return value
         if time.monotonic() >= deadline:
             raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r})")
-        time.sleep(interval)
+        time.sleep(max(interval, min(5 * interval, 4 * (time.monotonic() - begun))))
 
 
 def free_port() -> int:
