@@ -27,6 +27,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import setproctitle
+
 import engine
 from engine.cli.main import _LIBRARY_ENVIRONMENT
 from tests.servers.wait import die_with_parent
@@ -195,6 +197,8 @@ def _attend(request: bytes, descriptors: list[int]) -> list[str]:
 
 def _warm_up() -> None:
     """Load all of the engine, with the environment in which a command loads it."""
+    # Finds the place of the title by the environment's, which moves when the environment is replaced.
+    setproctitle.getproctitle()
     before = dict(os.environ)
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
