@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, WARM, Site, command
 from tests.system.warm import fits
 
@@ -53,7 +54,7 @@ def test_one_that_does_not_end_is_killed(site: Site) -> None:
     with pytest.raises(subprocess.TimeoutExpired) as raised:
         WARM.run(["run", "-c", str(site.file)], os.environ, ROOT, 5)
     assert "site started" in raised.value.__notes__[0]
-    assert not site.status()["running"]
+    wait_until(lambda: not site.status()["running"], 20, "its children are gone as well")
 
 
 def test_its_site_is_signalled_and_waited_for_as_any_process(site: Site) -> None:
