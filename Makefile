@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SERVERS := redis-server redis-tools rabbitmq-server python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
            gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg systemd
 
-.PHONY: demo test lint servers bench bench-quick faults soak fuzz clean
+.PHONY: demo test test-fast lint servers bench bench-quick faults soak fuzz clean
 
 demo: $(VENV)/.installed
 	$(BIN)/edge-video demo
@@ -19,6 +19,10 @@ JOBS ?= 4
 test: servers lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --bench once
+
+# Under 2 minutes: unit tests, and one site that uses a server of each kind.
+test-fast: servers $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "(unit or smoke) and not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

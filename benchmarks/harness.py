@@ -1,8 +1,9 @@
 """How benchmarks measure, and where what they find goes.
 
-A claim is a ratio: the engine beside what it is compared to, in the same process and run, in turns. ``paired`` runs the
-two alternately, so that a noisy neighbour or a slowing clock meets both alike, and the ratio is the median of the
-pairs' ratios. Every ratio is arranged so that more is better; ``floors.toml`` says how little is too little, and why.
+A claim is a ratio: the engine beside what it is compared to, in the same process and run. ``paired`` runs two sides
+alternately and ``in_turns`` any number, so that a noisy neighbour or a slowing clock affects all alike. The ratio is
+the median of the rounds' ratios. Every ratio is arranged so that more is better; ``floors.toml`` has the least that
+each may be, and why.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -31,6 +32,9 @@ FLOORS = HERE / "floors.toml"
 #: ``once`` proves that a benchmark works (make test), ``quick`` looks (make bench-quick), ``full`` guards (make bench).
 Mode = Literal["once", "quick", "full"]
 Value = TypeVar("Value")
+Measure = TypeVar("Measure")
+#: The engine's own side, in what ``in_turns`` takes.
+OURS = "ours"
 
 
 class Scale(NamedTuple):
@@ -78,6 +82,32 @@ def paired(
         warmup_rounds=warmup,
     )
     return Pairs(pairs.ours[-rounds:], pairs.theirs[-rounds:])
+
+
+def in_turns(
+    benchmark: BenchmarkFixture, sides: Mapping[str, Callable[[], Measure]], rounds: int, warmup: int = 1
+) -> dict[str, list[Measure]]:
+    """Run each side in every round, ours last, and return what the sides measured of themselves, round by round.
+
+    pytest-benchmark keeps the statistics of ours. The warm-up rounds are left out.
+    """
+    measured: dict[str, list[Measure]] = {side: [] for side in sides}
+
+    def run(side: str) -> None:
+        measured[side].append(sides[side]())
+
+    def others() -> None:
+        for side in sides:
+            if side != OURS:
+                run(side)
+
+    benchmark.pedantic(run, args=(OURS,), setup=others, rounds=rounds, warmup_rounds=warmup)  # type: ignore[no-untyped-call]
+    return {side: list(values[-rounds:]) for side, values in measured.items()}
+
+
+def quotients(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """How many times ours theirs was, in each round."""
+    return [their / our for their, our in zip(theirs, ours, strict=True)]
 
 
 class Results:

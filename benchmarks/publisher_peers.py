@@ -12,7 +12,7 @@ import pika
 import pika.exceptions
 from pika.adapters.select_connection import SelectConnection
 
-from benchmarks.driven import Spent, Stopwatch
+from benchmarks.in_process import Spent, Stopwatch
 from engine.wire.metadata import CONTENT_TYPE, decode_event
 
 EXCHANGE = "camera.metadata"

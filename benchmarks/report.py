@@ -1,21 +1,23 @@
-"""docs/benchmarks.md and its plots, made of results/raw.json and nothing else: the same results make the same bytes.
+"""docs/benchmarks.md, docs/benchmarks-tables.md and their plots, made of results/raw.json and nothing else: the same
+results make the same bytes. The first has ten figures with their curves, the second everything that was measured.
 
-Groups are what stands before the first dot of a name. The report knows the groups' order and what each compares; names
+A group is the part of a name before its first dot. The report knows the groups' order and what each compares; names
 within them are the benchmarks' own. Of a figure's details, ``goal`` ("<= 25", ">= 5000"; ``target=5000`` is the same
-as the latter) puts it into the table of goals, and ``claim`` into the table of what the product page says; all others
-stand beside it as remarks.
+as the latter) puts it into the table of goals, and ``claim`` into the table of what the product page says. All others
+are shown beside it as remarks.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +25,11 @@ HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw.json"
 TRIED = HERE / "tried.md"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
+#: The file of the tables, beside the document.
+TABLES = "benchmarks-tables.md"
 #: The plots' directory, beside the document.
 PLOTS = "benchmarks"
-#: In the README, the table of the run's figures stands between these.
+#: The README shows the ten figures between these lines.
 MEASURED_MARKS = ("<!-- measured: written by benchmarks/report.py -->", "<!-- measured ends -->")
 #: Ratio of the largest to the smallest value from which an axis is logarithmic.
 _LOGARITHMIC = 20.0
@@ -33,6 +37,77 @@ _LOGARITHMIC = 20.0
 _FLAT, _PROPORTIONAL = 0.1, 0.15
 #: Told apart without colour: marker and line style of each series, in turn.
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("x", "--"), ("P", ":"), ("*", "-."))
+
+
+class Highlight(NamedTuple):
+    """One of the ten figures. In a text, ``{name}`` is the value of a figure and ``{ratio:name}`` that of a ratio."""
+
+    title: str
+    ours: str
+    beside: str
+    #: The curve that shows how it grows, or "".
+    curve: str = ""
+
+
+#: What a reader needs who chooses between the engine and what he would use instead.
+HIGHLIGHTS = (
+    Highlight(
+        "Cameras without a loss, 30 fps, 60 KB a frame",
+        "{e2e.cameras.without a loss}",
+        "{e2e.cameras.page}: one Python process with SETEX and `basic_publish`, which reads no camera",
+        "e2e.growth of CPU",
+    ),
+    Highlight(
+        "From camera to readable in Redis, 100 such cameras",
+        "p50 {e2e.cameras.readable p50 at 100} ms, p99 {e2e.cameras.readable p99 at 100} ms",
+        "",
+        "e2e.growth of latency",
+    ),
+    Highlight(
+        "Frames of 48 KB per CPU-second: capture, storing, events, supervisor",
+        "{e2e.cpu.frames per CPU-second}",
+        "{e2e.cpu.frames per CPU-second, page}: the same process, which does not capture",
+    ),
+    Highlight(
+        "CPU of a captured 720p frame, camera sends JPEG",
+        "{capture.720p.mjpeg.passthrough.engine} ms",
+        "OpenCV {capture.720p.mjpeg.passthrough.opencv} ms, `ffmpeg` {capture.720p.mjpeg.passthrough.ffmpeg} ms",
+    ),
+    Highlight(
+        "CPU of a captured 720p frame, camera sends H.264",
+        "{capture.720p.h264.transcode.engine} ms",
+        "OpenCV {capture.720p.h264.transcode.opencv} ms, `ffmpeg` {capture.720p.h264.transcode.ffmpeg} ms",
+    ),
+    Highlight(
+        "Writing to Valkey, 60 KB a frame with TTL and journal",
+        "{ratio:writer.60kb.unix.valkey.pipeline} times the frames of a redis-py pipeline",
+        "{ratio:writer.60kb.unix.valkey.limit} times those of `redis-benchmark`, which writes no journal; on "
+        "redis-server {ratio:writer.60kb.unix.redis.pipeline} and {ratio:writer.60kb.unix.redis.limit} times",
+        "growth.size",
+    ),
+    Highlight(
+        "Events to RabbitMQ, persistent and confirmed",
+        "{publisher.single.rate} a second",
+        "{publisher.single.one_at_a_time.rate}: pika, one at a time",
+        "growth.publisher.cameras",
+    ),
+    Highlight(
+        "From stored to received as an event",
+        "p50 {publisher.latency.p50} ms, p99 {publisher.latency.p99} ms",
+        "p50 {publisher.in_one_loop.latency.p50} ms: one loop that publishes after each SET, unconfirmed",
+    ),
+    Highlight(
+        "The latest frame of a camera, 1,000,000 frames stored",
+        "p99 {growth.latest.p99} ms",
+        "`KEYS`, sort, tail takes {ratio:growth.latest.page.1000k} times as long",
+        "growth.latest",
+    ),
+    Highlight(
+        "Memory of a camera's process",
+        "{idle.memory.passthrough} MB for JPEG, {idle.memory.transcode} MB where 720p is transcoded",
+        "{idle.memory.interpreter} MB: a Python that has loaded OpenCV and does nothing",
+    ),
+)
 
 
 class Group(NamedTuple):
@@ -92,8 +167,8 @@ _QUIET_DETAILS = {"value", "unit", "goal", "target", "claim", "runs", "load"}
 
 
 def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED) -> Path:
-    """Write the report of the results in ``raw``: text and plots, and the figures in the README above it if there is
-    one; all of it or nothing."""
+    """Write the report of the results in ``raw``: both texts and the plots, and the figures in the README of the
+    directory above if there is one. Writes all of it or nothing."""
     results = json.loads(raw.read_text())
     readme = document.parent.parent / "README.md"
     document.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +177,7 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
         draw(results, draft)
         names = sorted(path.name for path in draft.iterdir())
         (draft / document.name).write_text(render(results, tried.read_text() if tried.exists() else "", names))
+        (draft / TABLES).write_text(render_tables(results, names))
         if readme.exists():
             (draft / readme.name).write_text(with_measured(readme.read_text(), results))
         with _uninterrupted():
@@ -113,6 +189,7 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
             for name in names:
                 (draft / name).replace(plots / name)
             (draft / document.name).replace(document)
+            (draft / TABLES).replace(document.parent / TABLES)
             if readme.exists():
                 (draft / readme.name).replace(readme)
     finally:
@@ -127,7 +204,7 @@ def with_measured(readme: str, results: Mapping[str, Any]) -> str:
     if not (first and last):
         raise ValueError(f"the README needs its 2 marks, {' and '.join(MEASURED_MARKS)}")
     run = results["run"]
-    lines = ["", f"Run **{run['name']}** on {run['cpu']}, Python {run['python']}:", "", *_goals(results)]
+    lines = ["", f"Run **{run['name']}** on {run['cpu']}, Python {run['python']}:", "", *_highlights(results)]
     return before + first + "\n".join(lines) + last + after
 
 
@@ -148,23 +225,61 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
-    """The report's text."""
+    """The report's text: the ten figures and their curves, the goals, and what was tried."""
     run = results["run"]
     lines = [
         "# Benchmarks",
         "",
         f"Run **{run['name']}** on {run['cpu']}, {run['memory_gb']} GB, Linux {run['kernel']}, Python {run['python']}. "
-        "Every number here is of that run; this file is generated from `benchmarks/results/raw.json` by "
-        "`benchmarks/report.py`. Ratios are arranged so that more is better, and measured in turns with what they are "
-        "compared to; figures are this machine's. [How it is measured](../benchmarks/README.md).",
+        "All numbers are of that run. `benchmarks/report.py` writes this file and "
+        f"[all tables]({TABLES}) from `benchmarks/results/raw.json`. Each comparison is measured in turns, in one run. "
+        "[How it is measured](../benchmarks/README.md).",
         "",
     ]
     lines += _failures(results["ratios"])
-    lines += _goals(results)
-    for name in _group_names(results):
-        lines += _section(name, results, set(plots))
+    highlights = _highlights(results)
+    if highlights:
+        lines += ["## Ten figures", "", *highlights]
+        for highlight in HIGHLIGHTS:
+            curve = results["curves"].get(highlight.curve)
+            if curve:
+                lines += [f"### {highlight.title}", "", *_curve(highlight.curve, highlight.title, curve, set(plots))]
+    goals = _goals(results)
+    if goals:
+        lines += ["## Goals", "", "What the engine is built to, and whether this run reached it.", "", *goals]
     lines += ["## What was tried for speed", "", tried.strip() or "Nothing yet.", ""]
     return "\n".join(lines)
+
+
+def render_tables(results: Mapping[str, Any], plots: Iterable[str]) -> str:
+    """Everything that was measured, group by group."""
+    lines = [
+        "# Benchmarks: all tables",
+        "",
+        f"Run **{results['run']['name']}**. [benchmarks.md](benchmarks.md) has the figures that matter most. Every "
+        "ratio is arranged so that more is better; one below its floor fails the run. Figures are this machine's.",
+        "",
+    ]
+    for name in _group_names(results):
+        lines += _section(name, results, set(plots))
+    return "\n".join(lines)
+
+
+def _highlights(results: Mapping[str, Any]) -> list[str]:
+    """The table of the ten figures, without those that were not measured."""
+
+    def value(match: re.Match[str]) -> str:
+        kind = "ratios" if match[1] else "figures"
+        return number(results[kind][match[2]]["value"])
+
+    def filled(text: str) -> str:
+        return re.sub(r"\{(ratio:)?(.+?)\}", value, text)
+
+    rows = []
+    for highlight in HIGHLIGHTS:
+        with suppress(KeyError):
+            rows.append(f"| {highlight.title} | **{filled(highlight.ours)}** | {filled(highlight.beside)} |")
+    return ["| figure | engine | instead |", "| --- | --- | --- |", *rows, ""] if rows else []
 
 
 def _group_names(results: Mapping[str, Any]) -> list[str]:

@@ -104,7 +104,7 @@ def _sender(side: str, ways: Ways, producer: Producer, bell: Bell, bodies: Seque
         # The engine's producer drops a frame when the ring is full; here all frames are to arrive.
         while producer.write((body,), producer.floor_nano + 1, stamp, WIDTH, HEIGHT) is None:
             time.sleep(_FULL_SECONDS)
-        bell.ring()
+        bell.wake()
 
     def queue(number: int) -> None:
         ways.queue.put((now(), bodies[number]))

@@ -24,14 +24,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import capture_peers as peers
 from benchmarks.capture_peers import Codec, Cost
-from benchmarks.harness import Results, Scale
-from benchmarks.turns import OURS, in_turns, quotients
+from benchmarks.harness import OURS, Results, Scale, in_turns, quotients
 from engine.config import Camera, Url
 from engine.shm import ring_file
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.status_page import StatusPage
-from engine.sources.video import Source, VideoSource
+from engine.sources.source import Source
+from engine.sources.video import VideoSource
 from engine.stages.capture.agent import CaptureAgent
 from engine.wire import jpeg
 from engine.wire.state import Mode

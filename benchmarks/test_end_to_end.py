@@ -27,7 +27,7 @@ import redis
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.harness import Results, Scale
-from engine.runtime.status import MIB, own_memory
+from engine.runtime.status_processes import MIB, own_memory
 from engine.shm import histogram
 from engine.shm.ring_file import Observer
 from tests.servers.rabbitmq import RabbitMQ

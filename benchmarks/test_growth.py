@@ -21,12 +21,13 @@ import pytest
 import redis
 
 from benchmarks import publisher_peers
-from benchmarks.driven import DrivenPublisher, DrivenWriter, Spent, Stopwatch, site_config
 from benchmarks.harness import Results, Scale
+from benchmarks.in_process import InProcessPublisher, InProcessWriter, Spent, Stopwatch, site_config
 from engine import FrameStore
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
-from engine.stages.writer.store import RingBatch, Store
+from engine.stages.writer.batch import Batch, Part
+from engine.stages.writer.store import Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.client.stocked import Stored, stock
@@ -69,7 +70,7 @@ def test_writer_by_cameras(results: Results, scale: Scale, directory: Path, serv
         for cameras in counts:
             capacity = max(400 // cameras * 11 * KIB // MIB + 1, 1)
             config = site_config(directory / f"run{cameras}", server.address, cameras, ring={"capacity_mb": capacity})
-            sites[cameras] = stack.enter_context(DrivenWriter(config))
+            sites[cameras] = stack.enter_context(InProcessWriter(config))
         spent: dict[tuple[str, int], list[Spent]] = {(name, cameras): [] for name in series for cameras in counts}
         frames = {
             cameras: {"rings full": max(400 // cameras, 2) * cameras, "a frame in every ring": cameras}
@@ -130,7 +131,7 @@ def test_publisher_by_cameras(
                     amqp={"amqp_url": rabbitmq.url()},
                     metadata={"format": kind},
                 )
-                with DrivenPublisher(config) as publisher:
+                with InProcessPublisher(config) as publisher:
                     now = time.time_ns()
                     stored = (
                         Stored(f"cam{place % cameras}", now + place, place // cameras + 1, b"x", False)
@@ -167,7 +168,7 @@ def test_by_frame_size(results: Results, scale: Scale, directory: Path, server: 
     ring_file.create(path, 8 * MIB, "cam", floor_nano=time.time_ns())
     try:
         producer, consumer = Producer(path, "cam"), Consumer(path, "cam")
-        with DrivenWriter(config) as writer:
+        with InProcessWriter(config) as writer:
             for _ in range(rounds):
                 for size in sizes:
                     client.flushall()
@@ -218,7 +219,7 @@ def fill_server(server: RedisServer, frames: int, begin_nano: int) -> None:
     payload = memoryview(bytes(100))
     for first in range(0, frames, STOCKED_CAMERAS * STOCKED_BATCH):
         last = min(first + STOCKED_CAMERAS * STOCKED_BATCH, frames)
-        batch = []
+        parts = []
         for number, framing in enumerate(framings):
             records = [
                 Record(
@@ -236,8 +237,8 @@ def fill_server(server: RedisServer, frames: int, begin_nano: int) -> None:
                 for place in range(first + number, last, STOCKED_CAMERAS)
             ]
             if records:
-                batch.append(RingBatch(framing, records, 0))
-        store.send(batch)
+                parts.append(Part(framing, records))
+        store.send(Batch(parts))
         if store.in_flight > 1:
             assert not any(store.receive())
     while store.in_flight:

@@ -23,7 +23,7 @@ from benchmarks.test_end_to_end import (
     pattern_cameras,
     running_site,
 )
-from engine.runtime.status import MIB, own_memory
+from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.rabbitmq import RabbitMQ
 
 KB = 60

@@ -20,9 +20,8 @@ import redis
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import publisher_peers as peers
-from benchmarks.driven import DrivenPublisher, Spent, run_publisher_process, site_config
-from benchmarks.harness import Results, Scale
-from benchmarks.turns import quotients
+from benchmarks.harness import Results, Scale, quotients
+from benchmarks.in_process import InProcessPublisher, Spent, run_publisher_process, site_config
 from engine.shm import segment, site
 from engine.shm.site import SitePaths
 from engine.shm.status_page import PublisherCount, StatusPage
@@ -112,7 +111,7 @@ def test_entries_to_confirmed_messages(
         wait_until(there, 20, "the queue has every message")
         channel.queue_purge(peers.QUEUE)
 
-    with DrivenPublisher(config) as publisher:
+    with InProcessPublisher(config) as publisher:
 
         def others_and_refill() -> None:
             if sides["ours"]:

@@ -27,8 +27,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import ring_peers as peers
-from benchmarks.harness import Results, Scale
-from benchmarks.turns import OURS, in_turns, quotients
+from benchmarks.harness import OURS, Results, Scale, in_turns, quotients
 from engine.config import RingSection, WriterSection
 from engine.shm import ring_file
 from engine.shm.doorbell import Doorbell

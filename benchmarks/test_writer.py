@@ -19,8 +19,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import writer_peers as peers
-from benchmarks.driven import DrivenWriter, Spent, site_config
 from benchmarks.harness import Results, Scale
+from benchmarks.in_process import InProcessWriter, Spent, site_config
 from tests.servers.redis_server import RedisServer
 
 Binary = Literal["redis-server", "valkey"]
@@ -67,7 +67,7 @@ def test_frames_to_redis(
         # Every key a new one, but for what chance draws twice.
         assert client.dbsize() >= frames * 0.99
 
-    with DrivenWriter(config) as writer:
+    with InProcessWriter(config) as writer:
 
         def others_and_refill() -> None:
             run("setex", lambda: peers.setex(client, frames, payloads))

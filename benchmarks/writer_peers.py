@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import redis
 
-from benchmarks.driven import HEIGHT, WIDTH, Spent, Stopwatch
+from benchmarks.in_process import HEIGHT, WIDTH, Spent, Stopwatch
 from tests.servers.redis_server import RedisServer
 
 TTL_SECONDS = 300

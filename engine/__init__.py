@@ -1,6 +1,13 @@
 """Edge Video Engine: many cameras, their last minutes as JPEG frames in Redis, announced through RabbitMQ.
 
-What scripts use is exported here and loaded when it is first named: the processes that capture need none of it.
+What scripts use is exported here: all that a public function takes, returns or raises. Each name is loaded when it is
+first used, so that a reader loads neither cv2 nor pika until it needs them.
+
+* Read: ``FrameStore``, ``AsyncFrameStore``. They return ``Frame``, ``FrameEntry``, ``Frames`` (iterators), ``Bucket``,
+  ``StoreStats``, ``CameraStats`` and ``CameraStatus``.
+* Listen: ``FrameConsumer``. Its callbacks get ``FrameEvent``, ``StatusEvent`` and ``Frame``.
+* Errors: each is an ``EngineError``. ``InputError`` is for people to mend, ``Unavailable`` for trying again later,
+  ``WireError`` for data that is not what it claims to be.
 """
 
 from __future__ import annotations
@@ -9,25 +16,104 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.client.consumer import FrameConsumer
+    from engine.client.async_store import AsyncFrameStore
+    from engine.client.consumer import ConsumerOptions, FrameConsumer
+    from engine.client.delivery import ConsumerCounts, FrameCallback, StatusCallback
     from engine.client.frame import Frame, FrameEntry
-    from engine.client.store import AsyncFrameStore, FrameStore
+    from engine.client.iterators import AsyncFrames, Frames
+    from engine.client.stats import Bucket, CameraStats, StoreStats
+    from engine.client.store import FrameStore
+    from engine.client.store_base import Since, StoreOptions
+    from engine.client.times import Span, When
+    from engine.errors import (
+        BrokerUnavailable,
+        ConfigError,
+        EngineError,
+        InputError,
+        QueryError,
+        RedisUnavailable,
+        ServerRefused,
+        Unavailable,
+        UnknownName,
+        WireError,
+    )
+    from engine.wire.metadata import CameraState, FrameEvent, StatusEvent
+    from engine.wire.state import CameraStatus
     from engine.wire.urls import TlsFiles
 
 __version__ = "0.1.0"
-__all__ = ["AsyncFrameStore", "Frame", "FrameConsumer", "FrameEntry", "FrameStore", "TlsFiles", "__version__"]
+__all__ = [
+    "AsyncFrameStore",
+    "AsyncFrames",
+    "BrokerUnavailable",
+    "Bucket",
+    "CameraState",
+    "CameraStats",
+    "CameraStatus",
+    "ConfigError",
+    "ConsumerCounts",
+    "ConsumerOptions",
+    "EngineError",
+    "Frame",
+    "FrameCallback",
+    "FrameConsumer",
+    "FrameEntry",
+    "FrameEvent",
+    "FrameStore",
+    "Frames",
+    "InputError",
+    "QueryError",
+    "RedisUnavailable",
+    "ServerRefused",
+    "Since",
+    "Span",
+    "StatusCallback",
+    "StatusEvent",
+    "StoreOptions",
+    "StoreStats",
+    "TlsFiles",
+    "Unavailable",
+    "UnknownName",
+    "When",
+    "WireError",
+    "__version__",
+]
 
-_EXPORTS = {
-    "AsyncFrameStore": "engine.client.store",
-    "Frame": "engine.client.frame",
-    "FrameConsumer": "engine.client.consumer",
-    "FrameEntry": "engine.client.frame",
-    "FrameStore": "engine.client.store",
-    "TlsFiles": "engine.wire.urls",
+#: Which module has each name.
+_MODULES = {
+    "engine.client.async_store": ("AsyncFrameStore",),
+    "engine.client.consumer": ("ConsumerOptions", "FrameConsumer"),
+    "engine.client.delivery": ("ConsumerCounts", "FrameCallback", "StatusCallback"),
+    "engine.client.frame": ("Frame", "FrameEntry"),
+    "engine.client.iterators": ("AsyncFrames", "Frames"),
+    "engine.client.stats": ("Bucket", "CameraStats", "StoreStats"),
+    "engine.client.store": ("FrameStore",),
+    "engine.client.store_base": ("Since", "StoreOptions"),
+    "engine.client.times": ("Span", "When"),
+    "engine.errors": (
+        "BrokerUnavailable",
+        "ConfigError",
+        "EngineError",
+        "InputError",
+        "QueryError",
+        "RedisUnavailable",
+        "ServerRefused",
+        "Unavailable",
+        "UnknownName",
+        "WireError",
+    ),
+    "engine.wire.metadata": ("CameraState", "FrameEvent", "StatusEvent"),
+    "engine.wire.state": ("CameraStatus",),
+    "engine.wire.urls": ("TlsFiles",),
 }
+_EXPORTS = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name in _EXPORTS:
         return getattr(import_module(_EXPORTS[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | _EXPORTS.keys())

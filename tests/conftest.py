@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,10 +25,37 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "case(key, **redis): which case of tests/faults/cases.py a test is, and what its Redis is made with"
-    )
+#: Kinds of tests by their directory below ``tests``; a kind is a marker (pyproject.toml).
+_DIRECTORIES = {"faults": "fault", "system": "system"}
+#: Kinds by the module of what a test file imports: a file that imports ``RedisServer`` starts servers.
+_IMPORTS = {
+    "tests.system.site": "system",
+    "tests.servers.redis_server": "server",
+    "tests.servers.rabbitmq": "server",
+    "tests.servers.rtsp_camera": "server",
+    "tests.servers.mjpeg_http": "server",
+    "tests.servers.sentinel": "server",
+}
+#: Kinds by the fixtures that a test takes, directly or through others.
+_FIXTURES = {"site": "system", "redis_server": "server", "shared_redis": "server", "rabbitmq": "server"}
+_SMOKE = "test_smoke.py"
+
+
+def kind_of(path: Path, module: ModuleType, fixtures: Collection[str]) -> str:
+    """A test's kind: ``fault``, ``system``, ``server`` or ``unit``, the first of these that its file, imports or
+    fixtures call for."""
+    found = {_DIRECTORIES.get(path.parent.name)}
+    found |= {_IMPORTS.get(getattr(value, "__module__", None) or "") for value in vars(module).values()}
+    found |= {_FIXTURES.get(name) for name in fixtures}
+    return next((kind for kind in ("fault", "system", "server") if kind in found), "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        item.add_marker(kind_of(item.path, item.module, item.fixturenames))
+        if item.path.name == _SMOKE:
+            item.add_marker("smoke")
 
 
 @pytest.fixture(autouse=True)

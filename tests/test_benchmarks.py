@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from benchmarks.harness import LATEST_KEYS, Results, Scale
-from benchmarks.report import PLOTS, growth, number, with_measured, write_report
+from benchmarks.report import HIGHLIGHTS, PLOTS, TABLES, growth, number, with_measured, write_report
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT
 
@@ -65,7 +65,10 @@ def test_results_floors_and_report_are_of_one_run(tmp_path: Path) -> None:
         assert entry["floor"] is None or name in floors(), name
     assert set(floors()) <= set(latest), "a floor guards nothing"
     document = write_report(RESULTS / "raw.json", tmp_path / "benchmarks.md")
-    assert document.read_text() == (ROOT / "docs" / "benchmarks.md").read_text(), "python -m benchmarks.report"
+    for name in (document.name, TABLES):
+        assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), "python -m benchmarks.report"
+    assert all(f"| {highlight.title} |" in document.read_text() for highlight in HIGHLIGHTS), "a name has changed"
+    assert {highlight.curve for highlight in HIGHLIGHTS} - {""} <= set(raw["curves"])
     drawn = {path.name for path in (tmp_path / PLOTS).iterdir()}
     standing = list((ROOT / "docs" / PLOTS).iterdir())
     assert {path.name for path in standing} == drawn
@@ -124,12 +127,13 @@ def test_a_missed_floor_turns_the_run_red_and_is_written_down(frame: Path) -> No
     assert "Below their floors in this run: `demo.ratio`" in text
     raw = json.loads((frame / "benchmarks/results/raw.json").read_text())
     assert f"Run **{raw['run']['name']}**" in text
+    assert "| none | no |" in text
+    text = (frame / "docs" / TABLES).read_text()
     assert "| figure | 12.5 ms |" in text
     assert "| Demo: figure" not in text
     assert "ours: flat" in text
     assert "theirs: in proportion" in text
     assert "* large: too little memory" in text
-    assert "| none | no |" in text
 
     code, output = run_fake(frame, 3)
     assert code == 0, output
@@ -184,7 +188,7 @@ def test_an_interrupted_run_leaves_results_and_report_alone(frame: Path) -> None
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_run_leaves_no_server_and_no_shared_memory(short_path: Path, end: signal.Signals) -> None:
     """Interrupted while a benchmark's site captures."""
-    kept = [place for place in (RESULTS, ROOT / "docs" / "benchmarks.md", ROOT / "docs" / PLOTS) if place.exists()]
+    kept = [RESULTS, *(ROOT / "docs" / name for name in ("benchmarks.md", TABLES, PLOTS))]
     before = contents(*kept)
     process = start(ROOT, "benchmarks/test_idle.py", "--bench", "quick", temporary=short_path)
     mine = f"edge-video-t{process.pid}-*"

@@ -11,7 +11,7 @@ import redis
 from engine.client.store import FrameStore
 from engine.doctor.examine import redis as examine_redis
 from engine.errors import ServerRefused
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire.urls import parse_redis_address
 from tests.servers.redis_server import RedisServer
 from tests.servers.sentinel import SentinelService
@@ -63,7 +63,7 @@ def test_the_doctor_calls_a_cluster_broken(node: RedisServer, site: Site) -> Non
 
 def test_jobs_refuse_a_cluster_before_they_write(node: RedisServer) -> None:
     with pytest.raises(ServerRefused, match="clusters are not supported yet"):
-        RedisSession(parse_redis_address(node.address), 5)
+        Session(parse_redis_address(node.address), 5, checks_mode=True).connect()
     for job in ("reindex", "migrate", "tenants list"):
         done = command(*job.split(), "--redis", node.address)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

@@ -20,7 +20,7 @@ from engine.errors import EXIT_INPUT, ConfigError
 from engine.wire import keys
 
 CAMERA = '[[cameras]]\nid = "cam1"\nurl = "test://"\n'
-PAGE = Path("/work/shared/reference/redis-storage.md")
+PAGE = Path(__file__).parents[2] / "shared" / "reference" / "redis-storage.md"
 #: The product page's snippets, for machines where the page is not.
 PAGE_SNIPPETS = """
 ```toml

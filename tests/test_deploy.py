@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import json
+import os
 import re
 import subprocess
 import sys
@@ -99,13 +101,44 @@ def test_supervisord_s_programs_start_commands_that_exist() -> None:
     assert not [name for name in parser.sections() if name.startswith("group:")]
 
 
-def test_the_wheel_has_all_that_a_box_needs(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a box has after ``pip install`` of the wheel, its dependencies apart."""
+    directory = tmp_path_factory.mktemp("wheel")
+    words = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(directory), str(ROOT)]
     subprocess.run(words, check=True, capture_output=True, timeout=300)
-    (wheel,) = tmp_path.glob("edge_video_engine-*.whl")
+    (wheel,) = directory.glob("edge_video_engine-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        (entry,) = [name for name in names if name.endswith("entry_points.txt")]
-        assert "edge-video = engine.cli.main:main" in archive.read(entry).decode()
-    assert {f"engine/deploy/systemd/{unit.name}" for unit in UNITS} <= names
-    assert {"engine/deploy/supervisord.conf", "engine/profiles/bench.toml"} <= names
+        archive.extractall(directory / "site-packages")
+    return directory / "site-packages"
+
+
+def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
+    (entry,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "edge-video = engine.cli.main:main" in entry.read_text()
+    assert {path.name for path in (installed / "engine/deploy/systemd").iterdir()} == {unit.name for unit in UNITS}
+    assert (installed / "engine/deploy/supervisord.conf").exists()
+    assert (installed / "engine/profiles/bench.toml").exists()
+    assert (installed / "engine/py.typed").exists()
+    assert list(installed.glob("*.dist-info/licenses/LICENSE"))
+
+
+def test_an_engine_from_the_wheel_runs(installed: Path) -> None:
+    """From the wheel's own files, not from the checkout, which is installed in place here."""
+
+    def run(*words: str) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(installed)}
+        done = subprocess.run(
+            [sys.executable, *words], cwd=installed, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert run("-c", "import engine; print(engine.__file__)").strip() == str(installed / "engine/__init__.py")
+    summary = json.loads(
+        run("-m", "engine", "demo", "--profile", "bench", "--seconds", "2", "--cameras", "2", "--json")
+    )
+    assert summary["captured"] == summary["stored"] > 0
+    # The container image has no display libraries.
+    assert "cv2" in (loaded := run("-c", "import cv2; print(open('/proc/self/maps').read())"))
+    assert not re.findall(r"/lib(?:GL|X11|xcb|gtk|Qt)[\w-]*\.so", loaded)

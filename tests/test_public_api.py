@@ -157,6 +157,23 @@ def test_nothing_that_scripts_hold_shows_a_secret():
         AsyncFrameStore("rediss://:geheim@box", password="geheim", tls_files=files._replace(ca_file="")),
         FrameStore(sentinels=["s1:26379"], service="m", password="geheim", sentinel_password="geheim"),
     ]
-    held = [*stores, *(store._address for store in stores), *(store._link for store in stores)]
+    held = [*stores, *(store._address for store in stores), *(store._transport for store in stores)]
     held += [store._address.sentinel for store in stores] + [stores[0].range("cam1"), stores[0].tail(), files]
     assert not [one for one in held if "geheim" in f"{one!r}{one}"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FrameStore("redis://user:geheim@box:99999"),
+        lambda: FrameStore("http://user:geheim@box"),
+        lambda: FrameStore("redis://user:geheim@127.0.0.1:1").latest("cam1"),
+        lambda: FrameStore(sentinels=["127.0.0.1:1"], service="m", sentinel_password="geheim").latest("cam1"),
+        lambda: engine.FrameConsumer("amqp://user:geheim@box:99999/x", "redis:6379", print),
+        lambda: engine.FrameConsumer("amqp://user@box/x", "redis://user:geheim@box:99999", print),
+    ],
+)
+def test_no_error_shows_a_secret(make):
+    with pytest.raises(engine.EngineError) as caught:
+        make()
+    assert "geheim" not in f"{caught.value!r}{caught.value}"

@@ -22,9 +22,12 @@ from engine.cli import show
 from engine.cli.output import print_json
 from engine.config import Config, from_document, read_toml
 from engine.errors import ConfigError
-from engine.runtime import status
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.logs import mask_standard_error, open_log
+from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status import collect
+from engine.runtime.status_cameras import Latency
 from engine.runtime.supervisor import Supervisor
 from engine.wire.urls import parse_size
 
@@ -68,7 +71,7 @@ class Summary(msgspec.Struct, frozen=True):
     published: int
     fps: float
     mb_per_s: float
-    latency_ms: status.Latency
+    latency_ms: Latency
     cpu_seconds: CpuSummary
     memory_mb: MemorySummary
     store: str
@@ -178,25 +181,25 @@ def demo_site(
 def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
     """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
     log = open_log(config)
-    set_title("supervisor", config.site.name)
+    set_title(SUPERVISOR.name, config.site.name)
     supervisor = Supervisor(config, log, log, server_outlives=False)
     begun = time.monotonic()
     supervisor.start()
     started = time.monotonic()
     live = show.LiveTable(config, footer="edge-video demo") if sys.stdout.isatty() and not quiet else None
-    memory: list[status.SiteReport] = []
+    memory: list[SiteReport] = []
 
     def tick() -> None:
         if live:
             live.refresh()
         if not memory and time.monotonic() - started > seconds - _MEASURE_SECONDS:
-            memory.append(status.collect(config))
+            memory.append(collect(config))
 
     with live or nullcontext():
         code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
     # Cameras record while others are still being started: the rate is reckoned from the very beginning.
     elapsed = time.monotonic() - begun
-    report = status.collect(config, memory=False)
+    report = collect(config, memory=False)
     cpu, store = supervisor.cpu_seconds, str(supervisor.store)
     supervisor.close()
     # Where a signal came before the measure, there is none.
@@ -204,9 +207,9 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
     return summarise(report, measured, elapsed, cpu, store + (" (embedded)" if config.embedded else "")), code
 
 
-def summarise(report: status.SiteReport, measured: status.SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
+def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
     """The summary of a drained site: counts at its end, memory while it ran, CPU of its ended processes."""
-    pss: dict[str, list[float]] = {"capture": [], "writer": [], "publisher": []}
+    pss: dict[str, list[float]] = {role.name: [] for role in CHILD_ROLES}
     for process in measured.processes:
         if process.alive:
             pss[process.role].append(process.memory_mb)

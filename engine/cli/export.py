@@ -18,7 +18,8 @@ from rich.progress import Progress
 from engine.cli import output
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.client.frame import Frame, FrameEntry
-from engine.client.store import Frames, FrameStore
+from engine.client.iterators import Frames
+from engine.client.store import FrameStore
 from engine.client.times import window
 from engine.config.rules import file_stem
 from engine.errors import EXIT_NOTHING, InputError

@@ -20,7 +20,7 @@ from engine.cli import output
 from engine.cli.export import End, Limit, Start, Step, export, fixed_times, nothing
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.client.frame import Frame, FrameEntry
-from engine.client.queries import Bucket
+from engine.client.stats import Bucket
 from engine.client.store import FrameStore
 from engine.errors import InputError, QueryError, WireError
 from engine.wire import keys
@@ -206,7 +206,7 @@ def rate(
     else:
         _print_bars(buckets)
     if out is not None:
-        from engine.client.picture import rate_chart
+        from engine.client.chart import rate_chart
 
         with output.whole_file(out, force=force) as partial:
             partial.write_bytes(rate_chart(buckets, f"{camera}: frames per {bucket}"))

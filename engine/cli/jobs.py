@@ -25,7 +25,7 @@ from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.reindex import Reindex
 from engine.servers.amqp import broker
 from engine.servers.amqp import refusals as broker_refusals
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import urls
 from engine.wire.amqp import check_name
 from engine.wire.amqp_url import parse_amqp_url
@@ -71,7 +71,7 @@ def migrate(
     """
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
-    with interruptible(), RedisSession(target.address, target.timeout_seconds) as session, progress() as bar:
+    with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for old keys", left)
         job = Migration(session, target.prefix, None if all_tenants else target.vhost, ears, dry_run=dry_run)
         reports = job.run()
@@ -102,7 +102,7 @@ def reindex(
     are gone. It may be stopped and run again, while the site runs."""
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
-    with interruptible(), RedisSession(target.address, target.timeout_seconds) as session, progress() as bar:
+    with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for frames", left)
         reports = Reindex(session, target.vhost, target.prefix, ears).run()
     left.summary()
@@ -142,7 +142,7 @@ def recover(
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
     until: str | int = time.time_ns() if end == "now" else end
-    with interruptible(), target.store() as store, RedisSession(target.address, target.timeout_seconds) as session:
+    with interruptible(), target.store() as store, target.session() as session:
         chosen = cameras or list(store.cameras())
         link = broker.Broker(section, where)
         with progress() as bar:
@@ -195,7 +195,7 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _ears(session: RedisSession, bar: Progress, title: str, left: _Left) -> Ears:
+def _ears(session: Session, bar: Progress, title: str, left: _Left) -> Ears:
     task: TaskID = bar.add_task(title, total=session.scan_steps())
     return Ears(step=lambda: bar.advance(task), strange=left.hear)
 

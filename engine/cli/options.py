@@ -8,10 +8,12 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from engine.client.store import TIMEOUT_SECONDS, FrameStore
+from engine.client.store import FrameStore
+from engine.client.store_base import TIMEOUT_SECONDS
 from engine.config import Config, load
 from engine.errors import ConfigError
 from engine.runtime.child import set_title
+from engine.servers.redis.session import Session
 from engine.wire import keys, urls
 
 DEFAULT_SITE_FILE = Path("site.toml")
@@ -47,6 +49,10 @@ class Target(NamedTuple):
         return FrameStore(
             self.address, self.vhost, self.prefix, cameras=self.cameras, timeout_seconds=self.timeout_seconds
         )
+
+    def session(self) -> Session:
+        """A session for a job that writes."""
+        return Session(self.address, self.timeout_seconds, checks_mode=True)
 
 
 def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: str | None) -> Target:

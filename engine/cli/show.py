@@ -17,7 +17,8 @@ from rich.text import Text
 from engine.cli.status_view import live_lines, status_lines
 from engine.config import Config, Secret
 from engine.config.memory import MemoryNeed
-from engine.runtime.status import SiteReport, collect
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status import collect
 from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask

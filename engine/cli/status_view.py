@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from engine.cli.columns import Column, Row, layout
-from engine.runtime.status import CameraReport, SiteReport
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status_cameras import CameraReport
 
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before it is said in the first line.
@@ -49,7 +50,7 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
     rows = [
         Row(
             (
-                f"{process.role} {process.camera}".strip(),
+                process.name,
                 str(process.pid) if process.alive else "-",
                 f"{process.cpu_seconds:.1f}",
                 f"{process.cpu_percent:.1f}",
@@ -115,8 +116,8 @@ def headline(report: SiteReport) -> list[Text]:
         first += f", {server} away for {duration(longest)}"
         if any(outage.role == "writer" for outage in report.outages if outage.server == server):
             first += _rings(report.rings_last_seconds)
-    down = dict.fromkeys(one.role for one in report.processes if one.role != "capture" and not one.alive)
-    first += "".join(f", {role} is down" for role in down)
+    down = [one.name for one in report.processes if not one.camera and not one.alive]
+    first += "".join(f", {name} is down" for name in down)
     lag = report.publisher.lag_seconds if report.publisher else 0.0
     if lag >= _LAG_SECONDS:
         first += f", events {duration(lag)} behind"

@@ -12,12 +12,11 @@ from rich.table import Table
 
 from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resolve
 from engine.cli.output import console, print_json
-from engine.client.queries import CameraStats, StoreStats
+from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
 from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
-from engine.servers.redis.session import RedisSession
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 
@@ -32,7 +31,7 @@ _ROLES: dict[str, Role] = {"reader": "reader", "writer": "writer", "publisher": 
 def list_tenants(config: SiteFile = None, redis: RedisUrl = None, json: AsJson = False) -> None:
     """List all tenants of the server, with their prefixes and cameras. Looks through all its keys."""
     target = resolve(config, redis, None, None)
-    with RedisSession(target.address, target.timeout_seconds) as session:
+    with target.session() as session:
         found = discover(session)
     table = Table("tenant", "prefix", "cameras", "active", box=None, header_style="dim")
     for vhost, prefix in found:
@@ -103,7 +102,7 @@ def acl(
     line = " ".join(["ACL SETUSER", *map(_quoted, [name, *rules])])
     kept: bool | None = None
     if apply and target:
-        with RedisSession(target.address, target.timeout_seconds) as session:
+        with target.session() as session:
             kept = apply_rules(session, name, rules)
     if json:
         shown = {} if password_file else {"password": password}
@@ -126,7 +125,7 @@ def _quoted(word: str) -> str:
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:
     """(vhost, prefix) of the tenants that were named, all without names. Raises UnknownName."""
-    with RedisSession(target.address, target.timeout_seconds) as session:
+    with target.session() as session:
         if names and prefix:
             wanted = [(name, prefix) for name in names]
             there = session.call(*(("EXISTS", keys.cameras_key(*pair)) for pair in wanted))

@@ -1,14 +1,7 @@
 """``FrameConsumer``: metadata events from RabbitMQ, their frames from Redis, and a callback that gets both.
 
-pika's one door for receiving. The connection lives in a thread of its own, so that heartbeats are answered however
-long a callback takes; the callback runs in the thread that called ``run`` (``work.py``). Between them go
-deliveries one way and verdicts the other; both carry the connection's generation, because a delivery tag means
-nothing, or another message, on the next connection.
-
-A quorum queue counts every delivery that comes back, also of messages that only waited in a consumer which then died.
-Were a whole prefetch given to a consumer that one message kills, its neighbours would use up their tries with it. So
-each connection begins with one message at a time, and takes the rest of its prefetch when it meets the first message
-that was never delivered before: what came back comes first.
+The connection to RabbitMQ lives in a thread of its own (``subscription.py``), so that heartbeats are answered however
+long a callback takes. The callback runs in the thread that called ``run`` (``dispatch.py``).
 """
 
 from __future__ import annotations
@@ -16,58 +9,57 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
-import time
-from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
-import pika
-import pika.exceptions
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
-
-from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Verdict
-from engine.client.dispatch import Work, backoff_seconds, logger
+from engine.client.delivery import ConsumerCounts, FrameCallback, Policy, StatusCallback
+from engine.client.dispatch import Dispatcher
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
+from engine.client.subscription import BrokerSubscription, connection_parameters
 from engine.client.topology import Topology
-from engine.config import AmqpSection, Config, MetadataSection, Secret, load
-from engine.config.tls import TLS_FAILED
-from engine.errors import ConfigError, InputError, ServerRefused
-from engine.servers.amqp import refusals as broker_refusals
-from engine.servers.amqp.broker import parameters, say
+from engine.config import Config, MetadataSection, Secret, load
+from engine.errors import ConfigError, InputError
 from engine.wire import urls
-from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
-#: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
-#: the broker has closed is noticed.
-_TURN_SECONDS = 1.0
 #: AMQP's prefetch is 16 bits, and 0 means no bound.
 _PREFETCH_MAX = 65_535
-#: A connection that lasted this long, in seconds, ends a row of failures.
-_SETTLED_SECONDS = 10.0
+
+
+class ConsumerOptions(TypedDict, total=False):
+    """What ``from_site`` takes besides the file and the callback. See the constructor."""
+
+    queue: str
+    exchange: str
+    exchange_durable: bool
+    routing_keys: Sequence[str]
+    prefetch: int
+    attempts: int
+    dead_letter: str | None
+    retry_seconds: float
+    on_status: StatusCallback | None
+    timeout_seconds: float
+    heartbeat_seconds: int
+    tls_files: urls.TlsFiles
 
 
 class FrameConsumer:
-    """Calls ``callback(event, frame)`` for every stored frame as it is announced; ``frame`` is None where it has gone.
+    """Calls ``callback(event, frame)`` for every stored frame as it is announced. ``frame`` is None where it is gone.
 
-    A message is acknowledged when the callback has returned for all its events. One whose callback raises comes again
-    after ``retry_seconds``, ``attempts`` times in all; then, or when it is no event at all, it goes to the queue
-    ``dead_letter``, or is dropped where none is named. ``on_status(event)`` is called for cameras' changes of state.
+    A message is acknowledged when the callback has returned for all its events. If the callback raises, the message
+    comes again after ``retry_seconds``, up to ``attempts`` deliveries. After the last, or if it is no event at all, it
+    goes to the queue ``dead_letter``; without one it is dropped.
 
-    ``queue`` names a durable queue that collects while no consumer runs, and may be shared by several; without one,
-    an exclusive queue lives as long as the connection: live listening, of which at most 100,000 messages wait. At most
-    ``prefetch`` messages are held here. Redis and RabbitMQ may come and go: this waits for both, and what waits costs
-    no attempt, but for a message that was held while its connection to the broker broke.
+    With ``queue``, a durable queue collects while no consumer runs, and several consumers may share it. Without it, an
+    exclusive queue lives as long as the connection; at most 100,000 messages wait in it.
 
-    Frames arrive at least once: a message comes again when its consumer dies or loses its connection before the
-    acknowledgement; within one process, events that the callback has accepted are then not called again.
+    Redis and RabbitMQ may come and go: the consumer waits for both. Waiting costs a message no attempt, except for one
+    that was held while its connection to the broker broke.
 
-    Raises InputError for what cannot be.
+    Frames arrive at least once. A message comes again when its consumer dies, or loses its connection, before the
+    acknowledgement. Within one process, the callback does not get an event again that it has accepted.
     """
 
     def __init__(
@@ -89,6 +81,22 @@ class FrameConsumer:
         heartbeat_seconds: int = 30,
         tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
+        """Nothing is connected before ``run``.
+
+        ``amqp_url``: ``amqp://`` or ``amqps://`` with user, password and vhost. ``redis_url``: as ``FrameStore``'s.
+        ``callback(event, frame)``: called for each stored frame, one at a time, in the thread that calls ``run``; or a
+        coroutine function, for ``run_async``. ``on_status(event)``: the same for changes of a camera's state.
+
+        ``queue``: a durable queue's name; empty for an exclusive one. ``exchange``, ``exchange_durable``,
+        ``routing_keys``: as the site's ``[metadata]``. ``dead_letter``: the queue for messages that are given up.
+        ``prefetch``: messages held at a time, 1 to 65,535. ``attempts``: deliveries of a message in all, at least 1.
+        ``retry_seconds``: the pause before another attempt (0.5 s).
+        ``timeout_seconds``: how long a server may take to connect, and Redis to answer (5 s).
+        ``heartbeat_seconds``: AMQP heartbeat (30 s). ``tls_files``: what an ``amqps://`` connection trusts and shows.
+
+        Raises InputError for an argument out of range, ConfigError for an address, name or TLS file that cannot be
+        used.
+        """
         if not callable(callback) or not (on_status is None or callable(on_status)):
             raise InputError("callback and on_status are functions: callback(event, frame), on_status(event)")
         if not 1 <= prefetch <= _PREFETCH_MAX:
@@ -106,7 +114,7 @@ class FrameConsumer:
         keys = dict.fromkeys(routing_keys)
         if on_status is not None:
             keys |= dict.fromkeys(f"{key}.status" for key in routing_keys if not key.endswith(".batch"))
-        self._parameters = _parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
+        self._parameters = connection_parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
         self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
         self._topology.check_names()
         self._amqp_url = Secret(amqp_url)
@@ -117,7 +125,7 @@ class FrameConsumer:
         address = urls.parse_redis_address(redis_url) if isinstance(redis_url, str) else redis_url
         self._fetcher = Fetcher(address, timeout_seconds)
         policy = Policy(attempts, retry_seconds, dead_letter, bool(queue))
-        self._work = Work(self._fetcher, self._call, self._call_status, policy)
+        self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, policy)
         #: The event loop whose coroutines the callbacks are; None for plain functions.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ran = False
@@ -126,12 +134,17 @@ class FrameConsumer:
         return f"FrameConsumer({urls.mask(self._amqp_url)!r}, queue={self._topology.queue!r})"
 
     @classmethod
-    def from_site(cls, path: str | os.PathLike[str], callback: FrameCallback, **options: Any) -> Self:
-        """The consumer of a site file: its servers, exchange and routing keys. Raises ConfigError."""
+    def from_site(
+        cls, path: str | os.PathLike[str], callback: FrameCallback, **options: Unpack[ConsumerOptions]
+    ) -> Self:
+        """The consumer of a site file: its servers, exchange and routing keys. ``options`` are the constructor's.
+
+        Raises ConfigError where the file is missing or invalid, or names no broker.
+        """
         return cls.from_config(load(path, os.environ), callback, **options)
 
     @classmethod
-    def from_config(cls, config: Config, callback: FrameCallback, **options: Any) -> Self:
+    def from_config(cls, config: Config, callback: FrameCallback, **options: Unpack[ConsumerOptions]) -> Self:
         """The consumer of a site that was read already. Raises ConfigError."""
         if not config.amqp.amqp_url:
             raise ConfigError(
@@ -139,18 +152,19 @@ class FrameConsumer:
                 "no broker"
             )
         metadata = config.metadata
-        given: dict[str, Any] = {
+        given: ConsumerOptions = {
             "exchange": metadata.exchange,
             "exchange_durable": metadata.exchange_durable,
             "routing_keys": (metadata.routing_key, metadata.batch_routing_key),
             "tls_files": config.amqp.tls_files,
+            **options,
         }
-        return cls(str(config.amqp.amqp_url), config.redis_address, callback, **(given | options))
+        return cls(str(config.amqp.amqp_url), config.redis_address, callback, **given)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> ConsumerCounts:
         """What was done so far; may be asked from any thread."""
-        return Counts(**self._work.counts)
+        return ConsumerCounts(**self._dispatcher.counts)
 
     def run(self, *, signals: bool = True) -> None:
         """Consume until ``stop``, or SIGINT or SIGTERM, which are handled when this is the main thread.
@@ -163,15 +177,15 @@ class FrameConsumer:
         if self._ran:
             raise InputError("this consumer has run already; make another one")
         self._ran = True
-        if self._work.stopping:
+        if self._dispatcher.stopping:
             return
-        subscription = _Subscription(
-            self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._work
+        subscription = BrokerSubscription(
+            self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._dispatcher
         )
-        with stopped_by_signals(self._work.stop, signals):
+        with stopped_by_signals(self._dispatcher.stop, signals):
             subscription.start()
             try:
-                self._work.run(subscription)
+                self._dispatcher.run(subscription)
             finally:
                 subscription.close(self._timeout_seconds)
                 self._fetcher.close()
@@ -193,7 +207,7 @@ class FrameConsumer:
 
     def stop(self) -> None:
         """End ``run`` after the call that runs now; from any thread, a callback, or a signal's handler."""
-        self._work.stop()
+        self._dispatcher.stop()
 
     def _call(self, event: FrameEvent, frame: Frame | None) -> None:
         self._await(self._callback(event, frame))
@@ -205,187 +219,3 @@ class FrameConsumer:
     def _await(self, result: Any) -> None:
         if self._loop is not None and inspect.iscoroutine(result):
             asyncio.run_coroutine_threadsafe(result, self._loop).result()
-
-
-class _Subscription:
-    """The connection to the broker, kept up by a thread of its own, whose methods are the private ones."""
-
-    def __init__(
-        self, parameters: pika.ConnectionParameters, name: str, topology: Topology, prefetch: int, work: Work
-    ) -> None:
-        self.generation = 0
-        self._parameters = parameters
-        self._name = name
-        self._topology = topology
-        self._prefetch = prefetch
-        self._work = work
-        self._allowed = False
-        self._closing = threading.Event()
-        self._connection: pika.BlockingConnection | None = None
-        self._verdicts: deque[tuple[Delivery, Verdict]] = deque()
-        self._established = False
-        self._woken = False
-        self._cancelled = False
-        self._met_new = False
-        self._thread = threading.Thread(target=self._run, name="FrameConsumer", daemon=True)
-
-    def start(self) -> None:
-        """Begin to connect."""
-        self._thread.start()
-
-    def settle(self, delivery: Delivery, verdict: Verdict) -> None:
-        """See delivery.Subscription."""
-        self._verdicts.append((delivery, verdict))
-        if not self._woken:
-            # One call is enough for all verdicts until the loop looks at them.
-            self._woken = True
-            self._wake()
-
-    def allow(self, consuming: bool) -> None:
-        """See delivery.Subscription."""
-        if consuming != self._allowed:
-            self._allowed = consuming
-            self._wake()
-
-    def close(self, timeout_seconds: float) -> None:
-        """Send the last verdicts and end; what is unsettled goes back to the queue.
-
-        A broker that does not answer is not waited for: the thread, which keeps nobody alive, ends when it gives up.
-        """
-        self._closing.set()
-        self._wake()
-        self._thread.join(timeout_seconds)
-
-    def _wake(self) -> None:
-        """End the turn of the I/O loop."""
-        connection = self._connection
-        if connection is not None:
-            with suppress(pika.exceptions.ConnectionWrongStateError):
-                connection.add_callback_threadsafe(_nothing)
-
-    def _run(self) -> None:
-        failures = 0
-        while not self._closing.is_set():
-            began = time.monotonic()
-            try:
-                self._session()
-                continue
-            except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
-                advice = "" if self._established else self._topology.advice(error)
-            except BaseException as error:
-                # Whoever waits for deliveries must learn that none will come.
-                self._work.inbox.put(error)
-                return
-            finally:
-                # From here on deliveries of that connection are nobody's.
-                self.generation += 1
-                self._connection = None
-                self._work.inbox.put(None)
-            if not self._established and reason.startswith(TLS_FAILED):
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
-                return
-            if advice:
-                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
-                return
-            if self._closing.is_set():
-                return
-            failures = 1 if time.monotonic() - began > _SETTLED_SECONDS else failures + 1
-            pause = backoff_seconds(failures)
-            logger.warning("RabbitMQ at %s: %s; connecting again in %.1f s", self._name, urls.mask(reason), pause)
-            self._closing.wait(pause)
-
-    def _session(self) -> None:
-        """One connection, from its first byte to its last. Raises AMQPError or OSError when it breaks."""
-        connection = pika.BlockingConnection(self._parameters)
-        self._connection = connection
-        try:
-            channel = connection.channel()
-            queue = self._declare(channel)
-            self._work.counts["reconnects"] += self._established
-            self._established = True
-            self._serve(connection, channel, queue)
-        finally:
-            if connection.is_open:
-                with suppress(pika.exceptions.AMQPError, OSError):
-                    connection.close()
-
-    def _declare(self, channel: Any) -> str:
-        """Exchange, queues and bindings; returns the queue's name, which for an exclusive one is the broker's."""
-        topology = self._topology
-        channel.exchange_declare(topology.exchange, exchange_type="topic", durable=topology.exchange_durable)
-        if topology.dead_letter is not None:
-            channel.queue_declare(topology.dead_letter, durable=True)
-        named = bool(topology.queue)
-        declared = channel.queue_declare(
-            topology.queue, durable=named, exclusive=not named, arguments=topology.arguments
-        )
-        name: str = declared.method.queue
-        for key in topology.routing_keys:
-            channel.queue_bind(name, topology.exchange, key)
-        return name
-
-    def _serve(self, connection: Any, channel: Any, queue: str) -> None:
-        self._cancelled = self._met_new = self._woken = False
-        channel.add_on_cancel_callback(self._on_cancel)
-        on_message = partial(self._on_message, self.generation)
-        # Messages that may be unsettled so far, of those that may be in the end.
-        taken = 0
-        while not self._work.stopping and not self._closing.is_set():
-            if self._allowed and taken < self._prefetch and (not taken or self._met_new):
-                # A second consumer beside the first: a quorum queue fixes a consumer's prefetch when it begins.
-                more = self._prefetch - taken if taken or not self._topology.queue else 1
-                channel.basic_qos(prefetch_count=more)
-                channel.basic_consume(queue, on_message)
-                taken += more
-            self._send_verdicts(channel)
-            connection.process_data_events(_TURN_SECONDS)
-            if self._cancelled:
-                raise pika.exceptions.ConsumerCancelled(f"the queue {queue} was deleted, or has moved")
-            if not channel.is_open:
-                raise pika.exceptions.ChannelWrongStateError("the broker has closed the channel")
-        # Nothing more is taken, so that as little as possible goes back and is counted there as delivered.
-        for tag in list(channel.consumer_tags):
-            channel.basic_cancel(tag)
-        while not self._closing.is_set():
-            self._send_verdicts(channel)
-            connection.process_data_events(_TURN_SECONDS)
-        self._send_verdicts(channel)
-
-    def _on_message(self, generation: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        tries = (properties.headers or {}).get("x-delivery-count", 0) if self._topology.queue else 0
-        self._met_new = self._met_new or not method.redelivered
-        self._work.inbox.put(
-            Delivery(generation, method.delivery_tag, body, method.redelivered, tries if isinstance(tries, int) else 0)
-        )
-
-    def _on_cancel(self, _: Any) -> None:
-        self._cancelled = True
-
-    def _send_verdicts(self, channel: Any) -> None:
-        # Before looking, so that whoever comes later wakes the loop again.
-        self._woken = False
-        while self._verdicts:
-            delivery, verdict = self._verdicts.popleft()
-            if delivery.generation != self.generation:
-                continue
-            if verdict is Verdict.ACCEPT:
-                channel.basic_ack(delivery.tag)
-            else:
-                channel.basic_reject(delivery.tag, requeue=verdict is Verdict.AGAIN)
-
-
-def _parameters(
-    amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: urls.TlsFiles
-) -> pika.ConnectionParameters:
-    parse_amqp_url(amqp_url, "AMQP URL")
-    try:
-        tls = {f"tls_{key}": value for key, value in files._asdict().items()}
-        return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
-    except (ConfigError, ValueError, TypeError) as error:
-        raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
-
-
-def _nothing() -> None:
-    """Ends a turn of the I/O loop."""

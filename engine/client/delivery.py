@@ -16,7 +16,7 @@ FrameCallback = Callable[[FrameEvent, Frame | None], object]
 StatusCallback = Callable[[StatusEvent], object]
 
 
-class Counts(msgspec.Struct, frozen=True):
+class ConsumerCounts(msgspec.Struct, frozen=True):
     """What a consumer has done so far.
 
     Of messages: ``received``, those of them ``redelivered``, ``malformed``, ``dead_lettered`` and ``dropped`` (after
@@ -71,7 +71,7 @@ class Delivery:
 class Subscription(Protocol):
     """The broker's side, as the work sees it."""
 
-    #: Counts connections, lost ones too; a delivery of another generation cannot be settled any more.
+    #: ConsumerCounts connections, lost ones too; a delivery of another generation cannot be settled any more.
     generation: int
 
     def settle(self, delivery: Delivery, verdict: Verdict) -> None:

@@ -1,8 +1,9 @@
 """What a consumer does with the messages that the broker delivers: parse, fetch, call, and say how each ended.
 
 Everything here runs in the thread that called ``FrameConsumer.run``; the connection to the broker lives in another
-(``consumer.py``), and puts deliveries into ``Work.inbox``. A delivery is settled once: accepted, to come again, or
-refused. Deliveries of a connection that has since been lost cannot be settled any more; the broker sends them again.
+(``subscription.py``), and puts deliveries into ``Dispatcher.inbox``. A delivery is settled once: accepted, to come
+again, or refused. Deliveries of a connection that has since been lost cannot be settled any more; the broker sends
+them again.
 
 How often a message is tried. A named queue is a quorum queue whose broker counts the deliveries of a message
 (``x-delivery-count``) and takes it away when it comes back after the last: one that is nacked, and one whose
@@ -17,14 +18,22 @@ import hashlib
 import heapq
 import logging
 import queue
-import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from engine.client.delivery import Counts, Delivery, FrameCallback, Policy, StatusCallback, Subscription, Verdict
-from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, reckoned_bytes
+from engine.backoff import Backoff
+from engine.client.delivery import (
+    ConsumerCounts,
+    Delivery,
+    FrameCallback,
+    Policy,
+    StatusCallback,
+    Subscription,
+    Verdict,
+)
+from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, expected_bytes
 from engine.client.frame import Frame
 from engine.errors import RedisUnavailable, WireError
 from engine.wire.events import parse_message
@@ -32,7 +41,7 @@ from engine.wire.metadata import Event, FrameEvent
 
 logger = logging.getLogger("engine.client.consumer")
 
-#: Pauses between tries to reach a server, in seconds; they double, with jitter.
+#: Pauses between tries to reach a server, in seconds.
 _BACKOFF_SECONDS_MIN = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
 #: Messages of which it is remembered what the callback accepted of them, at 16 bytes of digest and a number each.
@@ -45,7 +54,7 @@ class _Call(NamedTuple):
     last: bool
 
 
-class Work:
+class Dispatcher:
     """Deliveries on their way through the callback. ``stop`` may be called from anywhere, also from a signal's
     handler; all else is of one thread."""
 
@@ -55,7 +64,7 @@ class Work:
         #: Deliveries, errors that end the work, and None to wake it. Bounded by the prefetch, of two connections at
         #: most. A SimpleQueue, because its ``put`` may interrupt its own ``get``, as a signal's handler does.
         self.inbox: queue.SimpleQueue[Delivery | BaseException | None] = queue.SimpleQueue()
-        self.counts = dict.fromkeys(Counts.__struct_fields__, 0)
+        self.counts = dict.fromkeys(ConsumerCounts.__struct_fields__, 0)
         self.stopping = False
         self._fetcher = fetcher
         self._callback = callback
@@ -72,7 +81,7 @@ class Work:
         self.inbox.put(None)
 
     def run(self, subscription: Subscription) -> None:
-        """Work until stopped. Raises ServerRefused, and whatever the subscription puts into the inbox."""
+        """Dispatcher until stopped. Raises ServerRefused, and whatever the subscription puts into the inbox."""
         # Redis is met before the first message, which would otherwise be held, and counted as tried, without need.
         self._fetch(subscription, [])
         while not self.stopping:
@@ -146,7 +155,7 @@ class Work:
             event = delivery.events[delivery.todo[0]]
             if isinstance(event, FrameEvent):
                 frames += 1
-                size += reckoned_bytes(event)
+                size += expected_bytes(event)
                 # One is always taken, however large.
                 if frames > 1 and (frames > FRAMES_MAX or size > BYTES_MAX):
                     return
@@ -157,20 +166,20 @@ class Work:
 
     def _fetch(self, subscription: Subscription, events: Sequence[FrameEvent]) -> list[Frame | None] | None:
         """The frames; None when stopped before Redis could be reached. An outage costs no message a try."""
-        failures = 0
+        backoff = server_backoff()
         while not self.stopping:
             try:
                 frames = self._fetcher.fetch(events)
             except RedisUnavailable as error:
-                failures += 1
-                if failures == 1:
+                pause = backoff.next_seconds()
+                if backoff.failures == 1:
                     logger.warning("deliveries wait for Redis: %s", error)
                 # RabbitMQ takes back what is unsettled for long (half an hour) and counts it as a delivery; then it
                 # must not be delivered again before there is a Redis.
                 subscription.allow(False)
-                self._wait(subscription, backoff_seconds(failures))
+                self._wait(subscription, pause)
                 continue
-            if failures:
+            if backoff.failures:
                 logger.info("Redis at %s answers again", self._fetcher.address)
             subscription.allow(True)
             return frames
@@ -239,10 +248,9 @@ class Work:
             self._remembered.popitem(last=False)
 
 
-def backoff_seconds(failures: int) -> float:
-    """The pause after so many failures in a row, from 1."""
-    pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(failures - 1, 10), _BACKOFF_SECONDS_MAX)
-    return pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+def server_backoff() -> Backoff:
+    """The pauses of a consumer whose server is away."""
+    return Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
 
 
 def _digest(body: bytes) -> bytes:

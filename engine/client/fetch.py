@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redis.connection import AbstractConnection
-
 from engine.client.frame import Frame
-from engine.servers.redis.connect import connect
-from engine.servers.redis.connection import call
-from engine.servers.redis.errors import checked
+from engine.servers.redis.session import Session
 from engine.wire import jpeg
 from engine.wire.events import key_of
 from engine.wire.metadata import FrameEvent
@@ -18,16 +14,16 @@ from engine.wire.urls import RedisAddress
 #: Bounds of one round trip: frames, and their bytes as the events give them. Together they bound the payloads held.
 FRAMES_MAX = 32
 BYTES_MAX = 8 * 1024 * 1024
-#: What a frame is reckoned with whose event does not say its size.
+#: Expected of a frame whose event does not say its size.
 _UNKNOWN_BYTES = 256 * 1024
 
 
-def reckoned_bytes(event: FrameEvent) -> int:
+def expected_bytes(event: FrameEvent) -> int:
     """What a frame counts against BYTES_MAX."""
     return event.size_bytes or _UNKNOWN_BYTES
 
 
-def frame_of(event: FrameEvent, data: bytes) -> Frame:
+def announced_frame(event: FrameEvent, data: bytes) -> Frame:
     """The frame that an event announces. Where the event does not say its width and height, its bytes do."""
     width, height = event.width, event.height
     if not (width and height):
@@ -48,15 +44,14 @@ def frame_of(event: FrameEvent, data: bytes) -> Frame:
 
 
 class Fetcher:
-    """One connection to Redis, made when it is needed and made anew after it broke. Of one thread.
+    """The frames of a consumer's events, over one session. For one thread.
 
-    Nothing is tried twice here: who asks knows whether to wait.
+    Nothing is tried twice here: the caller knows whether to wait.
     """
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
-        self._timeout_seconds = timeout_seconds
-        self._connection: AbstractConnection | None = None
+        self._session = Session(address, timeout_seconds)
 
     def fetch(self, events: Sequence[FrameEvent]) -> list[Frame | None]:
         """The events' frames in their order, None for each that is gone; without events, whether Redis answers.
@@ -65,20 +60,13 @@ class Fetcher:
         """
         # The keys as the events have them: those of older editions are not what this engine would build.
         command = ("MGET", *(event.redis_key for event in events)) if events else ("PING",)
-        if self._connection is None:
-            self._connection = connect(self.address, self._timeout_seconds)
-        try:
-            (found,) = checked(self.address, [command], call(self.address, self._connection, command))
-        except BaseException:
-            # Also when interrupted between a command and its reply: the connection cannot be used again.
-            self.close()
-            raise
+        (found,) = self._session.call(command)
         if not events:
             return []
-        return [None if data is None else frame_of(event, data) for event, data in zip(events, found, strict=True)]
+        return [
+            None if data is None else announced_frame(event, data) for event, data in zip(events, found, strict=True)
+        ]
 
     def close(self) -> None:
         """Drop the connection."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._connection = None
+        self._session.close()

@@ -22,8 +22,10 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 class FrameEntry(msgspec.Struct, frozen=True, gc=False):
     """What is known of a frame without its payload.
 
-    ``unix_nano`` is when it was captured (UTC), ``sequence`` its number, ``size`` in bytes, ``width`` and ``height`` in
-    pixels (0 where nobody knows them).
+    ``vhost``, ``prefix`` and ``camera`` say whose it is. ``unix_nano`` is when it was captured, in nanoseconds since
+    the epoch (UTC). ``sequence`` counts the camera's frames, 1 to 99,999 and round again; a gap is a lost frame.
+    ``size`` is the payload's, in bytes. ``width`` and ``height`` are in pixels, 0 where nobody knows them. ``encoding``
+    is ``"jpeg"``. ``keyframe`` is True where the frame can be decoded alone, as every JPEG can.
     """
 
     vhost: str
@@ -67,12 +69,15 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Frame(FrameEntry, frozen=True, gc=False):
-    """A frame with its payload; ``size`` is the payload's."""
+    """A frame with its payload: ``data``, a whole JPEG of ``size`` bytes."""
 
     data: bytes
 
     def image(self) -> NDArray[np.uint8]:
-        """The picture, decoded: (height, width, 3), BGR. Raises WireError where it is no picture. Loads cv2."""
+        """The picture, decoded: an array of shape (height, width, 3), 8 bits each, blue, green, red.
+
+        Loads cv2. Raises WireError where the payload is no picture.
+        """
         from engine.client.picture import decode
 
         return decode(self.data)

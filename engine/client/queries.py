@@ -1,14 +1,15 @@
-"""What can be asked of a tenant's frames, as queries: no socket stands here, see ``link``."""
+"""What can be asked of a tenant's frames, as queries: no socket stands here, see ``transport``."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
 from engine.client.frame import Frame, FrameEntry, frame_of, with_data
-from engine.client.ranges import ENTRIES_MAX, LAST_ID, Tail, Tenant, Walk
+from engine.client.ranges import FrameRange
+from engine.client.stats import Bucket, CameraStats, StoreStats
+from engine.client.tail import FrameTail
+from engine.client.tenant import ENTRIES_MAX, LAST_ID, Tenant
 from engine.client.times import NANO_MAX, Span, When, to_nano, to_span, window
 from engine.client.transport import Query
 from engine.errors import QueryError, WireError
@@ -23,42 +24,10 @@ _BUCKETS_MAX = 1_000_000
 _GETS_MAX = 32
 
 
-class Bucket(msgspec.Struct, frozen=True):
-    """Frames of one span of time that begins at ``start_nano``: how many, their bytes, and the mean of those."""
-
-    start_nano: int
-    frames: int
-    bytes: int
-    mean_bytes: float
-
-
-class CameraStats(msgspec.Struct, frozen=True):
-    """What is stored of a camera: frames that are there, their bytes, the oldest and newest (nanoseconds, 0 without
-    frames), the mean of their remaining lifetimes (None where none has one), frames without a TTL, and entries whose
-    frames are gone."""
-
-    frames: int = 0
-    bytes: int = 0
-    oldest_nano: int = 0
-    newest_nano: int = 0
-    mean_ttl_seconds: float | None = None
-    without_ttl: int = 0
-    missing: int = 0
-
-
-class StoreStats(msgspec.Struct, frozen=True):
-    """What is stored of a tenant under one prefix: the sum of its cameras, and each of them."""
-
-    vhost: str
-    prefix: str
-    total: CameraStats
-    cameras: dict[str, CameraStats]
-
-
 class Queries:
     """All questions about one tenant. Times are resolved when a question is asked, and checked then.
 
-    All raise QueryError for what cannot be asked, UnknownName for a camera that nobody knows.
+    All raise QueryError for invalid arguments, UnknownName for a camera that nobody knows.
     """
 
     def __init__(self, vhost: str, prefix: str, known: Iterable[str], chunk_bytes: int) -> None:
@@ -77,14 +46,14 @@ class Queries:
 
     def nearest(self, camera: str, when: When | None) -> Query[Frame | None]:
         """The newest frame at or before a moment."""
-        walk = self.walk(camera, None, when, limit=1, reverse=True)
-        while not walk.done:
-            found: list[Frame] = yield from walk.chunk()
+        frames = self.range(camera, None, when, limit=1, reverse=True)
+        while not frames.done:
+            found: list[Frame] = yield from frames.chunk()
             if found:
                 return found[0]
         return None
 
-    def walk(
+    def range(
         self,
         camera: str,
         start: When | None,
@@ -94,8 +63,8 @@ class Queries:
         step: Span | None = None,
         reverse: bool = False,
         payload: bool = True,
-    ) -> Walk:
-        """A walk over one camera's frames, or entries."""
+    ) -> FrameRange:
+        """One camera's frames, or entries, between two moments."""
         first, last = window(start, end, time.time_ns())
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
             raise QueryError(f"limit {limit!r} is no number of frames")
@@ -103,7 +72,7 @@ class Queries:
             raise QueryError(f"limit {limit} is negative")
         _check_name("camera", camera)
         begin, bound = (last, end) if reverse else (first, start)
-        return Walk(
+        return FrameRange(
             self.tenant,
             camera,
             first,
@@ -123,7 +92,7 @@ class Queries:
         *,
         payload: bool,
         block_ms: int,
-    ) -> Tail:
+    ) -> FrameTail:
         """A tail over some cameras."""
         chosen = [cameras] if isinstance(cameras, str) else None if cameras is None else list(cameras)
         if chosen is not None:
@@ -134,7 +103,7 @@ class Queries:
         begin = since if since is None or isinstance(since, Mapping) else to_nano(since, time.time_ns())
         if isinstance(begin, Mapping):
             _check_position(begin)
-        return Tail(self.tenant, chosen, begin, payload=payload, chunk_bytes=self._chunk_bytes, block_ms=block_ms)
+        return FrameTail(self.tenant, chosen, begin, payload=payload, chunk_bytes=self._chunk_bytes, block_ms=block_ms)
 
     def get_many(self, names: Iterable[str | bytes]) -> Query[list[Frame | None]]:
         """The frames of some keys, None where one is gone. Keys of other tenants are refused."""
@@ -187,19 +156,19 @@ class Queries:
 
     def count(self, camera: str, start: When | None, end: When | None) -> Query[int]:
         """How many frames there are in a range."""
-        walk = self.walk(camera, start, end, payload=False)
+        frames = self.range(camera, start, end, payload=False)
         count = 0
-        while not walk.done:
-            count += len((yield from walk.chunk()))
+        while not frames.done:
+            count += len((yield from frames.chunk()))
         return count
 
     def rate(self, camera: str, start: When | None, end: When | None, bucket: Span) -> Query[list[Bucket]]:
         """Frames and bytes for each span of ``bucket``, aligned to the epoch, from the first frame's to the last's."""
         length = to_span(bucket)
-        walk = self.walk(camera, start, end, payload=False)
+        frames = self.range(camera, start, end, payload=False)
         sums: dict[int, list[int]] = {}
-        while not walk.done:
-            entries: list[FrameEntry] = yield from walk.chunk()
+        while not frames.done:
+            entries: list[FrameEntry] = yield from frames.chunk()
             for entry in entries:
                 sum_ = sums.setdefault(entry.unix_nano // length, [0, 0])
                 sum_[0] += 1
@@ -213,8 +182,8 @@ class Queries:
             raise QueryError(f"bucket {bucket!r} makes {last - first + 1:,} buckets; at most {_BUCKETS_MAX:,}")
         buckets = []
         for number in range(first, last + 1):
-            frames, size = sums.get(number, (0, 0))
-            buckets.append(Bucket(number * length, frames, size, size / frames if frames else 0.0))
+            count, size = sums.get(number, (0, 0))
+            buckets.append(Bucket(number * length, count, size, size / count if count else 0.0))
         return buckets
 
     def stats(self) -> Query[StoreStats]:

@@ -1,7 +1,7 @@
-"""Connections of the read side, and what carries a query over one: blocking, or on asyncio.
+"""What carries a query to Redis and its replies back, over blocking connections; ``async_transport`` has asyncio's.
 
-A query is a generator that yields commands, many for one round trip, and is sent their replies (RESP2, as they came);
-what it returns is its result. So the queries are written once, and neither socket nor event loop stands in them.
+A query is a generator that yields commands, many for one round trip, and is sent their replies (RESP2, as they came).
+What it returns is its result. So the queries are written once, and contain neither socket nor event loop.
 
 All commands of a query only read, so one that fails on a broken connection is sent again. Replies that are errors never
 reach a query: they become an error of ours here, with the server and the key.
@@ -9,92 +9,52 @@ reach a query: they become an error of ours here, with the server and the key.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import redis
-import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from engine.config.tls import client_context
+from engine.backoff import Backoff
 from engine.errors import EngineError, QueryError, RedisUnavailable
-from engine.servers.redis.connection import TlsConnection, call, connection_kind, connection_options
+from engine.servers.redis.connection import call, connection_kind, connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
 from engine.servers.redis.sentinel import find_master
-from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress, TlsFiles
+from engine.wire.urls import RedisAddress
 
 Result = TypeVar("Result")
 Query = Generator[Sequence[Command], list[Any], Result]
 
-#: Tries of one round trip before a query fails, and the pause before the second, in seconds; it doubles, with jitter.
+#: Tries of one round trip before a query fails, and the pauses between them in seconds.
 TRIES = 3
 _PAUSE_SECONDS = 0.05
 _PAUSE_SECONDS_MAX = 0.5
 #: Connections that the threads or tasks of one store share; more wait for one.
-_CONNECTIONS_MAX = 16
+CONNECTIONS_MAX = 16
 
 
-class _AsyncTlsConnection(aioredis.SSLConnection):
-    """See ``TlsConnection``."""
-
-    def __init__(self, *, files: TlsFiles, **options: Any) -> None:
-        super().__init__(**options)
-        self._files = files
-
-        self._context: Any = None
-
-    async def _connect(self) -> None:
-        # Files are read, the system's authorities among them: not in the event loop.
-        self._context = await asyncio.to_thread(client_context, self._files, "redis")
-        await super()._connect()  # type: ignore[no-untyped-call]
-
-    async def on_connect_check_health(self, check_health: bool = True) -> None:
-        await super().on_connect_check_health(check_health)
-        await self.send_command("PING", check_health=False)
-        with suppress(ResponseError):
-            await self.read_response()
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        name = self._files.server_name or self.host
-        return {"host": self.host, "port": self.port, "ssl": self._context, "server_hostname": name}
-
-
-_ASYNC_KINDS: dict[Any, Any] = {
-    redis.UnixDomainSocketConnection: aioredis.UnixDomainSocketConnection,
-    TlsConnection: _AsyncTlsConnection,
-    redis.Connection: aioredis.Connection,
-}
-
-
-class _Patience:
+class Patience:
     """How often a round trip is tried: a few times; at a Sentinel service, whose next master takes a while to be
     found, until the timeout has passed as well."""
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
-        self._failures = 0
+        self._backoff = Backoff(_PAUSE_SECONDS, _PAUSE_SECONDS_MAX)
         self._until = time.monotonic() + timeout_seconds if address.sentinel else 0.0
 
     def ends(self) -> bool:
         """After a failure: whether it was the last."""
-        self._failures += 1
-        return self._failures >= TRIES and time.monotonic() >= self._until
+        return self._backoff.failures + 1 >= TRIES and time.monotonic() >= self._until
 
     def pause(self) -> float:
         """Seconds until the next try."""
-        seconds = min(_PAUSE_SECONDS * 2.0 ** (self._failures - 1), _PAUSE_SECONDS_MAX)
-        return seconds * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        return self._backoff.next_seconds()
 
 
-class Link:
+class Transport:
     """A pool of blocking connections; may be shared by threads."""
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
@@ -106,8 +66,8 @@ class Link:
         self._closed = False
 
     def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result. Raises QueryError where the link is closed."""
-        _check_open(self._closed)
+        """Carry a query to its result. Raises QueryError where it is closed."""
+        check_open(self._closed)
         try:
             commands = next(query)
             while True:
@@ -120,7 +80,7 @@ class Link:
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
-        patience = _Patience(self.address, self._timeout_seconds)
+        patience = Patience(self.address, self._timeout_seconds)
         while True:
             pool = None
             try:
@@ -143,7 +103,7 @@ class Link:
     def _connections(self) -> redis.BlockingConnectionPool:
         with self._making:
             # A query of another thread's may find it closed on its way.
-            _check_open(self._closed)
+            check_open(self._closed)
             if self._pool is None:
                 server = self.address
                 if server.sentinel:
@@ -151,7 +111,7 @@ class Link:
                     connection.disconnect()
                 self._pool = redis.BlockingConnectionPool(
                     connection_class=connection_kind(server),
-                    max_connections=_CONNECTIONS_MAX,
+                    max_connections=CONNECTIONS_MAX,
                     timeout=self._timeout_seconds,
                     retry=Retry(NoBackoff(), 0),
                     **connection_options(server, self._timeout_seconds),
@@ -181,104 +141,7 @@ class Link:
             pool.release(connection)
 
 
-class AsyncLink:
-    """A pool of asyncio connections; used from one event loop."""
-
-    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
-        self.address = address
-        self._timeout_seconds = timeout_seconds
-        #: See Link.
-        self._pool: aioredis.BlockingConnectionPool | None = None
-        self._making = asyncio.Lock()
-        self._closed = False
-
-    async def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result. Raises QueryError where the link is closed."""
-        _check_open(self._closed)
-        try:
-            commands = next(query)
-            while True:
-                commands = query.send(await self.call(commands))
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        finally:
-            query.close()
-
-    async def call(self, commands: Sequence[Command]) -> list[Any]:
-        """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
-        patience = _Patience(self.address, self._timeout_seconds)
-        while True:
-            pool = None
-            try:
-                pool = await self._connections()
-                return checked(self.address, commands, await self._once(pool, commands))
-            except RedisUnavailable:
-                await self._forget(pool)
-                if patience.ends():
-                    raise
-            await asyncio.sleep(patience.pause())
-
-    async def close(self) -> None:
-        """Give all connections back, for good."""
-        async with self._making:
-            self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.disconnect()
-
-    async def _connections(self) -> aioredis.BlockingConnectionPool:
-        async with self._making:
-            _check_open(self._closed)
-            if self._pool is None:
-                server = self.address
-                if server.sentinel:
-                    server, connection = await asyncio.to_thread(find_master, server, self._timeout_seconds)
-                    connection.disconnect()
-                self._pool = aioredis.BlockingConnectionPool(
-                    connection_class=_ASYNC_KINDS[connection_kind(server)],
-                    max_connections=_CONNECTIONS_MAX,
-                    timeout=self._timeout_seconds,
-                    retry=AsyncRetry(NoBackoff(), 0),
-                    **connection_options(server, self._timeout_seconds),
-                )
-            return self._pool
-
-    async def _forget(self, pool: aioredis.BlockingConnectionPool | None) -> None:
-        if self.address.sentinel and pool is not None and self._pool is pool:
-            self._pool = None
-            await pool.disconnect(inuse_connections=False)
-
-    async def _once(self, pool: aioredis.BlockingConnectionPool, commands: Sequence[Command]) -> list[Any]:
-        connection: Any
-        try:
-            connection = await pool.get_connection()
-        except (RedisError, OSError, *BAD_REPLIES) as error:
-            raise connection_error(self.address, error) from None
-        try:
-            packed = connection.pack_commands(commands)
-            await connection.send_packed_command(packed)
-            replies: list[Any] = []
-            for command in commands:
-                try:
-                    reply = await connection.read_response()
-                    check_reply(command, reply)
-                except AuthenticationError:
-                    raise
-                except ResponseError as error:
-                    reply = error
-                replies.append(reply)
-            return replies
-        except (RedisError, OSError, *BAD_REPLIES) as error:
-            await connection.disconnect()
-            raise connection_error(self.address, error, "broke the connection") from None
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-
-
-def _check_open(closed: bool) -> None:
+def check_open(closed: bool) -> None:
+    """Raises QueryError where a transport is closed."""
     if closed:
         raise QueryError("this store is closed; make another one, or ask before it is closed")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from engine.config.assignment import writer_of
 from engine.config.names import suggestion
 from engine.errors import ConfigError
 from engine.wire import keys, urls
@@ -278,12 +278,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(camera for camera in self.cameras if self.writer_of(camera.id) == writer)
 
     def writer_of(self, camera: str) -> int:
-        """The writer that drains the ring of a camera, whether the site file names it or not.
-
-        It follows from the camera's id alone, so that a camera that is added or removed moves no other to another
-        writer.
-        """
-        return zlib.crc32(camera.encode()) % self.writer.writers
+        """The writer that drains the ring of a camera, whether the site file names the camera or not."""
+        return writer_of(camera, self.writer.writers)
 
 
 def default_run_directory(name: str, user: int | None = None) -> Path:

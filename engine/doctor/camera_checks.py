@@ -6,7 +6,7 @@ from engine.config import Camera
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.findings import Finding
 from engine.doctor.machine_checks import PASSTHROUGH_FRAMES, TRANSCODED_PIXELS
-from engine.runtime.status import CameraReport
+from engine.runtime.status_cameras import CameraReport
 
 _GOOD = "frames flow, as JPEG from the camera (passthrough)"
 #: Share of ``fps`` that a camera should send.

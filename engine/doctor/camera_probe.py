@@ -71,8 +71,9 @@ def _look(camera: Camera) -> CameraFacts:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open it as the capture process would, and count frames for ``seconds`` once they come evenly. Blocks as long as
     its timeouts let it."""
-    from engine.sources.pattern import PatternSource
-    from engine.sources.video import NotOpened, Source, SourceEnded, VideoSource, prepare_process
+    from engine.sources.choose import open_source
+    from engine.sources.source import NotOpened, Source, SourceEnded
+    from engine.sources.video import prepare_process
 
     prepare_process()
     source: Source | None = None
@@ -80,7 +81,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     arrivals: list[float] = []
     error = ""
     try:
-        source = PatternSource(camera) if camera.kind == "test" else VideoSource(camera)
+        source = open_source(camera)
         end = time.monotonic() + camera.stall_seconds
         while time.monotonic() < end:
             if not source.grab():

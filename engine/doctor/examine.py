@@ -16,10 +16,11 @@ from engine.doctor.redis_facts import gather as ask_redis
 from engine.doctor.tcp_check import try_to_reach, unreachable
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
 from engine.runtime.machine import embedded_memory
-from engine.runtime.status import SiteReport, collect
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status import collect
 from engine.servers.amqp import broker
 from engine.servers.amqp import probe as broker_probe
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.wire.urls import RedisAddress, mask
 
 
@@ -59,18 +60,16 @@ def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]
         return [_embedded_away("redis")], embedded_memory(config)
     address = config.redis_address
     try:
-        connection = connect(address, config.redis.timeout_seconds)
-        try:
-            facts = ask_redis(config, address, connection)
-        finally:
-            connection.disconnect()
+        with Session(address, config.redis.timeout_seconds) as session:
+            facts = ask_redis(config, session)
     except (RedisUnavailable, ServerRefused) as error:
         return [_redis_refused(address, error, config.redis.timeout_seconds)], None
     findings = [redis_checks.answered("reachable", str(address))]
     publisher = config.publisher_redis_address
     if config.publishes and publisher != address:
         try:
-            connect(publisher, config.redis.timeout_seconds).disconnect()
+            with Session(publisher, config.redis.timeout_seconds):
+                pass
             findings.append(redis_checks.answered("publisher's user", str(publisher)))
         except (RedisUnavailable, ServerRefused) as error:
             findings.append(Finding("redis", "publisher's user", "broken", mask(str(error)), "may log in"))

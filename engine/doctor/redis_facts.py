@@ -9,15 +9,11 @@ import secrets
 import time
 from typing import Any, NamedTuple
 
-from redis.connection import AbstractConnection
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError
 
 from engine.config import Config
-from engine.servers.redis.connect import hello_fields
-from engine.servers.redis.connection import call
-from engine.servers.redis.session import glob_literal
+from engine.servers.redis.session import Session, glob_literal, is_error
 from engine.wire import keys
-from engine.wire.urls import RedisAddress
 
 #: Round trips measured; and seconds and keys that the look for keys without TTL may take.
 _PINGS = 100
@@ -63,10 +59,10 @@ class RedisFacts(NamedTuple):
     mode: str = "standalone"
 
 
-def gather(config: Config, address: RedisAddress, connection: AbstractConnection) -> RedisFacts:
-    """All of it, over a connection as the engine's. Raises RedisUnavailable where it breaks."""
-    asker = _Asker(address, connection)
-    fields = hello_fields(asker.ask("HELLO") or [])
+def gather(config: Config, session: Session) -> RedisFacts:
+    """All facts, over a connection as the engine's. Raises RedisUnavailable where it breaks."""
+    asker = _Asker(session)
+    fields = session.hello()
     return RedisFacts(
         name=fields.get("server", ""),
         version=fields.get("version", ""),
@@ -84,17 +80,13 @@ def gather(config: Config, address: RedisAddress, connection: AbstractConnection
 
 
 class _Asker:
-    def __init__(self, address: RedisAddress, connection: AbstractConnection) -> None:
-        self._address = address
-        self._connection = connection
-
-    def try_ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        return call(self._address, self._connection, *commands)
+    def __init__(self, session: Session) -> None:
+        self.try_ask = session.try_call
 
     def ask(self, *command: Any) -> Any:
         """The reply, None where it is an error: the user may not, or the server knows no such command."""
         reply = self.try_ask(command)[0]
-        return None if isinstance(reply, ResponseError) else reply
+        return None if is_error(reply) else reply
 
     def pings(self) -> list[float]:
         took = []
@@ -153,7 +145,7 @@ def _probe(asker: _Asker, config: Config) -> str:
         for one in (reply, there):
             if isinstance(one, NoPermissionError):
                 return "denied"
-            if isinstance(one, ResponseError):
+            if is_error(one):
                 return str(one)
         deadline = time.monotonic() + _PROBE_SECONDS_MAX
         while asker.ask("EXISTS", key):
@@ -177,7 +169,7 @@ def _frames(asker: _Asker, config: Config) -> Sample | None:
             return None
         cursor, found = step
         lives = asker.try_ask(*(("PTTL", key) for key in found)) if found else []
-        if any(isinstance(life, ResponseError) for life in lives):
+        if any(is_error(life) for life in lives):
             return None
         looked += len(lives)
         without += sum(life == -1 for life in lives)
@@ -188,7 +180,7 @@ def _frames(asker: _Asker, config: Config) -> Sample | None:
 def _journals(asker: _Asker, config: Config) -> Sample | None:
     commands = [("PTTL", keys.journal_key(config.vhost, config.prefix, camera.id)) for camera in config.cameras]
     lives = asker.try_ask(*commands)
-    if any(isinstance(life, ResponseError) for life in lives):
+    if any(is_error(life) for life in lives):
         return None
     return Sample(sum(life != -2 for life in lives), sum(life == -1 for life in lives), complete=True)
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import EngineError, RedisUnavailable, WireError
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import BATCH_MAX, RedisSession, batches, is_error
+from engine.servers.redis.session import BATCH_MAX, Session, batches, is_error
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id, parse_entry_id
 from engine.wire.rfc3339 import NANO
@@ -53,7 +53,7 @@ class _Overtaken(Exception):
 
 
 def merge_entries(
-    session: RedisSession, vhost: str, prefix: str, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
+    session: Session, vhost: str, prefix: str, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
 ) -> Merged:
     """Add ``entries`` (in any order) to a camera's journal; those that it lists are left as they are.
 
@@ -78,17 +78,17 @@ def merge_entries(
     return Merged(len(missing), limit)
 
 
-def list_camera(session: RedisSession, vhost: str, prefix: str, camera: str) -> None:
+def list_camera(session: Session, vhost: str, prefix: str, camera: str) -> None:
     """Name a camera among the tenant's, if it was not."""
     session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
 
 
-def drop_entries(session: RedisSession, journal: str, identifiers: Sequence[bytes]) -> int:
+def drop_entries(session: Session, journal: str, identifiers: Sequence[bytes]) -> int:
     """Remove entries from a journal by their ids; returns how many there were."""
     return sum(session.call(("XDEL", journal, *part))[0] for part in batches(identifiers))
 
 
-def _limit(session: RedisSession, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
+def _limit(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
     """The id from which on entries are too new: the journal's last where a site writes it, else the clock's, for
     nothing may be listed in the future."""
     journal, states = keys.journal_key(vhost, prefix, camera), keys.cameras_key(vhost, prefix)
@@ -102,7 +102,7 @@ def _limit(session: RedisSession, vhost: str, prefix: str, camera: str) -> tuple
     return last if seen and now - last[0] < _WRITTEN_NANO else (now, 0)
 
 
-def _missing(session: RedisSession, journal: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+def _missing(session: Session, journal: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
     """Those that the journal does not list."""
     missing = []
     for part in batches(entries):
@@ -117,7 +117,7 @@ class _Rebuild:
 
     def __init__(
         self,
-        session: RedisSession,
+        session: Session,
         vhost: str,
         prefix: str,
         camera: str,

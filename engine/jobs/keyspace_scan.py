@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine.errors import WireError
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import RedisSession, batches, is_error
+from engine.servers.redis.session import Session, batches, is_error
 from engine.wire import jpeg
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import FrameKey
@@ -59,7 +59,7 @@ class Stored(NamedTuple):
 
 
 def scan_frames(
-    session: RedisSession, pattern: str, parse: Callable[[bytes], FrameKey | None], ears: Ears
+    session: Session, pattern: str, parse: Callable[[bytes], FrameKey | None], ears: Ears
 ) -> Iterator[dict[tuple[str, str], Named]]:
     """Keys that match, in parts, by (vhost, camera). ``parse`` says None for keys that are none of ours, and raises
     WireError for those to be told of."""
@@ -88,7 +88,7 @@ def _by_camera(part: dict[bytes, FrameKey]) -> dict[tuple[str, str], Named]:
     return cameras
 
 
-def look_at(session: RedisSession, named: Named, ears: Ears) -> tuple[list[Stored], Named]:
+def look_at(session: Session, named: Named, ears: Ears) -> tuple[list[Stored], Named]:
     """The frames of some keys, and the keys that are gone. What is no string is told of. Raises RedisUnavailable."""
     stored: list[Stored] = []
     gone: Named = []
@@ -98,7 +98,7 @@ def look_at(session: RedisSession, named: Named, ears: Ears) -> tuple[list[Store
 
 
 def _look(
-    session: RedisSession, named: Sequence[tuple[bytes, FrameKey]], ears: Ears, stored: list[Stored], gone: Named
+    session: Session, named: Sequence[tuple[bytes, FrameKey]], ears: Ears, stored: list[Stored], gone: Named
 ) -> None:
     commands: list[Command] = []
     for name, _ in named:

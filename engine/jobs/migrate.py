@@ -17,7 +17,7 @@ from engine.errors import WireError
 from engine.jobs.journal_rebuild import WITHOUT_TTL, merge_entries
 from engine.jobs.keyspace_scan import Ears, Named, Stored, look_at, scan_frames
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import RedisSession, batches, glob_literal, is_error
+from engine.servers.redis.session import Session, batches, glob_literal, is_error
 from engine.wire import keys
 from engine.wire.journal import entry_id
 from engine.wire.old_keys import parse_old_key
@@ -45,9 +45,7 @@ class CameraMigration(msgspec.Struct):
 class Migration:
     """One run over a server. ``vhost`` None migrates all tenants; ``dry_run`` only counts."""
 
-    def __init__(
-        self, session: RedisSession, prefix: str, vhost: str | None, ears: Ears, *, dry_run: bool = False
-    ) -> None:
+    def __init__(self, session: Session, prefix: str, vhost: str | None, ears: Ears, *, dry_run: bool = False) -> None:
         self._session = session
         self._prefix = prefix
         self._vhost = vhost

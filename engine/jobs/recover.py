@@ -9,7 +9,6 @@ more than a window of frames is held; a broken connection sends what is unconfir
 from __future__ import annotations
 
 import heapq
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from engine.backoff import Backoff
 from engine.client.frame import Frame, FrameEntry
 from engine.client.store import FrameStore
 from engine.client.times import When, window
@@ -24,7 +24,7 @@ from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.sent_ranges import Spans
 from engine.servers.amqp.broker import Broker, payload_properties
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.rfc3339 import NANO, rfc3339
 
@@ -40,7 +40,7 @@ _AHEAD_FRAMES = 32
 _AHEAD_BYTES = 4 * 2**20
 #: Seconds that one wait for the broker lasts at most.
 _PUMP_SECONDS = 0.2
-#: Pauses between tries to connect, in seconds: doubling, with jitter.
+#: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 30.0
 
@@ -83,7 +83,7 @@ class Recovery:
     def __init__(
         self,
         store: FrameStore,
-        session: RedisSession,
+        session: Session,
         broker: Broker,
         routing_key: str,
         rate: Rate,
@@ -105,7 +105,7 @@ class Recovery:
         self._unconfirmed_bytes = 0
         self._begin = (0, 0)
         self._sent: dict[str, Spans] = {}
-        self._failures = 0
+        self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._retry_at = 0.0
         self.report = RecoveryReport()
 
@@ -170,7 +170,7 @@ class Recovery:
                 self._broker.open()
                 while not self._broker.ready:
                     self._broker.pump(seconds)
-                self._failures = 0
+                self._backoff.reset()
                 for frame in self._unconfirmed:
                     self._publish(frame)
             self._broker.pump(seconds)
@@ -187,10 +187,8 @@ class Recovery:
         self._broker.close()
         if unroutable:
             raise ServerRefused(f"{error}; bind a queue that keeps the frames, or name another exchange or key")
-        self._failures += 1
         self.report.reconnects += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
-        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        self._retry_at = time.monotonic() + self._backoff.next_seconds()
         self._on_away(str(error))
 
     def _take(self) -> None:

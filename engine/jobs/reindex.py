@@ -8,7 +8,7 @@ import msgspec
 
 from engine.jobs.journal_rebuild import WITHOUT_TTL, drop_entries, list_camera, merge_entries
 from engine.jobs.keyspace_scan import Ears, Named, look_at, scan_frames
-from engine.servers.redis.session import BATCH_MAX, RedisSession, glob_literal
+from engine.servers.redis.session import BATCH_MAX, Session, glob_literal
 from engine.wire import keys
 from engine.wire.journal import entry_id, parse_entry_id
 
@@ -27,7 +27,7 @@ class CameraReindex(msgspec.Struct):
 class Reindex:
     """One run over a tenant's frames under one prefix."""
 
-    def __init__(self, session: RedisSession, vhost: str, prefix: str, ears: Ears) -> None:
+    def __init__(self, session: Session, vhost: str, prefix: str, ears: Ears) -> None:
         self._session = session
         self._vhost = vhost
         self._prefix = prefix

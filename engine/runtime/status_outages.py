@@ -5,43 +5,31 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
 
 from engine.errors import RingError, WireError
+from engine.runtime.roles import Instance
+from engine.runtime.site_report import OutageReport, SiteReport
+from engine.runtime.status_cameras import CameraReport
 from engine.shm.status_page import StatusPage
 from engine.wire.state import ServerAway, decode_outages
 from engine.wire.urls import mask
 
-if TYPE_CHECKING:
-    from engine.runtime.status import CameraReport, SiteReport
-
-#: Share of a ring that the writer keeps free of old frames while Redis is away, under ``drop-oldest``.
-_RESERVE_SHARE = 1 / 8
 #: Share of the cameras that are to be active for a site to count as healthy, where nothing else is asked for: beyond
 #: it the trouble is the site's, and not one camera's.
 HEALTHY_SHARE = 0.5
 
 
-class OutageReport(msgspec.Struct, frozen=True):
-    """A server that does not serve ``role``. ``since`` is UTC nanoseconds."""
-
-    server: str
-    role: str
-    since: int
-    seconds: float
-    error: str
-
-
-def read_outages(pages: Sequence[tuple[str, Path]]) -> list[OutageReport]:
-    """The servers that each live process of ``pages`` (its role, its status page) misses; of a role that several
-    processes have, the longest outage of each server."""
+def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
+    """The servers that each live process misses; of a role with several processes, the longest outage of each
+    server."""
     now = time.time_ns()
     found: dict[tuple[str, str], ServerAway] = {}
-    for role, path in pages:
-        with contextlib.suppress(OSError, RingError, WireError), contextlib.closing(StatusPage.watch(path)) as page:
+    for instance in instances:
+        role = instance.role.name
+        with (
+            contextlib.suppress(OSError, RingError, WireError),
+            contextlib.closing(StatusPage.watch(instance.page)) as page,
+        ):
             if not page.owned:
                 continue
             for server, away in decode_outages(page.text).items():
@@ -54,14 +42,6 @@ def read_outages(pages: Sequence[tuple[str, Path]]) -> list[OutageReport]:
     ]
 
 
-def ring_seconds(free_bytes: int, capacity: int, bytes_per_second: float, *, drops_oldest: bool) -> float | None:
-    """How long a ring can take frames while nobody drains it; None where none come."""
-    if bytes_per_second <= 0:
-        return None
-    reserve = capacity * _RESERVE_SHARE if drops_oldest else 0
-    return round(max(free_bytes - reserve, 0) / bytes_per_second, 1)
-
-
 def rings_last(cameras: Sequence[CameraReport]) -> float | None:
     """Seconds until the first ring is full at the present rates; None where no frames come."""
     return min((camera.ring.lasts_seconds for camera in cameras if camera.ring.lasts_seconds is not None), default=None)
@@ -72,9 +52,7 @@ def troubles(report: SiteReport, share: float = HEALTHY_SHARE) -> list[str]:
     ``share`` of its cameras are active. Empty where all is well."""
     if not report.running:
         return ["not running"]
-    found = [
-        f"{process.role} is down" for process in report.processes if process.role != "capture" and not process.alive
-    ]
+    found = [f"{process.name} is down" for process in report.processes if not process.camera and not process.alive]
     for server in dict.fromkeys(outage.server for outage in report.outages):
         longest = max((one for one in report.outages if one.server == server), key=lambda one: one.seconds)
         found.append(f"{server} away for {longest.seconds:,.0f} s")

@@ -1,4 +1,4 @@
-"""A site's processes, from their status pages and the kernel."""
+"""A site's processes, from their status pages and the kernel, and what writers and publisher count."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ import contextlib
 import re
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import psutil
 
+from engine.config import Config
 from engine.errors import RingError
-from engine.shm.site import SitePaths
-from engine.shm.status_page import StatusPage
+from engine.runtime.roles import PUBLISHER, WRITER, Instance
+from engine.shm.status_page import Count, PublisherCount, StatusPage, WriterCount
 
 MIB = 2**20
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
-    """One process; memory in MiB as own_memory, CPU in seconds and in percent of one core since its start."""
+    """One process; ``name`` tells it from others of its role. Memory in MiB as own_memory, CPU in seconds and in
+    percent of one core since its start."""
 
     role: str
+    name: str
     camera: str
     pid: int
     alive: bool
@@ -31,14 +35,11 @@ class ProcessReport(msgspec.Struct, frozen=True):
     heartbeat_seconds: float
 
 
-def add_process(
-    processes: list[ProcessReport], paths: SitePaths, role: str, camera: str, number: str, memory: bool
-) -> None:
-    """Append the process of a role, where it has a status page."""
-    path = {"writer": paths.writer(int(number or 0)), "publisher": paths.publisher}.get(role) or paths.capture(camera)
+def process_report(instance: Instance, *, memory: bool) -> ProcessReport | None:
+    """One process; None where it has no status page. Its memory is left 0 unless ``memory``."""
     with (
         contextlib.suppress(OSError, RingError),
-        contextlib.closing(StatusPage.watch(path)) as page,
+        contextlib.closing(StatusPage.watch(instance.page)) as page,
     ):
         alive = page.owned
         cpu = share = pss = 0.0
@@ -49,19 +50,19 @@ def add_process(
                 cpu = times.user + times.system
                 share = 100 * cpu / max(time.time() - process.create_time(), 0.01)
                 pss = own_memory(page.pid) / MIB if memory else 0.0
-        processes.append(
-            ProcessReport(
-                role=role,
-                camera=camera,
-                pid=page.pid,
-                alive=alive,
-                cpu_seconds=round(cpu, 2),
-                cpu_percent=round(share, 1),
-                memory_mb=round(pss, 1),
-                restarts=page.restarts,
-                heartbeat_seconds=round((time.monotonic_ns() - page.heartbeat_nano) / 1e9, 2),
-            )
+        return ProcessReport(
+            role=instance.role.name,
+            name=instance.name,
+            camera=instance.camera,
+            pid=page.pid,
+            alive=alive,
+            cpu_seconds=round(cpu, 2),
+            cpu_percent=round(share, 1),
+            memory_mb=round(pss, 1),
+            restarts=page.restarts,
+            heartbeat_seconds=round((time.monotonic_ns() - page.heartbeat_nano) / 1e9, 2),
         )
+    return None
 
 
 def own_memory(pid: int) -> int:
@@ -72,3 +73,71 @@ def own_memory(pid: int) -> int:
         return 0
     sizes = {name: int(size) for name, size in re.findall(r"^(Pss\w*):\s+(\d+) kB", text, re.MULTILINE)}
     return (sizes.get("Pss", 0) - sizes.get("Pss_Shmem", 0)) * 1024
+
+
+class PublisherReport(msgspec.Struct, frozen=True):
+    """The publisher's counts of frames' events; ``lag_seconds`` from the newest stored to the newest confirmed."""
+
+    connected: bool
+    published: int
+    confirmed: int
+    expired: int
+    unreadable: int
+    nacked: int
+    messages: int
+    status_events: int
+    lag_seconds: float
+
+
+class WriterReport(msgspec.Struct, frozen=True):
+    """All writers together."""
+
+    batches: int
+    connects: int
+    retries: int
+    #: Cameras that another site stores under the same names; the log says which site.
+    contested: int
+
+
+class Counted(NamedTuple):
+    """What a process counts, or counted before it ended where it is not ``alive``."""
+
+    alive: bool
+    counts: dict[Count, int]
+
+
+def read_counts(instance: Instance) -> Counted | None:
+    """What a process counts now; None where it has no status page."""
+    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(instance.page)) as page:
+        return Counted(page.owned, {count: page.counts[count] for count in instance.role.counts or ()})
+    return None
+
+
+def writer_report(config: Config) -> WriterReport:
+    """All writers of a site together."""
+    found = [counted for instance in WRITER.instances(config) if (counted := read_counts(instance))]
+    return WriterReport(
+        batches=sum(one.counts[WriterCount.BATCHES] for one in found),
+        connects=sum(one.counts[WriterCount.CONNECTS] for one in found),
+        retries=sum(one.counts[WriterCount.RETRIES] for one in found),
+        contested=sum(one.counts[WriterCount.CONTESTED] for one in found if one.alive),
+    )
+
+
+def publisher_report(config: Config) -> PublisherReport | None:
+    """The publisher; None where the site has none, or it has never run."""
+    counted = read_counts(PUBLISHER.instance(config)) if config.publishes else None
+    if counted is None:
+        return None
+    alive, counts = counted
+    return PublisherReport(
+        connected=bool(counts[PublisherCount.CONNECTED]) and alive,
+        published=counts[PublisherCount.PUBLISHED],
+        confirmed=counts[PublisherCount.CONFIRMED],
+        expired=counts[PublisherCount.EXPIRED],
+        unreadable=counts[PublisherCount.UNREADABLE],
+        nacked=counts[PublisherCount.NACKED],
+        messages=counts[PublisherCount.MESSAGES],
+        status_events=counts[PublisherCount.STATUS_EVENTS],
+        lag_seconds=round(counts[PublisherCount.LAG_NANO] / 1e9, 3),
+    )

@@ -1,10 +1,9 @@
 """The supervisor: owns the site's shared memory and its processes.
 
-Start: lock, broker asked, Redis (the embedded one started), leases, shared memory, rings; then writers, publisher,
-captures.
-
-Drain reverses the path of a frame under one deadline: captures, writers, publisher, the embedded server, shared
-memory. A stage that happens to be dead is started again for its drain, since only it can pass on what it holds.
+``start`` has the order of start: lock, shared memory, broker asked, Redis (the embedded one started), leases, rings,
+then the processes in the order of the table of roles (``engine/runtime/roles.py``). ``_drain`` and ``_leave`` reverse
+it: processes under one deadline, the embedded server, shared memory, lock. A process that happens to be dead is started
+again for its drain, since only it can pass on what it holds.
 
 The first SIGTERM or SIGINT drains, the second stops at once (``engine/runtime/children.py``).
 """
@@ -14,30 +13,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
-from engine.errors import EXIT_FAILED, EXIT_OK, InputError, RedisUnavailable
-from engine.runtime import claims, preflight, roles, running_site
-from engine.runtime.children import (
-    BACKOFF_SECONDS_MAX,
-    CAPTURE_DRAIN_SECONDS,
-    TICK_SECONDS,
-    Child,
-    Children,
-    RoleName,
-)
+from engine.errors import EXIT_FAILED, EXIT_OK, InputError
+from engine.runtime import claims, preflight, rings, roles, running_site
+from engine.runtime.child_process import BACKOFF_SECONDS_MAX, Child
+from engine.runtime.children import TICK_SECONDS, Children
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
-from engine.servers.redis.connect import connect
-from engine.shm import ring_place, site
+from engine.runtime.roles import CHILD_ROLES, SUPERVISOR, Launch
+from engine.shm import site
 from engine.shm.status_page import StatusPage
-from engine.stages.publisher.journals import newest_numbers
 
 
 class Supervisor:
@@ -54,7 +44,7 @@ class Supervisor:
         server_outlives: bool = True,
     ) -> None:
         self._config = config
-        self._log = log.bind(role="supervisor")
+        self._log = log.bind(role=SUPERVISOR.name)
         self._child_log = child_log
         self._paths = site.SitePaths.of(config)
         self._lock: SiteLock | None = None
@@ -66,6 +56,8 @@ class Supervisor:
         #: Redis as it presented itself.
         self.store = preflight.Server("redis", "")
 
+    # The order of start, and the drain that reverses it
+
     def start(self) -> None:
         """Check everything, then start everything. Raises InputError with nothing started, and only that left behind
         that a former run has left."""
@@ -73,38 +65,53 @@ class Supervisor:
         allow_files(files_needed(config), f"site {config.site.name}")
         for warning in config.warnings:
             self._log.warning("site file", warning=warning)
-        self._lock = SiteLock(config, exclusive=True)
-        try:
-            site.make_directory(config)
-            site.check_owner(config)
-        except BaseException:
-            self._lock.release()
-            raise
-        self._own = claims.identity(config)
+        self._lock_site()
         self._children.take_signals()
         try:
             # Rings of a former run are reserved already; those that fit are adopted.
-            site.check_space(config, reserved=_standing_bytes(self._paths.directory))
+            site.check_space(config, reserved=rings.standing_bytes(self._paths.directory))
             preflight.check_broker(config, self._log)
             self._start_server()
             self.store = preflight.check_redis(config)
-            _preload()
+            roles.preload(*CHILD_ROLES)
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:
             self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
             raise
-        self._children.start(self._plan())
-        self._page = StatusPage.claim(self._paths.supervisor)
-        self._log.info(
-            "site started",
-            site=config.site.name,
-            cameras=len(config.cameras),
-            store=str(self.store),
-            redis=str(config.redis_address),
-            vhost=config.vhost,
-        )
-        self._notifier.ready(self._status())
+        launch = Launch(config, self._child_log, self._own)
+        self._children.start([Child(instance, launch) for instance in roles.instances(config)])
+        self._page = StatusPage.claim(SUPERVISOR.instance(config).page)
+        self._say_started()
+
+    def _drain(self) -> int:
+        """Stop role by role in a frame's order of travel; returns EXIT_FAILED where time ran out or frames are left."""
+        self._notifier.stopping()
+        self._children.stops = max(self._children.stops, 1)
+        deadline = time.monotonic() + self._config.site.drain_seconds
+        in_time = True
+        for role in reversed(CHILD_ROLES):
+            in_time &= self._children.drain(role, deadline)
+        return EXIT_OK if in_time and not self._held() else EXIT_FAILED
+
+    def _leave(self, *, remove: bool, keep_server: bool = False) -> None:
+        """Give back what no process needs; shared memory where ``remove``, the server unless ``keep_server``."""
+        if self._server and keep_server:
+            self._server.leave()
+        elif self._server:
+            self._server.stop()
+        if self._page:
+            self._page.close()
+            self._page = None
+        self._children.close()
+        if remove:
+            site.remove(self._paths)
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+        self._children.leave_signals()
+
+    # The run
 
     def run(self, on_tick: Callable[[], None] = lambda: None, until: Callable[[], bool] = lambda: False) -> int:
         """Watch over the site until a signal, a fatal failure, or ``until()``; then drain. Returns the exit code.
@@ -122,11 +129,6 @@ class Supervisor:
         finally:
             children.kill_all()
 
-    @property
-    def cpu_seconds(self) -> dict[RoleName, float]:
-        """CPU seconds of ended children, by role."""
-        return self._children.cpu_seconds
-
     def close(self) -> None:
         """After ``run``: remove shared memory, unless frames are left in it for the next start."""
         held = self._held()
@@ -136,7 +138,41 @@ class Supervisor:
             self._log.warning("frames left in shared memory for the next start", frames=held)
         self._leave(remove=not held, keep_server=bool(self._children.fatal) and self._adopted)
 
-    # Start
+    @property
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds of ended children, by role."""
+        return self._children.cpu_seconds
+
+    def _watch(self) -> None:
+        """Restart what died, kill what hangs."""
+        now = time.monotonic()
+        if self._page:
+            self._page.beat()
+        self._children.watch()
+        self._notifier.status(self._status())
+        if self._server and self._server.exited() and now >= self._server_restart_at:
+            self._server_restart_at = now + BACKOFF_SECONDS_MAX
+            self._log.error("embedded server ended; started again, what it held is gone")
+            try:
+                self._server.start()
+            except InputError as error:
+                self._log.error("embedded server does not start", error=str(error))
+
+    def _status(self) -> str:
+        return f"{self._children.running} of {len(self._children.all)} processes run"
+
+    # Details of the start
+
+    def _lock_site(self) -> None:
+        """Take the site's lock and its directory in shared memory."""
+        self._lock = SiteLock(self._config, exclusive=True)
+        try:
+            site.make_directory(self._config)
+            site.check_owner(self._config)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._own = claims.identity(self._config)
 
     def _start_server(self) -> None:
         server = self._server
@@ -168,85 +204,22 @@ class Supervisor:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
         claims.claim(config, names, own, self._log, self._children.stopping)
         try:
-            self._make_rings()
+            rings.adopt_or_make(config, self._log)
         except BaseException:
             claims.release(config, names, own, self._log)
             raise
 
-    def _make_rings(self) -> None:
+    def _say_started(self) -> None:
         config = self._config
-        for leftover in site.sweep(config):
-            self._log.warning(
-                "ring of a former run removed",
-                camera=leftover.camera,
-                lost_frames=leftover.held,
-                reason=leftover.reason,
-            )
-        adopted = {leftover.camera: leftover.held for leftover in site.leftovers(config)}
-        try:
-            connection = connect(config.redis_address, config.redis.timeout_seconds)
-            for camera in config.cameras:
-                if camera.id not in adopted:
-                    last = newest_numbers(config.redis_address, connection, config.vhost, config.prefix, camera.id)
-                    ring_place.ensure(config, camera.id, *last)
-            connection.disconnect()
-        except RedisUnavailable as error:
-            raise InputError(str(error)) from None
-        if sum(adopted.values()):
-            self._log.info("rings of a former run adopted", frames=sum(adopted.values()))
-
-    def _plan(self) -> list[Child]:
-        """All children in their order of start."""
-        config, log, paths = self._config, self._child_log, self._paths
-        children = []
-        for number in range(config.writer.writers):
-            title = f"writer {number}" if config.writer.writers > 1 else "writer"
-            children.append(
-                Child("writer", title, paths.writer(number), partial(roles.run_writer, config, number, log, self._own))
-            )
-        if config.publishes:
-            children.append(Child("publisher", "publisher", paths.publisher, partial(roles.run_publisher, config, log)))
-        for camera in config.cameras:
-            main = partial(roles.run_capture, config, camera, log)
-            children += [Child("capture", f"capture {camera.id}", paths.capture(camera.id), main)]
-        return children
-
-    # Watch
-
-    def _watch(self) -> None:
-        """Restart what died, kill what hangs."""
-        now = time.monotonic()
-        if self._page:
-            self._page.beat()
-        self._children.watch()
-        self._notifier.status(self._status())
-        if self._server and self._server.exited() and now >= self._server_restart_at:
-            self._server_restart_at = now + BACKOFF_SECONDS_MAX
-            self._log.error("embedded server ended; started again, what it held is gone")
-            try:
-                self._server.start()
-            except InputError as error:
-                self._log.error("embedded server does not start", error=str(error))
-
-    def _status(self) -> str:
-        return f"{self._children.running} of {len(self._children.all)} processes run"
-
-    # Drain
-
-    def _drain(self) -> int:
-        """Stop stage by stage in a frame's order of travel; returns EXIT_FAILED where time ran out or frames are
-        left."""
-        self._notifier.stopping()
-        self._children.stops = max(self._children.stops, 1)
-        deadline = time.monotonic() + self._config.site.drain_seconds
-        in_time = True
-        for role, bound in (
-            ("capture", min(deadline, time.monotonic() + CAPTURE_DRAIN_SECONDS)),
-            ("writer", deadline),
-            ("publisher", deadline),
-        ):
-            in_time &= self._children.drain_stage(role, bound)
-        return EXIT_OK if in_time and not self._held() else EXIT_FAILED
+        self._log.info(
+            "site started",
+            site=config.site.name,
+            cameras=len(config.cameras),
+            store=str(self.store),
+            redis=str(config.redis_address),
+            vhost=config.vhost,
+        )
+        self._notifier.ready(self._status())
 
     def _held(self) -> int:
         """Frames that are in rings now; -1 where nobody can tell."""
@@ -254,33 +227,3 @@ class Supervisor:
             return sum(leftover.held for leftover in site.leftovers(self._config))
         except InputError:
             return -1
-
-    def _leave(self, *, remove: bool, keep_server: bool = False) -> None:
-        if self._server and keep_server:
-            self._server.leave()
-        elif self._server:
-            self._server.stop()
-        if self._page:
-            self._page.close()
-            self._page = None
-        self._children.close()
-        if remove:
-            site.remove(self._paths)
-        if self._lock:
-            self._lock.release()
-            self._lock = None
-        self._children.leave_signals()
-
-
-def _standing_bytes(directory: Path) -> int:
-    """Bytes that a former run's files take in shared memory."""
-    return sum(path.stat().st_size for path in directory.glob("*.ring")) if directory.is_dir() else 0
-
-
-def _preload() -> None:
-    """Load what children need before the first fork, so that they share it."""
-    import engine.sources.pattern
-    import engine.sources.video
-    import engine.stages.capture.agent
-    import engine.stages.publisher.agent
-    import engine.stages.writer.agent  # noqa: F401

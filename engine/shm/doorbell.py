@@ -2,8 +2,8 @@
 
 The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
 published looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between
-(the two ``SYNC POINT doorbell``), so one of them always sees the other. A byte too many wakes the writer for nothing;
-nothing else hangs on it.
+(the two ``SYNC POINT doorbell``), so one of them always sees the other. An extra byte causes one
+spurious wake-up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.errors import RingMismatch
 from engine.shm.fence import new_fence
 from engine.shm.status_page import StatusPage, WriterCount
 
-#: Bytes read at a wake-up: all rings that happened while the writer was waking.
+#: Bytes read at a wake-up: one for each frame that was published while the writer was waking.
 _DRAIN_BYTES = 4096
 #: As a plain number: an enum's members are slow to look up, and this is done for each frame.
 _WAITING = WriterCount.WAITING.value
@@ -52,7 +52,7 @@ class Doorbell:
         self._fence = new_fence()
 
     def wait(self, timeout: float, pending: Callable[[], bool]) -> None:
-        """Sleep until a producer rings or ``timeout`` seconds have passed; not at all where ``pending()`` is true."""
+        """Sleep until a producer wakes the writer, at most ``timeout`` seconds; not where ``pending()`` is true."""
         self._counts[WriterCount.WAITING] = 1
         # SYNC POINT doorbell: the flag is up, before the last look at the rings.
         self._fence()
@@ -76,7 +76,7 @@ class Bell:
         self._counts = writer_page.counts
         self._fence = new_fence()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake the writer if it sleeps; to be called behind each published frame."""
         # SYNC POINT doorbell: the frame is published, before the look at the flag.
         self._fence()

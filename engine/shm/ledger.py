@@ -2,10 +2,10 @@
 
 A server that was restarted without its data, flushed, or replaced by a replica that was behind, has lost frames from
 one end of the journal or the other; journals never lose entries from between. So a run of frames and the ids at a
-journal's two ends say exactly how many of the run are gone: it is the distance of two numbers.
+journal's two ends say exactly how many of the run are gone: it is the distance of two sequences.
 
 Bounded: a table has room for RUNS_MAX runs. A camera without drops needs 32, one for each 32nd of the frames' lifetime.
-Every gap in the numbers begins another one; where there are more, two neighbours that together cover the least time
+Every gap in the sequences begins another one; where there are more, two neighbours that together cover the least time
 become one. Of a run with gaps whose loss does not cover it whole only the least is counted that must be gone: at most
 as many frames too few as it has gaps. The newest runs are never joined: a loss begins or ends there.
 """
@@ -25,7 +25,7 @@ _PRECISE_RUNS = 7
 #: Runs that a lifetime is cut into: a run is expected until its first frame expires, so that frames with less than such
 #: a part of their life left count as expired.
 RUNS_PER_LIFE = 32
-#: Frames of one run: few enough that the distance of two numbers is below one round of them.
+#: Frames of one run: few enough that the distance of two sequences is below one round of them.
 RUN_FRAMES_MAX = SEQUENCE_MAX // 2
 #: Seconds before the end of a frame's life from which it counts as expired: Redis began to count before it answered.
 _MARGIN_SECONDS = 1.0
@@ -104,7 +104,7 @@ def inserted(runs: Sequence[Run], more: Iterable[Run]) -> list[Run]:
 
 
 def _kept(run: Run, span: JournalSpan) -> Run:
-    """What of ``run`` must still stand. Places are distances in numbers from the run's first frame."""
+    """What of ``run`` must still stand. Places are distances in sequences from the run's first frame."""
     deleted = _frames_until(run, span.deleted)
     first = max(_place_from(run, span.first), deleted)
     end = max(_frames_until(run, span.last), first)
@@ -140,8 +140,8 @@ def _place_from(run: Run, entry: EntryId) -> int:
 
 
 def _place(run: Run, entry: EntryId) -> int:
-    """The place of an entry between the run's first and last: the distance of the numbers. Where numbers began again
-    within the run, the one nearest to where its stamp lies."""
+    """The place of an entry between the run's first and last: the distance of the sequences. Where sequences began
+    again within the run, the one nearest to where its time stamp lies."""
     place = (entry[1] - run.first_sequence) % SEQUENCE_MAX
     if run.span >= SEQUENCE_MAX:
         nearest = run.span * (entry[0] - run.first_nano) // max(run.last_nano - run.first_nano, 1)

@@ -15,13 +15,13 @@ gives space back, by ``commit`` (stored) or ``release`` (lost, for a named reaso
 Killed at any moment. Nothing is half visible: a frame exists once head covers it. Counts stay exact, because each side
 can tell on opening what its predecessor did not write down:
 
-* The producer takes a frame's number first, so no number is ever used twice. ``captured`` less the frames in the ring
+* The producer takes a frame's sequence first, so none is ever used twice. ``captured`` less the frames in the ring
   less the counted drops is then 0, or 1 for a frame cut short by the kill, which is counted as interrupted.
 * The consumer writes down what a commit will count (the intent), moves the tail, then counts. On opening, an intent
   whose tail was reached is counted, one whose tail was not is void. So does what Redis must still have
   (``engine/shm/ring_accounts.py``).
 
-What is ugly. Numbers go through Python integers, about 0.15 µs a word. A memory error in the machine, or another
+What is ugly. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another
 program of the same user writing here, can damage records; the consumer checks each header and counts the loss of what
 it must skip, but payload bytes carry no checksum: at 60 KB a frame one would cost more than all the rest.
 """
@@ -50,7 +50,7 @@ class Producer(RingEnd):
         words = self._words
         self._head = words[layout.W_HEAD]
         words[layout.W_RECORDS] = self._records = self._published()[1]
-        # The frame in hand when a former producer was killed has its number but stands nowhere.
+        # The frame in hand when a former producer was killed has its sequence and is in no count yet.
         accounted = words[layout.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
         words[Drop.INTERRUPTED] += max(words[layout.W_CAPTURED] - accounted, 0)
         # What only this side writes is kept beside the words: they are stored to for each frame, and loaded here only.
@@ -58,11 +58,11 @@ class Producer(RingEnd):
         self._captured = words[layout.W_CAPTURED]
         self._captured_bytes = words[layout.W_CAPTURED_BYTES]
         self._largest = words[layout.W_LARGEST]
-        #: The number of the last frame; 0 before the first.
+        #: The sequence of the last frame; 0 before the first.
         self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
 
     def go_on_from(self, unix_nano: int, sequence: int) -> None:
-        """Numbers and stamps are to go on behind those of a frame that this ring knows nothing of."""
+        """Sequences and time stamps go on behind those of a frame that this ring knows nothing of."""
         words = self._words
         words[layout.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
         words[layout.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
@@ -70,7 +70,7 @@ class Producer(RingEnd):
 
     @property
     def floor_nano(self) -> int:
-        """The stamp that the next frame's must exceed, in nanoseconds UTC."""
+        """What the next frame's time stamp must exceed, in nanoseconds UTC."""
         return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
 
     def write(
@@ -86,15 +86,15 @@ class Producer(RingEnd):
     ) -> int | None:
         """Copy a frame (its ``parts`` joined) into the ring; never waits.
 
-        Returns its sequence number, or None where the ring is full: the frame is dropped and counted, its number
-        used up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
+        Returns its sequence, or None where the ring is full: the frame is dropped and counted, its sequence used
+        up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
         capacity, ValueError for an empty one.
         """
         words = self._words
         size = sum(map(len, parts))
         if not size:
             raise ValueError(f"camera {self.camera}: an empty frame")
-        sequence = self._take_number(unix_nano, size)
+        sequence = self._take_sequence(unix_nano, size)
         if size > self.capacity // 2:
             words[Drop.TOO_LARGE] += 1
             raise FrameTooLarge(
@@ -112,15 +112,15 @@ class Producer(RingEnd):
             words[Drop.RING_FULL] += 1
             return None
         data = self._data
-        number = self._records
+        index = self._records
         if padding:
             filler = padding - layout.RECORD_HEADER_BYTES
-            layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, number, 0)
+            layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, index, 0)
             position = 0
         flags = layout.FLAG_KEYFRAME if keyframe else 0
         layout.pack_record(
             data, position,
-            layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, number, monotonic,
+            layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,
         )  # fmt: skip
         start = position + layout.RECORD_HEADER_BYTES
         for part in parts:
@@ -128,28 +128,28 @@ class Producer(RingEnd):
             data[start:end] = part
             start = end
         self._head = head = head + padding + need
-        self._records = number = number + 1
-        # In this order: while only the first stands, it is not the head, and the count is the old one.
+        self._records = index = index + 1
+        # Until head reaches NEXT_HEAD, readers use the old count.
         words[layout.W_NEXT_HEAD] = head
         # SYNC POINT ring-count
         fence()
-        words[layout.W_NEXT_RECORDS] = number
+        words[layout.W_NEXT_RECORDS] = index
         # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
         fence()
         words[layout.W_HEAD] = head
-        words[layout.W_RECORDS] = number
+        words[layout.W_RECORDS] = index
         return sequence
 
     def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
-        """Count a frame that is not worth storing; returns the number that it used up."""
-        sequence = self._take_number(unix_nano, size)
+        """Count a frame that is not worth storing; returns the sequence that it used up."""
+        sequence = self._take_sequence(unix_nano, size)
         self._words[reason] += 1
         return sequence
 
-    def _take_number(self, unix_nano: int, size: int) -> int:
+    def _take_sequence(self, unix_nano: int, size: int) -> int:
         words = self._words
         words[layout.W_LAST_NANO] = self._last_nano = unix_nano
-        # One store counts the frame and uses up its number, which follows from the count.
+        # One store counts the frame and uses up its sequence, which follows from the count.
         words[layout.W_CAPTURED] = self._captured = self._captured + 1
         words[layout.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
         if size > self._largest:
@@ -166,7 +166,7 @@ class Consumer(ConsumerAccounts):
         super().__init__(path, camera, ttl_seconds=ttl_seconds)
         self._payloads = self._data.toreadonly()
         #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
-        #: ``pending``, for who looks at many rings.
+        #: ``pending``, for callers that poll many rings.
         self.head_word = self._words[layout.W_HEAD : layout.W_HEAD + 1]
         # Frames of the ring before this one that went with it: its writer was killed before it had emptied it.
         missing = self._words[layout.W_FIRST_RECORD] - self._released()
@@ -174,8 +174,8 @@ class Consumer(ConsumerAccounts):
             self._words[Drop.DAMAGED] += missing
         #: The cursor behind what poll has handed out.
         self.cursor = self._tail
-        #: The number that the next record must have.
-        self._number = self._released()
+        #: The index that the next record must have.
+        self._index = self._released()
 
     @property
     def head(self) -> int:
@@ -208,7 +208,7 @@ class Consumer(ConsumerAccounts):
         # SYNC POINT ring-publish: this load of the head, before any load of the frames that it shows.
         self._fence()
         records: list[Record] = []
-        area, number, total, damaged = self._area, self._number, 0, False
+        area, index, total, damaged = self._area, self._index, 0, False
         while cursor < head and len(records) < records_max and total < bytes_max:
             position = cursor % area
             kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = layout.unpack_record(
@@ -216,23 +216,23 @@ class Consumer(ConsumerAccounts):
             )
             length = layout.record_bytes(size)
             end = cursor + length
-            sound = found == number and end <= head and position + length <= area
+            sound = found == index and end <= head and position + length <= area
             if sound and kind == layout.KIND_FRAME and size and layout.storable(nano, sequence, encoding):
                 start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
                 keyframe = flags & layout.FLAG_KEYFRAME
                 records.append(
-                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, number, payload, end)
+                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end)
                 )
-                number += 1
+                index += 1
                 total += size
             elif not (sound and kind == layout.KIND_PADDING and end % area == 0):
                 damaged = True
                 break
             cursor = end
-        self.cursor, self._number = cursor, number
+        self.cursor, self._index = cursor, index
         # Frames in flight come before a damaged record; their commit leads back here.
-        if damaged and number == self._released():
+        if damaged and index == self._released():
             self._skip_damage()
         return records
 
@@ -273,31 +273,11 @@ class Consumer(ConsumerAccounts):
     def rewind(self) -> None:
         """Hand out again all that was not committed."""
         self.cursor = self._tail
-        self._number = self._released()
+        self._index = self._released()
 
     def raise_floor(self, unix_nano: int) -> None:
-        """Tell the producer that stamps must exceed ``unix_nano``: the journal's last entry."""
+        """Tell the producer that time stamps must exceed ``unix_nano``: the journal's last entry."""
         self._words[layout.W_FLOOR_NANO] = max(self._words[layout.W_FLOOR_NANO], unix_nano)
-
-    @property
-    def entries_before(self) -> int | None:
-        """How many entries the camera's journal had got before this ring was made; None until ``number_from``."""
-        return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
-
-    @property
-    def entries(self) -> int:
-        """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
-        return (self.entries_before or 0) + self._words[layout.W_STORED]
-
-    def number_from(self, entries_before: int) -> None:
-        """Entries of this ring are numbered behind so many."""
-        self._words[layout.W_ENTRIES_BEFORE] = entries_before + 1
-
-    @property
-    def last_captured(self) -> tuple[int, int]:
-        """(unix_nano, sequence) of the last frame that used up a number."""
-        words = self._words
-        return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
 
     def _overtake(self) -> None:
         """Acknowledged after a rewind: what is stored is not handed out again."""

@@ -6,8 +6,8 @@ the tail counts once the tail is there; on opening, it is finished or void. The 
 ``engine/wire/ledger_layout.py``, is changed by writing the table that is not in force; where counts change with it, the
 intent puts it in force.
 
-Storing frames costs the ledger one word: the stamp of the newest. It is written before the tail moves, and only bounds
-the open run; how many frames that has follows from the count of stored frames.
+Storing frames costs the ledger one word: the time stamp of the newest. It is written before the tail moves, and only
+bounds the open run; how many frames that has follows from the count of stored frames.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from engine.shm.ring_file import CONSUMER_DROPS, Drop, RingEnd
 from engine.wire import ledger_layout
 from engine.wire import ring_layout as layout
 from engine.wire.journal import JournalSpan
-from engine.wire.keys import SEQUENCE_MAX, next_sequence
+from engine.wire.keys import SEQUENCE_MAX, next_sequence, sequence_after
 from engine.wire.ledger_layout import OpenRun, Run, Table
 
 
 class Record(NamedTuple):
-    """A frame in the ring. ``payload`` is a view of shared memory, valid until its commit or release; ``end`` is the
-    cursor behind it."""
+    """A frame in the ring, the ``record_index``-th that was published in it, from 0. ``payload`` is a view of shared
+    memory, valid until its commit or release; ``end`` is the cursor behind it."""
 
     unix_nano: int
     sequence: int
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     encoding: int
     keyframe: int
     monotonic: int
-    number: int
+    record_index: int
     payload: memoryview
     end: int
 
@@ -57,13 +57,33 @@ class ConsumerAccounts(RingEnd):
         words[layout.W_INTENT_FROM] = words[layout.W_INTENT_LEDGER] = 0
         self._tail = words[layout.W_TAIL]
         self._life = ledger.Life.of(ttl_seconds)
-        #: The number that extends the open run, and the time and the count of stored frames that end it.
+        #: The sequence that extends the open run, and the time and the count of stored frames that end it.
         self._expected = self._run_ends = self._run_full = 0
         table = ledger_layout.read_table(words, words[ledger_layout.W_LEDGER] & 1)
         self._runs, self._open = table.runs, table.open
         runs = self._live()
         damaged = sum(run.frames for run in runs) > words[layout.W_STORED] - words[layout.W_LOST]
         self._close_runs([] if damaged else runs)
+
+    @property
+    def entries_before(self) -> int | None:
+        """How many entries the camera's journal had got before this ring was made; None until ``number_from``."""
+        return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
+
+    @property
+    def entries(self) -> int:
+        """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
+        return (self.entries_before or 0) + self._words[layout.W_STORED]
+
+    def number_from(self, entries_before: int) -> None:
+        """Number the entries of this ring behind so many."""
+        self._words[layout.W_ENTRIES_BEFORE] = entries_before + 1
+
+    @property
+    def last_captured(self) -> tuple[int, int]:
+        """(unix_nano, sequence) of the last frame captured, stored or not."""
+        words = self._words
+        return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
 
     def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
         """Frames that were released for ``reason`` turned out to be stored: count them so."""
@@ -189,7 +209,7 @@ class ConsumerAccounts(RingEnd):
 
 
 def consecutive(records: Sequence[Record]) -> list[list[Record]]:
-    """``records`` in parts without a gap in their numbers."""
+    """``records`` in parts without a gap in their sequences."""
     parts: list[list[Record]] = []
     expected = 0
     for record in records:

@@ -82,9 +82,10 @@ def create(
     """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``, whose frames are ``owner``'s
     (``engine/wire/ring_owner.py``).
 
-    Numbers go on behind ``last_sequence``, stamps behind ``floor_nano``: those of the last frame that is known of.
-    Where the ring takes the place of a ``former`` one, which its producer has open and writes to no more, numbers,
-    stamps and counts go on from there; the consumer's are its own to hand over (``hand_over``). Raises NoSpace.
+    Sequences go on behind ``last_sequence``, time stamps behind ``floor_nano``: those of the last frame that is known.
+    Where the ring takes the place of a ``former`` one, which its producer has open and writes to no more,
+    sequences, time stamps and counts go on from there; the consumer's are its own to hand over (``hand_over``). Raises
+    NoSpace.
     """
     if capacity < layout.ALIGN or capacity % layout.ALIGN:
         raise ValueError(f"capacity {capacity} is not a positive multiple of {layout.ALIGN}")
@@ -170,7 +171,7 @@ class RingEnd:
 
     @property
     def last_nano(self) -> int:
-        """The stamp of the last frame captured, in nanoseconds UTC; 0 before the first."""
+        """The time stamp of the last frame captured, in nanoseconds UTC; 0 before the first."""
         return self._words[layout.W_LAST_NANO]
 
     @property

@@ -1,8 +1,8 @@
 """A camera's ring in its place, which is its name in the site's directory: made where nothing stands, and made anew
 where somebody has removed it, moved it away or cut it short while the site runs.
 
-Numbers never repeat: a ring that is made anew goes on behind the last number that is known, of the ring that its
-capture process has open, or else of the process's status page.
+Sequences never repeat: a ring that is made anew goes on behind the last one that is known, of the ring that its capture
+process has open, or else of the process's status page.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Renewed(NamedTuple):
 def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int = 0) -> Leftover | None:
     """Make a camera's ring where none stands that can be used; returns what was removed for it.
 
-    Numbers and stamps go on behind those given, or those that the capture's status page knows, whichever are later.
-    Raises NoSpace; InputError for a ring whose frames are another tenant's.
+    Sequences and time stamps go on behind those given, or those that the capture's status page knows, whichever are
+    later. Raises NoSpace; InputError for a ring whose frames are another tenant's.
     """
     path = SitePaths.of(config).ring(camera)
     removed = None
@@ -46,7 +46,7 @@ def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int =
         if removed.foreign and removed.held:
             raise InputError(f"camera {camera}: the {removed.held} frames in its ring belong to {removed.foreign}")
         _clear(path, camera, removed)
-    nano, sequence = max((last_nano, last_sequence), last_numbers(config, camera))
+    nano, sequence = max((last_nano, last_sequence), last_known(config, camera))
     with contextlib.suppress(FileExistsError):
         ring_file.create(
             path,
@@ -79,14 +79,14 @@ def renewed(config: Config, former: Producer) -> Renewed | None:
 def open_producer(config: Config, camera: str, page: StatusPage) -> Producer:
     """The ring that stands, for the capture process that owns ``page``.
 
-    Where it is not the ring of the process before, as when somebody has put an older one back, its numbers go on behind
-    those that were used since. Raises RingMismatch, also where it is gone again.
+    Where it is not the ring of the process before, as when somebody has put an older one back, its sequences go on
+    behind those that were used since. Raises RingMismatch, also where it is gone again.
     """
     try:
         producer = Producer(SitePaths.of(config).ring(camera), camera)
     except FileNotFoundError as error:
         raise RingMismatch(f"ring {error.filename} was removed as soon as it was made") from None
-    nano, sequence = numbers_of(page)
+    nano, sequence = last_of(page)
     if page.counts[CaptureCount.RING] != producer.inode.number and nano > producer.last_nano:
         producer.go_on_from(nano, sequence)
     page.counts[CaptureCount.RING] = producer.inode.number
@@ -95,17 +95,17 @@ def open_producer(config: Config, camera: str, page: StatusPage) -> Producer:
     return producer
 
 
-def last_numbers(config: Config, camera: str) -> tuple[int, int]:
+def last_known(config: Config, camera: str) -> tuple[int, int]:
     """(unix_nano, sequence) of the last frame that a camera's status page knows of; (0, 0) where it knows of none."""
     with (
         contextlib.suppress(OSError, RingMismatch),
         contextlib.closing(StatusPage.watch(SitePaths.of(config).capture(camera))) as page,
     ):
-        return numbers_of(page)
+        return last_of(page)
     return 0, 0
 
 
-def numbers_of(page: StatusPage) -> tuple[int, int]:
+def last_of(page: StatusPage) -> tuple[int, int]:
     """(unix_nano, sequence) of the last frame that a capture's status page knows of; (0, 0) where it knows of none."""
     nano, sequence = page.counts[CaptureCount.LAST_NANO], page.counts[CaptureCount.LAST_SEQUENCE]
     return (nano, sequence) if ring_layout.storable(nano, sequence, 0) else (0, 0)

@@ -17,6 +17,7 @@ import os
 import time
 from enum import IntEnum
 from pathlib import Path
+from typing import Literal, Self
 
 from engine.errors import RingMismatch, SiteInUse
 from engine.shm import segment
@@ -35,60 +36,68 @@ _READ_TRIES_MAX = 100
 _CLAIM_SECONDS = 0.5
 
 
-class CaptureCount(IntEnum):
-    """Counts of a capture process: frames per 1000 seconds measured over the last second, and connections tried."""
+class Count(IntEnum):
+    """A word of a status page that a role counts in. ``kind`` says how to read it: a counter only rises while the
+    status page exists, a gauge may fall, and an internal word is for the engine's own processes. ``unit`` and ``help``
+    are for people and for metrics."""
 
-    MILLI_FPS = 0
-    CONNECTS = 1
-    #: Frames that the fps limit passed over; they were never captured.
-    SKIPPED = 2
-    #: 1 once the source has ended for good: the process is not to be started again.
-    FINISHED = 3
-    #: Inode number of the ring that the process writes to.
-    RING = 16
-    #: Number and stamp (UTC nanoseconds) of the last frame, written before the frame takes them: a ring that is made
-    #: anew goes on behind them.
-    LAST_SEQUENCE = 17
-    LAST_NANO = 18
+    kind: Literal["counter", "gauge", "internal"]
+    unit: str
+    help: str
 
-
-class WriterCount(IntEnum):
-    """Counts of a writer process."""
-
-    BATCHES = 0
-    CONNECTS = 1
-    #: 1 while the writer waits on its doorbell: a producer that sees it rings.
-    WAITING = 2
-    #: Batches that Redis answered with "try again" (out of memory, loading, read only).
-    RETRIES = 3
-    #: Cameras that another site stores under the same names.
-    CONTESTED = 32
+    def __new__(cls, place: int, kind: Literal["counter", "gauge", "internal"], unit: str, text: str) -> Self:
+        """``place`` is the word's index among the page's 64."""
+        count = int.__new__(cls, place)
+        count._value_, count.kind, count.unit, count.help = place, kind, unit, text
+        return count
 
 
-class PublisherCount(IntEnum):
-    """Counts of a publisher process; frames' events unless said otherwise."""
+class CaptureCount(Count):
+    """What a capture process counts."""
 
-    PUBLISHED = 0
-    CONFIRMED = 1
-    #: Events whose frame or journal entry was gone before they could be sent.
-    EXPIRED = 2
-    #: Journal entries that do not parse.
-    UNREADABLE = 3
-    #: Negative confirms; those events are sent again.
-    NACKED = 4
-    #: Messages, confirmed; one carries many events in batch format.
-    MESSAGES = 5
-    STATUS_EVENTS = 6
-    CONNECTS = 7
-    #: Nanoseconds between the newest journal entry and the newest confirmed one, over all cameras the largest.
-    LAG_NANO = 8
-    #: 1 while the broker is connected.
-    CONNECTED = 9
+    MILLI_FPS = 0, "gauge", "frames per 1000 seconds", "Frame rate, measured over the last second."
+    CONNECTS = 1, "counter", "connections", "Connections to the camera that were tried."
+    SKIPPED = 2, "counter", "frames", "Frames that the fps limit passed over; they were never captured."
+    FINISHED = 3, "gauge", "0 or 1", "1 once the source has ended for good: the process is not started again."
+    RING = 16, "internal", "inode", "The ring that the process writes to."
+    #: Both are written before the frame takes them: a ring that is made anew goes on behind them.
+    LAST_SEQUENCE = 17, "internal", "sequence", "Sequence of the last frame."
+    LAST_NANO = 18, "internal", "nanoseconds, UTC", "Time stamp of the last frame."
+
+
+class WriterCount(Count):
+    """What a writer process counts."""
+
+    BATCHES = 0, "counter", "transactions", "Transactions that Redis has acknowledged."
+    CONNECTS = 1, "counter", "connections", "Connections to Redis that were tried."
+    WAITING = 2, "internal", "0 or 1", "1 while the writer waits on its doorbell: a producer that sees it rings."
+    RETRIES = 3, "counter", "batches", "Batches that Redis refused for now (out of memory, loading, read only)."
+    CONTESTED = 32, "gauge", "cameras", "Cameras that another site stores under the same names."
+
+
+class PublisherCount(Count):
+    """What the publisher process counts. An event announces one frame."""
+
+    PUBLISHED = 0, "counter", "events", "Events sent to RabbitMQ."
+    CONFIRMED = 1, "counter", "events", "Events that RabbitMQ has confirmed."
+    EXPIRED = 2, "counter", "events", "Events whose frame or journal entry was gone before they could be sent."
+    UNREADABLE = 3, "counter", "entries", "Journal entries that do not parse."
+    NACKED = 4, "counter", "messages", "Messages that RabbitMQ refused (nack); their events are sent again."
+    MESSAGES = 5, "counter", "messages", "Messages confirmed; one carries many events in batch format."
+    STATUS_EVENTS = 6, "counter", "events", "Events of cameras' states, confirmed."
+    CONNECTS = 7, "counter", "connections", "Connections to RabbitMQ that were tried."
+    LAG_NANO = (
+        8,
+        "gauge",
+        "nanoseconds",
+        "From the newest journal entry to the newest confirmed; of the slowest camera.",
+    )
+    CONNECTED = 9, "gauge", "0 or 1", "1 while RabbitMQ is connected and takes messages."
     #: A save of the cursors that is under way, and what it will make of two counts
     #: (``engine/stages/publisher/booking.py``).
-    SAVE_SERIAL = 10
-    EXPIRED_NEXT = 11
-    UNREADABLE_NEXT = 12
+    SAVE_SERIAL = 10, "internal", "serial", "The save of the cursors that is under way."
+    EXPIRED_NEXT = 11, "internal", "events", "What that save makes of EXPIRED."
+    UNREADABLE_NEXT = 12, "internal", "entries", "What that save makes of UNREADABLE."
 
 
 class StatusPage:

@@ -1,7 +1,7 @@
 """``test://``: a camera that needs no camera. Its frames prove what they are.
 
 Each frame is the same picture of exactly the asked size in bytes, with a COM segment of its own that carries camera,
-sequence number and stamp (``engine/wire/test_mark.py``). Nothing is encoded or copied per frame.
+sequence and time stamp (``engine/wire/test_mark.py``). Nothing is encoded or copied per frame.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
-from engine.sources.video import CapturedFrame, Pacer, SourceEnded, encode_jpeg
+from engine.sources.source import CapturedFrame, Pacer, SourceEnded
+from engine.sources.video import encode_jpeg
 from engine.wire import jpeg, urls
 from engine.wire.state import Mode
 from engine.wire.test_mark import mark_template
@@ -57,7 +58,7 @@ class PatternSource:
 
 
 def _head_template(camera: str) -> bytes:
-    """A picture's first bytes, up to its stamp's end, with places for the frame's number and stamp."""
+    """A picture's first bytes, up to its test mark's end, with places for the frame's sequence and time stamp."""
     text = mark_template(camera)
     size = len(text % (1, 10**18))
     return jpeg.SOI + jpeg.comment_segment(bytes(size))[:4].replace(b"%", b"%%") + text

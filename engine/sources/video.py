@@ -1,15 +1,13 @@
-"""Where frames come from: cv2's one door.
+"""Streams, files and devices that cv2 reads: its one door on this side.
 
-A source is grabbed, then retrieved: ``grab`` waits for the next frame to arrive, which is when it is stamped, and
-``retrieve`` makes a JPEG of it. One connection serves both ways of making it: the stream is opened, its codec is looked
-at, and only then cv2 is told whether to hand out packets (passthrough, for cameras that send JPEG) or pictures
-(transcode, for all others).
+One connection serves both ways of making a JPEG: the stream is opened, its codec is looked at, and only then cv2 is
+told whether to hand out packets (passthrough, for cameras that send JPEG) or pictures (transcode, for all others).
 
 OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
 before the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process.
 Without ``fpsprobesize;0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured)
-and then hands them out at once, so that they would get wrong stamps. FFmpeg may log URLs with their credentials; its
-log is off.
+and then hands them out at once, so that they would get wrong time stamps. FFmpeg may log URLs with their credentials;
+its log is off.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -25,6 +22,7 @@ from numpy.typing import NDArray
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable, WireError
+from engine.sources.source import CapturedFrame, NotOpened, Pacer, SourceEnded
 from engine.wire import jpeg, urls
 from engine.wire.state import Mode
 
@@ -40,65 +38,6 @@ _MJPEG_CODECS = frozenset({"MJPG", "mjpg", "jpeg", "JPEG"})
 _FILE_FPS_MAX = 1000.0
 #: Frames per second of a file that does not say.
 _FILE_FPS_DEFAULT = 25.0
-#: Seconds a paced source sleeps at most before it lets its caller look around.
-PACE_SECONDS_MAX = 0.2
-#: Seconds that a paced source may fall behind before it gives up catching up.
-_LAG_SECONDS_MAX = 1.0
-
-
-class SourceEnded(CameraUnavailable):
-    """A source that does not loop has delivered its last frame."""
-
-
-class NotOpened(CameraUnavailable):
-    """A network camera was asked for its stream, and none came; why, FFmpeg does not say."""
-
-
-class CapturedFrame(NamedTuple):
-    """A JPEG whose bytes are ``parts`` joined; valid until the next grab. Width and height in pixels."""
-
-    parts: tuple[bytes | memoryview, ...]
-    width: int
-    height: int
-
-
-class Source(Protocol):
-    """What capture reads from."""
-
-    codec: str
-    mode: Mode
-
-    def grab(self) -> bool:
-        """Wait for a frame; False where none came yet. Raises CameraUnavailable, SourceEnded."""
-        ...
-
-    def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
-        """The grabbed frame, which got this stamp and number. Raises WireError where it is no whole JPEG."""
-        ...
-
-    def close(self) -> None:
-        """Give the connection back."""
-        ...
-
-
-class Pacer:
-    """Holds a source that has no clock of its own to ``fps`` frames per second."""
-
-    def __init__(self, fps: float) -> None:
-        self._interval = 1 / fps
-        self._due = time.monotonic()
-
-    def wait(self) -> bool:
-        """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True where it is due now."""
-        early = self._due - time.monotonic()
-        if early > 0:
-            time.sleep(min(early, PACE_SECONDS_MAX))
-            if early > PACE_SECONDS_MAX:
-                return False
-        elif early < -_LAG_SECONDS_MAX:
-            self._due -= early
-        self._due += self._interval
-        return True
 
 
 class JpegGate:

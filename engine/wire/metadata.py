@@ -23,7 +23,12 @@ CONTENT_TYPE = "application/json"
 
 
 class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame"):
-    """One stored frame, announced."""
+    """One stored frame, announced.
+
+    ``timestamp`` (RFC 3339, nine digits, Z) and ``timestamp_nano`` (nanoseconds since the epoch, UTC) are when it was
+    captured. ``sequence`` has five digits. ``redis_key`` is where the frame is, for ``ttl_seconds`` from then on.
+    ``width`` and ``height`` are in pixels; both sizes are the payload's, in bytes.
+    """
 
     camera_id: str
     timestamp: str
@@ -40,7 +45,10 @@ class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", 
 
 
 class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="camera_status"):
-    """A camera's change of state, announced; ``last_error`` is empty while all is well."""
+    """A camera's change of state, announced. ``timestamp`` and ``timestamp_nano`` as in FrameEvent.
+
+    ``consecutive_failures`` counts failed tries to open the camera; ``last_error`` is empty while all is well.
+    """
 
     camera_id: str
     timestamp: str

@@ -1,11 +1,11 @@
 """Layout of a ring file, version 2.
 
     0     header page (4096 bytes)
-            0     magic, version, capacity, generation, area size, first record's number, former ring's generation;
+            0     magic, version, capacity, generation, area size, first record's index, former ring's generation;
                   written once, when the file is made
-            128   producer's line:  head, number and stamp of the last frame, and what head is about to become
+            128   producer's line:  head, sequence and time stamp of the last frame, and what head is about to become
             256   producer's counts: captured, bytes, drops by reason
-            384   consumer's line:  tail, floor of the stamps, longest latency in microseconds, entries before this ring
+            384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, entries before it
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: what the commit under way will have changed
             1024  camera's name: length, UTF-8
@@ -60,12 +60,12 @@ W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES =
 W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
 W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
-#: Words that hold stamps; all others between the header's first line and the name are counts and cursors.
+#: Words that hold time stamps; all others between the header's first line and the name are counts and cursors.
 _STAMPS = (W_LAST_NANO, W_FLOOR_NANO)
 #: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
 _COUNT_MAX = 2**62
 
-#: Stamps that have the digits of a key's.
+#: Time stamps that have the digits of a key's.
 _NANO_MIN, _NANO_END = 10 ** (UNIX_NANO_DIGITS - 1), 10**UNIX_NANO_DIGITS
 
 KIND_FRAME = 0x4D415246  # "FRAM"
@@ -77,9 +77,9 @@ assert _RECORD.size <= RECORD_HEADER_BYTES
 
 
 class RecordHeader(NamedTuple):
-    """What stands before a payload. ``size`` in bytes (for padding: of everything behind the header), stamps in
-    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``number`` counts the
-    ring's frames from 0."""
+    """What stands before a payload. ``size`` in bytes (for padding: of everything behind the header), time stamps in
+    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``record_index`` counts the ring's frames
+    from 0."""
 
     kind: int
     size: int
@@ -89,7 +89,7 @@ class RecordHeader(NamedTuple):
     height: int
     encoding: int
     flags: int
-    number: int
+    record_index: int
     monotonic: int
 
 
@@ -172,7 +172,7 @@ def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple
     lines = words[W_HEAD : CAMERA_OFFSET // 8].tolist()
     stamps = [lines[word - W_HEAD] for word in _STAMPS]
     if max(stamps) >= _NANO_END:
-        raise RingMismatch(f"its stamps are damaged: {max(stamps)} is beyond what a key can hold")
+        raise RingMismatch(f"its time stamps are damaged: {max(stamps)} is beyond what a key can hold")
     for word in _STAMPS:
         lines[word - W_HEAD] = 0
     if max(words[W_FIRST_RECORD], *lines, *words[HISTOGRAM_WORD : HISTOGRAM_WORD + HISTOGRAM_BUCKETS]) > _COUNT_MAX:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from engine.client import store as stores
+from engine.client import store_base as stores
 from tests.client.stocked import STORES, VHOST, AnyStore
 from tests.servers.redis_server import RedisServer
 

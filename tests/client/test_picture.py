@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.client.picture import CHART_SIZE, decode, rate_chart
-from engine.client.queries import Bucket
+from engine.client.chart import CHART_SIZE, rate_chart
+from engine.client.picture import decode
+from engine.client.stats import Bucket
 from engine.errors import WireError
 from engine.wire.rfc3339 import NANO, parse_rfc3339
 from tests.wire import pictures

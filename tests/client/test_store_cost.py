@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from engine.client import ranges as walk
+from engine.client.tenant import ENTRIES_MAX
 from engine.errors import UnknownName
 from engine.wire import keys
 from tests.client.stocked import PREFIX, T0, VHOST, AnyStore, Stored, frame, pipe, row, stock
@@ -54,14 +54,14 @@ class Meter:
     def __init__(self, store: AnyStore, client: redis.Redis) -> None:
         self.trips: list[list[tuple[Any, ...]]] = []
         self._client = client
-        link: Any = getattr(store, "store", store)._link
-        call = link.call
+        transport: Any = getattr(store, "store", store)._transport
+        call = transport.call
 
         def counted(commands: Any) -> Any:
             self.trips.append(list(commands))
             return call(commands)
 
-        link.call = counted
+        transport.call = counted
 
     def __enter__(self) -> Meter:
         self.trips.clear()
@@ -185,7 +185,7 @@ def test_a_count_takes_two_round_trips_a_thousand_frames(metered):
     store, meter = metered
     with meter:
         assert store.count(CAMERAS[0], end=T0 + 4999 * GAP) == 5000
-    assert len(meter.trips) <= 2 * (5000 // walk.ENTRIES_MAX + 1)
+    assert len(meter.trips) <= 2 * (5000 // ENTRIES_MAX + 1)
 
 
 def test_no_question_walks_the_keyspace(store, client):

@@ -18,8 +18,7 @@ import redis
 from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
-from engine.client import ranges as walk
-from engine.client import transport as link
+from engine.client import ranges, tail, transport
 from engine.client.transport import TRIES
 from engine.errors import (
     ConfigError,
@@ -345,7 +344,7 @@ class TestOtherThingsUnderOurNames:
 
     def test_a_full_chunk_that_ends_with_the_last_id_of_all_ends_the_walk(self, store, client, monkeypatch):
         """No id can follow that one, and asking for what does is an error."""
-        monkeypatch.setattr(walk, "ENTRIES_MAX", 4)
+        monkeypatch.setattr(ranges, "ENTRIES_MAX", 4)
         stock(client, row("cam1", 3))
         client.xadd(JOURNAL, {"a": "b"}, id=f"{2**64 - 1}-{2**64 - 1}")
         assert [one.sequence for one in store.range("cam1")] == [1, 2, 3]
@@ -464,7 +463,7 @@ a_few_questions = pytest.mark.parametrize("ask", [ALL[name] for name in FEW], id
 class TestServersThatAreAway:
     @pytest.fixture(autouse=True)
     def brief_pauses(self, monkeypatch):
-        monkeypatch.setattr(link, "_PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr(transport, "_PAUSE_SECONDS", 0.001)
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "unix"])
     def test_a_server_that_is_not_there_is_named(self, open_store, tmp_path, address):
@@ -519,7 +518,7 @@ class TestServersThatAreAway:
     def test_an_iterator_asked_again_after_an_error_misses_nothing(
         self, open_store, shared_redis, client, monkeypatch, items, trips
     ):
-        monkeypatch.setattr(walk, "ENTRIES_MAX", 5)
+        monkeypatch.setattr(tail if "tail" in items else ranges, "ENTRIES_MAX", 5)
         frames = row("cam1", 9)
         frames[1] = frames[1]._replace(there=False)
         stock(client, frames)
@@ -552,15 +551,15 @@ def paused(server: RedisServer) -> Iterator[None]:
 
 def on_try(store: AnyStore, number: int, do: Callable[[], None]) -> None:
     """Do something right before the store's ``number``-th try of a round trip from now on."""
-    own_link: Any = getattr(store, "store", store)._link
-    once, counter = own_link._once, itertools.count(1)
+    own_transport: Any = getattr(store, "store", store)._transport
+    once, counter = own_transport._once, itertools.count(1)
 
     def counted(*arguments: Any) -> Any:
         if next(counter) == number:
             do()
         return once(*arguments)
 
-    own_link._once = counted
+    own_transport._once = counted
 
 
 class TestInterruptions:
@@ -592,7 +591,7 @@ class TestInterruptions:
         stock(client, [*row("cam1", 3), *row("cam2", 3)])
         with FrameStore(shared_redis.address, VHOST, cameras=["cam1", "cam2"]) as store:
             store.snapshot()
-            connection = store._link._pool._connections[0]
+            connection = store._transport._pool._connections[0]
             read, counter = connection.read_response, itertools.count(1)
 
             def interrupted() -> Any:

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Frame, FrameEntry
-from engine.client import queries
-from engine.client import ranges as walk
-from engine.client import store as stores
-from engine.client.queries import Bucket, CameraStats
-from engine.client.store import Frames
+from engine.client import payloads, queries
+from engine.client import ranges as range_reader
+from engine.client import store_base as stores
+from engine.client import tail as tail_reader
+from engine.client.iterators import Frames
+from engine.client.stats import Bucket, CameraStats
 from engine.config.rules import CAMERA_FILE_BYTES_MAX, file_stem
 from engine.wire import keys
 from engine.wire.state import CameraStatus
@@ -96,9 +97,9 @@ steps = st.none() | st.sampled_from((1, 2, 1000, 10**6, 10**9, 60 * 10**9, 10**1
 @contextmanager
 def stocked(server: RedisServer, kind: Any, world: World, **options: Any) -> Iterator[AnyStore]:
     with pytest.MonkeyPatch.context() as patch, server.client() as client:
-        for module in (walk, queries):
+        for module in (range_reader, tail_reader, queries):
             patch.setattr(module, "ENTRIES_MAX", world.entries_max)
-        patch.setattr(walk, "_FRAMES_MAX", world.frames_max)
+        patch.setattr(payloads, "_FRAMES_MAX", world.frames_max)
         patch.setattr(queries, "_GETS_MAX", world.frames_max)
         patch.setattr(stores, "TAIL_BLOCK_MS", 1)
         client.flushall()
@@ -325,7 +326,7 @@ def test_a_tail_without_a_beginning_brings_what_comes_from_now_on(store, client)
 
 @pytest.mark.parametrize("met_before", [False, True], ids=["first camera", "another camera"])
 def test_a_camera_that_comes_while_a_tail_runs_is_tailed_from_its_first_frame(store, client, monkeypatch, met_before):
-    monkeypatch.setattr(walk, "_CAMERAS_SECONDS", 0)
+    monkeypatch.setattr(tail_reader, "_CAMERAS_SECONDS", 0)
     if met_before:
         stock(client, row("cam1", 3))
     tail = store.tail()
@@ -344,7 +345,7 @@ def test_a_named_camera_that_has_nothing_yet_is_tailed_from_its_first_frame(open
 
 @pytest.mark.parametrize("what", ["range", "tail"])
 def test_poll_finds_a_frame_behind_many_that_are_gone(store, client, monkeypatch, what):
-    monkeypatch.setattr(walk, "ENTRIES_MAX", 4)
+    monkeypatch.setattr(range_reader if what == "range" else tail_reader, "ENTRIES_MAX", 4)
     gone = [stored._replace(there=False) for stored in row("cam1", 10)]
     last = Stored("cam1", T0 + 10**12, 11, b"there")
     stock(client, [*gone, last])

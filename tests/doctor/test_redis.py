@@ -12,7 +12,7 @@ from engine.config import Config, from_document
 from engine.doctor.examine import redis as examine_redis
 from engine.doctor.findings import Finding
 from engine.jobs.tenants import acl_rules, apply_rules
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.urls import parse_redis_address
 from tests.servers.redis_server import RedisServer
@@ -144,7 +144,7 @@ def test_a_wrong_password(server, client):
 @pytest.mark.parametrize("roles", [["writer"], ["writer", "publisher"]], ids=["writer", "both"])
 def test_a_user_of_least_privilege_is_told_what_he_may_not_ask(server, client, roles):
     client.set(FRAME, b"x", px=60_000)
-    with RedisSession(parse_redis_address(server.address), 2) as session:
+    with Session(parse_redis_address(server.address), 2) as session:
         apply_rules(session, "engine", acl_rules("default", roles, "password"))
     found = look(server.address, username="engine", password="password")
     assert found["reachable"].verdict == "ok"

@@ -122,7 +122,7 @@ class FaultRun:
         def more() -> bool:
             return all(camera["stored"] >= before[camera["id"]] + FPS * seconds for camera in self.cameras())
 
-        wait_until(more, timeout, f"frames flow; the log:\n{self.site.log_text()[-3000:]}", interval=0.1)
+        wait_until(more, timeout, "frames flow", log=self.site.log_text, interval=0.1)
 
     def cameras(self) -> list[dict[str, Any]]:
         """The reports of the cameras that are to be well."""
@@ -173,7 +173,7 @@ class FaultRun:
         """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
         ended settled, frames flowing, events on time."""
         wait_until(
-            self._well, self.case.bound, f"{self.case.key}: all is as before; the log:\n{self.site.log_text()[-3000:]}",
+            self._well, self.case.bound, f"{self.case.key}: all is as before", log=self.site.log_text,
             interval=0.1,
         )  # fmt: skip
         self.recovery_seconds = time.monotonic() - self._mended_at

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Self
 import pika
 import psutil
 
-from engine.runtime.status import own_memory
+from engine.runtime.status_processes import own_memory
 from engine.wire.journal import parse_entry_id
 from engine.wire.keys import frame_key_prefix, frame_key_suffix, journal_key
 from engine.wire.test_mark import find_mark

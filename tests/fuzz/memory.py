@@ -175,7 +175,7 @@ def sound_page() -> bytes:
 
 
 def _peek(consumer: Consumer) -> list[int]:
-    numbers = [record.number for record in consumer.poll(2**20, 100)]
+    numbers = [record.record_index for record in consumer.poll(2**20, 100)]
     consumer.rewind()
     return numbers
 

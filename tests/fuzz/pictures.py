@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.config import Camera, Url
 from engine.errors import CameraUnavailable, WireError
-from engine.sources import video as source
+from engine.sources.source import CapturedFrame
 from engine.sources.video import JpegGate, VideoSource
 from engine.wire import jpeg
 
@@ -45,7 +45,7 @@ def packets(data: bytes) -> None:
         if shown is None:
             continue
         picture, width, height = shown
-        _check(source.Frame((picture,), width, height))
+        _check(CapturedFrame((picture,), width, height))
 
 
 def stream(data: bytes) -> None:
@@ -68,7 +68,7 @@ def stream(data: bytes) -> None:
                 camera.close()
 
 
-def _check(frame: source.Frame) -> None:
+def _check(frame: CapturedFrame) -> None:
     picture = b"".join(frame.parts)
     info = jpeg.inspect(picture)
     assert (info.width, info.height) == (frame.width, frame.height)

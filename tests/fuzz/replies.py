@@ -17,9 +17,12 @@ from engine.client.transport import Query
 from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import checked
+from engine.servers.redis.session import Session
 from engine.shm.ring import Record
+from engine.stages.capture.last_frame import last_frame_id
 from engine.stages.publisher import journals
-from engine.stages.writer.store import Refused, RingBatch, Store
+from engine.stages.writer.batch import Batch, Part
+from engine.stages.writer.store import Refused, Store
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
 from engine.wire.resp import FrameFraming
@@ -78,8 +81,8 @@ def writer(data: bytes) -> None:
         store = Store(ADDRESS, 1, lambda: None)
         store.attach(Plugged(plug))  # type: ignore[arg-type]
         with contextlib.suppress(RedisUnavailable):
-            store.send([RingBatch(FRAMING, RECORDS, NANO)])
-            store.send([RingBatch(FRAMING, RECORDS[:1], 0), RingBatch(FRAMING, RECORDS[1:], 0)])
+            store.send(Batch([Part(FRAMING, RECORDS, NANO)]))
+            store.send(Batch([Part(FRAMING, RECORDS[:1]), Part(FRAMING, RECORDS[1:])]))
             for rings in (1, 2):
                 before = store.in_flight
                 try:
@@ -109,15 +112,17 @@ def publisher(data: bytes) -> None:
     with answering(data[1:]) as plug:
         connection = Connection(plug)
         journal = journals.Journals(ADDRESS, 1, "v", "frames", ["cam1", "cam2"])
-        journal._connection = connection
+        journal._session._connection = connection
         with contextlib.suppress(RedisUnavailable, ServerRefused):
             for question in asked[first:] + asked[:first]:
                 question(journal)
-                if journal._connection is None:
+                if not journal._session.connected:
                     break
         connection.disconnect()
     with answering(data[1:]) as plug, contextlib.suppress(RedisUnavailable, ServerRefused):
-        nano, sequence = journals.newest_numbers(ADDRESS, Connection(plug), "v", "frames", "cam1")
+        session = Session(ADDRESS, 1)
+        session._connection = Connection(plug)
+        nano, sequence = last_frame_id(session, "v", "frames", "cam1")
         assert nano < 10**19
         assert sequence < 10**5
 
@@ -127,8 +132,8 @@ def reader(data: bytes) -> None:
     queries = Queries("v", "frames", ["cam1"], 2**20)
     asked: list[Callable[[], Query[Any]]] = [
         lambda: queries.nearest("cam1", NANO),
-        lambda: _chunks(queries.walk("cam1", None, None)),
-        lambda: _chunks(queries.walk("cam1", None, None, payload=False, reverse=True, step="1s")),
+        lambda: _chunks(queries.range("cam1", None, None)),
+        lambda: _chunks(queries.range("cam1", None, None, payload=False, reverse=True, step="1s")),
         lambda: _chunks(queries.tail(None, None, payload=True, block_ms=1)),
         lambda: _chunks(queries.tail(["cam1"], 5, payload=False, block_ms=1)),
         lambda: queries.get_many([f"v:frames:cam1:{NANO}:00001", f"v:frames:cam1:{NANO}:00002"]),
@@ -151,7 +156,7 @@ def _chunks(walk: Any) -> Query[None]:
 
 
 def _carry(query: Query[Any], connection: redis.Connection) -> None:
-    """As ``Link.run`` does, over one connection."""
+    """As ``Transport.run`` does, over one connection."""
     with contextlib.closing(query), contextlib.suppress(StopIteration):
         commands = next(query)
         for _ in range(_STEPS_MAX):

@@ -142,7 +142,7 @@ def seeds(target: str) -> list[bytes]:
         "ring": [b"", b"\x80\x00\x08" + b"\x40" + b"\0" * 7, *_patches(ring)],
         "ring_bytes": [ring],
         "site_file": [b'[[cameras]]\nid = "c"\nurl = "test://?kb=9"\n', *(path.read_bytes() for path in sites)],
-        "status page": [memory.sound_page()],
+        "status_page": [memory.sound_page()],
         "stream": [_multipart(small[:2] * 4), b"".join(small[:1] * 8), small[0]],
         "writer": [queued, b"-LOADING Redis is loading\r\n" * 6 + b"-ERR EXEC without MULTI\r\n", b"*1\r\n" * 12,
                    b"%1\r\n*0\r\n:1\r\n"],

@@ -26,7 +26,7 @@ TARGETS: dict[str, Target] = {
     "ring": memory.ring,
     "ring_bytes": memory.ring_bytes,
     "site_file": texts.site_file,
-    "status page": memory.page,
+    "status_page": memory.page,
     "stream": pictures.stream,
     "writer": replies.writer,
 }

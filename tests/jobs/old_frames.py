@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import redis
 
 from engine.jobs.keyspace_scan import Ears, Strange
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, parse_entry
 from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
@@ -226,6 +226,6 @@ def ears() -> tuple[Ears, list[Strange]]:
     return Ears(strange=strange.append), strange
 
 
-def session(server: RedisServer) -> RedisSession:
+def session(server: RedisServer) -> Session:
     """A job's connection."""
-    return RedisSession(parse_redis_address(server.url), 20.0)
+    return Session(parse_redis_address(server.url), 20.0, checks_mode=True)

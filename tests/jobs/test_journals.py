@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.jobs.journal_rebuild import Merged, drop_entries, merge_entries
-from engine.servers.redis.session import BATCH_MAX, RedisSession
+from engine.servers.redis.session import BATCH_MAX, Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.state import CameraStatus, encode_status
@@ -56,7 +56,7 @@ def add(client: redis.Redis, entries: Sequence[JournalEntry]) -> None:
         client.pexpire(JOURNAL, TTL_MS)
 
 
-def merge(session_: RedisSession, entries: Sequence[JournalEntry], ttl_ms: int = TTL_MS) -> Merged:
+def merge(session_: Session, entries: Sequence[JournalEntry], ttl_ms: int = TTL_MS) -> Merged:
     return merge_entries(session_, "loja", "frames", "cam1", entries, ttl_ms)
 
 
@@ -202,7 +202,7 @@ def test_nothing_is_listed_in_the_future_of_a_journal_that_nobody_writes(server,
     assert listed(client, "loja", "cam1") == [past]
 
 
-class Interrupted(RedisSession):
+class Interrupted(Session):
     """A session during which something happens at Redis, once: right before its first command that ``when`` says."""
 
     def __init__(

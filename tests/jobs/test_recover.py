@@ -20,7 +20,7 @@ from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_NOTHING
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.servers.amqp.broker import Broker, Exchange
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.journal import parse_entry_id
 from engine.wire.rfc3339 import rfc3339
@@ -202,7 +202,7 @@ def test_a_rate_is_kept(archive, rate, seconds):
     link = Broker(section, Exchange(EXCHANGE, mandatory=True))
     with (
         FrameStore(archive.server.url, archive.vhost) as store,
-        RedisSession(parse_redis_address(archive.server.url), 5) as session,
+        Session(parse_redis_address(archive.server.url), 5) as session,
     ):
         begun = time.monotonic()
         job = Recovery(store, session, link, ROUTING_KEY, Rate(*rate))
@@ -224,7 +224,7 @@ def test_a_relative_start_does_not_move_while_a_run_gets_ready(archive):
     section = AmqpSection(amqp_url=Secret(archive.broker.url(archive.vhost)))
     with (
         FrameStore(archive.server.url, archive.vhost) as store,
-        RedisSession(parse_redis_address(archive.server.url), 5) as session,
+        Session(parse_redis_address(archive.server.url), 5) as session,
     ):
         for start in ("-1s", None):
             link = Broker(section, Exchange(EXCHANGE, mandatory=True))

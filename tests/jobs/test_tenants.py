@@ -20,7 +20,7 @@ from redis.exceptions import NoPermissionError
 from engine import FrameStore
 from engine.errors import EXIT_INPUT, EXIT_NOTHING, EngineError, InputError, UnknownName
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
-from engine.servers.redis.session import RedisSession
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.resp import EXEC, MULTI, FrameFraming
 from engine.wire.urls import parse_redis_address
@@ -67,7 +67,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         )
         assert done.returncode == 0, done.stderr
         assert PASSWORD not in done.stdout + done.stderr
-        with RedisSession(parse_redis_address(started.url), 5) as session:
+        with Session(parse_redis_address(started.url), 5) as session:
             for role in ("writer", "publisher"):
                 apply_rules(session, f"{OWN}-{role}", acl_rules(OWN, [role], PASSWORD))
             old_style = acl_rules(OWN, ["reader"], PASSWORD, read_only_patterns=False)
@@ -360,7 +360,7 @@ def test_no_command_tells_of_another_tenant_or_touches_it(server, user):
 
 def test_tenants_are_listed_and_added_up(server):
     client = server.client()
-    with RedisSession(parse_redis_address(server.url), 5) as session:
+    with Session(parse_redis_address(server.url), 5) as session:
         assert discover(session) == [(OWN, PREFIX), (OTHER, PREFIX)]
     done = command("tenants", "list", "--redis", server.url, "--json")
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,11 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from engine.runtime import children
-from engine.runtime.children import Child, Children
+from engine.config import from_document
+from engine.runtime import child_process, children
+from engine.runtime.child_process import Child
+from engine.runtime.children import Children
+from engine.runtime.roles import WRITER, Launch
 
 
 @pytest.fixture
@@ -25,7 +28,9 @@ def said() -> LogCapture:
 def family(said: LogCapture, tmp_path: Path) -> Any:
     log = structlog.wrap_logger(None, processors=[said], wrapper_class=structlog.make_filtering_bound_logger(0))
     made = Children(log, heartbeat_seconds=20)
-    made.all = [Child("writer", "writer", tmp_path / "writer.status", lambda: 0)]
+    config = from_document({"cameras": [{"id": "cam1", "url": "test://"}]}, {})
+    instance = WRITER.instance(config)._replace(page=tmp_path / "writer.status")
+    made.all = [Child(instance, Launch(config, log))]
     return made
 
 
@@ -45,7 +50,7 @@ def test_a_failed_fork_is_tried_again_with_longer_pauses_and_said_once(
             raise OSError(number, os.strerror(number))
         return os.getpid()
 
-    monkeypatch.setattr(children, "fork", fork)
+    monkeypatch.setattr(child_process, "fork", fork)
     monkeypatch.setattr(children.time, "monotonic", lambda: now[0])
     while not child.pid:
         family.watch()
@@ -75,10 +80,10 @@ def test_a_drain_goes_on_trying_to_start_who_is_needed(
     def pause(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(children, "fork", fork)
+    monkeypatch.setattr(child_process, "fork", fork)
     monkeypatch.setattr(children.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(family, "pause", pause)
-    assert family.drain_stage("writer", 1002.0) is False
+    assert family.drain(WRITER, 1002.0) is False
     assert now[0] >= 1002
     assert [entry["event"] for entry in said.entries] == [
         "process cannot be started; trying again",

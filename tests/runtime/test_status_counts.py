@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config import from_document
-from engine.runtime.status import CameraReport, collect
+from engine.runtime.status import collect
+from engine.runtime.status_cameras import CameraReport
 from engine.shm import ring_file, segment
 from engine.shm.ring import Consumer, Producer
 from engine.shm.site import SitePaths

@@ -24,8 +24,11 @@ _ports_given: set[int] = set()
 _WORKERS_MAX = 8
 
 
-def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02) -> T:
-    """The first truthy value of `condition`; AssertionError naming `what` after `timeout` seconds.
+def wait_until(
+    condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02, log: Callable[[], str] | None = None
+) -> T:
+    """The first truthy value of `condition`; AssertionError naming `what`, and what `log` says by then, after `timeout`
+    seconds.
 
     It is asked every `interval` seconds. Where the answer takes long, it is asked up to five times as seldom: what is
     waited for needs the machine more.
@@ -37,7 +40,8 @@ def wait_until(condition: Callable[[], T], timeout: float, what: str, interval: 
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r})")
+            said = f"; the log:\n{log()[-3000:]}" if log else ""
+            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r}){said}")
         time.sleep(max(interval, min(5 * interval, 4 * (time.monotonic() - begun))))
 
 

@@ -83,7 +83,7 @@ def ring_for_each_frame(page_path: str, ring_path: str, bell_path: str, frames: 
         for _ in range(chance.randrange(400)):
             pass
         producer.write([b"x"], max(producer.floor_nano + 1, FIRST_NANO), time.monotonic_ns(), 1, 1)
-        bell.ring()
+        bell.wake()
         deadline = time.monotonic() + 30
         while producer.held_bytes:
             if time.monotonic() > deadline:
@@ -147,7 +147,7 @@ def consume(ring_path: str, log_path: str) -> None:
                 assert check(record.payload) == record.sequence
                 assert record.width == len(record.payload) - _SELF_CHECK.size
             if records:
-                log.write(b"".join(b"%d %d\n" % (record.number, record.sequence) for record in records))
+                log.write(b"".join(b"%d %d\n" % (record.record_index, record.sequence) for record in records))
                 consumer.commit(records, time.monotonic_ns())
 
 

@@ -68,7 +68,7 @@ def set_words(path: Path, **values: int) -> None:
     """Set words of a ring's header by their names in the layout, without the W_."""
     shared = segment.open_existing(path)
     for name, value in values.items():
-        shared.words[getattr(ring_file.lay, f"W_{name}")] = value
+        shared.words[getattr(ring_file.layout, f"W_{name}")] = value
     shared.close()
 
 

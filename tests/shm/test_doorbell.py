@@ -71,7 +71,7 @@ def test_a_frame_that_is_there_already_keeps_the_writer_awake(door, sleeps):
 
 
 def test_nobody_rings_for_a_writer_that_is_awake(door):
-    door.bell.ring()
+    door.bell.wake()
     assert door.rings == 0
 
 
@@ -80,7 +80,7 @@ def test_the_flag_is_up_when_the_writer_takes_its_last_look(door, sleeps):
 
     def last_look():
         assert door.waiting
-        door.bell.ring()
+        door.bell.wake()
         return False
 
     door.doorbell.wait(FOR_EVER, last_look)
@@ -92,7 +92,7 @@ def test_the_flag_is_up_when_the_writer_takes_its_last_look(door, sleeps):
 def test_the_writer_looks_once_more_after_the_flag_is_up(door, sleeps):
     """A frame published right before the flag is one whose producer rings for nobody: only a look finds it."""
     looks = []
-    door.bell.ring()
+    door.bell.wake()
     door.doorbell.wait(FOR_EVER, lambda: bool(looks.append(door.waiting)) or True)
     assert looks == [True]
     assert not sleeps
@@ -101,7 +101,7 @@ def test_the_writer_looks_once_more_after_the_flag_is_up(door, sleeps):
 def test_many_rings_wake_once(door, sleeps):
     def last_look():
         for _ in range(100):
-            door.bell.ring()
+            door.bell.wake()
         return False
 
     door.doorbell.wait(FOR_EVER, last_look)
@@ -112,7 +112,7 @@ def test_many_rings_wake_once(door, sleeps):
 def test_a_full_fifo_holds_nobody_up(door, sleeps):
     door.page.counts[WriterCount.WAITING] = 1
     for _ in range(70_000):
-        door.bell.ring()
+        door.bell.wake()
     assert door.rings == 65_536
     door.doorbell.wait(FOR_EVER, lambda: False)
     assert sleeps == [True]

@@ -39,7 +39,7 @@ def test_a_frame_comes_out_as_it_went_in(producer, consumer):
     assert producer.write(parts, FIRST_NANO, 77, 1280, 720, keyframe=False) == 1
     (record,) = consumer.poll(1, 1)
     assert Frame.of(record) == Frame(FIRST_NANO, 1, whole, 1280, 720, False, 77)
-    assert (record.encoding, record.number) == (0, 0)
+    assert (record.encoding, record.record_index) == (0, 0)
     assert record.payload.readonly
     assert not consumer.pending
 
@@ -250,7 +250,7 @@ def test_a_stored_frame_that_redis_lost_is_counted_so(producer, consumer):
     assert (counts.stored, counts.stored_bytes, counts.drops["lost"], counts.stored_total) == (1, 5, 2, 3)
     assert_balanced(counts)
     write(producer, b"next")
-    assert [record.number for record in consumer.poll(100, 3)] == [3]
+    assert [record.record_index for record in consumer.poll(100, 3)] == [3]
 
 
 def test_a_commit_counts_latencies(producer, consumer):

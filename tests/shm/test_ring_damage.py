@@ -64,11 +64,11 @@ HEADERS = {
     "beyond the head": {"size": 4000},
     "beyond the ring": {"size": 2**32 - 1},
     "padding that does not reach the end": {"kind": layout.KIND_PADDING},
-    "another frame's number": {"number": 77},
+    "another record's index": {"record_index": 77},
     "a stamp that no key can hold": {"unix_nano": 10**19},
     "no stamp": {"unix_nano": 0},
-    "a number beyond the last": {"sequence": 100_000},
-    "no number": {"sequence": 0},
+    "a sequence beyond the last": {"sequence": 100_000},
+    "no sequence": {"sequence": 0},
     "no known encoding": {"encoding": 1},
 }
 

@@ -18,7 +18,7 @@ from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.ring import Consumer, Producer
 from engine.shm.status_page import CaptureCount, StatusPage, WriterCount
 from engine.sources import failures as camera_failures
-from engine.sources.video import CapturedFrame, NotOpened, SourceEnded
+from engine.sources.source import CapturedFrame, NotOpened, SourceEnded
 from engine.stages.capture import agent as capture
 from engine.stages.capture.agent import CaptureAgent
 from engine.wire.state import CameraStatus, decode_status

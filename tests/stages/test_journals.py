@@ -28,5 +28,5 @@ def test_a_reply_of_another_shape_is_redis_being_away(reply: object) -> None:
 
 def journals(plug) -> Journals:
     made = Journals(ADDRESS, 1, "v", "frames", ["cam1", "cam2"])
-    made._connection = Connection(plug)
+    made._session._connection = Connection(plug)
     return made

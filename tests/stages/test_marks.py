@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from engine.config import Config, from_document
-from engine.servers.redis.connect import connect
+from engine.servers.redis.session import Session
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
-from engine.stages.publisher.journals import newest_numbers
+from engine.stages.capture.last_frame import last_frame_id
 from engine.wire.journal import parse_entry
 from engine.wire.keys import cursor_key, journal_key, written_key
 from engine.wire.marks import Mark, format_mark, parse_mark
@@ -152,9 +152,8 @@ def test_a_start_goes_on_from_the_newest_that_redis_knows(
     if cursor:
         client.hset(cursor_key("default", "frames"), "cam1", cursor)
     address = config_of(tmp_path, redis_server).redis_address
-    connection = connect(address, 5)
-    assert newest_numbers(address, connection, "default", "frames", "cam1") == newest
-    connection.disconnect()
+    with Session(address, 5) as session:
+        assert last_frame_id(session, "default", "frames", "cam1") == newest
 
 
 def test_a_mark_reads_as_it_is_documented() -> None:

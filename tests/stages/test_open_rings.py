@@ -48,7 +48,7 @@ def balanced(found: RingCounts) -> bool:
 
 
 def rings_of(bench: Bench) -> set[str]:
-    return set(bench.agent._drains)
+    return set(bench.agent._writers)
 
 
 def test_a_camera_that_the_site_file_did_not_name_is_stored_at_once(bench: Bench, redis_server: RedisServer) -> None:
@@ -143,7 +143,7 @@ def test_an_older_ring_put_back_is_not_opened_while_the_capture_writes_to_its_ow
     renew(bench, "cam1")
     bench.write("cam1", 2)
     bench.turn(
-        lambda: all_stored(bench) and bench.agent._drains["cam1"].consumer.inode == bench.producers["cam1"].inode
+        lambda: all_stored(bench) and bench.agent._writers["cam1"].consumer.inode == bench.producers["cam1"].inode
     )
     assert listed_numbers(redis_server, "cam1") == list(range(1, 9))
     assert counts(bench, "cam1").stored == 8

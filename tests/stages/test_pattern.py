@@ -12,7 +12,7 @@ from engine.config import Camera
 from engine.errors import CameraUnavailable
 from engine.sources import pattern
 from engine.sources.pattern import PatternSource
-from engine.sources.video import SourceEnded
+from engine.sources.source import SourceEnded
 from engine.wire import jpeg
 from engine.wire.test_mark import FrameMark, find_mark
 from tests.wire.names import HOSTILE

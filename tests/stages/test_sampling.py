@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.stages.capture.agent import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Sampler, backoff_seconds
+from engine.stages.capture.sampler import Sampler
 
 SECOND = 10**9
 #: This machine has been up for a while.
@@ -76,14 +76,3 @@ def test_a_long_pause_is_not_made_up_for():
 
 def test_the_first_frame_is_taken():
     assert taken(0.01, [BEGUN]) == [BEGUN]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(1, 10**6))
-def test_a_pause_doubles_up_to_its_longest_and_is_jittered_downward(failures):
-    longest = min(BACKOFF_SECONDS_MIN * 2 ** min(failures - 1, 20), BACKOFF_SECONDS_MAX)
-    assert longest / 2 <= backoff_seconds(failures) <= longest
-
-
-def test_cameras_of_one_switch_do_not_come_back_at_once():
-    assert len({backoff_seconds(10) for _ in range(20)}) > 10

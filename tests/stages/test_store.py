@@ -14,7 +14,8 @@ import pytest
 from engine.errors import RedisUnavailable, ServerRefused
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
-from engine.stages.writer.store import Refused, RingBatch, Store
+from engine.stages.writer.batch import Batch, Part
+from engine.stages.writer.store import Refused, Store
 from engine.wire.resp import FrameFraming
 from engine.wire.urls import parse_redis_address
 from tests.fuzz.replies import Plugged
@@ -60,15 +61,15 @@ def check_stored(client, records: list[Record]) -> None:
 def test_a_batch_is_stored_with_its_journal(binary: str, unix: bool, short_path: Path, records: list[Record]) -> None:
     with RedisServer(short_path / "r", binary=binary, unix=unix) as server:
         store = store_at(server.url)
-        store.send([RingBatch(FRAMING, records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
         assert store.receive() == [{}]
         check_stored(server.client(), records)
 
 
 def test_two_batches_in_flight_are_answered_in_order(redis_server: RedisServer, records: list[Record]) -> None:
     store = store_at(redis_server.url)
-    store.send([RingBatch(FRAMING, records[:5], 0)])
-    store.send([RingBatch(FRAMING, records[5:], BEGIN)])
+    store.send(Batch([Part(FRAMING, records[:5])]))
+    store.send(Batch([Part(FRAMING, records[5:], BEGIN)]))
     assert store.in_flight == 2
     assert store.receive() == [{}]
     assert store.receive() == [{}]
@@ -80,7 +81,7 @@ def test_sending_again_changes_nothing_and_names_the_entries_that_stood(
 ) -> None:
     for attempt in range(2):
         store = store_at(redis_server.url)
-        store.send([RingBatch(FRAMING, records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
         assert len(store.receive()[0]) == attempt * len(records)
     check_stored(redis_server.client(), records)
     assert all(store.call([FRAMING.lookup(record.unix_nano, record.sequence)])[0] for record in records)
@@ -96,8 +97,8 @@ def test_tls_has_no_sendmsg_and_stores_the_same(
     tls = ["--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key)]
     with RedisServer(short_path / "r", args=[*tls, "--tls-auth-clients", "no"]) as server:
         store = store_at(f"rediss://localhost:{port}")
-        store.send([RingBatch(FRAMING, records, 0)])
-        store.send([RingBatch(FrameFraming("v", "frames", "cam2", 60_000), records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
+        store.send(Batch([Part(FrameFraming("v", "frames", "cam2", 60_000), records)]))
         assert store.receive() == [{}]
         assert store.receive() == [{}]
         check_stored(server.client(), records)
@@ -115,13 +116,13 @@ def test_out_of_memory_refuses_a_batch_as_a_whole_and_keeps_the_connection(
         # Room for some of the batch's frames, and not for all.
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 700_000)
         store = store_at(server.url)
-        store.send([RingBatch(FRAMING, records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
         with pytest.raises(Refused, match="OOM"):
             store.receive()
         assert client.keys("*") == [b"ballast"], "nothing of the batch was stored"
         client.delete("ballast")
         client.config_set("maxmemory", 0)
-        store.send([RingBatch(FRAMING, records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
         store.receive()
         check_stored(server.client(), records)
 
@@ -130,7 +131,7 @@ def test_a_read_only_replica_refuses(redis_server: RedisServer, short_path: Path
     host, _, port = redis_server.address.partition(":")
     with RedisServer(short_path / "replica", args=["--replicaof", host, port]) as replica:
         store = store_at(replica.url)
-        store.send([RingBatch(FRAMING, records, 0)])
+        store.send(Batch([Part(FRAMING, records)]))
         with pytest.raises(Refused, match="READONLY"):
             store.receive()
 
@@ -142,7 +143,7 @@ def test_a_silent_server_is_given_up_and_the_heart_beats_meanwhile(
     store = Store(parse_redis_address(redis_server.url), 1.0, lambda: beats.append(1))
     store.attach(store.open())
     redis_server.pause()
-    store.send([RingBatch(FRAMING, records[:3], 0)])
+    store.send(Batch([Part(FRAMING, records[:3])]))
     with pytest.raises(RedisUnavailable, match="did not answer for 1 s"):
         store.receive()
     assert len(beats) > 3
@@ -163,7 +164,7 @@ def test_a_journal_of_another_type_is_an_entry_error_of_its_frames_alone(
     redis_server.client().set("engine:v:journal:frames:cam2", "not a stream")
     other = FrameFraming("v", "frames", "cam2", 60_000)
     store = store_at(redis_server.url)
-    store.send([RingBatch(other, records[:2], 0), RingBatch(FRAMING, records, 0)])
+    store.send(Batch([Part(other, records[:2]), Part(FRAMING, records)]))
     refused, accepted = store.receive()
     assert set(refused) == {0, 1}
     assert accepted == {}
@@ -196,7 +197,7 @@ def test_what_is_no_answer_to_a_batch_is_a_broken_connection(records: list[Recor
         answering = server.accept()[0]
         store = Store(parse_redis_address("127.0.0.1"), 5, lambda: None)
         store.attach(Plugged(client))
-        store.send([RingBatch(FRAMING, records[:1], 0)])
+        store.send(Batch([Part(FRAMING, records[:1])]))
         talk = threading.Thread(target=say, args=(answering, reply))
         talk.start()
         with pytest.raises(RedisUnavailable, match=r"broke: it (answered|sent no RESP)"):

@@ -46,8 +46,8 @@ class Bench:
     def kill(self) -> None:
         """The writer is gone, and has looked at nothing before."""
         self.agent._store.close()
-        for drain in self.agent._drains.values():
-            drain.consumer.close()
+        for writer in self.agent._writers.values():
+            writer.consumer.close()
         self.agent._doorbell.close()
 
     def capture(self, camera: str) -> None:

@@ -22,12 +22,12 @@ def main() -> None:
 
         source.VideoSource = crash  # type: ignore[assignment,misc]
     elif where == "command":
-        from engine.cli import app
+        from engine.cli import look
 
         def fall(path: Any) -> NoReturn:
             raise RuntimeError(f"cannot make sense of {path} in {dict(os.environ)}")
 
-        app._load = fall
+        look.load_site = fall
     else:
         from engine.stages.writer import store
 

@@ -34,7 +34,7 @@ class RoleSite(Site):
                 start_new_session=True,
             )
         if wait:
-            wait_until(self._up, 30, f"all roles are up; their logs:\n{self.log_text()}")
+            wait_until(self.up, 30, "all roles are up", log=self.log_text)
 
     def adapted(self) -> str:
         """The file of ``deploy`` with this site's paths, this machine's limits, and no user of its own."""
@@ -50,7 +50,7 @@ class RoleSite(Site):
             text = text.replace("[program:publisher]\n", "[program:publisher]\nautostart=false\n")
         return text
 
-    def _up(self) -> bool:
+    def up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"supervisord ended with {self.process.returncode}:\n{self.log_text()}"
         processes = self.status()["processes"]
@@ -75,6 +75,6 @@ class RoleSite(Site):
         before = {process["pid"] for process in self.status()["processes"] if process["role"] == "capture"}
         self.role("captures").send_signal(signal.SIGKILL)
         wait_until(
-            lambda: not before & {each["pid"] for each in self.status()["processes"]} and self._up(), 30,
-            f"all captures were started again; the logs:\n{self.log_text()[-3000:]}",
+            lambda: not before & {each["pid"] for each in self.status()["processes"]} and self.up(), 30,
+            "all captures were started again", log=self.log_text,
         )  # fmt: skip

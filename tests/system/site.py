@@ -102,7 +102,7 @@ class Site:
                     start_new_session=True,
                 )
         if wait:
-            wait_until(self.up, 30, f"the site is up; its log:\n{self.log_text()}")
+            wait_until(self.up, 30, "the site is up", log=self.log_text)
 
     def up(self) -> bool:
         assert self.process is not None

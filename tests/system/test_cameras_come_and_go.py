@@ -1,4 +1,5 @@
-"""Role by role: cameras that come after the writer has begun are stored at once, those that go are let go."""
+"""The list of cameras changes under running roles: cameras that come are stored and announced, those that go are let
+go."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import psutil
 
+from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site, missing_numbers, stored_frames
@@ -32,10 +33,11 @@ def role(site: Site, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def write(site: Site, redis_server: RedisServer, *cameras: str, writers: int = 1) -> None:
+def write(site: Site, redis_server: RedisServer, *cameras: str, writers: int = 1, amqp_url: str = "") -> None:
     site.write(
         cameras=[{"id": camera, "url": PATTERN} for camera in cameras],
         redis={"address": redis_server.address},
+        amqp_url=amqp_url,
         writer={"writers": writers},
     )
 
@@ -44,21 +46,24 @@ def stored_more(site: Site, *cameras: str) -> None:
     before = {camera: site.camera(camera)["stored"] for camera in cameras}
     wait_until(
         lambda: all(site.camera(camera)["stored"] > count + 5 for camera, count in before.items()), 20,
-        f"{cameras} are stored; the log:\n{site.log_text()}",
+        f"{cameras} are stored", log=site.log_text,
     )  # fmt: skip
 
 
-def test_cameras_are_stored_that_were_added_while_the_writers_run(
-    site: Site, redis_server: RedisServer, short_path: Path
+def test_cameras_come_and_go_under_running_writers_and_publisher(
+    site: Site, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
 ) -> None:
     names = ["a", "north", "b", "west"]
-    write(site, redis_server, "cam0", writers=2)
+    section = {"writers": 2, "amqp_url": rabbitmq.url(vhost)}
+    write(site, redis_server, "cam0", **section)
     with ExitStack() as stack:
         writers = [stack.enter_context(role(site, "writer", "--number", str(number))) for number in range(2)]
+        publisher = stack.enter_context(role(site, "publisher"))
         captures = [stack.enter_context(role(site, "capture", "cam0"))]
         wait_until(lambda: site.paths.ring("cam0").exists(), 20, "the first camera is captured")
         stored_more(site, "cam0")
-        write(site, redis_server, "cam0", *names, writers=2)
+        # Cameras come.
+        write(site, redis_server, "cam0", *names, **section)
         assert {site.config.writer_of(name) for name in names} == {0, 1}
         captures += [stack.enter_context(role(site, "capture", name)) for name in names]
         stored_more(site, "cam0", *names)
@@ -68,14 +73,22 @@ def test_cameras_are_stored_that_were_added_while_the_writers_run(
         wait_until(lambda: site.camera("west")["ring"]["held"] == 0, 20, "what it left is stored")
         site.paths.ring("west").unlink()
         wait_until(lambda: "camera let go" in site.log_text(), 20, "the writer lets it go")
-        assert [process.poll() for process in writers] == [None, None]
         stored_more(site, "cam0", "a", "north", "b")
-        for process in (*captures, *writers):
-            process.send_signal(signal.SIGTERM)
-        assert [process.wait(20) for process in writers] == [0, 0], site.log_text()
-    numbers = stored_frames(redis_server.client(), "default").numbers
+        assert [process.poll() for process in (*writers, publisher)] == [None, None, None]
+        titles = {" ".join(psutil.Process(process.pid).cmdline()).rpartition(": ")[2].strip() for process in writers}
+        assert titles == {"writer 0", "writer 1"}
+        (line,) = (line for line in site.log_text().splitlines() if "camera let go" in line)
+        assert f'role="writer {site.config.writer_of("west")}"' in line
+        for processes in (captures, writers, [publisher]):
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            assert [process.wait(20) for process in processes] == [0] * len(processes), site.log_text()
+        confirmed = site.status()["publisher"]["confirmed"]
+    numbers = stored_frames(redis_server.client(), vhost).numbers
     assert set(numbers) == {"cam0", *names}
     assert not any(missing_numbers(found) for found in numbers.values())
+    # Each frame was announced once, also those of cameras that came later and of the one that went.
+    assert confirmed == sum(map(len, numbers.values()))
 
 
 def test_numbers_go_on_when_ring_page_and_directory_were_removed(site: Site, redis_server: RedisServer) -> None:

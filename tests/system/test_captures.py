@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from engine.runtime.status import MIB, own_memory
+from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.roles import RoleSite
@@ -41,9 +41,9 @@ class Captures(Site):
                 start_new_session=True,
             )
         if wait:
-            wait_until(self._up, 30, "the captures are up")
+            wait_until(self.up, 30, "the captures are up")
 
-    def _up(self) -> bool:
+    def up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"it ended with {self.process.returncode}:\n{self.log_text()}"
         return "captures started" in self.log_text()
@@ -51,14 +51,14 @@ class Captures(Site):
     def reload(self, said: str) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: said in self.log_text(), 20, f"it says {said!r}; its log:\n{self.log_text()}")
+        wait_until(lambda: said in self.log_text(), 20, f"it says {said!r}", log=self.log_text)
 
     def captured(self, *names: str) -> None:
         """Wait until these are captured, each some frames more."""
         before = {name: self.camera(name)["captured"] for name in names}
         wait_until(
             lambda: all(self.camera(name)["captured"] > count + 5 for name, count in before.items()), 20,
-            f"{names} are captured; the log:\n{self.log_text()}",
+            f"{names} are captured", log=self.log_text,
         )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_the_ring_of_a_camera_that_was_let_go_is_removed_once_it_is_empty(captur
             captures.captured("cam0")
             assert ring.exists()
             server.resume()
-            wait_until(lambda: not ring.exists(), 20, f"its ring has gone:\n{captures.log_text()}")
+            wait_until(lambda: not ring.exists(), 20, "its ring has gone", log=captures.log_text)
             numbers = stored_frames(server.client(), "default").numbers["cam3"]
             assert numbers == list(range(1, len(numbers) + 1))
         finally:

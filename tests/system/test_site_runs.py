@@ -73,7 +73,7 @@ def test_a_site_that_passes_check_runs_and_stops_without_a_traceback(number: int
     done = command("check", "-c", str(site.file))
     assert done.returncode == 0, f"{done.stderr}\n{document}"
     site.start()
-    wait_until(lambda: site.camera("plain")["stored"] > 5, 60, f"frames are stored; log:\n{site.log_text()}")
+    wait_until(lambda: site.camera("plain")["stored"] > 5, 60, "frames are stored", log=site.log_text)
     assert site.stop() == 0, site.log_text()
     log = site.log_text()
     assert "Traceback" not in log

@@ -27,7 +27,7 @@ CAMERAS = [{"id": f"cam{number}", "url": "test://?size=320x240&fps=20&kb=10"} fo
 
 def flows(site: Site, frames: int = 40) -> None:
     stored = site.total("stored")
-    wait_until(lambda: site.total("stored") >= stored + frames, 30, f"frames flow; the log:\n{site.log_text()}")
+    wait_until(lambda: site.total("stored") >= stored + frames, 30, "frames flow", log=site.log_text)
 
 
 def assert_all_stored(server: RedisServer) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pika
-from pika.adapters.select_connection import IOLoop, SelectConnection
+from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.exceptions import AMQPError
 from pika.spec import Basic
@@ -22,6 +22,7 @@ from engine.config import AmqpSection, MetadataSection
 from engine.config.tls import TLS_FAILED, client_context, tls_refusal
 from engine.errors import BrokerUnavailable, ConfigError, ServerRefused
 from engine.servers.amqp import refusals as broker_refusals
+from engine.servers.overrides.pika import GatheringConnection
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
 from engine.wire.urls import mask
@@ -46,30 +47,6 @@ class Exchange(NamedTuple):
     wording: broker_refusals.Wording = broker_refusals.SITE_FILE
 
 
-class _Gathering(SelectConnection):  # type: ignore[misc] # pika has no types
-    """Holds what is to be sent until ``flush``: pika would make a system call of each of a message's frames.
-
-    ``_adapter_emit_data`` is what adapters of pika's Connection override; everything that pika sends passes it.
-    """
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        self._held: list[bytes] = []
-        super().__init__(*arguments, **named)
-
-    def hold(self, frames: bytes) -> None:
-        """Send whole AMQP frames with the next flush."""
-        self._held.append(frames)
-
-    _adapter_emit_data = hold
-
-    def flush(self) -> None:
-        """Send what is held, in one piece; where the connection is gone it is forgotten."""
-        data = b"".join(self._held)
-        self._held.clear()
-        if data and not self.is_closed:
-            super()._adapter_emit_data(data)
-
-
 class Broker:
     """One connection with one confirming channel, on which the exchange is declared."""
 
@@ -77,7 +54,7 @@ class Broker:
         self._amqp = amqp
         self._exchange = exchange
         self._loop: IOLoop | None = None
-        self._connection: _Gathering | None = None
+        self._connection: GatheringConnection | None = None
         self._channel: Channel | None = None
         self._ready = False
         self._error: str | None = None
@@ -121,7 +98,7 @@ class Broker:
         self._give_up_at = time.monotonic() + self._amqp.timeout_seconds
         self._loop = IOLoop()
         self._loop.activate_poller()
-        self._connection = _Gathering(
+        self._connection = GatheringConnection(
             parameters(self._amqp),
             on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._fail(error),

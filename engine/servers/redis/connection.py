@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, cast
 
 import redis
@@ -11,10 +10,10 @@ from redis.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
-from engine.config.tls import client_context
+from engine.servers.overrides.redis import TlsConnection
 from engine.servers.redis.errors import BAD_REPLIES, Command, connection_error
 from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress, TlsFiles
+from engine.wire.urls import RedisAddress
 
 #: Replies as RESP2: flat lists, which our own parsing of entries expects.
 _PROTOCOL = 2
@@ -35,26 +34,6 @@ def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[st
         return options | {"path": address.path}
     options |= {"host": address.host, "port": address.port, "socket_connect_timeout": timeout_seconds}
     return options | {"files": address.files} if address.tls else options
-
-
-class TlsConnection(redis.SSLConnection):
-    """redis-py trusts the system's authorities beside the one that is named, and knows no other host name to check."""
-
-    def __init__(self, *, files: TlsFiles, **options: Any) -> None:
-        super().__init__(**options)
-        self._files = files
-
-    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
-        context = client_context(self._files, "redis")
-        return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
-
-    def on_connect_check_health(self, check_health: bool = True) -> None:
-        """With TLS 1.3 a server tells only after the handshake what it thinks of our certificate. It also sends session
-        tickets then, which a pool would take for the rest of an older reply. One answer has both behind it."""
-        super().on_connect_check_health(check_health)
-        self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
-        with suppress(ResponseError):
-            self.read_response()
 
 
 def connection_kind(address: RedisAddress) -> Any:

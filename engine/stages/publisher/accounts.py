@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
-from engine.shm.roster import Roster
+from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
 from engine.stages.publisher.account import BEGINNING, Account
@@ -42,7 +42,7 @@ class Accounts:
         self._journals = journals
         self._log = log
         self._booking = Booking(page)
-        self._roster = Roster(
+        self._roster = CameraList(
             SitePaths.of(config), lambda path, reason: log.warning("ring passed over", path=str(path), error=reason)
         )
         #: Cameras whose rings have gone, and since when (monotonic seconds).

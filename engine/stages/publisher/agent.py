@@ -12,12 +12,12 @@ machine's may have been set since the frame was stamped. Events that were trimme
 
 from __future__ import annotations
 
-import random
 import time
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
+from engine.backoff import Backoff
 from engine.config import Config
 from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused, WireError
 from engine.servers.amqp.broker import Broker, metadata_exchange
@@ -39,7 +39,7 @@ _SAVE_SECONDS = 0.1
 _SAVE_ALL_SECONDS = 10.0
 #: Seconds between looks at states, lag and expired entries.
 _LOOK_SECONDS = 0.25
-#: Pauses between tries to connect, in seconds: doubling, with jitter.
+#: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 10.0
 
@@ -64,8 +64,6 @@ class _StatusToken(NamedTuple):
 
 class PublisherAgent:
     """The publisher of a site."""
-
-    role_name = "publisher"
 
     def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger) -> None:
         self.finished = False
@@ -92,7 +90,7 @@ class PublisherAgent:
         self._states_confirmed: dict[str, bytes] = {}
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._retry_at = 0.0
-        self._failures = 0
+        self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
         self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", page)
 
@@ -223,7 +221,7 @@ class PublisherAgent:
             return 0
         if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 1
-            self._failures = 0
+            self._backoff.reset()
             self._broker_outage.over()
             self._log.info("rabbitmq connected")
         if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
@@ -294,9 +292,7 @@ class PublisherAgent:
         self._broker.close()
         self._counts[PublisherCount.CONNECTED] = 0
         self._rewind()
-        self._failures += 1
-        pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
-        self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
+        self._retry_at = time.monotonic() + self._backoff.next_seconds()
         self._broker_outage.lost(error)
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:

@@ -10,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from engine.errors import RedisUnavailable, ServerRefused, WireError
-from engine.servers.redis.connect import connect
-from engine.servers.redis.connection import call
-from engine.servers.redis.errors import demoted
+from engine.errors import RedisUnavailable, WireError
+from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
-from engine.wire.replies import first_numbers, foreign_key
+from engine.wire.replies import foreign_key
 from engine.wire.urls import RedisAddress
 
 
@@ -84,11 +81,9 @@ class Journals:
         cameras: Iterable[str],
         on_foreign: OnForeign = _nobody,
     ) -> None:
-        self._address = address
-        self._timeout = timeout_seconds
+        self._session = Session(address, timeout_seconds)
         self._vhost, self._prefix = vhost, prefix
         self._on_foreign = on_foreign
-        self._connection: AbstractConnection | None = None
         self._streams: dict[bytes, str] = {}
         self._keys: dict[str, bytes] = {}
         self._frames: dict[str, str] = {}
@@ -121,9 +116,7 @@ class Journals:
 
     def close(self) -> None:
         """Drop the connection."""
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._connection = None
+        self._session.close()
 
     def cursors(self) -> Cursors:
         """Where the last publisher stopped. A value that does not read is as if it were not there: events that are sent
@@ -247,54 +240,20 @@ class Journals:
         replies = self._ask(*commands)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ResponseError):
-                raise RedisUnavailable(f"Redis at {self._address} refuses {command[0]} {command[1]}: {reply}")
+                raise RedisUnavailable(f"Redis at {self._session.address} refuses {command[0]} {command[1]}: {reply}")
         return replies
 
     def _ask(self, *commands: tuple[Any, ...], tolerant: bool = False) -> list[Any]:
         """Replies; one may say that its key is of another type, and with ``tolerant`` any error."""
-        if not commands:
-            return []
-        if self._connection is None:
-            self._connection = connect(self._address, self._timeout)
-        try:
-            replies = call(self._address, self._connection, *commands)
-        except (RedisUnavailable, ServerRefused):
-            self._connection = None
-            raise
+        replies = self._session.try_call(*commands)
         for reply in replies:
             if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
-                if self._address.sentinel and demoted(reply):
-                    self.close()
-                raise RedisUnavailable(f"Redis at {self._address} refuses to be read: {reply}")
+                raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}")
         return replies
 
 
 #: Words of an XREAD with a count and one stream.
 _ONE_STREAM = 6
-
-
-def newest_numbers(
-    address: RedisAddress, connection: AbstractConnection, vhost: str, prefix: str, camera: str
-) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
-    mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
-
-    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
-    ahead of the clock that no camera wrote it.
-    """
-    hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
-    floor = latest_floor()
-    last, *marks = call(
-        address,
-        connection,
-        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
-        *(("HMGET", key, camera) for key in hashes),
-    )
-    found = [first_numbers(last)]
-    for values in marks:
-        mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
-        found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
-    return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)
 
 
 def _within(identifier: bytes, latest: int) -> bool:

@@ -16,7 +16,7 @@ from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.store import Refused, Store
 from engine.wire import keys, resp
 from engine.wire.journal import parse_entry
-from engine.wire.marks import ENTRIES_MAX, Mark, format_mark, parse_mark
+from engine.wire.marks import ENTRIES_MAX, format_mark, parse_mark
 from engine.wire.replies import foreign_key
 
 #: Seconds between marks. A journal outlives its last entry by the TTL, which is longer.
@@ -38,39 +38,35 @@ class WrittenMarks:
         self._written: dict[str, str] = {}
         self._write_at = self._repeat_at = 0.0
 
-    def begin(self, drains: Sequence[CameraWriter]) -> None:
+    def begin(self, writers: Sequence[CameraWriter]) -> None:
         """Find out where the numbers of new rings' entries go on. Before any entry of such a ring there is a mark that
         says so."""
-        new = [drain for drain in drains if drain.consumer.entries_before is None]
+        new = [writer for writer in writers if writer.consumer.entries_before is None]
         if not new:
             return
-        asked = [resp.command(b"HMGET", self._key, *(drain.camera.encode() for drain in new))]
-        marks, *newest = self._store.call(asked + [drain.framing.newest() for drain in new])
+        asked = [resp.command(b"HMGET", self._key, *(writer.camera.encode() for writer in new))]
+        marks, *newest = self._store.call(asked + [writer.framing.newest() for writer in new])
         if self._final(marks):
             marks = [None] * len(new)
-        for drain, mark, entries in zip(new, marks, newest, strict=True):
+        for writer, mark, entries in zip(new, marks, newest, strict=True):
             known = parse_mark(mark) if isinstance(mark, bytes) else None
-            drain.consumer.number_from(max(known.entries or 0 if known else 0, _last_number(entries)))
+            writer.consumer.number_from(max(known.entries or 0 if known else 0, _last_number(entries)))
         self.write(new)
 
-    def look(self, drains: Sequence[CameraWriter]) -> None:
+    def look(self, writers: Sequence[CameraWriter]) -> None:
         """Now and then while all is well."""
-        self.begin(drains)
+        self.begin(writers)
         now = time.monotonic()
         if now >= self._write_at:
             if now >= self._repeat_at:
                 self._repeat_at = now + _REPEAT_SECONDS
                 self._written.clear()
             self._write_at = now + _MARK_SECONDS
-            self.write(drains)
+            self.write(writers)
 
-    def write(self, drains: Sequence[CameraWriter]) -> None:
+    def write(self, writers: Sequence[CameraWriter]) -> None:
         """Write the marks that have changed, of cameras of which nothing is in doubt."""
-        marks = {
-            drain.camera: format_mark(Mark(drain.consumer.last_captured, drain.entries, drain.consumer.entries_before))
-            for drain in drains
-            if not (drain.uncertain or drain.doubtful)
-        }
+        marks = {writer.camera: format_mark(mark) for writer in writers if (mark := writer.mark())}
         changed = {camera: mark for camera, mark in marks.items() if self._written.get(camera) != mark}
         if changed:
             words = [word.encode() for pair in changed.items() for word in pair]

@@ -1,7 +1,7 @@
-"""The rings that one writer drains: opened as they appear in the site's directory, followed when they are made anew,
+"""The rings of one writer's cameras: opened as they appear in the site's directory, followed when they are made anew,
 and let go when their files are gone.
 
-Which file a capture process writes to is in its status page. A ring whose file is gone is drained until its capture has
+Which file a capture process writes to is in its status page. A ring whose file is gone is emptied until its capture has
 moved on, or has ended, and it is empty; only then is the ring in its place opened, so that entries of the journal stay
 in order. What it held is stored from its mapping, which outlives the file's name.
 """
@@ -16,8 +16,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import RingMismatch
 from engine.shm import ring_file
+from engine.shm.camera_list import CameraList
 from engine.shm.ring import Consumer
-from engine.shm.roster import Roster
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.stages.writer.camera_writer import CameraWriter
@@ -35,25 +35,25 @@ class OpenRings:
         self._log = log
         self._warn_once = warn_once
         self._paths = SitePaths.of(config)
-        self._roster = Roster(
+        self._roster = CameraList(
             self._paths,
             lambda path, reason: warn_once(path.name, "file passed over", f"{path}: {reason}"),
             owner=build_owner(config.owner),
         )
         #: By camera: the rings, and the status pages of those that capture into them.
-        self.drains: dict[str, CameraWriter] = {}
+        self.writers: dict[str, CameraWriter] = {}
         self.pages: dict[str, StatusPage] = {}
 
     def look(self) -> bool:
-        """Follow what came and went, while nothing is in flight; True where ``drains`` has changed."""
+        """Follow what came and went, while nothing is in flight; True where ``writers`` has changed."""
         self._roster.look()
         changed = False
-        for camera, drain in list(self.drains.items()):
+        for camera, writer in list(self.writers.items()):
             self._renew_page(camera)
-            if self._roster.rings.get(camera) != drain.consumer.inode and self._is_done(camera, drain):
-                changed |= self._replace(camera, drain)
+            if self._roster.rings.get(camera) != writer.consumer.inode and self._is_done(camera, writer):
+                changed |= self._replace(camera, writer)
         for camera in self._roster.rings:
-            if camera not in self.drains and self._config.writer_of(camera) == self._number:
+            if camera not in self.writers and self._config.writer_of(camera) == self._number:
                 changed |= self._open(camera)
         return changed
 
@@ -61,33 +61,33 @@ class OpenRings:
     def behind(self) -> bool:
         """True where a ring stands that waits for the one before it to be emptied."""
         standing = self._roster.rings
-        return any(camera in standing and standing[camera] != d.consumer.inode for camera, d in self.drains.items())
+        return any(camera in standing and standing[camera] != d.consumer.inode for camera, d in self.writers.items())
 
     def close(self) -> None:
         """Give all back."""
-        for camera, drain in self.drains.items():
-            held = drain.consumer.counts().held
-            if held and self._roster.rings.get(camera) != drain.consumer.inode:
+        for camera, writer in self.writers.items():
+            held = writer.consumer.counts().held
+            if held and self._roster.rings.get(camera) != writer.consumer.inode:
                 self._log.error("frames are lost with the ring that was removed", camera=camera, frames=held)
-            drain.consumer.close()
+            writer.consumer.close()
 
-    def _is_done(self, camera: str, drain: CameraWriter) -> bool:
+    def _is_done(self, camera: str, writer: CameraWriter) -> bool:
         """True where nobody writes to a ring any more, and nothing of it is left to do."""
         page = self.pages.get(camera)
         # First whether more may come, then whether all is gone.
-        if page and page.owned and page.counts[CaptureCount.RING] == drain.consumer.inode.number:
+        if page and page.owned and page.counts[CaptureCount.RING] == writer.consumer.inode.number:
             return False
-        return not (drain.consumer.held_bytes or drain.uncertain or drain.doubtful)
+        return not (writer.consumer.held_bytes or writer.in_doubt)
 
-    def _replace(self, camera: str, drain: CameraWriter) -> bool:
+    def _replace(self, camera: str, writer: CameraWriter) -> bool:
         """Go over to the ring in the place of one that is done with, or let the camera go."""
-        former, counts = drain.consumer, drain.consumer.counts()
+        former, counts = writer.consumer, writer.consumer.counts()
         said = {"camera": camera, "captured": counts.captured, "stored": counts.stored, "dropped": counts.dropped}
         if camera in self._roster.rings:
             path = self._paths.ring(camera)
             try:
                 goes_on = ring_file.hand_over(former, path)
-                drain.consumer = self._consumer(camera)
+                writer.replace(self._consumer(camera))
             except (RingMismatch, OSError) as error:
                 self._warn_once(camera, "ring cannot be read", str(error))
                 return False
@@ -96,7 +96,7 @@ class OpenRings:
             else:
                 self._log.warning("ring was made anew; these counts of the former one are not in its own", **said)
         else:
-            del self.drains[camera]
+            del self.writers[camera]
             page = self.pages.pop(camera, None)
             if page:
                 page.close()
@@ -112,7 +112,7 @@ class OpenRings:
         except (RingMismatch, OSError) as error:
             self._warn_once(camera, "ring cannot be read", str(error))
             return False
-        self.drains[camera] = CameraWriter(camera, self._config, consumer)
+        self.writers[camera] = CameraWriter(camera, self._config, consumer)
         self._renew_page(camera)
         return True
 

@@ -1,13 +1,9 @@
 """The writer's connection to Redis: many frames a round trip, sent from where they lie in shared memory.
 
-A batch is one transaction: ``MULTI``, for each frame ``SET`` and ``XADD``, for each camera the journal's upkeep,
-``EXEC``. So a batch is stored as a whole or not at all: a connection cut in the middle, or a server that runs out of
-memory on the way, cannot leave a frame without its entry, or a later entry that locks an earlier one out. Measured, the
-transaction costs nothing that can be told from noise.
-
-Commands go out with ``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s
-scatter-gather); TLS has no such call, there each piece is sent by itself. The socket and its handshake are redis-py's,
-replies are parsed by hiredis. Several batches may be in flight; replies come back in the order sent.
+A batch makes its own bytes and reads its own replies (``batch.py``); here they go out and come in. They go out with
+``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s scatter-gather); TLS has no such
+call, there each piece is sent by itself. The socket and its handshake are redis-py's, replies are parsed by hiredis.
+Several batches may be in flight; replies come back in the order sent.
 """
 
 from __future__ import annotations
@@ -17,18 +13,17 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import hiredis
 from redis.connection import AbstractConnection
 
-from engine.errors import RedisUnavailable
+from engine.errors import RedisUnavailable, WireError
+from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import BAD_REPLIES, demoted
-from engine.shm.ring import Record
-from engine.wire import resp
-from engine.wire.replies import shown
+from engine.stages.writer.batch import Batch, EntryErrors
 from engine.wire.urls import RedisAddress
 
 #: Buffers that one sendmsg takes (IOV_MAX of Linux).
@@ -45,31 +40,6 @@ class Refused(RedisUnavailable):
     """Redis is there and takes no writes now: out of memory, loading, read only, no permission."""
 
 
-class RingBatch(NamedTuple):
-    """Frames of one camera, oldest first, and how to frame them. Journal entries below ``trim_nano``, if it is not 0,
-    may go. ``number`` is the first one's, 0 where it is not known."""
-
-    framing: resp.FrameFraming
-    records: Sequence[Record]
-    trim_nano: int
-    number: int = 0
-
-    @property
-    def upkeep_replies(self) -> int:
-        """Replies behind those of the frames."""
-        return 2 if self.trim_nano else 1
-
-
-#: Of one RingBatch, the frames whose journal entry was refused, by their place in it, and what Redis said.
-EntryErrors = dict[int, str]
-
-
-class _InFlight(NamedTuple):
-    batch: Sequence[RingBatch]
-    #: Replies that must come, MULTI's to EXEC's.
-    replies: int
-
-
 class Store:
     """A connection that stores batches. ``beat`` is called at least every 100 ms while it waits."""
 
@@ -81,7 +51,7 @@ class Store:
         self._socket: Any = None
         self._poll = select.poll()
         self._reader = hiredis.Reader()
-        self._in_flight: deque[_InFlight] = deque()
+        self._in_flight: deque[Batch] = deque()
 
     @property
     def connected(self) -> bool:
@@ -96,8 +66,8 @@ class Store:
     def open(self) -> AbstractConnection:
         """Make a connection over which Redis answers, for ``attach``; may run in another thread.
 
-        A server that stands still is noticed here and not by who would wait for it in ``call``. Raises
-        RedisUnavailable, ServerRefused.
+        A server that stands still is noticed here, before anything waits for it in ``call``. Raises RedisUnavailable,
+        ServerRefused.
         """
         connection = connect(self.address, self._timeout)
         call(self.address, connection, ("PING",))
@@ -106,8 +76,8 @@ class Store:
     def attach(self, connection: AbstractConnection) -> None:
         """Use ``connection`` from now on."""
         self._connection = connection
-        # redis-py has no public name for the connected socket; the handshake is done, from here on it is ours alone.
-        self._socket = connection._get_socket()
+        # The handshake is done: from here on the socket is ours alone.
+        self._socket = socket_of(connection)
         self._socket.setblocking(False)
         self._reader = hiredis.Reader()
         self._poll = select.poll()
@@ -120,65 +90,28 @@ class Store:
         self._connection = self._socket = None
         self._in_flight.clear()
 
-    def send(self, batch: Sequence[RingBatch]) -> None:
+    def send(self, batch: Batch) -> None:
         """Send a batch; its frames must stay in their rings until ``receive`` has told of it. Raises
         RedisUnavailable."""
-        buffers: list[bytes | memoryview] = []
-        pending = resp.MULTI
-        replies = 2
-        for ring in batch:
-            framing, records, trim_nano, number = ring
-            step = 1 if number else 0
-            for nano, sequence, width, height, encoding, keyframe, _, _, payload, _ in records:
-                size = len(payload)
-                buffers.append(pending + framing.before(nano, sequence, size))
-                buffers.append(payload)
-                pending = framing.after(nano, sequence, size, width, height, encoding, keyframe, number)
-                number += step
-            pending += framing.keep()
-            if trim_nano:
-                pending += framing.trim(trim_nano)
-            replies += len(records) * framing.replies_per_frame + ring.upkeep_replies
-        buffers.append(pending + resp.EXEC)
-        self._send(buffers)
-        self._in_flight.append(_InFlight(batch, replies))
+        self._send(batch.buffers())
+        self._in_flight.append(batch)
 
     def receive(self) -> list[EntryErrors]:
-        """Wait for the oldest batch in flight; its frames are stored. Returns what was refused, for each RingBatch.
+        """Wait for the oldest batch in flight; its frames are stored. Returns what was refused, for each of its parts.
 
         Raises Refused where Redis took nothing of it, RedisUnavailable where nobody can tell.
         """
-        batch, count = self._in_flight[0]
-        replies = self._receive(count)
-        results = replies[-1]
-        error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), results)
-        if isinstance(results, hiredis.ReplyError):
-            self._in_flight.popleft()
+        batch = self._in_flight[0]
+        replies = self._receive(batch.replies)
+        try:
+            refused = batch.parse(replies)
+        except hiredis.ReplyError as error:
             if self.address.sentinel and demoted(str(error)):
-                raise self._broken(error)
-            raise Refused(f"Redis at {self.address} takes no frames: {error}")
-        # MULTI's own reply, EXEC's, and between them one for each of EXEC's results.
-        if not isinstance(results, list) or len(results) != count - 2 or isinstance(error, hiredis.ReplyError):
-            raise self._broken(f"it answered {shown(results)} to EXEC, not {count - 2} results")
-        refused: list[EntryErrors] = []
-        position = 0
-        for ring in batch:
-            framing = ring.framing
-            errors: EntryErrors = {}
-            for number in range(len(ring.records)):
-                stored, entered = results[position : position + 2]
-                position += framing.replies_per_frame
-                if stored != b"OK":
-                    if not isinstance(stored, hiredis.ReplyError):
-                        raise self._broken(f"it answered {shown(stored)} to SET")
-                    self._in_flight.popleft()
-                    raise Refused(f"Redis at {self.address} takes no frames: {stored}")
-                if isinstance(entered, hiredis.ReplyError):
-                    errors[number] = str(entered)
-                elif not isinstance(entered, bytes):
-                    raise self._broken(f"it answered {shown(entered)} to XADD")
-            position += ring.upkeep_replies
-            refused.append(errors)
+                raise self._broken(error) from None
+            self._in_flight.popleft()
+            raise Refused(f"Redis at {self.address} takes no frames: {error}") from None
+        except WireError as error:
+            raise self._broken(error) from None
         self._in_flight.popleft()
         return refused
 

@@ -1,13 +1,15 @@
-"""Which cameras run: those whose rings stand in the site's directory.
+"""The list of cameras that run, which can change while writers and publisher run: a camera is on it while its ring
+exists in the site's directory.
 
 A ring is made by its camera's capture process (or by the supervisor for it), and its header names the camera. So the
-directory is the one list of the cameras that run, whatever the site file said when somebody read it. Writer and
-publisher look at it a few times a second.
+directory is the one list, whatever the site file said when a process was forked. Nobody has to be told of a change:
+each agent looks at the list in its rounds, a few times a second. The list's version grows with each change that a look
+finds, so an agent that knows the version knows the list.
 
 A look that finds nothing new costs one ``stat``: the time of a directory changes when an entry comes or goes. Two
-things could be missed that way. The kernel's time stamps are coarse, so that a second change within one tick leaves no
-trace; until the directory's time is older than that, it is read again. And a file can be made anew under its old name;
-a ring is therefore known by its inode too, and one that was replaced has gone and come.
+changes could be missed that way. The kernel's time stamps are coarse, so a second change within one tick leaves no
+trace; until the directory's time is older than that, each look reads the directory again. And a file can be made anew
+under its old name; a ring is therefore known by its inode too, and a ring that was replaced has gone and come.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _SUFFIX = ".ring"
 
 
 class Changes(NamedTuple):
-    """Cameras whose rings came and went since the look before, sorted. One whose ring was replaced is in both."""
+    """Cameras whose rings came and went since the look before, sorted. A camera whose ring was replaced is in both."""
 
     came: tuple[str, ...] = ()
     went: tuple[str, ...] = ()
@@ -49,10 +51,13 @@ class _Seen(NamedTuple):
     camera: str
 
 
-class Roster:
-    """The rings of one site. ``passed_over(path, reason)`` is told once of each file that is called a ring and is
-    none, is another camera's, or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), so are rings
-    whose frames are somebody else's."""
+class CameraList:
+    """The cameras of one site, by their rings, as one process sees them.
+
+    ``passed_over(path, reason)`` is called once for each file that is called a ring and is none, is another camera's,
+    or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), rings with frames of another owner are
+    passed over too.
+    """
 
     def __init__(
         self, paths: SitePaths, passed_over: Callable[[Path, str], None], *, owner: bytes | None = None
@@ -60,6 +65,8 @@ class Roster:
         self._paths = paths
         self._passed_over = passed_over
         self._owner = owner
+        #: Grows by one with each look that finds a change; 0 before the first camera.
+        self.version = 0
         self._rings: dict[str, Inode] = {}
         self._seen: dict[str, _Seen] = {}
         #: The directory as it was last read, and its time; None where it must be read again in any case.
@@ -71,7 +78,7 @@ class Roster:
         return self._rings
 
     def look(self) -> Changes:
-        """What came and went since the look before; at the first look, all that stand have come."""
+        """What came and went since the look before. At the first look, all cameras have come. Raises nothing."""
         now = time.time_ns()
         try:
             status = self._paths.directory.stat()
@@ -140,6 +147,7 @@ class Roster:
         self._rings = {one.camera: one.inode for one in seen.values() if one.camera}
         if self._rings == before:
             return _NONE
+        self.version += 1
         return Changes(
             tuple(sorted(camera for camera, inode in self._rings.items() if before.get(camera) != inode)),
             tuple(sorted(camera for camera, inode in before.items() if self._rings.get(camera) != inode)),

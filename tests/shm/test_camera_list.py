@@ -1,4 +1,4 @@
-"""The roster: which cameras' rings stand, told from the site's directory."""
+"""The list of cameras that run, read from the rings in the site's directory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.shm import ring_file, roster, segment
-from engine.shm.roster import Changes, Roster
+from engine.shm import camera_list, ring_file, segment
+from engine.shm.camera_list import CameraList, Changes
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
@@ -22,13 +22,13 @@ from tests.wire.names import HOSTILE
 
 
 class Directory:
-    """A site's directory, a roster of it, and what the roster passed over."""
+    """A site's directory, the list of its cameras, and what the list passed over."""
 
     def __init__(self, shm: Path) -> None:
         self.paths = SitePaths(shm / "edge-video-site-0")
         self.paths.directory.mkdir(mode=0o700)
         self.odd: list[tuple[str, str]] = []
-        self.roster = Roster(self.paths, lambda path, reason: self.odd.append((path.name, reason)))
+        self.list = CameraList(self.paths, lambda path, reason: self.odd.append((path.name, reason)))
 
     def make(self, *cameras: str) -> None:
         for camera in cameras:
@@ -55,19 +55,19 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(path)
         return scandir(path)
 
-    monkeypatch.setattr(roster.os, "scandir", counted)
+    monkeypatch.setattr(camera_list.os, "scandir", counted)
     return seen
 
 
 def test_rings_that_come_and_go_are_told_once(directory):
-    look = directory.roster.look
+    look = directory.list.look
     assert look() == Changes()
     directory.make("b", "a")
     assert look() == Changes(came=("a", "b"))
     assert look() == Changes()
     directory.paths.ring("a").unlink()
     assert look() == Changes(went=("a",))
-    assert set(directory.roster.rings) == {"b"}
+    assert set(directory.list.rings) == {"b"}
     directory.make("a")
     assert look() == Changes(came=("a",))
     assert directory.odd == []
@@ -76,48 +76,61 @@ def test_rings_that_come_and_go_are_told_once(directory):
 @pytest.mark.parametrize("camera", [name for name in HOSTILE if len(name.encode()) < 60])
 def test_a_ring_s_header_names_its_camera(directory, camera):
     directory.make(camera)
-    assert directory.roster.look() == Changes(came=(camera,))
+    assert directory.list.look() == Changes(came=(camera,))
 
 
 def test_a_ring_that_was_made_anew_has_gone_and_come(directory):
     directory.make("a", "b")
-    directory.roster.look()
-    before = directory.roster.rings["a"]
+    directory.list.look()
+    before = directory.list.rings["a"]
     # Held open, as the writer does, its inode is not given to the next file.
     held = segment.open_existing(directory.paths.ring("a"))
     directory.paths.ring("a").unlink()
     directory.make("a")
-    assert directory.roster.look() == Changes(came=("a",), went=("a",))
-    assert directory.roster.rings["a"] != before
+    assert directory.list.look() == Changes(came=("a",), went=("a",))
+    assert directory.list.rings["a"] != before
     held.close()
+
+
+def test_the_version_grows_with_each_change_that_is_found_and_only_then(directory):
+    assert directory.list.version == 0
+    directory.list.look()
+    assert directory.list.version == 0
+    directory.make("a", "b")
+    directory.list.look()
+    directory.list.look()
+    assert directory.list.version == 1
+    directory.paths.ring("a").unlink()
+    directory.list.look()
+    assert directory.list.version == 2
 
 
 def test_a_ring_that_was_moved_away_is_gone_and_said(directory):
     directory.make("a")
-    directory.roster.look()
+    directory.list.look()
     directory.paths.ring("a").rename(directory.paths.ring("b"))
-    assert directory.roster.look() == Changes(went=("a",))
+    assert directory.list.look() == Changes(went=("a",))
     assert directory.odd == [("b.ring", "it is the ring of camera 'a' under another name")]
 
 
 def test_nothing_new_costs_no_look_at_the_files(directory, scans):
     directory.make("a")
     directory.age()
-    assert directory.roster.look().came == ("a",)
+    assert directory.list.look().came == ("a",)
     assert len(scans) == 1
     for _ in range(10):
-        assert directory.roster.look() == Changes()
+        assert directory.list.look() == Changes()
     assert len(scans) == 1
 
 
 def test_a_second_change_within_the_clock_s_tick_is_found(directory):
     """The kernel's time stamps are coarse: a change may leave the directory's time as it was."""
     directory.make("a")
-    assert directory.roster.look().came == ("a",)
+    assert directory.list.look().came == ("a",)
     status = directory.paths.directory.stat()
     directory.make("b")
     os.utime(directory.paths.directory, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert directory.roster.look().came == ("b",)
+    assert directory.list.look().came == ("b",)
 
 
 def test_a_directory_that_looks_younger_than_the_clock_is_read_each_time(directory, scans):
@@ -125,7 +138,7 @@ def test_a_directory_that_looks_younger_than_the_clock_is_read_each_time(directo
     directory.make("a")
     os.utime(directory.paths.directory, ns=(future, future))
     for _ in range(3):
-        directory.roster.look()
+        directory.list.look()
     assert len(scans) == 3
 
 
@@ -135,13 +148,13 @@ def test_a_ring_that_is_being_made_does_not_count(directory, monkeypatch):
 
     def look_first(path, target):
         assert target.exists()
-        seen.append(directory.roster.look())
+        seen.append(directory.list.look())
         link(path, target)
 
     monkeypatch.setattr(Path, "hardlink_to", look_first)
     directory.make("a")
     assert seen == [Changes()]
-    assert directory.roster.look().came == ("a",)
+    assert directory.list.look().came == ("a",)
     assert directory.odd == []
 
 
@@ -149,7 +162,7 @@ def test_other_files_of_the_site_are_no_cameras(directory):
     StatusPage.create(directory.paths.capture("a"))
     StatusPage.create(directory.paths.supervisor)
     os.mkfifo(directory.paths.doorbell(0))
-    assert directory.roster.look() == Changes()
+    assert directory.list.look() == Changes()
     assert directory.odd == []
 
 
@@ -168,39 +181,39 @@ def test_what_is_no_ring_of_this_site_is_passed_over_and_said_once(directory):
     os.mkfifo(paths.ring("fifo"))
     os.mknod(paths.ring("socket"), 0o600 | stat.S_IFSOCK)
     for _ in range(3):
-        directory.roster.look()
+        directory.list.look()
         directory.make(f"other{time.monotonic_ns()}")
     assert {name.removesuffix(".ring") for name, _ in directory.odd} == {
         "version", "open", "empty", "short", "garbage", "link", "directory", "fifo", "socket",
     }  # fmt: skip
     assert len(directory.odd) == 9
-    assert "a" in directory.roster.rings
+    assert "a" in directory.list.rings
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
 def test_another_user_s_ring_is_passed_over(directory):
     directory.make("a")
     os.chown(directory.paths.ring("a"), 12345, 12345)
-    assert directory.roster.look() == Changes()
+    assert directory.list.look() == Changes()
     assert "belongs to uid 12345" in directory.odd[0][1]
 
 
 def test_a_directory_that_goes_and_comes_back(directory):
     directory.make("a")
-    directory.roster.look()
+    directory.list.look()
     shutil.rmtree(directory.paths.directory)
-    assert directory.roster.look() == Changes(went=("a",))
-    assert directory.roster.look() == Changes()
+    assert directory.list.look() == Changes(went=("a",))
+    assert directory.list.look() == Changes()
     directory.paths.directory.mkdir(mode=0o700)
     directory.make("a")
-    assert directory.roster.look() == Changes(came=("a",))
+    assert directory.list.look() == Changes(came=("a",))
 
 
 @pytest.mark.parametrize("what", ["scandir", "open"])
 def test_without_descriptors_what_is_known_stands_until_there_are_some(directory, monkeypatch, what):
     directory.make("a")
     directory.age()
-    directory.roster.look()
+    directory.list.look()
     directory.make("b")
     directory.age()
     with monkeypatch.context() as patched:
@@ -208,10 +221,10 @@ def test_without_descriptors_what_is_known_stands_until_there_are_some(directory
         def fail(*_, **__):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-        patched.setattr(roster.os if what == "scandir" else segment.os, what, fail)
-        assert directory.roster.look() == Changes()
-        assert set(directory.roster.rings) == {"a"}
-    assert directory.roster.look() == Changes(came=("b",))
+        patched.setattr(camera_list.os if what == "scandir" else segment.os, what, fail)
+        assert directory.list.look() == Changes()
+        assert set(directory.list.rings) == {"a"}
+    assert directory.list.look() == Changes(came=("b",))
     assert directory.odd == []
 
 
@@ -222,9 +235,11 @@ def test_whatever_happens_between_two_looks_the_sum_of_what_is_told_is_what_stan
     told: set[str] = set()
     for camera, step in (*steps, ("", "look")):
         if step == "look":
-            changes = directory.roster.look()
+            known = directory.list.version
+            changes = directory.list.look()
+            assert (directory.list.version == known) == (changes == Changes())
             told = (told - set(changes.went)) | set(changes.came)
-            assert told == set(directory.roster.rings)
+            assert told == set(directory.list.rings)
         elif step == "unlink":
             directory.paths.ring(camera).unlink(missing_ok=True)
         elif not directory.paths.ring(camera).exists():

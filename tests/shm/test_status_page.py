@@ -48,7 +48,7 @@ def test_its_owner_is_seen_by_all(shm):
 
 def test_only_one_process_can_claim_it_and_the_other_is_told_who(shm):
     path = shm / "writer 0.status"
-    with Peer("hold_status_page", path) as peer:
+    with Peer("hold_page", path) as peer:
         assert peer.line() == "claimed"
         with pytest.raises(SiteInUse, match=f"writer 0 runs already as pid {peer.pid}"):
             StatusPage.claim(path)
@@ -61,7 +61,7 @@ def test_only_one_process_can_claim_it_and_the_other_is_told_who(shm):
 
 def test_a_killed_owner_owns_it_no_more_and_what_it_left_stays(shm):
     path = shm / "a.status"
-    with Peer("hold_status_page", path) as peer:
+    with Peer("hold_page", path) as peer:
         assert peer.line() == "claimed"
         watcher = StatusPage.watch(path)
         watcher.restarts = 5
@@ -79,7 +79,7 @@ def test_asking_who_owns_it_does_not_hinder_a_claim(shm):
     path = shm / "a.status"
     StatusPage.create(path)
     watcher = StatusPage.watch(path)
-    with Peer("hold_status_page", path) as peer:
+    with Peer("hold_page", path) as peer:
         while not watcher.owned:
             pass
         assert peer.line() == "claimed"

@@ -1,4 +1,4 @@
-"""Writer and publisher without a supervisor: their agents, turned by a benchmark in its own process."""
+"""In-process agents: a benchmark calls the writer's and the publisher's ``do_work`` itself, without a supervisor."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def site_config(run_directory: Path, redis_address: str, cameras: int, **section
     return from_document(document, {})
 
 
-class _Driven:
+class _InProcess:
     """An agent, and the site's directory in shared memory."""
 
     agent: WriterAgent | PublisherAgent
@@ -99,7 +99,7 @@ class _Driven:
                 self.agent.idle()
 
 
-class DrivenWriter(_Driven):
+class InProcessWriter(_InProcess):
     """A WriterAgent, and the producers of its cameras' rings."""
 
     def __init__(self, config: Config) -> None:
@@ -150,7 +150,7 @@ class DrivenWriter(_Driven):
             end.close()
 
 
-class DrivenPublisher(_Driven):
+class InProcessPublisher(_InProcess):
     """A PublisherAgent that is connected to both its servers."""
 
     def __init__(self, config: Config) -> None:
@@ -176,7 +176,7 @@ class DrivenPublisher(_Driven):
 
 def run_publisher_process(run_directory: Path, redis_address: str, cameras: int, amqp_url: str) -> None:
     """The publisher as the supervisor would start it; for a process of its own."""
-    from engine.runtime.roles import run_publisher
+    from engine.runtime.roles import PUBLISHER, Launch
 
     config = site_config(run_directory, redis_address, cameras, amqp={"amqp_url": amqp_url})
-    run_publisher(config, quiet_log())
+    PUBLISHER.instance(config).run(Launch(config, quiet_log()))

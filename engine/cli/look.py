@@ -1,0 +1,68 @@
+"""``edge-video check`` and ``status``: a site as it will run, and as it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from engine.cli import show
+from engine.cli.output import print_json
+from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
+from engine.config.memory import redis_memory
+from engine.errors import EXIT_FAILED, InputError
+from engine.runtime.machine import embedded_memory
+from engine.runtime.status import collect
+from engine.runtime.status_outages import HEALTHY_SHARE
+from engine.shm import site
+from engine.shm.segment import free_bytes
+
+
+def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
+    """Validate a site file; print the site as it will run, and the memory it needs against what the machine has."""
+    site_config = load_site(config)
+    need = site.shared_memory_need(site_config)
+    directory = Path(site_config.ring.directory)
+    if not directory.is_dir():
+        raise InputError(f"{config}: ring.directory {directory} is no directory")
+    have = free_bytes(directory)
+    memory = redis_memory(site_config)
+    most = embedded_memory(site_config) if site_config.embedded else None
+    if json:
+        document = show.masked(site_config)
+        document["redis_memory"] = {
+            "need_bytes": memory.bytes,
+            "frames": memory.frames,
+            "frames_per_second": memory.frames_per_second,
+            "assumed": memory.assumed,
+            "maxmemory_bytes": most,
+        }
+        document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
+        print_json(document)
+    else:
+        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have, memory, most)
+    site.check_space(site_config)
+
+
+def status(
+    config: SiteFile = DEFAULT_SITE_FILE,
+    json: AsJson = False,
+    healthy: Annotated[
+        bool, typer.Option("--healthy", help="One line, and exit code 1 unless all is well: for Docker and others.")
+    ] = False,
+    share: Annotated[
+        float, typer.Option(min=0, max=1, help="Of the cameras, that must be active to be healthy.")
+    ] = HEALTHY_SHARE,
+) -> None:
+    """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
+    report = collect(load_site(config), memory=not healthy, share=share)
+    if json:
+        print_json(report)
+    elif healthy:
+        print(f"unhealthy: {'; '.join(report.troubles)}" if report.troubles else "healthy")
+    else:
+        show.print_status(Console(markup=False, emoji=False, highlight=False), report)
+    if not report.running or (healthy and report.troubles):
+        raise typer.Exit(EXIT_FAILED)

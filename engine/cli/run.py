@@ -1,0 +1,65 @@
+"""``edge-video run``, which runs a whole site, and ``clean``, which removes what a killed one left."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from engine.cli.output import print_json
+from engine.cli.show import LiveTable
+from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
+from engine.runtime.child import keep_private, set_title
+from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.lock import SiteLock
+from engine.runtime.logs import log_file, mask_standard_error, open_log
+from engine.runtime.notify import Notifier
+from engine.runtime.roles import SUPERVISOR
+from engine.runtime.supervisor import Supervisor
+from engine.shm import site
+
+
+def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
+    """Run a site: all its processes, until SIGTERM or Ctrl-C. Shows a live table on a terminal, log lines otherwise."""
+    site_config = load_site(config)
+    keep_private()
+    mask_standard_error(site_config)
+    set_title(SUPERVISOR.name, site_config.site.name)
+    notifier = Notifier(os.environ)
+    if not sys.stdout.isatty() or json:
+        log = open_log(site_config, json=json)
+        supervisor = Supervisor(site_config, log, log, notifier)
+        supervisor.start()
+        code = supervisor.run()
+        supervisor.close()
+        raise typer.Exit(code)
+    file = log_file(site_config)
+    log = open_log(site_config, file=file)
+    supervisor = Supervisor(site_config, log, log, notifier)
+    supervisor.start()
+    with LiveTable(site_config, footer=f"log: {file}   Ctrl-C drains and stops") as table:
+        code = supervisor.run(on_tick=table.refresh)
+    supervisor.close()
+    raise typer.Exit(code)
+
+
+def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
+    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new start
+    would go on with them."""
+    site_config = load_site(config)
+    lock = SiteLock(site_config, exclusive=True)
+    try:
+        found = site.leftovers(site_config)
+        pid, kept = EmbeddedServer(site_config).clean()
+        site.remove(site.SitePaths.of(site_config))
+    finally:
+        lock.release()
+    held = sum(leftover.held for leftover in found)
+    if json:
+        print_json({"rings": len(found), "frames": held, "server_pid": pid, "server_frames": kept})
+        return
+    done = [f"removed {len(found)} rings that held {held} frames"] if found else []
+    if pid:
+        done.append(f"ended the embedded server (pid {pid}), which held {kept if kept >= 0 else 'unknown'} frames")
+    print("; ".join(done) or "nothing to remove")

@@ -1,0 +1,58 @@
+"""The payloads of entries that were read, a chunk at a time.
+
+What is held is bounded: ``ENTRIES_MAX`` entries, and ``chunk_bytes`` of payload (or one frame, where that is larger).
+A chunk that failed on the way is asked for again. A frame that is gone while its entry stands is passed over and
+counted in ``missing``; an entry that the engine did not write, in ``unreadable``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+
+from engine.client.frame import Frame, FrameEntry, with_data
+from engine.client.transport import Query
+
+#: Payload bytes of one round trip, where the caller does not say.
+CHUNK_BYTES = 4 * 2**20
+#: Frames of one round trip; small frames are many.
+_FRAMES_MAX = 256
+
+
+class Payloads:
+    """Entries that were read, and their payloads, fetched ahead a chunk at a time."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self.pending: deque[FrameEntry] = deque()
+        self.missing = 0
+        self.unreadable = 0
+        self._chunk_bytes = chunk_bytes
+
+    def fetch(self, count_max: int) -> Query[list[Frame]]:
+        """The next frames, fewer where some are gone."""
+        taken: list[FrameEntry] = []
+        size = 0
+        for entry in itertools.islice(self.pending, min(count_max, _FRAMES_MAX)):
+            size += entry.size
+            if taken and size > self._chunk_bytes:
+                break
+            taken.append(entry)
+        (payloads,) = yield [("MGET", *(entry.key for entry in taken))]
+        for _ in taken:
+            self.pending.popleft()
+        frames = [with_data(entry, data) for entry, data in zip(taken, payloads, strict=True) if data is not None]
+        self.missing += len(taken) - len(frames)
+        return frames
+
+    def keep_living(self, entries: list[FrameEntry]) -> Query[list[FrameEntry]]:
+        """Those whose frames are there."""
+        if not entries:
+            return entries
+        # One command that counts them all is enough while none is gone.
+        (count,) = yield [("EXISTS", *(entry.key for entry in entries))]
+        if count == len(entries):
+            return entries
+        alive = yield [("EXISTS", entry.key) for entry in entries]
+        living = [entry for entry, there in zip(entries, alive, strict=True) if there]
+        self.missing += len(entries) - len(living)
+        return living

@@ -1,0 +1,121 @@
+"""What ``FrameStore`` and ``AsyncFrameStore`` are made from: a server, and whose frames to read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self, TypedDict, Unpack
+
+from engine.client.payloads import CHUNK_BYTES
+from engine.client.queries import Queries
+from engine.client.tail import TAIL_BLOCK_MS
+from engine.client.times import When
+from engine.config import load
+from engine.config.tls import client_context
+from engine.errors import ConfigError, QueryError
+from engine.wire import urls
+
+#: Seconds that a server may take to answer.
+TIMEOUT_SECONDS = 5.0
+#: Where a tail begins: a time, the ``position`` of an earlier tail, or None for what comes from now on.
+Since = When | Mapping[str, str] | None
+
+
+class StoreOptions(TypedDict, total=False):
+    """What ``from_site`` takes besides the file. See the constructor."""
+
+    timeout_seconds: float
+    chunk_bytes: int
+    username: str | None
+    password: str | None
+    tls_files: urls.TlsFiles
+
+
+class StoreBase:
+    """The constructor of both stores. Subclasses say how they connect."""
+
+    def __init__(
+        self,
+        url: str | urls.RedisAddress = "",
+        vhost: str = "default",
+        prefix: str = "frames",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        chunk_bytes: int = CHUNK_BYTES,
+        cameras: Iterable[str] = (),
+        sentinels: Sequence[str] = (),
+        service: str = "",
+        username: str | None = None,
+        password: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
+    ) -> None:
+        """Nothing is connected before the first query.
+
+        ``url``: ``redis://``, ``rediss://``, ``unix://`` or ``host:port``; it may carry user, password and database.
+        ``vhost``: the tenant; ``"/"`` is the same as ``"default"``. ``prefix``: the word between tenant and camera.
+
+        ``timeout_seconds``: how long the server may take to connect, and to answer (5 s).
+        ``chunk_bytes``: payload bytes fetched in one round trip, and held at a time (4 MiB; one frame may be larger).
+        ``cameras``: cameras that exist even while nothing of them is stored, so that asking for one is no error.
+
+        ``sentinels`` (``host:port`` each) and their ``service``, in place of ``url``: its master is asked, and found
+        again when it fails. ``sentinel_username`` and ``sentinel_password`` are for the sentinels themselves.
+        ``username`` and ``password``: instead of those in ``url``; None keeps what ``url`` says.
+        ``tls_files``: what a ``rediss://`` connection trusts and shows (the system's authorities, no certificate).
+
+        Raises ConfigError for an address or a TLS file that cannot be used, QueryError (an InputError too) for a
+        vhost, prefix, camera or chunk that is invalid.
+        """
+        if not isinstance(url, str | urls.RedisAddress):
+            raise QueryError(f"{url!r} is no address; give text such as 'redis:6379'")
+        if not (url or sentinels or service):
+            raise ConfigError("give the address of a server such as 'redis:6379', or use from_site")
+        if url == urls.EMBEDDED:
+            raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
+        if url and (sentinels or service):
+            raise QueryError("give the address of a server, or sentinels and service: one of them, not both")
+        if sentinels or service:
+            address = urls.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
+        else:
+            address = urls.parse_redis_address(url) if isinstance(url, str) else url
+        if any(tls_files):
+            if not address.tls:
+                raise QueryError("tls_files are for rediss:// addresses; this one is plain text")
+            client_context(tls_files, "redis")
+            address = address._replace(files=tls_files)
+        self._address = address._replace(username=username or address.username, password=password or address.password)
+        self._timeout = timeout_seconds
+        self._queries = Queries("default" if vhost == "/" else vhost, prefix, cameras, chunk_bytes)
+        # Redis answers a waiting tail before the connection would be given up.
+        self._block_ms = max(min(TAIL_BLOCK_MS, int(timeout_seconds * 500)), 1)
+        self._open()
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def from_site(cls, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> Self:
+        """The store of a site file: its server, tenant, prefix, cameras and timeout. ``options`` are the constructor's.
+
+        REDIS_USERNAME and REDIS_PASSWORD in the environment count, as they do for the site. Raises ConfigError where
+        the file is missing or invalid.
+        """
+        config = load(path, os.environ)
+        options = {"timeout_seconds": config.redis.timeout_seconds, **options}
+        cameras = [camera.id for camera in config.cameras]
+        return cls(config.redis_address, config.vhost, config.prefix, cameras=cameras, **options)
+
+    @property
+    def vhost(self) -> str:
+        """The tenant."""
+        return self._queries.tenant.vhost
+
+    @property
+    def prefix(self) -> str:
+        """The word between tenant and camera in keys."""
+        return self._queries.tenant.prefix
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._address)!r}, vhost={self.vhost!r}, prefix={self.prefix!r})"

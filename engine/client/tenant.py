@@ -1,0 +1,67 @@
+"""Whose frames are read: a tenant's names in Redis, its cameras, and the entries of their journals."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from engine.client.frame import FrameEntry, entry_of
+from engine.client.times import NANO_MAX
+from engine.client.transport import Query
+from engine.config.names import suggestion
+from engine.errors import UnknownName, WireError
+from engine.wire import keys
+from engine.wire.journal import parse_entry
+
+#: Entries of one round trip: about 100 bytes each, and a millisecond of Redis's time.
+ENTRIES_MAX = 1000
+#: The last id that a stream can hold; nothing can be asked for behind it.
+LAST_ID = f"{NANO_MAX}-{NANO_MAX}".encode()
+
+
+class Tenant(NamedTuple):
+    """Whose frames are read: names as they are outside of keys. ``known`` are cameras that exist even where nothing of
+    them is stored yet."""
+
+    vhost: str
+    prefix: str
+    known: frozenset[str] = frozenset()
+
+    def journal(self, camera: str) -> str:
+        """The camera's stream."""
+        return keys.journal_key(self.vhost, self.prefix, camera)
+
+    @property
+    def cameras(self) -> str:
+        """The hash of the cameras' states."""
+        return keys.cameras_key(self.vhost, self.prefix)
+
+    def names(self, reply: Iterable[bytes]) -> list[str]:
+        """The cameras of an HKEYS reply, and those known besides; what no camera could be called is passed over."""
+        found = set(self.known)
+        for name in reply:
+            with contextlib.suppress(UnicodeDecodeError, WireError):
+                keys.encode_part(name.decode())
+                found.add(name.decode())
+        return sorted(found)
+
+    def parse(self, camera: str, reply: Sequence[Sequence[Any]]) -> tuple[list[FrameEntry], int]:
+        """The entries of an XRANGE reply, and how many in it the engine did not write."""
+        found = []
+        for identifier, fields in reply:
+            with contextlib.suppress(WireError):
+                found.append(entry_of(self.vhost, self.prefix, camera, parse_entry(identifier, fields)))
+        return found, len(reply) - len(found)
+
+    def check_camera(self, camera: str) -> Query[None]:
+        """Returns where the camera is known. Raises UnknownName with the nearest one."""
+        if camera in self.known:
+            return
+        names, journal = yield [("HKEYS", self.cameras), ("EXISTS", self.journal(camera))]
+        listed = self.names(names)
+        if journal or camera in listed:
+            return
+        if not listed:
+            raise UnknownName(f"nothing is stored for tenant {self.vhost!r} under prefix {self.prefix!r}")
+        raise UnknownName(f"no camera {camera!r} in tenant {self.vhost!r}{suggestion(camera, listed)}")

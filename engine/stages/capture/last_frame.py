@@ -1,0 +1,30 @@
+"""Where a camera's time stamps and sequences go on: the last frame that Redis knows of."""
+
+from __future__ import annotations
+
+from engine.servers.redis.session import Session
+from engine.stages.capture.clock import latest_floor
+from engine.wire import keys
+from engine.wire.journal import entry_id
+from engine.wire.marks import parse_mark
+from engine.wire.replies import first_numbers
+
+
+def last_frame_id(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
+    mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
+
+    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
+    ahead of the clock that no camera wrote it.
+    """
+    hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
+    floor = latest_floor()
+    last, *marks = session.try_call(
+        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
+        *(("HMGET", key, camera) for key in hashes),
+    )
+    found = [first_numbers(last)]
+    for values in marks:
+        mark = parse_mark(values[0] or b"") if isinstance(values, list) else None
+        found.append(first_numbers([[entry_id(*mark.at).encode()]]) if mark else (0, 0))
+    return max(numbers if numbers[0] <= floor else (0, 0) for numbers in found)

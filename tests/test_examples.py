@@ -1,0 +1,148 @@
+"""Each script of ``examples`` does what its docstring says, on a running site."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import FrameStore
+from engine.wire.metadata import StatusEvent, encode_event
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_server import RedisServer
+from tests.servers.wait import free_port, wait_until
+from tests.system.site import ROOT, Site
+
+EXAMPLES = ROOT / "examples"
+LINES_MAX = 40
+
+
+@pytest.fixture(scope="module")
+def shop(rabbitmq: RabbitMQ) -> Iterator[Site]:
+    """A running site with a test camera and one that is unplugged."""
+    path = Path(tempfile.mkdtemp(prefix="ev-"))
+    rabbitmq.add_vhost("examples")
+    site = Site(path / "run")
+    with RedisServer(path / "redis") as redis:
+        site.write(
+            cameras=[
+                {"id": "till", "url": "test://?size=320x240&fps=20&kb=10"},
+                {"id": "dock", "url": f"http://127.0.0.1:{free_port()}/"},
+            ],
+            redis={"address": redis.address},
+            amqp_url=rabbitmq.url("examples"),
+        )
+        try:
+            site.start()
+            wait_until(lambda: site.camera("till")["stored"] > 20, 60, "frames are stored")
+            wait_until(lambda: site.camera("dock")["last_error"], 60, "the other camera's error is known")
+            yield site
+        finally:
+            site.end()
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def start(name: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, EXAMPLES / name, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(name: str, *arguments: str | Path) -> tuple[int, str]:
+    process = start(name, *arguments)
+    out, error = process.communicate(timeout=120)
+    assert "Traceback" not in error, error
+    return process.returncode, out + error
+
+
+def lines_until_stopped(process: subprocess.Popen[str], number: int, end: signal.Signals) -> list[str]:
+    """The first lines of a script that never ends; it is stopped as a person or a supervisor would."""
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(number)]
+        process.send_signal(end)
+        _, error = process.communicate(timeout=60)
+        assert "Traceback" not in error, error
+        assert process.returncode == 0
+    finally:
+        process.kill()
+    return lines
+
+
+def test_examples_are_short_documented_and_all_tested() -> None:
+    scripts = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
+    for name, text in scripts.items():
+        assert text.startswith('"""'), name
+        assert len(text.splitlines()) < LINES_MAX, name
+        assert f'"{name}"' in Path(__file__).read_text(), f"{name} has no test"
+        assert f"{name} SITE_FILE" in text, f"{name} does not say how it is called"
+
+
+def test_latest_to_file(shop: Site, tmp_path: Path) -> None:
+    file = tmp_path / "now.jpg"
+    code, said = run("latest_to_file.py", shop.file, "till", file)
+    assert (code, "320x240" in said) == (0, True), said
+    with FrameStore.from_site(shop.file) as store:
+        assert file.read_bytes() in {frame.data for frame in store.range("till")}
+    code, said = run("latest_to_file.py", shop.file, "dock", file)
+    assert (code, said) == (1, "dock has no frame\n")
+
+
+def test_watch_camera(shop: Site) -> None:
+    lines = lines_until_stopped(start("watch_camera.py", shop.file, "till"), 5, signal.SIGINT)
+    numbers = [int(line.split()[1]) for line in lines]
+    assert numbers == list(range(numbers[0], numbers[0] + 5))
+
+
+def test_on_event(shop: Site, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    process = start("on_event.py", shop.file, tmp_path)
+    assert process.stdout is not None
+    try:
+        assert re.match(r"(till 20|till is|dock is)", process.stdout.readline()), "its queue is bound"
+        event = StatusEvent("gate", "", 1, "offline", 1, "port closed")
+        connection = rabbitmq.connect("examples")
+        connection.channel().basic_publish("camera.metadata", "camera.metadata.event.status", encode_event(event))
+        connection.close()
+        while (line := process.stdout.readline()) != "gate is offline: port closed\n":
+            assert re.match(r"(till 20|till is|dock is)", line), line
+        lines_until_stopped(process, 1, signal.SIGTERM)
+    finally:
+        process.kill()
+    pictures = list(tmp_path.glob("till-*.jpg"))
+    assert pictures
+    assert all(path.read_bytes().startswith(b"\xff\xd8") for path in pictures)
+
+
+def test_around_a_time(shop: Site, tmp_path: Path) -> None:
+    with FrameStore.from_site(shop.file) as store:
+        frames = list(store.range("till"))
+    middle = frames[len(frames) // 2].timestamp
+    code, said = run("around_a_time.py", shop.file, middle.isoformat(), "1", tmp_path)
+    assert code == 0, said
+    found = sorted(int(path.stem) for path in (tmp_path / "till").iterdir())
+    assert 1 <= len(found) <= 6
+    nano = int(middle.timestamp() * 1e9)
+    assert nano - 1.1e9 < found[0] <= found[-1] < nano + 1.1e9
+    assert "dock: 0 frames" in said
+
+
+def test_monitor(shop: Site) -> None:
+    code, said = run("monitor.py", shop.file)
+    assert code == 1
+    till, dock, reason = sorted(said.splitlines(), key=lambda line: (line.startswith(" "), "dock" in line))
+    assert till.startswith("till: ")
+    assert "LATE" not in till
+    assert dock.endswith("LATE")
+    assert "closed" in reason

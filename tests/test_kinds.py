@@ -1,0 +1,37 @@
+"""Tests get the kinds that CONTRIBUTING.md describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import kind_of
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("path", "imported", "fixtures", "kind"),
+    [
+        ("wire/test_x.py", "json", [], "unit"),
+        ("stages/test_x.py", "tests.servers.wait", ["tmp_path"], "unit"),
+        ("stages/test_x.py", "tests.servers.redis_server", [], "server"),
+        ("client/test_x.py", "json", ["store", "shared_redis"], "server"),
+        ("test_x.py", "json", ["site", "redis_server"], "system"),
+        ("system/test_x.py", "json", [], "system"),
+        ("faults/test_x.py", "tests.system.site", ["site"], "fault"),
+    ],
+)
+def test_kind_follows_from_directory_imports_and_fixtures(
+    path: str, imported: str, fixtures: list[str], kind: str
+) -> None:
+    module = ModuleType("test_x")
+    module.used = type("Used", (), {"__module__": imported})
+    assert kind_of(HERE / path, module, fixtures) == kind
+
+
+def test_this_test_is_of_its_kind(request: pytest.FixtureRequest) -> None:
+    kinds = {"unit", "server", "system", "fault"}
+    assert {mark.name for mark in request.node.iter_markers()} & kinds == {"unit"}
