@@ -100,6 +100,6 @@ def vhost(rabbitmq: RabbitMQ, request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def site(short_path: Path) -> Iterator[Site]:
     """A site to be configured and run as the command line runs it; ended and swept after the test."""
-    running = Site(short_path / "run")
+    running = Site(short_path / "run", warm=True)
     yield running
     running.end()

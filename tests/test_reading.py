@@ -233,7 +233,7 @@ def server(place: Path) -> Iterator[RedisServer]:
 
 
 def write_site(place: Path, name: str, server: RedisServer, cameras: dict[str, str], **sections: Any) -> Site:
-    site = Site(place / name)
+    site = Site(place / name, warm=True)
     site.write(
         cameras=[{"id": camera, "url": f"test://?size=640x480&{url}"} for camera, url in cameras.items()],
         redis={"address": server.address, "ttl_seconds": TTL_SECONDS},

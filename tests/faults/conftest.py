@@ -101,7 +101,7 @@ def neighbour(run: FaultRun, short_path: Path) -> Iterator[FaultRun]:
     """Another tenant's site on the same machine and servers, which must not notice what happens to this one."""
     vhost = f"{run.vhost}-neighbour"
     run.broker.add_vhost(vhost)
-    site = Site(short_path / "neighbour")
+    site = Site(short_path / "neighbour", warm=True)
     beside = FaultRun(
         Case("neighbour", "what happens to another tenant", NOTHING, 15), site, run.redis, run.broker, vhost
     )

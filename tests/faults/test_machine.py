@@ -252,7 +252,7 @@ def test_noise_in_a_ring(run: FaultRun) -> None:
 @pytest.mark.case("second-site")
 def test_a_second_site_under_the_same_names(run: FaultRun, short_path: Path) -> None:
     run.start()
-    second = Site(short_path / "second")
+    second = Site(short_path / "second", warm=True)
     try:
         for cameras, wanted in ((CAMERAS[:2], 2), (["elsewhere"], 0)):
             second.write(

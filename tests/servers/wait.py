@@ -28,16 +28,21 @@ def wait_until(
     condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02, log: Callable[[], str] | None = None
 ) -> T:
     """The first truthy value of `condition`; AssertionError naming `what`, and what `log` says by then, after `timeout`
-    seconds."""
+    seconds.
+
+    It is asked every `interval` seconds. Where the answer takes long, it is asked up to five times as seldom: what is
+    waited for needs the machine more.
+    """
     deadline = time.monotonic() + timeout
     while True:
+        begun = time.monotonic()
         value = condition()
         if value:
             return value
         if time.monotonic() >= deadline:
             said = f"; the log:\n{log()[-3000:]}" if log else ""
             raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r}){said}")
-        time.sleep(interval)
+        time.sleep(max(interval, min(5 * interval, 4 * (time.monotonic() - begun))))
 
 
 def free_port() -> int:

@@ -93,7 +93,7 @@ class Stocked:
 def stocked() -> Iterator[Stocked]:
     path = Path(tempfile.mkdtemp(prefix="ev-"))
     with RedisServer(path / "redis", password=PASSWORD) as server:
-        site = Site(path / "run")
+        site = Site(path / "run", warm=True)
         url = "test://?fps=20&kb=20&size=640x480"
         site.write(
             cameras=[{"id": "cam1", "url": url}, {"id": OTHER, "url": url}],

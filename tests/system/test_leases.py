@@ -26,7 +26,7 @@ CAMERAS = [{"id": f"cam{number}", "url": URL} for number in range(3)]
 
 @pytest.fixture
 def other(short_path: Path) -> Iterator[Site]:
-    running = Site(short_path / "other")
+    running = Site(short_path / "other", warm=True)
     yield running
     running.end()
 
