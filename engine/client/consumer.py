@@ -35,12 +35,11 @@ from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
 from engine.client.topology import Topology
 from engine.config import AmqpSection, Config, MetadataSection, Secret, load
-from engine.config.tls import TLS_FAILED
-from engine.errors import ConfigError, InputError, ServerRefused
-from engine.servers.amqp import refusals as broker_refusals
-from engine.servers.amqp.broker import parameters, say
+from engine.errors import Cause, ConfigError, InputError, ServerRefused
+from engine.servers.amqp.broker import parameters
+from engine.servers.amqp.refusals import REFUSALS, connection_error
 from engine.wire import urls
-from engine.wire.amqp_url import parse_amqp_url
+from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
@@ -166,7 +165,7 @@ class FrameConsumer:
         if self._work.stopping:
             return
         subscription = _Subscription(
-            self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._work
+            self._parameters, parse_amqp_url(self._amqp_url), self._topology, self._prefetch, self._work
         )
         with stopped_by_signals(self._work.stop, signals):
             subscription.start()
@@ -211,11 +210,11 @@ class _Subscription:
     """The connection to the broker, kept up by a thread of its own, whose methods are the private ones."""
 
     def __init__(
-        self, parameters: pika.ConnectionParameters, name: str, topology: Topology, prefetch: int, work: Work
+        self, parameters: pika.ConnectionParameters, address: AmqpAddress, topology: Topology, prefetch: int, work: Work
     ) -> None:
         self.generation = 0
         self._parameters = parameters
-        self._name = name
+        self._address = address
         self._topology = topology
         self._prefetch = prefetch
         self._work = work
@@ -271,8 +270,7 @@ class _Subscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
-                advice = "" if self._established else self._topology.advice(error)
+                failure = connection_error(self._address, error)
             except BaseException as error:
                 # Whoever waits for deliveries must learn that none will come.
                 self._work.inbox.put(error)
@@ -282,18 +280,14 @@ class _Subscription:
                 self.generation += 1
                 self._connection = None
                 self._work.inbox.put(None)
-            if not self._established and reason.startswith(TLS_FAILED):
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
-                return
-            if advice:
-                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
-                self._work.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
+            if not self._established and failure.cause in REFUSALS - {Cause.EXCHANGE_MISSING}:
+                self._work.inbox.put(ServerRefused.of(failure))
                 return
             if self._closing.is_set():
                 return
             failures = 1 if time.monotonic() - began > _SETTLED_SECONDS else failures + 1
             pause = backoff_seconds(failures)
-            logger.warning("RabbitMQ at %s: %s; connecting again in %.1f s", self._name, urls.mask(reason), pause)
+            logger.warning("%s; retrying in %.1f s", urls.mask(failure.fact), pause)
             self._closing.wait(pause)
 
     def _session(self) -> None:
@@ -383,7 +377,9 @@ def _parameters(
     try:
         tls = {f"tls_{key}": value for key, value in files._asdict().items()}
         return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
-    except (ConfigError, ValueError, TypeError) as error:
+    except ConfigError as error:
+        raise InputError.of(error) from None
+    except (ValueError, TypeError) as error:
         raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
 
 

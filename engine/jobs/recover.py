@@ -186,12 +186,12 @@ class Recovery:
         unroutable = self._broker.unroutable
         self._broker.close()
         if unroutable:
-            raise ServerRefused(f"{error}; bind a queue that keeps the frames, or name another exchange or key")
+            raise ServerRefused.of(error)
         self._failures += 1
         self.report.reconnects += 1
         pause = min(_BACKOFF_SECONDS_MIN * 2.0 ** min(self._failures - 1, 10), _BACKOFF_SECONDS_MAX)
         self._retry_at = time.monotonic() + pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, no secret
-        self._on_away(str(error))
+        self._on_away(error.fact)
 
     def _take(self) -> None:
         """Write down what was confirmed."""

@@ -112,7 +112,7 @@ class Captures:
             fresh = self._read()
             selected = list(self._select(fresh))
         except EngineError as error:
-            self._log.error("site file not taken; nothing changes", error=str(error))
+            self._log.error("site file not taken; nothing changes", error=error)
         else:
             for warning in fresh.warnings:
                 self._log.warning("site file", warning=warning)
@@ -147,7 +147,7 @@ class Captures:
             ensure_rings(self._config, [camera], self._log)
             child = self._child(camera)
         except (EngineError, OSError) as error:
-            self._log.error("camera refused", camera=camera.id, error=str(error))
+            self._log.error("camera refused", camera=camera.id, error=error)
             return False
         self._left.discard(camera.id)
         self._children.add(child)
@@ -190,7 +190,7 @@ def ensure_rings(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
         log.warning(
             "redis cannot be asked for the last numbers; those of new rings may begin anew",
             cameras=len(missing),
-            error=str(error),
+            error=error,
         )
     for camera in missing:
         ring_place.ensure(config, camera.id, *last[camera.id])

@@ -191,7 +191,7 @@ class Supervisor:
                     ring_place.ensure(config, camera.id, *last)
             connection.disconnect()
         except RedisUnavailable as error:
-            raise InputError(str(error)) from None
+            raise InputError.of(error) from None
         if sum(adopted.values()):
             self._log.info("rings of a former run adopted", frames=sum(adopted.values()))
 
@@ -226,7 +226,7 @@ class Supervisor:
             try:
                 self._server.start()
             except InputError as error:
-                self._log.error("embedded server does not start", error=str(error))
+                self._log.error("embedded server does not start", error=error)
 
     def _status(self) -> str:
         return f"{self._children.running} of {len(self._children.all)} processes run"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.errors import Cause, RedisUnavailable, ServerRefused, WireError
 from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import demoted
@@ -265,7 +265,9 @@ class Journals:
             if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
                 if self._address.sentinel and demoted(reply):
                     self.close()
-                raise RedisUnavailable(f"Redis at {self._address} refuses to be read: {reply}")
+                raise RedisUnavailable(
+                    f"Redis at {self._address} refuses to be read: {reply}", cause=Cause.JOURNALS_FORBIDDEN
+                )
         return replies
 
 
