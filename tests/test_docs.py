@@ -15,7 +15,9 @@ import pytest
 
 from engine.cli import status_view
 from engine.config import SECTIONS, Camera, CameraDefaults, MetadataSection, parse
-from engine.servers.amqp.refusals import SITE_FILE, mismatch
+from engine.errors import Audience, explain
+from engine.servers.amqp.refusals import connection_error
+from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent, encode_batch, encode_event
 from tests.faults.cases import GROUPS
@@ -194,7 +196,8 @@ def test_the_names_of_the_events_page_are_the_defaults() -> None:
         f"PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{metadata.exchange}' in vhost 'meu-cliente': "
         "received 'false' but current is 'true'",
     )
-    assert mismatch(error, SITE_FILE).split("`")[3] in EVENTS
+    refused = connection_error(parse_amqp_url("amqp://h/meu-cliente"), error)
+    assert explain(refused, Audience.SITE).split("`")[3] in EVENTS
 
 
 @pytest.mark.parametrize("form", ["event", "batch"])
