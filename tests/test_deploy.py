@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from engine.config import SiteSection
-from engine.runtime.children import CAPTURE_DRAIN_SECONDS
+from engine.runtime.children import NOTICE_SECONDS
 from tests.system.site import ROOT, command
 
 UNITS = sorted((ROOT / "deploy/systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 SITE = SiteSection()
 #: Seconds that a stop takes at most besides the drain: captures, the embedded server.
-STOP_SECONDS = CAPTURE_DRAIN_SECONDS + 5
+STOP_SECONDS = NOTICE_SECONDS + 5
 
 
 def settings(path: Path) -> dict[str, list[str]]:

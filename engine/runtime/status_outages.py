@@ -1,4 +1,4 @@
-"""Which servers are away, as the processes that meet it say; how long rings last then; whether all that is well."""
+"""Which servers are away, as the processes that use them report; how long rings last; whether the site is healthy."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 #: Share of a ring that the writer keeps free of old frames while Redis is away, under ``drop-oldest``.
 _RESERVE_SHARE = 1 / 8
-#: Share of the cameras that are to be active for a site to count as healthy, where nothing else is asked for: beyond
-#: it the trouble is the site's, and not one camera's.
+#: Share of the cameras that must be active for a site to count as healthy, unless the caller gives another: with fewer,
+#: the trouble is the site's and not one camera's.
 HEALTHY_SHARE = 0.5
 
 
