@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.advice import Cause
     from engine.client.async_store import AsyncFrameStore
     from engine.client.consumer import ConsumerOptions, FrameConsumer
     from engine.client.delivery import ConsumerCounts, FrameCallback, StatusCallback
@@ -50,6 +51,7 @@ __all__ = [
     "CameraState",
     "CameraStats",
     "CameraStatus",
+    "Cause",
     "ConfigError",
     "ConsumerCounts",
     "ConsumerOptions",
@@ -81,6 +83,7 @@ __all__ = [
 
 #: Which module has each name.
 _MODULES = {
+    "engine.advice": ("Cause",),
     "engine.client.async_store": ("AsyncFrameStore",),
     "engine.client.consumer": ("ConsumerOptions", "FrameConsumer"),
     "engine.client.delivery": ("ConsumerCounts", "FrameCallback", "StatusCallback"),

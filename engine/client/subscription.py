@@ -28,7 +28,7 @@ from engine.client.dispatch import Dispatcher, logger, server_backoff
 from engine.client.topology import Topology
 from engine.config import AmqpSection, Secret
 from engine.errors import Cause, ConfigError, InputError, ServerRefused
-from engine.servers.amqp.broker import parameters
+from engine.servers.amqp.broker import open_blocking, parameters
 from engine.servers.amqp.refusals import REFUSALS, connection_error
 from engine.wire import urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
@@ -132,7 +132,7 @@ class BrokerSubscription:
 
     def _session(self) -> None:
         """One connection, from its first byte to its last. Raises AMQPError or OSError when it breaks."""
-        connection = pika.BlockingConnection(self._parameters)
+        connection = open_blocking(self._parameters)
         self._connection = connection
         try:
             channel = connection.channel()

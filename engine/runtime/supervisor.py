@@ -148,8 +148,9 @@ class Supervisor:
         now = time.monotonic()
         if self._page:
             self._page.beat()
-        self._children.watch()
+        # Before a process that has ended is started again, or its end would be said only now and then.
         self._notifier.status(self._status())
+        self._children.watch()
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
             self._log.error("embedded server ended; started again, what it held is gone")

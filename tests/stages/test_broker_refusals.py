@@ -12,8 +12,8 @@ import pytest
 
 from engine.client.consumer import FrameConsumer
 from engine.config import AmqpSection, Secret
-from engine.errors import Audience, Cause, ServerRefused, explain
-from engine.servers.amqp.broker import Exchange, check
+from engine.errors import Audience, BrokerUnavailable, Cause, ServerRefused, explain
+from engine.servers.amqp.broker import Broker, Exchange, check, open_blocking
 from engine.servers.amqp.refusals import connection_error
 from engine.wire.amqp_url import parse_amqp_url
 from tests.servers.rabbitmq import RabbitMQ
@@ -122,3 +122,22 @@ def test_where_the_text_reads_otherwise_the_code_counts(text):
     refused = connection_error(parse_amqp_url("amqp://h/v"), pika.exceptions.ChannelClosedByBroker(406, text))
     assert refused.cause is Cause.PRECONDITION
     assert refused.fact == f"RabbitMQ at h:5672 closed the channel: {text} (406)"
+
+
+def test_a_connection_that_is_reset_at_once_is_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pika asks for the peer's name right after it connected, and raises ValueError when there is none any more."""
+
+    def reset(*_: object) -> None:
+        raise ValueError("Expected connected socket, but getpeername() failed")
+
+    broker = Broker(AmqpSection(Secret("amqp://u:p@127.0.0.1:1/x")), Exchange("x", True))
+    broker.open()
+    assert broker._loop is not None
+    monkeypatch.setattr(broker._loop, "poll", reset)
+    with pytest.raises(BrokerUnavailable):
+        broker.pump(0)
+    monkeypatch.undo()
+    broker.close()
+    monkeypatch.setattr(pika, "BlockingConnection", reset)
+    with pytest.raises(ConnectionResetError):
+        open_blocking(pika.ConnectionParameters())

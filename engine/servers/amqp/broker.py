@@ -141,7 +141,8 @@ class Broker:
             self._loop.poll()
             self._loop.process_timeouts()
             self._connection.flush()
-        except (AMQPError, OSError) as error:
+        except (AMQPError, OSError, ValueError) as error:
+            # pika raises ValueError for a connection that was reset before it asked for the peer's name.
             self._fail(error)
         self._loop.remove_timeout(alarm)
         if self._error is None and not self._ready and time.monotonic() > self._give_up_at:
@@ -261,6 +262,15 @@ def payload_properties(
         timestamp=unix_seconds,
         headers=headers,
     )
+
+
+def open_blocking(settings: pika.ConnectionParameters) -> pika.BlockingConnection:
+    """A blocking connection of pika's. Raises AMQPError, OSError."""
+    try:
+        return pika.BlockingConnection(settings)
+    except ValueError as error:
+        # It was reset before pika asked for the peer's name.
+        raise ConnectionResetError(str(error)) from None
 
 
 def metadata_exchange(metadata: MetadataSection) -> Exchange:

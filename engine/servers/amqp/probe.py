@@ -17,7 +17,7 @@ import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from engine.config import AmqpSection
-from engine.servers.amqp.broker import Exchange, address_of, parameters
+from engine.servers.amqp.broker import Exchange, address_of, open_blocking, parameters
 from engine.servers.amqp.refusals import connection_error
 
 _FORBIDDEN, _MISSING, _REFUSED = 403, 404, 406
@@ -45,7 +45,7 @@ def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
     settings.blocked_connection_timeout = _BLOCKED_SECONDS
     said: list[str] = []
     try:
-        connection = pika.BlockingConnection(settings)
+        connection = open_blocking(settings)
         try:
             connection.add_on_connection_blocked_callback(lambda _, frame: said.append(str(frame.method.reason)))
             exists = _refusal(connection, lambda channel: _declare(channel, exchange, passive=True)) != _MISSING
