@@ -16,7 +16,7 @@ SOURCES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_bytes()) for p
 
 #: What each layer may import besides itself.
 LAYERS = {
-    "__init__": {"errors", "client", "wire"},
+    "__init__": {"advice", "errors", "client", "wire"},
     "advice": set(),
     "backoff": set(),
     "errors": {"advice"},
