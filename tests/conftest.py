@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +56,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(kind_of(item.path, item.module, item.fixturenames))
         if item.path.name == _SMOKE:
             item.add_marker("smoke")
+    items[:] = longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The tests in an order in which no worker is left alone with long ones at the end.
+
+    pytest-xdist gives each worker an equal part of the list. Each part begins with its share of the long tests, which
+    wait more than they compute; the others stay together by file, because they share what their file sets up.
+    """
+    long: list[pytest.Item] = []
+    short: list[pytest.Item] = []
+    for item in items:
+        (long if item.get_closest_marker("fault") or item.get_closest_marker("slow") else short).append(item)
+    order: list[pytest.Item] = []
+    for worker in range(workers):
+        order += long[worker::workers]
+        order += short[len(short) * worker // workers : len(short) * (worker + 1) // workers]
+    return order
 
 
 @pytest.fixture(autouse=True)

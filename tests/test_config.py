@@ -18,6 +18,7 @@ from engine import config
 from engine.config import Config, default_run_directory, parse
 from engine.errors import EXIT_INPUT, ConfigError
 from engine.wire import keys
+from tests.examples import examples
 
 CAMERA = '[[cameras]]\nid = "cam1"\nurl = "test://"\n'
 PAGE = Path(__file__).parents[2] / "shared" / "reference" / "redis-storage.md"
@@ -633,7 +634,7 @@ def use(made: Config) -> None:
         keys.build_frame_key(keys.FrameKey(made.vhost, made.prefix, one.id, 10**18, 1))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), st.sampled_from(TOKENS) | st.text(max_size=5)), max_size=3),
     environments,
@@ -664,7 +665,7 @@ def documents(draw):
     return document
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(documents(), environments)
 @example({"redis": 5, "cameras": [{"id": "a", "url": "test://"}]}, {"REDIS_PASSWORD": "x"})
 @example({"redis": 5, "ttl_seconds": 5, "cameras": [{"id": "a", "url": "test://"}]}, {})
@@ -679,14 +680,14 @@ def test_toml_that_python_will_not_read_is_refused_too(value):
     refused(f"[redis]\nttl_seconds = {value}\n")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=60))
 def test_whatever_bytes_there_are_only_a_config_error_comes_out(data):
     with pytest.raises(ConfigError):
         parse(data, {})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text(min_size=1, max_size=20))
 def test_any_name_that_a_file_can_hold_reaches_the_keys_unchanged(name):
     quoted = json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -19,6 +19,7 @@ from rich.console import Console
 import engine
 from engine import AsyncFrameStore, Frame, FrameEntry, FrameStore, TlsFiles
 from engine.errors import WireError
+from tests.examples import examples
 from tests.wire.pictures import encode, pixels
 
 ROOT = Path(engine.__file__).parents[1]
@@ -115,7 +116,7 @@ def test_a_picture_larger_than_cv2_takes_is_a_wire_error():
         frame(bytes(data)).image()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=100), st.sampled_from((b"", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"RIFF")))
 def test_of_junk_only_a_wire_error_or_a_picture_comes_out(junk, begin):
     with contextlib.suppress(WireError):

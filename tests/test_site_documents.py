@@ -44,6 +44,7 @@ from engine.wire.journal import JournalEntry
 from engine.wire.metadata import CONTENT_TYPE, FrameEvents, encode_event
 from engine.wire.resp import FrameFraming
 from engine.wire.state import CameraStatus, encode_status
+from tests.examples import examples
 from tests.site_documents import documents, plain
 
 NANO = 1_731_024_000_123_456_789
@@ -173,7 +174,10 @@ def title() -> Iterator[None]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink]
+    max_examples=examples(300),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
 )
 @given(documents())
 def test_a_document_is_refused_by_one_error_or_all_of_it_works(shared: Path, title: None, document: Any) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.client.times import NANO_MAX, to_nano, to_span, window
 from engine.errors import QueryError
 from engine.wire.rfc3339 import rfc3339
+from tests.examples import examples
 
 NOW = 1731076200123456789
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -27,7 +28,7 @@ moments = st.datetimes(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(moments)
 def test_a_datetime_of_any_zone_is_exact_to_the_microsecond(moment):
     nano = to_nano(moment, NOW)
@@ -39,7 +40,7 @@ def test_a_datetime_of_any_zone_is_exact_to_the_microsecond(moment):
         assert to_nano(moment.isoformat(), NOW) == nano
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.timezones(), st.datetimes(datetime.datetime(2001, 9, 10), datetime.datetime(2100, 1, 1)), st.integers(0, 1))
 def test_clocks_that_are_put_back_have_each_hour_once(zone, plain, fold):
     moment = plain.replace(tzinfo=zone, fold=fold)
@@ -47,13 +48,13 @@ def test_clocks_that_are_put_back_have_each_hour_once(zone, plain, fold):
     assert EPOCH + datetime.timedelta(microseconds=nano // 1000) == moment.astimezone(datetime.UTC)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(unix_nanos)
 def test_nanoseconds_are_taken_as_they_are_and_as_text_of_both_kinds(nano):
     assert to_nano(nano, NOW) == to_nano(str(nano), NOW) == to_nano(rfc3339(nano), NOW) == nano
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 50_000), st.sampled_from(sorted(UNITS)))
 def test_an_offset_is_that_long_before_now(count, unit):
     before = NOW - count * UNITS[unit]
@@ -163,14 +164,14 @@ def test_more_digits_than_python_reads_are_refused_too(text):
         to_nano(text, NOW)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=40) | st.text(alphabet="-+.:0123456789TZnowsmhdu ", max_size=40))
 def test_of_any_text_only_a_query_error_comes_out(text):
     with contextlib.suppress(QueryError):
         assert 0 <= to_nano(text, NOW) <= NANO_MAX
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.from_regex(r"[0-9]{1,9}\.[0-9]{1,12}", fullmatch=True).filter(lambda text: text.isascii()),
     st.sampled_from(sorted(UNITS)),
@@ -184,7 +185,7 @@ def test_a_fraction_of_a_unit_is_right_to_the_nanosecond(number, unit):
         assert to_span(number + unit) == exact // 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.timedeltas(min_value=datetime.timedelta(microseconds=1)))
 def test_a_timedelta_is_exact(span):
     assert to_span(span) == (span.days * 86_400 + span.seconds) * 10**9 + span.microseconds * 1000
@@ -258,7 +259,7 @@ def test_a_window_includes_its_ends_and_none_is_open():
     assert window(NOW, NOW, NOW) == (NOW, NOW)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(unix_nanos, unix_nanos)
 def test_a_window_whose_end_comes_first_is_refused(one, other):
     if one <= other:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.fuzz import seeds
 from tests.fuzz.targets import TARGETS
 
@@ -49,7 +50,7 @@ def mutated(draw: st.DrawFn, target: str) -> bytes:
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_mutation_breaks_a_promise(target: str) -> None:
     @settings(
-        max_examples=EXAMPLES.get(target, 300),
+        max_examples=examples(EXAMPLES.get(target, 300)),
         deadline=None,
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),

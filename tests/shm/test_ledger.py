@@ -14,6 +14,7 @@ from engine.shm.ring_file import Drop
 from engine.wire.journal import NO_JOURNAL, JournalSpan
 from engine.wire.keys import SEQUENCE_MAX, sequence_after
 from engine.wire.ledger_layout import RUNS_MAX, Run
+from tests.examples import examples
 from tests.shm.rings import CAMERA, look, new_ring, standing
 
 SECOND = 10**9
@@ -65,7 +66,7 @@ def span_of(first, last, deleted=None):
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(histories(parts=few), st.data())
 def test_lost_is_what_lies_outside_the_journal_and_was_not_deleted(frames, data):
     picked = sorted(data.draw(st.tuples(*[st.sampled_from(frames)] * 3)))
@@ -84,7 +85,7 @@ def test_lost_is_what_lies_outside_the_journal_and_was_not_deleted(frames, data)
     assert ledger.lost(loss.left, span).frames == 0
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(histories(parts=few), st.data())
 def test_what_is_lost_bit_by_bit_is_lost_once(frames, data):
     runs, left, total = runs_of(frames), frames, 0
@@ -98,7 +99,7 @@ def test_what_is_lost_bit_by_bit_is_lost_once(frames, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(histories(parts=many), st.data())
 def test_with_more_gaps_than_runs_never_too_many_are_counted_and_few_too_few(frames, data):
     whole = runs_of(frames)
@@ -115,7 +116,7 @@ def test_with_more_gaps_than_runs_never_too_many_are_counted_and_few_too_few(fra
         assert loss.frames == len(gone), "the newest runs are as they were"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 400_000), st.integers(1, SEQUENCE_MAX), st.integers(-20_000, 20_000))
 def test_a_run_in_which_numbers_begin_again_knows_which_round_is_meant(place, first, drift):
     """Joined runs may be so long; the rate may have changed meanwhile, by less than half a round."""
@@ -127,7 +128,7 @@ def test_a_run_in_which_numbers_begin_again_knows_which_round_is_meant(place, fi
     assert ledger.lost([run], JournalSpan((0, 1), entry, (0, 0))).frames == span - place
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(histories(parts=few), st.data())
 def test_frames_that_turn_out_to_be_stored_are_expected_too(frames, data):
     doubtful = data.draw(st.lists(st.sampled_from(frames), unique=True))

@@ -15,6 +15,7 @@ from engine.shm.ring_file import Drop
 from engine.wire import ledger_layout
 from engine.wire import ring_layout as layout
 from engine.wire.journal import NO_JOURNAL
+from tests.examples import examples
 from tests.shm.rings import (
     CAMERA,
     HookedWords,
@@ -162,7 +163,7 @@ def test_frames_that_arrive_while_damage_is_counted_are_not_counted_with_it(word
         goes_on(producer, consumer)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.integers(0, 4),
     st.lists(st.tuples(st.integers(0, layout.RECORD_HEADER_BYTES - 1), st.integers(0, 255)), min_size=1, max_size=6),
@@ -187,7 +188,7 @@ word_noise = st.tuples(st.sampled_from(WORDS) | st.sampled_from(LEDGER[:48]), in
 byte_noise = st.tuples(st.integers(0, layout.HEADER_BYTES - 1), st.binary(min_size=1, max_size=40))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(word_noise, max_size=4), st.lists(byte_noise, max_size=3))
 @example([(layout.W_INTENT_WORD, 2**64 - 1)], [])
 @example([(layout.W_INTENT_WORD, layout.W_MAGIC)], [])

@@ -15,6 +15,7 @@ from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
 from engine.wire.journal import NO_JOURNAL, JournalSpan
 from engine.wire.keys import next_sequence
+from tests.examples import examples
 from tests.shm.rings import CAMERA, FIRST_NANO, STORES_MAX, Frame, killed_after, look, new_ring, payload
 
 #: Bytes, or a share of the largest that fits.
@@ -313,7 +314,7 @@ class RingModel(RuleBasedStateMachine):
 
 TestRingModel = pytest.mark.slow(RingModel.TestCase)
 TestRingModel.settings = settings(
-    max_examples=300,
+    max_examples=examples(300),
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -14,6 +14,7 @@ from engine.shm.ring import Consumer, Producer
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
+from tests.examples import examples
 from tests.wire.names import HOSTILE, names
 
 
@@ -67,7 +68,7 @@ def test_sites_with_other_run_directories_share_nothing(shm):
     assert one.directory != other.directory
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(names | st.sampled_from(("writer 0", "publisher", "supervisor", "capture a", ".", "..")), names)
 def test_no_camera_s_files_are_another_s_or_the_site_s(tmp_path_factory, one, other):
     paths = SitePaths.of(site_config("/dev/shm", "cam1"))

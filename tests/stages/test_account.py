@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from engine.stages.publisher.account import BEGINNING, Account
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
+from tests.examples import examples
 
 NANO = 1_731_024_000_000_000_000
 
@@ -129,7 +130,7 @@ class Journal(RuleBasedStateMachine):
 
 
 TestJournal = Journal.TestCase
-TestJournal.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestJournal.settings = settings(max_examples=examples(200), stateful_step_count=40, deadline=None)
 
 
 def test_a_gap_of_sequence_numbers_is_no_gap_of_entries() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.stages.capture.clock import FrameClock
+from tests.examples import examples
 
 SECOND = 10**9
 NOON = 1_731_024_000 * SECOND
@@ -40,7 +41,7 @@ readings = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(readings, st.integers(0, 2 * 10**18))
 def test_stamps_only_ever_go_up_whatever_the_clocks_say(steps, floor):
     clocks = Clocks()
@@ -79,7 +80,7 @@ def test_time_is_right_again_when_the_clock_has_caught_up():
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 10**13), st.lists(st.integers(2, 10**10), min_size=1, max_size=30))
 def test_a_stamp_comes_closer_to_the_truth_with_every_frame(back, steps):
     clocks = Clocks()

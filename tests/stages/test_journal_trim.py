@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.stages.writer.journal_trim import GRACE_SECONDS, JournalTrim
+from tests.examples import examples
 
 #: Seconds from one event to the next: whether a frame is stored then, or a trim is asked for, or both.
 histories = st.lists(
@@ -13,7 +14,7 @@ histories = st.lists(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from((1, 2, 30, 300)), histories)
 def test_no_entry_goes_before_its_frame_has_lived_its_life(ttl, history):
     trim = JournalTrim(ttl)
@@ -30,7 +31,7 @@ def test_no_entry_goes_before_its_frame_has_lived_its_life(ttl, history):
             assert all(now - stored_at[nano] >= ttl for nano in stored_at if nano < oldest_kept)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.sampled_from((1, 30, 300)), st.floats(0.01, 2))
 def test_entries_go_soon_after_their_frames(ttl, interval):
     """As long as frames are stored: without new ones the journal goes by its own expiry."""

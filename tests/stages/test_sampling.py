@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.stages.capture.sampler import Sampler
+from tests.examples import examples
 
 SECOND = 10**9
 #: This machine has been up for a while.
@@ -46,7 +47,7 @@ def test_a_source_that_is_slower_than_the_limit_loses_nothing(source, limit):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 30), st.lists(st.floats(-0.45, 0.45), min_size=300, max_size=300))
 def test_the_average_rate_is_kept_for_frames_that_come_early_and_late(limit, jitter):
     """Five seconds at 60 a second, each frame up to 0.45 of an interval early or late."""
@@ -61,7 +62,7 @@ def test_what_a_network_held_back_and_sent_at_once_is_not_lost():
     assert len(later(taken(10, held_back))) == pytest.approx(600, abs=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.floats(0.1, 100), st.lists(st.integers(0, 3 * SECOND), min_size=1, max_size=60))
 def test_no_more_is_taken_than_the_limit_allows(limit, gaps):
     """In any stretch of any stream: the frames of its length, of half a second more, and one at either end."""

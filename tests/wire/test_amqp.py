@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pika.spec import Basic
 
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
+from tests.examples import examples
 
 #: What fits a short string of AMQP.
 short = st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
@@ -27,7 +28,7 @@ def pikas(channel: int, exchange: str, key: str, content_type: str, body: bytes,
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 65_535), short, short, short.filter(bool), st.binary(min_size=1, max_size=500), st.booleans())
 def test_messages_are_framed_as_pika_frames_them(channel, exchange, key, content_type, body, mandatory):
     framing = MessageFraming(channel, exchange, key, content_type, mandatory=mandatory)

@@ -13,6 +13,7 @@ from engine.errors import Audience, ConfigError, explain
 from engine.servers.amqp.broker import parameters
 from engine.wire import keys
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from tests.examples import examples
 from tests.wire.names import names
 
 SECRET = "hunter2geheim"
@@ -152,7 +153,7 @@ def fits(vhost: str) -> bool:
     return len(vhost.encode()) <= 255 and vhost not in ("default", "engine")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(names, names.filter(lambda name: "\0" not in name), names.filter(lambda name: "\0" not in name))
 @example("/", "u", "p")
 @example("a/b", "u", "p")
@@ -169,7 +170,7 @@ def test_every_vhost_is_one_and_the_same_for_keys_and_pika(vhost, user, password
     assert key.vhost == ("default" if vhost == "/" else vhost)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(names.filter(fits), names.filter(fits))
 def test_two_vhosts_never_meet_in_one_name(one, other):
     assume(one != other)
@@ -177,7 +178,7 @@ def test_two_vhosts_never_meet_in_one_name(one, other):
     assert found[0] != found[1]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.text(alphabet="ab/;?#%@:2F&= \\é", max_size=12))
 @example("a/")
 @example("a;b")

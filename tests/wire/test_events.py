@@ -12,6 +12,7 @@ from engine.wire.events import key_of, parse_message
 from engine.wire.keys import FrameKey, build_frame_key
 from engine.wire.metadata import FrameEvent, StatusEvent
 from engine.wire.rfc3339 import rfc3339
+from tests.examples import examples
 from tests.wire.names import names, sequences, unix_nanos
 from tests.wire.test_metadata import DESIGN_EXAMPLE, STATUS, events
 
@@ -46,7 +47,7 @@ def test_the_go_edition_s_event_is_completed_from_its_key():
     assert parse_message(go()) == [GO_EVENT]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(events, max_size=4))
 def test_what_the_engine_sends_is_read_as_it_was_sent(sent):
     assert parse_message(metadata.encode_batch(sent)) == sent
@@ -108,7 +109,7 @@ def test_keys_of_every_edition_are_read_and_stay_as_they_are(redis_key, key):
     assert (event.timestamp_nano, event.sequence) == (1731076200123456789, "00001")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(names, names, names, unix_nanos, sequences)
 def test_every_key_of_ours_completes_its_event(vhost, prefix, camera, unix_nano, sequence):
     key = FrameKey(vhost, prefix, camera, unix_nano, sequence)
@@ -204,7 +205,7 @@ def strange(draw):
     return json.dumps([document] if draw(st.booleans()) else document).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=60) | mutated() | strange())
 def test_whatever_is_delivered_only_a_wire_error_comes_out(body):
     try:

@@ -18,6 +18,7 @@ from engine.wire.journal import (
     parse_entry_id,
     parse_span,
 )
+from tests.examples import examples
 from tests.wire.names import sequences, unix_nanos
 
 ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True, 4711)
@@ -42,7 +43,7 @@ def test_an_entry_is_written_as_designed():
     assert entry_fields(ENTRY) == FIELDS
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(entries)
 def test_every_entry_parses_back(entry):
     identifier = entry_id(entry.unix_nano, entry.sequence)
@@ -52,7 +53,7 @@ def test_every_entry_parses_back(entry):
     assert parse_entry_id(identifier) == parse_entry_id(identifier.encode()) == (entry.unix_nano, entry.sequence)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(entries, st.randoms(use_true_random=False))
 def test_fields_may_come_in_any_order_and_with_others_among_them(entry, random):
     flat = entry_fields(entry)
@@ -125,7 +126,7 @@ def test_a_number_that_python_will_not_read_is_refused_too():
         parse_entry(IDENTIFIER, (b"s", b"9" * 5000, *FIELDS[2:]))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=40), st.lists(st.binary(max_size=12) | st.sampled_from(FIELDS), max_size=12))
 def test_whatever_a_stream_holds_only_a_wire_error_comes_out(identifier, fields):
     with contextlib.suppress(WireError):

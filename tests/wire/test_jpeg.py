@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire import jpeg
+from tests.examples import examples
 from tests.wire.pictures import decode, encode, huffman_tables, join, pixels, segments
 
 QUALITY, PROGRESSIVE, OPTIMIZE, RESTART = (
@@ -143,14 +144,14 @@ def everything(data: bytes) -> jpeg.JpegInfo:
     return info
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=200), st.booleans(), st.booleans())
 def test_of_random_bytes_only_a_wire_error_comes_out(noise, begun, ended):
     with contextlib.suppress(WireError):
         everything(jpeg.SOI * begun + noise + jpeg.EOI * ended)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     st.sampled_from((SMALL, WITH_THUMBNAIL, without_tables(SMALL))),
     st.lists(st.tuples(st.integers(0, 800), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4),
@@ -195,7 +196,7 @@ def test_optimized_tables_are_kept():
     assert b"".join(jpeg.standalone(memoryview(data), jpeg.inspect(data))) == data
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.binary(max_size=300), max_size=4))
 def test_comments_are_found_in_order(texts):
     data = jpeg.SOI + b"".join(map(jpeg.comment_segment, texts)) + SMALL[2:]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire import jpeg
+from tests.examples import examples
 from tests.wire.pictures import encode, join, segments
 
 PICTURES = {
@@ -67,7 +68,7 @@ def test_what_only_begins_like_one_has_no_size(head):
     assert jpeg.describe(head) == (0, 0, "jpeg")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.binary(max_size=200).map(jpeg.SOI.__add__) | st.binary(max_size=200))
 @example(b"\xff\xd8\xff\xc0")
 @example(b"\xff\xd8\xff\xc0\x00\x00\x08\x00\x10\x00\x10")
@@ -79,7 +80,7 @@ def test_of_garbage_nothing_but_a_description_comes_out(head):
     assert encoding == ("jpeg" if head.startswith(jpeg.SOI) else "unknown")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(("baseline", "gray", "one pixel", "fill bytes")),
     st.lists(st.tuples(st.integers(2, 800), st.integers(0, 255)), max_size=4),

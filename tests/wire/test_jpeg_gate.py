@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import WireError
 from engine.sources.video import JpegGate
 from engine.wire import jpeg
+from tests.examples import examples
 from tests.wire.pictures import decode, encode
 from tests.wire.test_jpeg import SMALL, WITH_THUMBNAIL, without_tables
 
@@ -47,7 +48,7 @@ def outcome(gate: JpegGate, data: bytes) -> tuple[bytes, int, int] | None:
     return b"".join(frame.parts), frame.width, frame.height
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.sampled_from(sorted(POOL)), max_size=8))
 def test_every_frame_is_judged_as_if_it_were_the_first(stream):
     gate = JpegGate()

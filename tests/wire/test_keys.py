@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from engine.errors import WireError
 from engine.wire import keys
 from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
+from tests.examples import examples
 from tests.wire.globs import matches
 from tests.wire.names import HOSTILE, names, sequences, unix_nanos
 
@@ -41,7 +42,7 @@ def test_only_what_would_be_ambiguous_is_encoded(name, part):
     assert keys.decode_part(part) == name
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(frame_keys)
 def test_every_key_parses_back_to_what_built_it(key):
     text = build_frame_key(key)
@@ -49,7 +50,7 @@ def test_every_key_parses_back_to_what_built_it(key):
     assert parse_frame_key(text.encode()) == key
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(names)
 def test_an_encoded_part_has_no_separator_space_control_or_glob_character(name):
     part = keys.encode_part(name)
@@ -57,14 +58,14 @@ def test_an_encoded_part_has_no_separator_space_control_or_glob_character(name):
     assert keys.decode_part(part) == name
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(frame_keys, frame_keys)
 def test_different_frames_have_different_keys(one, other):
     assume(one != other)
     assert build_frame_key(one) != build_frame_key(other)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=30) | st.text(alphabet="%0123456789abcdefABCDEF:é ", max_size=12))
 def test_a_part_is_refused_unless_it_is_exactly_what_encoding_writes(part):
     try:
@@ -118,7 +119,7 @@ def test_a_key_that_is_not_utf8_is_refused():
         parse_frame_key(b"a:b:\xff:1731024000123456789:00001")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=80) | st.binary(max_size=80))
 @example("a:b:c:9999999999999999999:99999")
 def test_only_what_building_writes_parses(text):
@@ -163,7 +164,7 @@ words = (pool | names).filter(lambda name: name not in keys.RESERVED_WORDS)
 vhosts = (pool | names).filter(lambda name: name != keys.ENGINE)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(vhosts, words, words, vhosts, words, words)
 def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix, camera, v, p, c):
     v, p, c = (keys.encode_part(name) for name in (v, p, c))
@@ -181,7 +182,7 @@ def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix,
             assert not matches(pattern, key)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(frame_keys)
 def test_the_product_page_s_patterns_meet_the_frames(key):
     v, p, c = (keys.encode_part(name) for name in key[:3])

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
+from tests.examples import examples
 
 LEASE = Lease("edge", "box", 7, "/run/edge-video/edge", "0.1.0", "2024-11-08T14:30:00Z", "ab@cd", "cd/pid:[1]", 99)
 text = st.text(max_size=40)
@@ -21,7 +22,7 @@ def test_a_lease_is_json_that_people_can_read():
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.builds(Lease, text, text, st.integers(0, 2**31), text, text, text, text, text, st.integers(0, 2**62)))
 def test_every_lease_parses_back_and_shows_on_one_line(lease):
     assert decode_lease(encode_lease(lease)) == lease
@@ -41,7 +42,7 @@ def test_what_is_no_lease_is_refused(data):
         decode_lease(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=100))
 def test_noise_is_refused_or_a_lease(data):
     try:

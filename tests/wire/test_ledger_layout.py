@@ -9,6 +9,7 @@ from engine.wire import ledger_layout as layout
 from engine.wire import ring_layout
 from engine.wire.keys import SEQUENCE_MAX
 from engine.wire.ledger_layout import EMPTY, OpenRun, Run, Table
+from tests.examples import examples
 
 stamps, sequences, sizes = st.integers(0, 2**62), st.integers(1, SEQUENCE_MAX), st.integers(0, 2**55)
 
@@ -31,7 +32,7 @@ def page():
     return memoryview(bytearray(ring_layout.HEADER_BYTES)).cast("Q")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(tables, tables)
 def test_both_tables_read_back_and_leave_everything_else_alone(first, second):
     words = page()
@@ -53,7 +54,7 @@ def test_a_page_of_zeros_has_empty_tables():
     assert layout.read_table(page(), 0) == layout.read_table(page(), 1) == EMPTY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(tables, st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2**64 - 1)), min_size=1, max_size=4))
 def test_whatever_stands_there_what_is_read_can_be_written_again(table, noise):
     words = page()

@@ -13,6 +13,7 @@ from engine.wire.journal import JournalEntry
 from engine.wire.keys import parse_frame_key
 from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent
 from engine.wire.rfc3339 import rfc3339
+from tests.examples import examples
 from tests.wire.names import names, sequences, unix_nanos
 from tests.wire.test_journal import entries
 
@@ -57,7 +58,7 @@ def test_a_status_event_is_written_as_designed():
     assert metadata.decode_event(body) == STATUS
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(events)
 def test_every_event_parses_back(event):
     body = metadata.encode_event(event)
@@ -65,13 +66,13 @@ def test_every_event_parses_back(event):
     assert json.loads(body)["camera_id"] == event.camera_id
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(events, max_size=5))
 def test_every_batch_parses_back(batch):
     assert metadata.decode_batch(metadata.encode_batch(batch)) == batch
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(names, names, names, st.lists(entries, min_size=1, max_size=4))
 def test_the_event_s_key_is_its_frame_s(vhost, prefix, camera, stored):
     made = FrameEvents(vhost, prefix, camera, 300)
@@ -85,7 +86,7 @@ def test_the_event_s_key_is_its_frame_s(vhost, prefix, camera, stored):
         assert event.timestamp == rfc3339(entry.unix_nano)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(unix_nanos)
 def test_a_timestamp_holds_every_nanosecond(unix_nano):
     text = rfc3339(unix_nano)
@@ -95,7 +96,7 @@ def test_a_timestamp_holds_every_nanosecond(unix_nano):
     assert int(moment.timestamp()) * 10**9 + int(nanos) == unix_nano
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(unix_nanos, min_size=2, max_size=6), sequences)
 def test_making_events_in_any_order_of_time_gives_the_right_timestamps(nanos, sequence):
     made = FrameEvents("v", "frames", "cam", 300)
@@ -144,7 +145,7 @@ def mutated(draw):
     return bytes(body)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=60) | mutated())
 def test_whatever_a_broker_delivers_only_a_wire_error_comes_out(body):
     for decode, text in ((metadata.decode_event, body), (metadata.decode_batch, b"[" + body + b"]")):

@@ -11,6 +11,7 @@ from engine.wire import keys
 from engine.wire.keys import FrameKey
 from engine.wire.old_keys import parse_old_key
 from engine.wire.rfc3339 import parse_rfc3339, rfc3339
+from tests.examples import examples
 from tests.wire.names import HOSTILE, names, sequences, unix_nanos
 
 TIME = "2024-11-08T14:30:00.123456789Z"
@@ -45,7 +46,7 @@ def test_what_stands_between_vhost_and_timestamp_is_the_camera(text, camera, nan
     assert parse_old_key(text, "frames") == FrameKey("v", "frames", camera, nano, sequence)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(vhost_names, names, camera_names, unix_nanos, sequences)
 def test_every_old_key_is_read_as_it_was_meant(vhost, prefix, camera, nano, sequence):
     text = f"{prefix}:{vhost}:{camera}:{rfc3339(nano)}:{sequence:05d}"
@@ -112,7 +113,7 @@ def test_a_sequence_that_python_will_not_read_is_refused_too():
         parse_old_key(f"frames:v:cam4:{TIME}:{'1' * 5000}", "frames")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.text(max_size=60)
     | st.binary(max_size=60)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engine.wire import resp
 from engine.wire.keys import FrameKey, build_frame_key, journal_key
 from engine.wire.resp import FrameFraming
+from tests.examples import examples
 from tests.wire.names import HOSTILE, names, sequences, unix_nanos
 
 
@@ -97,7 +98,7 @@ frames = st.tuples(
 ttls = st.integers(1, 31_536_000_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(names, names, names, ttls, st.lists(frames, min_size=1, max_size=3), unix_nanos)
 def test_a_batch_parses_to_exactly_the_commands_of_its_frames(vhost, prefix, camera, ttl_ms, batch, oldest):
     framing = FrameFraming(vhost, prefix, camera, ttl_ms)
@@ -123,7 +124,7 @@ def test_a_hostile_name_in_any_place_leaves_the_framing_whole(name):
         assert commands == frame_commands(vhost, prefix, camera, 1, frame)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(names, names, names, unix_nanos, sequences)
 def test_questions_about_a_journal_name_its_stream(vhost, prefix, camera, unix_nano, sequence):
     framing = FrameFraming(vhost, prefix, camera, 1000)
@@ -137,7 +138,7 @@ def test_questions_about_a_journal_name_its_stream(vhost, prefix, camera, unix_n
     assert parse_requests(framing.newest()) == [[b"XREVRANGE", journal, b"+", b"-", b"COUNT", b"1"]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=6))
 def test_any_command_parses_back_to_its_arguments(arguments):
     assert parse_requests(resp.command(*arguments)) == [arguments]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire.rfc3339 import NANO, parse_rfc3339, rfc3339
+from tests.examples import examples
 from tests.wire.names import unix_nanos
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -50,7 +51,7 @@ def test_timestamps_of_the_standard_and_the_page(text, nano):
     assert parse_rfc3339(text) == nano
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(unix_nanos)
 def test_every_stamp_of_a_key_survives(nano):
     text = rfc3339(nano)
@@ -60,7 +61,7 @@ def test_every_stamp_of_a_key_survives(nano):
     assert text == f"{exact:%Y-%m-%dT%H:%M:%S.%f}{nano % 1000:03}Z"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     seconds.filter(lambda second: abs(second) < 62_135_000_000),
     st.text(alphabet="0123456789", max_size=9),
@@ -72,7 +73,7 @@ def test_any_offset_and_fraction_is_exact(second, fraction, offset, separator):
     assert parse_rfc3339(text) == second * NANO + int(fraction.ljust(9, "0"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.datetimes(timezones=st.just(datetime.UTC)))
 def test_what_python_writes_is_read_as_python_means_it(moment):
     exact = (moment - EPOCH) // datetime.timedelta(microseconds=1) * 1000
@@ -80,7 +81,7 @@ def test_what_python_writes_is_read_as_python_means_it(moment):
     assert parse_rfc3339(f"{moment.replace(tzinfo=None).isoformat()}Z") == exact
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(unix_nanos, unix_nanos)
 def test_texts_sort_as_their_times_do(one, other):
     assert (rfc3339(one) < rfc3339(other)) == (one < other)
@@ -118,7 +119,7 @@ def test_a_time_that_no_day_has_is_refused(time):
         parse_rfc3339(f"2024-11-08T{time}")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.text(max_size=40) | st.text(alphabet="0123456789-:.TtZz+ ", min_size=18, max_size=36))
 def test_of_any_text_only_a_wire_error_comes_out(text):
     with contextlib.suppress(WireError):

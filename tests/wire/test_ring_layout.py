@@ -10,6 +10,7 @@ from engine.wire import ledger_layout
 from engine.wire import ring_layout as layout
 from engine.wire.ring_layout import RecordHeader
 from engine.wire.ring_owner import OWNER_BYTES_MAX, show_owner
+from tests.examples import examples
 
 U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 headers = st.builds(RecordHeader, U32, U32, U64, U32, U32, U32, U16, U16, U64, U64)
@@ -40,7 +41,7 @@ def test_a_record_header_is_written_byte_for_byte():
     assert RecordHeader._make(layout.unpack_record(buffer, 8)) == record
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(headers, st.integers(0, 4))
 def test_every_record_header_reads_back_and_stays_in_its_64_bytes(header, line):
     buffer = memoryview(bytearray(5 * layout.ALIGN))
@@ -61,7 +62,7 @@ def test_the_header_page_is_written_byte_for_byte():
     assert not any(view[1033:])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.integers(1, 2**20).map(lambda n: n * 64),
     st.text(max_size=60),
@@ -102,7 +103,7 @@ def test_a_header_that_does_not_fit_says_what(word, value, part):
         layout.check_identity(view, words, layout.file_bytes(1024))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(min_size=OWNER_BYTES_MAX + 2, max_size=OWNER_BYTES_MAX + 2))
 def test_whatever_stands_where_the_owner_does_is_read_within_its_room(noise):
     view, words = page()
@@ -156,14 +157,14 @@ def test_all_parts_of_the_header_page_stand_apart():
     assert HISTOGRAM.stop <= ledger_layout.W_LEDGER
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 2**32))
 def test_a_record_takes_its_header_its_payload_and_less_than_a_line(payload):
     assert layout.record_bytes(payload) % layout.ALIGN == 0
     assert 0 <= layout.record_bytes(payload) - layout.RECORD_HEADER_BYTES - payload < layout.ALIGN
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 2**20).map(lambda n: n * 64))
 def test_the_area_holds_the_largest_frame_behind_the_longest_padding(capacity):
     need = layout.record_bytes(layout.payload_max(capacity))

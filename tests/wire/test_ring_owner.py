@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire.ring_owner import OWNER_BYTES_MAX, RingOwner, build_owner, show_owner
+from tests.examples import examples
 from tests.wire.names import names
 
 owners = st.builds(RingOwner, names, names, names)
@@ -19,7 +20,7 @@ def test_an_owner_is_written_as_in_a_key():
     assert show_owner(build_owner(OURS)) == "vhost 'client-a', prefix 'frames', Redis 127.0.0.1:6379/0"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(owners, owners)
 @example(RingOwner("a:b", "c", "d"), RingOwner("a", "b:c", "d"))
 @example(RingOwner("x" * 600, "c", "d"), RingOwner("x" * 600, "c", "e"))
@@ -28,7 +29,7 @@ def test_two_owners_have_the_same_text_only_where_they_are_the_same(one, other):
     assert (build_owner(one) == build_owner(other)) == (one == other)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(owners)
 def test_every_owner_fits_and_is_utf8(owner):
     text = build_owner(owner)
@@ -36,7 +37,7 @@ def test_every_owner_fits_and_is_utf8(owner):
     assert text.decode()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(owners)
 def test_an_owner_that_fits_is_shown_as_it_is(owner):
     text = build_owner(owner)
@@ -44,7 +45,7 @@ def test_an_owner_that_fits_is_shown_as_it_is(owner):
         assert show_owner(text) == str(owner)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=OWNER_BYTES_MAX))
 @example(b"")
 @example(b"%zz:a:b")

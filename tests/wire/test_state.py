@@ -23,6 +23,7 @@ from engine.wire.state import (
     encode_outages,
     encode_status,
 )
+from tests.examples import examples
 
 STATUS = CameraStatus("offline", 1731076200123456789, 7, "refused", "MJPG", "passthrough", 1280, 720)
 statuses = st.builds(
@@ -45,7 +46,7 @@ def test_a_state_is_written_as_json():
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(statuses)
 def test_every_state_parses_back(status):
     assert decode_status(encode_status(status)) == status
@@ -83,7 +84,7 @@ def test_what_the_decoder_has_errors_of_its_own_for_is_a_wire_error_too(text):
         decode_status(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
 def test_whatever_a_page_holds_only_a_wire_error_comes_out(noise, at, byte):
     text = bytearray(encode_status(STATUS))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from engine.errors import WireError
 from engine.wire import jpeg
 from engine.wire.test_mark import FrameMark, build_mark, find_mark
+from tests.examples import examples
 from tests.wire.names import names, sequences, unix_nanos
 from tests.wire.pictures import encode
 
@@ -23,13 +24,13 @@ def test_a_stamp_is_written_as_documented():
     assert find_mark(stamped(text)) == FrameMark("cam4", 42, 1731024000123456789)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.builds(FrameMark, names, sequences, unix_nanos))
 def test_every_stamp_is_found_in_its_picture(stamp):
     assert find_mark(stamped(build_mark(stamp))) == stamp
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(names, sequences, sequences, unix_nanos, unix_nanos)
 def test_all_stamps_of_a_camera_have_the_same_length(camera, one, other, then, now):
     assert len(build_mark(FrameMark(camera, one, then))) == len(build_mark(FrameMark(camera, other, now)))
@@ -62,7 +63,7 @@ def test_a_picture_without_a_stamp_is_refused():
         find_mark(PICTURE)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=60))
 @example(b"\xff")
 def test_whatever_the_camera_s_name_is_only_a_wire_error_comes_out(name):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from engine.errors import Audience, ConfigError, explain
 from engine.wire import urls
 from engine.wire.urls import Pattern, RedisAddress
+from tests.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ plain = st.text(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(plain.map(lambda text: "S" + text + "S"))
 def test_no_password_survives_masking(password):
     assert password not in urls.mask(f"rtsp://user:{password}@host/stream")
@@ -243,7 +244,7 @@ hostile_urls = st.builds(
 ) | st.text(max_size=30)  # fmt: skip
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(hostile_urls)
 @example("redis://[::1")
 @example("test://[")
