@@ -73,12 +73,12 @@ class Captures:
             self._log.info("captures started", site=self._config.site.name, cameras=len(self._cameras))
             while not (children.stops or children.fatal):
                 children.pause(TICK_SECONDS)
+                self._notifier.status(self._status())
                 children.watch()
                 if children.reload:
                     children.reload = False
                     self._reload()
                 self._sweep()
-                self._notifier.status(self._status())
             self._notifier.stopping()
             children.drain(CAPTURE, math.inf)
             return children.fatal

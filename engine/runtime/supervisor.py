@@ -148,8 +148,9 @@ class Supervisor:
         now = time.monotonic()
         if self._page:
             self._page.beat()
-        self._children.watch()
+        # First, or the end of a process that is started again at once would be reported only now and then.
         self._notifier.status(self._status())
+        self._children.watch()
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
             self._log.error("embedded server ended; started again, what it held is gone")
