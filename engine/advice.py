@@ -1,8 +1,8 @@
-"""What to do about an error, by who reads it: a table for each audience.
+"""What to do about an error: one table of advice for each audience.
 
-An error states a fact and names its ``Cause``. These tables turn the cause into the way out, in the reader's words. A
-person at the command line is told of keys of the site file, environment variables and options. A script that uses the
-library is told of parameters, because it may have no site file. ``errors.explain`` puts fact and advice together.
+An error states a fact and names its ``Cause``. These tables turn the cause into advice in the reader's words. For a
+person at the command line, advice names keys of the site file, environment variables and options. For a script that
+uses the library, it names parameters, because a script may have no site file. ``errors.explain`` joins fact and advice.
 
 Templates take an error's ``details``: ``server`` is the section of the site file (``redis`` or ``amqp``).
 """
@@ -14,26 +14,26 @@ from enum import Enum, auto
 
 
 class Cause(Enum):
-    """Why something failed, as far as the way out depends on it. Code decides by the cause, never by the text."""
+    """Why something failed, in as much detail as the advice needs. Code decides by the cause, never by the text."""
 
-    #: The fact says everything: there is no other way out than the one that it names, or none.
+    #: The fact says everything: either it names the only way out, or there is none.
     OTHER = auto()
 
     # Redis
-    #: It cannot be reached, or broke the connection; it is tried again.
+    #: It cannot be reached, or it closed the connection. The engine tries again.
     REDIS_AWAY = auto()
-    #: The same at a start, which does not wait: of a server's address, and of Sentinel's.
+    #: The same at a start, which does not wait: for a server's address, and for Sentinel addresses.
     REDIS_ADDRESS = auto()
     SENTINELS = auto()
     #: It is still loading its data.
     LOADING = auto()
-    #: It cannot answer now: a script runs, or it is no master any more.
+    #: It cannot answer now: a script is running, or it is no longer the master.
     BUSY = auto()
     LOGIN = auto()
     PUBLISHER_LOGIN = auto()
     SENTINEL_LOGIN = auto()
     UNKNOWN_SERVICE = auto()
-    #: A node of a Redis Cluster, or a sentinel, where a server was to be named.
+    #: The address belongs to a node of a Redis Cluster, or to a sentinel, not to a plain server.
     CLUSTER = auto()
     SENTINEL_ADDRESS = auto()
     OLD_SERVER = auto()
@@ -41,11 +41,11 @@ class Cause(Enum):
     FORBIDDEN = auto()
     #: The publisher's user may not read journals and cursors.
     JOURNALS_FORBIDDEN = auto()
-    #: Something else than the engine wrote this key.
+    #: This key was not written by the engine.
     WRONG_TYPE = auto()
-    #: An address whose scheme is none of Redis's.
+    #: The scheme of an address is not one of Redis's.
     ADDRESS_FORM = auto()
-    #: Credentials in the address of a sentinel.
+    #: The address of a sentinel has credentials in it.
     SENTINEL_FORM = auto()
 
     # TLS, with Redis and with RabbitMQ
@@ -56,27 +56,27 @@ class Cause(Enum):
     NOT_TLS = auto()
 
     # RabbitMQ
-    #: It cannot be reached, or closed the connection; it is tried again.
+    #: It cannot be reached, or it closed the connection. The engine tries again.
     BROKER_AWAY = auto()
-    #: It takes no messages: a memory or disk alarm, or negative confirms.
+    #: It accepts no messages: a memory or disk alarm, or negative confirms.
     BROKER_BLOCKED = auto()
     BROKER_LOGIN = auto()
     VHOST = auto()
     EXCHANGE_FORBIDDEN = auto()
     EXCHANGE_MISSING = auto()
-    #: The exchange exists and is durable, is not durable, is of another type, or differs in something else.
+    #: The exchange exists with another property: durable, not durable, another type, or something else.
     EXCHANGE_DURABLE = auto()
     EXCHANGE_TRANSIENT = auto()
     EXCHANGE_TYPE = auto()
     EXCHANGE_MISMATCH = auto()
     QUEUE_MISMATCH = auto()
-    #: Something exists otherwise than it is declared, and the broker's text does not say what.
+    #: Something exists with other properties than declared, and the broker's text does not say which.
     PRECONDITION = auto()
-    #: Another connection has the queue to itself.
+    #: Another connection uses the queue exclusively.
     QUEUE_LOCKED = auto()
-    #: No queue takes a message that must not get lost.
+    #: No queue receives a message that must not get lost.
     UNROUTABLE = auto()
-    #: Parameters in an AMQP URL, which are not read there.
+    #: An AMQP URL has parameters, which the engine does not read there.
     URL_PARAMETERS = auto()
 
 
@@ -85,15 +85,15 @@ class Audience(Enum):
 
     #: A script that uses ``FrameStore`` or ``FrameConsumer``.
     LIBRARY = auto()
-    #: Whoever runs a site, at the command line and in its logs: keys of the site file, environment variables.
+    #: A person who runs a site, at the command line and in its logs: keys of the site file, environment variables.
     SITE = auto()
-    #: Whoever gives a command its servers with --redis and --amqp.
+    #: A person who names the servers with --redis and --amqp.
     OPTIONS = auto()
-    #: Whoever runs ``edge-video recover``, whose exchange is described by options.
+    #: A person who runs ``edge-video recover``, which takes the exchange from options.
     RECOVER = auto()
 
 
-#: Errors without advice, on purpose: the engine tries again by itself, or the fact says what is needed.
+#: Causes without advice, on purpose: the engine tries again by itself, or the fact says what is needed.
 SILENT = frozenset({
     Cause.OTHER, Cause.REDIS_AWAY, Cause.LOADING, Cause.BUSY, Cause.OLD_SERVER, Cause.WRONG_TYPE, Cause.BROKER_AWAY,
     Cause.BROKER_BLOCKED,
@@ -210,7 +210,7 @@ TABLES = {
     Audience.RECOVER: _RECOVER,
 }
 
-#: What each audience calls a setting; where nothing is said, it is the site file's key.
+#: What each audience calls a setting. Settings that are not listed keep the site file's key.
 _LIBRARY_NAMES = {
     "redis.address": "Redis address",
     "redis.sentinels": "sentinels",
@@ -232,7 +232,7 @@ NAMES: dict[Audience, Mapping[str, str]] = {
 
 
 def advise(cause: Cause, audience: Audience, details: Mapping[str, str]) -> str:
-    """The way out; empty where there is none to tell."""
+    """The advice for a cause; empty if there is none."""
     if cause in SILENT:
         return ""
     filled = dict(details)
@@ -242,12 +242,12 @@ def advise(cause: Cause, audience: Audience, details: Mapping[str, str]) -> str:
 
 
 def name_of(setting: str, audience: Audience) -> str:
-    """What ``audience`` calls a key of the site file, or several with ``and`` between them."""
+    """What ``audience`` calls a key of the site file, or several keys joined by ``and``."""
     return " and ".join(NAMES[audience].get(key, key) for key in setting.split(" and "))
 
 
 def _instead(audience: Audience, settings: str) -> str:
-    """Where to say what URL parameters would; ``settings`` is ``parameter=key key,parameter=key``."""
+    """Which settings replace URL parameters; ``settings`` is ``parameter=key key,parameter=key``."""
     pairs = [part.partition("=")[::2] for part in settings.split(",") if part]
     return "".join(
         f"; in place of {parameter} set {_listed([name_of(key, audience) for key in keys.split()])}"

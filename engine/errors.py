@@ -1,8 +1,8 @@
-"""Errors, as a tree by what the caller can do about them; and their text.
+"""Errors, as a tree by what the caller can do about them, and their text.
 
 * ``InputError``: a person must change a file, a flag or the machine; the command ends with exit code 2.
-* ``Unavailable``: something outside is away; wait and try again.
-* ``WireError``: these bytes are not what they claim to be; skip them and say which part is wrong.
+* ``Unavailable``: a server or camera is away; wait and try again.
+* ``WireError``: bytes or text do not parse; skip them and report which part is wrong.
 * ``RingError``: shared memory cannot be used as it is.
 
 An error states a plain fact and names a ``Cause``. The advice is added where the error is shown, in the reader's words
@@ -17,22 +17,22 @@ from engine.advice import Audience as Audience  # noqa: PLC0414 - exported
 from engine.advice import Cause as Cause  # noqa: PLC0414 - exported
 from engine.advice import advise, name_of
 
-#: Everything asked for was done.
+#: The command did everything it was asked to do.
 EXIT_OK = 0
 #: The engine gave up or could not finish in time; the log says what stopped it.
 EXIT_FAILED = 1
-#: The input (file, flags, servers named in it, machine) must be changed first; nothing was started.
+#: The input (file, flags, servers that it names, machine) must be changed first; nothing was started.
 EXIT_INPUT = 2
-#: A query was answered, and there is nothing that fits it.
+#: The query was answered, and nothing matches it.
 EXIT_NOTHING = 3
 
 
 class EngineError(Exception):
     """Base of every error that the engine raises on purpose.
 
-    ``fact`` says what is so, without secrets. ``subject`` is the server or camera that it is about. ``setting`` is the
-    key of the site file that it blames. Both may be empty. ``details`` fill in the advice. ``str`` gives fact and
-    advice for a script: it names parameters of the library.
+    ``fact`` says what is wrong, without secrets. ``subject`` is the server or camera concerned. ``setting`` is the key
+    of the site file to blame. Both may be empty. ``details`` fill in the advice. ``str`` gives fact and advice for a
+    script: it names parameters of the library.
     """
 
     exit_code = EXIT_FAILED
@@ -40,7 +40,7 @@ class EngineError(Exception):
     def __init__(
         self, fact: object = "", *, cause: Cause = Cause.OTHER, subject: str = "", setting: str = "", **details: str
     ) -> None:
-        # Pickled as its arguments and its attributes, so all but the first argument must be attributes.
+        # Pickle stores the arguments and the attributes, so every argument but the first must be an attribute.
         super().__init__(str(fact))
         self.fact = str(fact)
         self.cause = cause
@@ -57,8 +57,8 @@ class EngineError(Exception):
 
     @classmethod
     def of(cls, error: EngineError, fact: str = "", cause: Cause | None = None) -> Self:
-        """``error`` as one of this class, because the caller can do something else about it; perhaps with another fact
-        or cause."""
+        """``error`` as an instance of this class, optionally with another fact or cause. Used when the caller can do
+        something else about it."""
         made = cls(
             fact or error.fact,
             cause=error.cause if cause is None else cause,
@@ -70,13 +70,13 @@ class EngineError(Exception):
 
 
 class InputError(EngineError):
-    """Something that only a person can mend: the message says what, where, and the way out."""
+    """Only a person can fix this: the message says what is wrong, where, and the way out."""
 
     exit_code = EXIT_INPUT
 
 
 class ConfigError(InputError):
-    """The site file is missing, unreadable, or says something that cannot be."""
+    """The site file is missing, unreadable or invalid."""
 
 
 class SiteInUse(InputError):
@@ -84,11 +84,11 @@ class SiteInUse(InputError):
 
 
 class QueryError(InputError, ValueError):
-    """A question that cannot be: a reversed range, a naive time, a malformed key."""
+    """An invalid query: a reversed range, a naive time, a malformed key."""
 
 
 class UnknownName(InputError, LookupError):
-    """No camera or tenant of that name has anything stored; the message has the nearest known name."""
+    """Nothing is stored for a camera or tenant of that name; the message has the nearest known name."""
 
 
 class NoSpace(InputError):
@@ -96,15 +96,15 @@ class NoSpace(InputError):
 
 
 class ServerRefused(InputError):
-    """A server was reached (or found missing at start) and will not serve this site as configured."""
+    """A server answered (or was missing at the start) and does not serve this site as configured."""
 
 
 class Unavailable(EngineError):
-    """A server or camera is away or not answering; trying again later can help."""
+    """A server or camera is away or does not answer; trying again later can help."""
 
 
 class RedisUnavailable(Unavailable):
-    """Redis closed the connection, did not answer in time, or asked to be tried again."""
+    """Redis closed the connection, did not answer in time, or asked for another try."""
 
 
 class BrokerUnavailable(Unavailable):
@@ -112,11 +112,11 @@ class BrokerUnavailable(Unavailable):
 
 
 class CameraUnavailable(Unavailable):
-    """A camera refused, hung, ended, or sent something that is no video."""
+    """A camera refused, hung, ended, or sent something that is not video."""
 
 
 class WireError(EngineError, ValueError):
-    """Bytes or text that do not parse; the message names the part."""
+    """Bytes or text do not parse; the message names the part."""
 
 
 class RingError(EngineError):
@@ -132,8 +132,8 @@ class FrameTooLarge(RingError):
 
 
 def explain(error: BaseException, audience: Audience) -> str:
-    """The text of an error for ``audience``: the fact, and what this reader can do about it. Errors of others show as
-    themselves."""
+    """The text of an error for ``audience``: the fact, and what this reader can do about it. Errors that are not the
+    engine's give their own text."""
     if not isinstance(error, EngineError):
         return str(error)
     blamed = f"{name_of(error.setting, audience)}: " if error.setting else ""
@@ -142,5 +142,5 @@ def explain(error: BaseException, audience: Audience) -> str:
 
 
 def advice_of(error: BaseException, audience: Audience) -> str:
-    """What ``audience`` can do about an error, by itself; empty where there is nothing to tell."""
+    """Only the advice: what ``audience`` can do about an error; empty if there is none."""
     return advise(error.cause, audience, error.details) if isinstance(error, EngineError) else ""

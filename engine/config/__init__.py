@@ -1,11 +1,11 @@
 """A site's configuration.
 
-1. ``structs``: the frozen structs that everything else is handed.
-2. ``names``: keys of the file: the Go edition's, unknown ones, and where an error stands.
+1. ``structs``: the frozen structs that the rest of the engine gets.
+2. ``names``: keys of the file: the Go edition's, unknown ones, and the place of an error.
 3. ``tls``: what the ``tls_*`` keys mean.
-4. ``servers``, ``rules``: what a file must fulfil beyond the types of its fields.
-5. ``loading``: a file and the environment to ``Config``.
-6. ``memory``: how much memory of Redis a site needs.
+4. ``servers``, ``rules``: what a file must satisfy beyond the types of its fields.
+5. ``loading``: makes a ``Config`` from a file and the environment.
+6. ``memory``: how much Redis memory a site needs.
 """
 
 from engine.config.loading import ENVIRONMENT, SECTIONS, from_document, given_by, load, parse, read_toml, secrets_of

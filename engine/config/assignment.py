@@ -1,10 +1,10 @@
-"""Which writer has a camera. It follows from the camera's id and the number of writers alone, so a camera that is added
-or removed moves no other to another writer, and no process has to be told.
+"""Which writer stores a camera. Only the camera's id and the number of writers decide. So adding or removing a camera
+moves no other camera to another writer, and no process has to be told.
 
-Ids of a site mostly differ in a running number (cam1, cam2, ...). A plain hash spreads those as dice would: of 14
+The ids of a site usually differ in a running number (cam1, cam2, ...). A plain hash spreads those at random: of 14
 cameras, one writer may get 4 and the other 10. So only the text around the number is hashed, to a place on a circle.
-The number turns that place by the golden section of the circle, which keeps consecutive numbers far apart. Each writer
-has an equal part of the circle.
+The number moves that place by the golden section of the circle, which keeps consecutive numbers far apart. Each writer
+owns an equal part of the circle.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import re
 _CIRCLE_BITS = 64
 _CIRCLE: int = 2**_CIRCLE_BITS
 _GOLDEN_SECTION = 0x9E3779B97F4A7C15
-#: The last number of an id, with as many of its digits as matter.
+#: The last number of an id, up to 18 digits.
 _LAST_NUMBER = re.compile(r"([0-9]{1,18})[^0-9]*\Z")
 
 
 def writer_of(camera: str, writers: int) -> int:
-    """The number of the writer, from 0, that has the camera with this id."""
+    """The number of the writer, from 0, that stores the camera with this id."""
     found = _LAST_NUMBER.search(camera)
     number, text = 0, camera
     if found:

@@ -1,8 +1,8 @@
-"""TOML bytes and environment to a site's configuration.
+"""Makes a site's configuration from TOML and the environment.
 
-``load`` reads a file, ``parse`` its bytes. Sections and keys that users of the Go edition have in their files are
-accepted: what maps is used, the rest is named in one warning. Any other unknown key is an error with the nearest known
-name. Everything that can be refused without touching a server is refused here.
+``load`` reads a file, ``parse`` reads its bytes. Sections and keys of the Go edition are accepted: those that have an
+equivalent are used, one warning names the rest. Any other unknown key is an error with the nearest known name. All
+errors that show without asking a server are raised here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from engine.errors import Audience, ConfigError
 from engine.errors import explain as explain_error
 from engine.wire import urls
 
-#: Environment variables that win over the file, and the key each one sets.
+#: Environment variables that override the file, and the key that each one sets.
 ENVIRONMENT = {
     "REDIS_ADDRESS": ("redis", "address"),
     "REDIS_USERNAME": ("redis", "username"),
@@ -49,8 +49,8 @@ ENVIRONMENT = {
 
 
 def secrets_of(environment: Mapping[str, str]) -> set[str]:
-    """What of an environment must not be shown, in each of its spellings: passwords that the engine reads there, and
-    the secrets of every URL."""
+    """The secrets in an environment, in each of their spellings: passwords that the engine reads there, and the secrets
+    in every URL. They must not be shown."""
     passwords = [environment.get(name, "") for name, (_, key) in ENVIRONMENT.items() if key.endswith("password")]
     found = {spelling for password in passwords for spelling in urls.spellings(password)}
     return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
@@ -74,7 +74,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 
 
 def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config:
-    """The site that a file describes. Raises ConfigError, whose message begins with the path."""
+    """Read a site file. Raises ConfigError, whose message begins with the path."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -86,12 +86,12 @@ def load(path: str | os.PathLike[str], environment: Mapping[str, str]) -> Config
 
 
 def parse(data: bytes, environment: Mapping[str, str]) -> Config:
-    """The site that TOML bytes describe; ``environment`` may carry secrets. Raises ConfigError."""
+    """Read a site file's bytes; ``environment`` may contain secrets. Raises ConfigError."""
     return from_document(read_toml(data), environment)
 
 
 def read_toml(data: bytes) -> dict[str, Any]:
-    """The document that TOML bytes are. Raises ConfigError naming the line."""
+    """Parse TOML bytes into a document. Raises ConfigError, which names the line."""
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -102,7 +102,7 @@ def read_toml(data: bytes) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> Config:
-    """The site that a TOML document, already read, describes. Raises ConfigError."""
+    """The site that a parsed TOML document describes. Raises ConfigError."""
     document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
     ignored = take_go_only(document)
     map_go_keys(document)
@@ -111,7 +111,7 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
         if environment.get(variable) and isinstance(document.setdefault(section, {}), dict):
             document[section][key] = environment[variable]
     if isinstance(document.get("defaults"), dict):
-        # Before cameras take them over, so that what is wrong is shown where it stands.
+        # Checked before cameras inherit them, so that an error names [defaults] and not a camera.
         _convert({"defaults": document["defaults"]}, _OnlyDefaults)
     document["cameras"] = _with_defaults(document.get("cameras", []), document.get("defaults", {}))
     if ignored:
@@ -120,13 +120,13 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     try:
         check(config)
     except ConfigError as error:
-        # Whoever reads a site file has one: its keys are named, whoever shows the error.
+        # The caller has a site file, so the text names its keys, whoever shows the error.
         raise ConfigError(explain_error(error, Audience.SITE)) from None
     return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 
 
 def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The settings, as ``section.key``, that an environment decides."""
+    """The settings, as ``section.key``, that an environment sets."""
     return tuple(".".join(place) for variable, place in ENVIRONMENT.items() if environment.get(variable))
 
 

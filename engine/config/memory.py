@@ -1,8 +1,8 @@
-"""How much memory of Redis a site's frames take. Pure arithmetic, measured against a real server by the tests.
+"""How much Redis memory a site's frames take. Pure arithmetic; tests compare it with a real server.
 
     memory = frames a second x TTL x (frame, rounded up as the allocator does, + key and bookkeeping + journal entry)
 
-Redis allocates with jemalloc, which has four sizes to each doubling: a frame of 50,000 bytes takes 57,344.
+Redis allocates with jemalloc, which has four sizes per doubling: a frame of 50,000 bytes takes 57,344.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import NamedTuple
 from engine.config.structs import JPEG_BYTES_PER_PIXEL, Camera, Config
 from engine.wire import keys, urls
 
-#: Bytes of a string besides its content: the longest header, a closing zero, and the line end that Redis read with it.
+#: Bytes of a string besides its content: the longest header, a final zero, and the line end that Redis reads with it.
 _STRING_BYTES = 12
-#: Bytes of a key besides its name: the object, its places in the tables of keys and of expiry times.
+#: Bytes of a key besides its name: the object, its entries in the tables of keys and of expiry times.
 _KEY_BYTES = 112
 #: Bytes of a frame's journal entry.
 _JOURNAL_BYTES = 32
-#: jemalloc's smallest step between sizes, and how many of its sizes a doubling has.
+#: jemalloc's smallest step between sizes, and its number of sizes per doubling.
 _STEP_BYTES = 16
 _SIZES_PER_DOUBLING = 4
-#: What is assumed of a camera that says nothing and was not seen: frames a second and pixels.
+#: Frames a second and pixels assumed for a camera that was neither configured nor observed.
 _FPS_ASSUMED = 25.0
 _PIXELS_ASSUMED = 1280 * 720
-#: Cameras that are named at most.
+#: At most this many cameras are named.
 _NAMED_MAX = 3
-#: Characters of a key's stamp and number.
+#: Characters of the time and the sequence in a key.
 _KEY_NUMBERS = len(keys.frame_key_suffix(10**18, 1))
 
 
 class Seen(NamedTuple):
-    """What is known of a camera by looking: frames a second and bytes a frame, 0 where it is not."""
+    """Observed values of a camera: frames a second and bytes a frame, 0 if unknown."""
 
     fps: float = 0.0
     frame_bytes: int = 0
 
 
 class MemoryNeed(NamedTuple):
-    """What a site's frames take together once the first of them expire. ``assumed`` are the cameras whose rate or
-    size is a guess."""
+    """Memory of all frames of a site once the first ones expire. ``assumed`` lists the cameras whose rate or size is a
+    guess."""
 
     bytes: int
     frames: int
@@ -49,7 +49,7 @@ class MemoryNeed(NamedTuple):
 
     @property
     def caveat(self) -> str:
-        """Which cameras' figures are guesses, for people; empty where none are."""
+        """Text that names the cameras whose figures are guesses; empty if there are none."""
         if not self.assumed:
             return ""
         more = len(self.assumed) - _NAMED_MAX
@@ -59,7 +59,7 @@ class MemoryNeed(NamedTuple):
 
 
 def allocated(size: int) -> int:
-    """Bytes that jemalloc gives out for ``size``."""
+    """Bytes that jemalloc allocates for ``size``."""
     step = max(_STEP_BYTES, (1 << (size - 1).bit_length()) // 2 // _SIZES_PER_DOUBLING)
     return -(-size // step) * step
 
@@ -71,8 +71,8 @@ def frame_memory(frame_bytes: float, key_characters: int) -> int:
 
 
 def redis_memory(config: Config, seen: Mapping[str, Seen] | None = None) -> MemoryNeed:
-    """What the site's frames take, by what was ``seen`` of its cameras, else by what the site file says, else by
-    assumption."""
+    """Memory that the site's frames take. Figures come from what was ``seen`` of the cameras, else from the site file,
+    else from assumptions."""
     need, frames, rate = 0, 0.0, 0.0
     assumed: list[str] = []
     for camera in config.cameras:

@@ -1,4 +1,4 @@
-"""Names in a site file: those of the Go edition, those that nobody knows, and where an error stands."""
+"""Keys in a site file: those of the Go edition, unknown ones, and the place of an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from engine.errors import ConfigError
 
 Structs = Mapping[str, type[msgspec.Struct]]
-#: What a Go edition's file may say that has no meaning here, by section; "*" stands for all keys of it.
+#: Keys of the Go edition that have no meaning here, by section; "*" means all keys of the section.
 _GO_ONLY: dict[str, frozenset[str]] = {
     "": frozenset({"protocol", "use_optimized_capture"}),
     "optimization": frozenset({"*"}),
@@ -26,7 +26,7 @@ _GO_ONLY: dict[str, frozenset[str]] = {
 
 
 def take_go_only(document: dict[str, Any]) -> list[str]:
-    """Remove what only the Go edition knows; returns its names."""
+    """Remove keys that only the Go edition has; returns their names."""
     found = [key for key in _GO_ONLY[""] if document.pop(key, None) is not None]
     for section, names in _GO_ONLY.items():
         if section not in document or not isinstance(document[section], dict):
@@ -40,14 +40,14 @@ def take_go_only(document: dict[str, Any]) -> list[str]:
 
 
 def map_go_keys(document: dict[str, Any]) -> None:
-    """``target_fps`` and ``ttl_seconds`` at the top are the defaults of what we call by other names."""
+    """Move ``target_fps`` and ``ttl_seconds`` from the top level to their keys here, unless those are set."""
     for old, section, key in (("target_fps", "defaults", "fps"), ("ttl_seconds", "redis", "ttl_seconds")):
         if old in document and isinstance(document.setdefault(section, {}), dict):
             document[section].setdefault(key, document.pop(old))
 
 
 def refuse_unknown(document: dict[str, Any], sections: Structs, camera_struct: type[msgspec.Struct]) -> None:
-    """Raises ConfigError for the first key that neither ``sections`` nor a camera has, with the nearest known one."""
+    """Raises ConfigError for the first unknown key of a section or camera, with the nearest known one."""
     known = [*sections, "cameras", "target_fps", "ttl_seconds"]
     for key, value in document.items():
         if key not in known:
@@ -79,7 +79,7 @@ _KINDS = {
     "date": "a date",
     "datetime": "a time",
 }
-#: The same of what was given, where that reads better.
+#: Other words for the given kind, where they read better.
 _GIVEN = {"float": "a fraction"}
 _LENGTH = re.compile(r" of length (>=|<=) (\d+)")
 _LIMIT = re.compile(r" (>=|<=) (\S+)")
@@ -87,13 +87,13 @@ _SIGNS = {">=": "at least", "<=": "at most"}
 
 
 def suggestion(word: str, known: list[str]) -> str:
-    """The end of a sentence about an unknown ``word``: the nearest known one, or all of them."""
+    """The end of a message about an unknown ``word``: the nearest known one, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:20])}"
 
 
 def explain(message: str, document: dict[str, Any]) -> str:
-    """msgspec's words with the path as it stands in the file and, for a number, the value that was given."""
+    """msgspec's message with the path as in the file and, for a number, the given value."""
     text, _, path = message.partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     value: Any = document
@@ -113,7 +113,7 @@ def explain(message: str, document: dict[str, Any]) -> str:
 
 
 def _plain(text: str) -> str:
-    """msgspec's words about a value as the end of a sentence whose subject is the key."""
+    """msgspec's message about a value as the predicate of a sentence whose subject is the key."""
     text = text.replace("Object missing required field", "lacks the key").replace("`", "")
     if match := _EXPECTED.fullmatch(text):
         wanted, bound, got = match.groups()
@@ -136,6 +136,6 @@ def _bounded(bound: str) -> str:
 
 
 def camera_label(number: int, camera: Any) -> str:
-    """How errors name a camera of the file: its place, and its id where it has one."""
+    """How errors name a camera of the file: its place, and its id if it has one."""
     identifier = camera.get("id") if isinstance(camera, dict) else None
     return f"cameras[{number}] ({identifier})" if isinstance(identifier, str) else f"cameras[{number}]"

@@ -1,4 +1,4 @@
-"""What a site file must fulfil beyond the types of its fields. Each rule raises ConfigError with the way out."""
+"""What a site file must satisfy beyond the types of its fields. Each rule raises ConfigError with the way out."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from engine.errors import ConfigError, WireError
 from engine.wire import keys, urls
 from engine.wire.amqp import check_name
 
-#: Bytes that a Unix socket's path may have (sun_path less its final zero).
+#: Most bytes of a Unix socket's path (sun_path without its final zero).
 SOCKET_PATH_BYTES_MAX = 107
-#: Bytes a camera's file name in shared memory may have: the file system's 255 less room for a prefix and an ending.
+#: Most bytes of a camera's file name in shared memory: the file system's 255 less room for a prefix and an ending.
 CAMERA_FILE_BYTES_MAX = 200
-#: Bytes of ``redis.prefix`` in UTF-8: it stands in every key.
+#: Most bytes of ``redis.prefix`` in UTF-8, because every key contains it.
 PREFIX_BYTES_MAX = 255
 
 
 def check(config: Config) -> None:
-    """All rules, in the order in which a person would mend them."""
+    """Check all rules, in the order in which a person would fix them."""
     for key, text in _texts(config):
         _check_text(key, text)
     _check_servers(config)
@@ -39,7 +39,7 @@ def check(config: Config) -> None:
 
 
 def _texts(value: msgspec.Struct, where: str = "") -> Iterator[tuple[str, str]]:
-    """Every string of a configuration, with its key as it stands in the file."""
+    """Every string of a configuration, with its key as in the file."""
     for name in value.__struct_fields__:
         found = getattr(value, name)
         for number, item in enumerate(found) if isinstance(found, tuple) else [(-1, found)]:
@@ -51,8 +51,8 @@ def _texts(value: msgspec.Struct, where: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _check_text(key: str, text: str) -> None:
-    """No path, name, address or login can have a zero byte; and what is not UTF-8 can only come from outside the
-    file."""
+    """Paths, names, addresses and logins must not contain a zero byte and must be UTF-8. The file is UTF-8, so other
+    bytes come from the environment or the command line."""
     if "\0" in text:
         raise ConfigError(f"{key} holds a zero byte (\\u0000); remove it")
     try:
@@ -62,7 +62,7 @@ def _check_text(key: str, text: str) -> None:
 
 
 def _check_path(key: str, path: str) -> None:
-    """A path that this process cannot say to the kernel: its locale has no such characters."""
+    """Refuse a path whose characters this process's locale cannot encode for the kernel."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:
@@ -73,7 +73,7 @@ def _check_path(key: str, path: str) -> None:
 
 
 def _check_messages(config: Config) -> None:
-    """Names that AMQP can carry, those that are made of ``metadata.routing_key`` too."""
+    """Names must fit in AMQP, also those derived from ``metadata.routing_key``."""
     metadata = config.metadata
     check_name(metadata.exchange, "metadata.exchange")
     for what, name in (
@@ -153,7 +153,7 @@ def _check_url(url: str) -> None:
         return
     path = urls.file_path(url)
     _check_path("url", path)
-    # A file of such a name may stand there all the same.
+    # A file of such a name may exist nevertheless.
     if (meant := urls.forgotten_scheme(url)) and not os.path.exists(path):
         raise ConfigError(
             f"url {urls.mask(url)!r} has no scheme, and there is no such file; "
@@ -162,7 +162,7 @@ def _check_url(url: str) -> None:
 
 
 def file_stem(name: str) -> str:
-    """A camera's name as part of a file name: everything but letters, digits and ``_ - ~`` percent-encoded."""
+    """A camera's name as part of a file name: all but letters, digits and ``_ - ~`` is percent-encoded."""
     return "".join(
         chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or byte in b"_-~") else f"%{byte:02X}"
         for byte in name.encode()

@@ -1,4 +1,4 @@
-"""What a site file says of its servers: addresses, TLS and Sentinel that fit together, and secrets in plain text."""
+"""Checks of a site file's servers: addresses, TLS and Sentinel must fit together. Warns of secrets in plain text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.wire import urls
 
 
 def check_servers(config: Config) -> None:
-    """Raises ConfigError with the way out."""
+    """Check that the settings fit together. Raises ConfigError with the way out."""
     redis, amqp = config.redis, config.amqp
     if redis.sentinels or redis.service:
         if redis.address != urls.EMBEDDED:
@@ -41,7 +41,7 @@ def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> No
 
 
 def plain_text_warnings(config: Config) -> list[str]:
-    """A sentence for each server to which credentials would go unencrypted over a network."""
+    """One warning for each server that would get credentials unencrypted over a network."""
     found = []
     redis = config.redis_address
     sentinel = redis.sentinel
@@ -53,7 +53,7 @@ def plain_text_warnings(config: Config) -> list[str]:
         found.append(f"credentials go to Redis at {redis} in plain text; use rediss:// and a server that speaks TLS")
     broker = config.amqp.address
     if broker and not broker.tls and not urls.is_local(broker.host):
-        # Without a user in the URL it is guest:guest that goes there.
+        # A URL without a user sends guest:guest.
         where = urls.host_port(broker.host, broker.port)
         found.append(f"credentials go to RabbitMQ at {where} in plain text; use amqps:// and a broker that speaks TLS")
     return found

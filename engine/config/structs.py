@@ -1,4 +1,4 @@
-"""A site's configuration, as frozen structs. ``loading`` makes them of a file."""
+"""A site's configuration as frozen structs. ``loading`` makes them from a file."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from engine.wire.ring_owner import RingOwner
 MIB = 2**20
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Pixels = Annotated[int, Meta(ge=16, le=16_384)]
-#: One frame in 10,000 s at least: what is slower is a mistake, and far below lie intervals that no clock can hold.
+#: At least one frame in 10,000 s: a slower rate is a mistake, and far slower ones overflow clocks.
 Fps = Annotated[float, Meta(ge=0.0001, le=1000)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
 Text = Annotated[str, Meta(min_length=1)]
 
-#: Bytes a pixel that a JPEG is reckoned with before the camera was seen: 3 bits, a busy scene at quality 90.
+#: Bytes per pixel assumed for a JPEG before the camera was observed: 3 bits, a busy scene at quality 90.
 JPEG_BYTES_PER_PIXEL = 3 / 8
 
 
 class Secret(str):
-    """A string that shows as ``***`` wherever it is printed as part of something."""
+    """A string whose ``repr`` is ``***``, so that structs print without it."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class Secret(str):
 
 
 class Url(str):
-    """An address that shows without its credentials wherever it is printed as part of something."""
+    """An address whose ``repr`` has no credentials, so that structs print without them."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class Url(str):
 
 
 class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[site]``: the installation's name, where it keeps its files, how it starts and stops."""
+    """``[site]``: the site's name, its directory for files, how it starts and stops."""
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
     run_directory: str = ""
@@ -57,7 +57,7 @@ class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What ``[redis]`` and ``[amqp]`` say of TLS, each for its own server."""
+    """TLS keys of ``[redis]`` and ``[amqp]``, each for its own server."""
 
     tls_ca_file: str = ""
     tls_certificate_file: str = ""
@@ -66,12 +66,12 @@ class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     @property
     def tls_files(self) -> urls.TlsFiles:
-        """How connections are checked."""
+        """The files and the server name that TLS connections use."""
         return urls.TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
 
 
 class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: where frames are stored and for how long."""
+    """``[redis]``: which server stores frames, and for how long."""
 
     enabled: bool = True
     address: Url = Url(urls.EMBEDDED)
@@ -91,7 +91,7 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
 
 
 class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[amqp]``: the broker; its URL's path is the tenant. Empty: metadata stays in the journals."""
+    """``[amqp]``: the broker. The path of its URL is the tenant. Without a URL, metadata stays in the journals."""
 
     amqp_url: Secret = Secret()
     heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
@@ -99,12 +99,12 @@ class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
 
     @property
     def address(self) -> AmqpAddress | None:
-        """The broker that the URL names; None where it is empty. Raises ConfigError."""
+        """The broker that the URL names; None if it is empty. Raises ConfigError."""
         return parse_amqp_url(self.amqp_url) if self.amqp_url else None
 
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[metadata]``: what is announced, and where."""
+    """``[metadata]``: what is announced, and on which exchange."""
 
     enabled: bool = True
     exchange: Text = "camera.metadata"
@@ -115,17 +115,17 @@ class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def batch_routing_key(self) -> str:
-        """``camera.metadata.batch``, or the like of another routing key."""
+        """``camera.metadata.batch``, or the equivalent for another routing key."""
         return f"{self.routing_key.removesuffix('.event')}.batch"
 
     @property
     def status_routing_key(self) -> str:
-        """``camera.metadata.event.status``, or the like of another routing key."""
+        """``camera.metadata.event.status``, or the equivalent for another routing key."""
         return f"{self.routing_key}.status"
 
 
 class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[ring]``: shared memory of each camera, and which frames an outage of Redis may cost."""
+    """``[ring]``: shared memory of each camera, and which frames are dropped when an outage of Redis fills it."""
 
     capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
     overflow: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
@@ -146,13 +146,13 @@ class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[publisher]``: messages that may be unconfirmed at a time."""
+    """``[publisher]``: the number of messages that may be unconfirmed at a time."""
 
     window: Annotated[int, Meta(ge=1, le=10_000)] = 512
 
 
 class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[defaults]``: what a camera has where it does not say otherwise. None: as the camera sends."""
+    """``[defaults]``: values for cameras that do not set their own. None: as the camera sends."""
 
     fps: Fps | None = None
     quality: Quality = 85
@@ -166,7 +166,7 @@ class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``[[cameras]]``: one camera, with the site's defaults filled in."""
+    """``[[cameras]]``: one camera, with ``[defaults]`` filled in."""
 
     id: Text
     url: Url
@@ -174,12 +174,12 @@ class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def kind(self) -> urls.SourceKind:
-        """Which kind of source reads it."""
+        """The kind of source that reads it."""
         return urls.source_kind(self.url)
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes that its largest frame is reckoned with; 0 where nothing is known before it was seen."""
+        """Expected bytes of its largest frame; 0 if the site file does not tell."""
         if self.kind == "test":
             return urls.parse_test_url(self.url).kb * 1024
         if self.width and self.height:
@@ -188,7 +188,7 @@ class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole site. ``warnings`` are sentences for the log."""
+    """A whole site. ``warnings`` are texts for the log."""
 
     cameras: tuple[Camera, ...]
     site: SiteSection = SiteSection()
@@ -203,7 +203,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def vhost(self) -> str:
-        """The tenant, as it stands in keys before encoding."""
+        """The tenant, as used in keys, before encoding."""
         address = self.amqp.address
         return address.key_vhost if address else keys.DEFAULT_VHOST
 
@@ -214,22 +214,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def embedded(self) -> bool:
-        """True where the site brings its own server."""
+        """True if the site runs its own server."""
         return self.redis.address == urls.EMBEDDED and not self.redis.sentinels
 
     @property
     def publishes(self) -> bool:
-        """True where a publisher process runs."""
+        """True if the site has a publisher process."""
         return bool(self.amqp.amqp_url) and self.metadata.enabled
 
     @property
     def run_directory(self) -> Path:
-        """Where locks, sockets and logs of the site are."""
+        """The directory of the site's locks, sockets and logs."""
         return Path(self.site.run_directory) if self.site.run_directory else default_run_directory(self.site.name)
 
     @property
     def redis_address(self) -> urls.RedisAddress:
-        """Where Redis listens, with the credentials that count."""
+        """Where Redis listens, with the credentials to use."""
         if self.embedded:
             return urls.RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
         redis = self.redis
@@ -247,7 +247,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def publisher_redis_address(self) -> urls.RedisAddress:
-        """The same server for the publisher, which may be a user with fewer rights."""
+        """The same server for the publisher, which may log in as a user with fewer rights."""
         if not self.redis.publisher_username:
             return self.redis_address
         return self.redis_address._replace(
@@ -256,7 +256,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def owner(self) -> RingOwner:
-        """Whose frames this site's rings hold, by the names that they are stored under."""
+        """The owner of the frames in this site's rings: the names under which they are stored."""
         address = self.redis_address
         if self.embedded:
             server = urls.EMBEDDED
@@ -267,23 +267,23 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return RingOwner(self.vhost, self.prefix, server)
 
     def camera(self, identifier: str) -> Camera:
-        """The camera of that id. Raises ConfigError with the nearest one."""
+        """The camera with that id. Raises ConfigError with the nearest known id."""
         for camera in self.cameras:
             if camera.id == identifier:
                 return camera
         raise ConfigError(f"no camera {identifier!r}{suggestion(identifier, [c.id for c in self.cameras])}")
 
     def cameras_of(self, writer: int) -> tuple[Camera, ...]:
-        """The cameras whose rings a writer drains; writers count from 0."""
+        """The cameras whose rings a writer empties; writers count from 0."""
         return tuple(camera for camera in self.cameras if self.writer_of(camera.id) == writer)
 
     def writer_of(self, camera: str) -> int:
-        """The writer that drains the ring of a camera, whether the site file names the camera or not."""
+        """The writer that empties a camera's ring; the site file need not name the camera."""
         return writer_of(camera, self.writer.writers)
 
 
 def default_run_directory(name: str, user: int | None = None) -> Path:
-    """Where a site without ``run_directory`` keeps its files. It follows from the user alone, whatever the environment
-    says, so that every command of that user finds the site, and a second start meets the lock of the first."""
+    """The directory of a site without ``run_directory``. It depends on the user and not on the environment, so that
+    every command of that user finds the site, and a second start finds the lock of the first."""
     user = os.geteuid() if user is None else user
     return (Path("/run/edge-video") if user == 0 else Path(f"/tmp/edge-video-{user}")) / name

@@ -1,4 +1,4 @@
-"""TLS as a client: what ``tls_*`` keys mean, and what a failed handshake means. Verification cannot be turned off."""
+"""TLS as a client: what the ``tls_*`` keys mean, and why a handshake failed. Verification cannot be turned off."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from engine.errors import Cause, ConfigError
 from engine.wire.urls import TlsFiles
 
-#: OpenSSL's name of an error, and its text, as every library quotes them.
+#: OpenSSL's name and text of an error, as every library quotes them.
 _SSL_ERROR = re.compile(r"\[SSL: (?P<name>[A-Z0-9_]+)\] (?P<text>.*?)(?= \(_ssl|$)", re.DOTALL)
 
 
 class _TellingSocket(ssl.SSLSocket):
-    """With TLS 1.3 a server refuses a client's certificate after the handshake: its reason waits to be read where
-    writing already fails."""
+    """Reads the server's reason when sending fails. With TLS 1.3 a server refuses a client's certificate after the
+    handshake: sending already fails while the reason has not been read yet."""
 
     def send(self, data: Any, flags: int = 0) -> int:
         try:
@@ -35,7 +35,7 @@ class _TellingSocket(ssl.SSLSocket):
 
 
 def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
-    """The context for connections to the server of a section. Raises ConfigError naming the key and its file."""
+    """The context for connections to the server of a section. Raises ConfigError, which names the key and its file."""
     certificate_and_key = f"{section}.tls_certificate_file and {section}.tls_key_file"
     if bool(files.certificate_file) != bool(files.key_file):
         raise ConfigError("they go together; give both or neither", setting=certificate_and_key)
@@ -50,7 +50,7 @@ def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
     context.sslsocket_class = _TellingSocket
     if files.certificate_file:
         try:
-            # A password is asked for at the terminal unless one is given.
+            # Without a password argument, OpenSSL would ask for one at the terminal.
             context.load_cert_chain(files.certificate_file, files.key_file, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
@@ -61,22 +61,22 @@ def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
     return context
 
 
-#: What ``tls_refusal`` finds.
+#: The causes that ``tls_refusal`` returns.
 TLS_CAUSES = frozenset(
     {Cause.TLS_AUTHORITY, Cause.TLS_NAME, Cause.TLS_EXPIRED, Cause.TLS_CLIENT_CERTIFICATE, Cause.NOT_TLS}
 )
 
 
 class TlsRefusal(NamedTuple):
-    """Why a handshake failed: OpenSSL's words, and what follows from them."""
+    """Why a handshake failed: OpenSSL's text, and the cause that follows from it."""
 
     reason: str
     cause: Cause
 
 
 def tls_refusal(error: object) -> TlsRefusal | None:
-    """Why one end refused the other's certificate; None where a library's error tells of something else. Libraries
-    pass OpenSSL's errors on as text."""
+    """Why one end refused the other's certificate; None if a library's error is about something else. Libraries pass
+    OpenSSL's errors on as text."""
     match = _SSL_ERROR.search(str(error)) or _SSL_ERROR.search(repr(error))
     if not match or match["name"] == "UNEXPECTED_EOF_WHILE_READING":
         return None

@@ -148,7 +148,7 @@ class Supervisor:
         now = time.monotonic()
         if self._page:
             self._page.beat()
-        # Before a process that has ended is started again, or its end would be said only now and then.
+        # First, or the end of a process that is started again at once would be reported only now and then.
         self._notifier.status(self._status())
         self._children.watch()
         if self._server and self._server.exited() and now >= self._server_restart_at:
