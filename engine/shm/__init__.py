@@ -1,1 +1,1 @@
-"""Memory between processes: files in /dev/shm with one writer a word."""
+"""Memory shared between processes: files in /dev/shm. Each word has one writer."""

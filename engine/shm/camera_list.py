@@ -1,15 +1,16 @@
-"""The list of cameras that run, which can change while writers and publisher run: a camera is on it while its ring
+"""The list of running cameras, which can change while writers and publisher run. A camera is on it while its ring
 exists in the site's directory.
 
-A ring is made by its camera's capture process (or by the supervisor for it), and its header names the camera. So the
-directory is the one list, whatever the site file said when a process was forked. Nobody has to be told of a change:
+A camera's capture process makes its ring (or the supervisor does), and the ring's header names the camera. So the
+directory is the one list, whatever the site file said when a process was forked. No process has to be told of a change:
 each agent looks at the list in its rounds, a few times a second. The list's version grows with each change that a look
 finds, so an agent that knows the version knows the list.
 
-A look that finds nothing new costs one ``stat``: the time of a directory changes when an entry comes or goes. Two
-changes could be missed that way. The kernel's time stamps are coarse, so a second change within one tick leaves no
-trace; until the directory's time is older than that, each look reads the directory again. And a file can be made anew
-under its old name; a ring is therefore known by its inode too, and a ring that was replaced has gone and come.
+A look that finds no change costs one ``stat``: the time of a directory changes when an entry is added or removed. Two
+changes could be missed that way. First, the kernel's time stamps are coarse, so a second change within one tick leaves
+no trace. Until the directory's time is older than that, each look therefore reads the directory again. Second, a file
+can be recreated under its old name. A ring is therefore also identified by its inode, and a replaced ring counts as
+both removed and added.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ _SUFFIX = ".ring"
 
 
 class Changes(NamedTuple):
-    """Cameras whose rings came and went since the look before, sorted. A camera whose ring was replaced is in both."""
+    """Cameras whose rings came and went since the last look, sorted. A camera whose ring was replaced is in both."""
 
     came: tuple[str, ...] = ()
     went: tuple[str, ...] = ()
 
 
-#: What most looks find.
+#: The result of most looks.
 _NONE = Changes()
 
 
 class _Seen(NamedTuple):
-    """A file as it was found; ``camera`` is empty where it is no ring of this site's."""
+    """A file as it was found; ``camera`` is empty if it is not a ring of this site."""
 
     inode: Inode
     camera: str
@@ -54,9 +55,9 @@ class _Seen(NamedTuple):
 class CameraList:
     """The cameras of one site, by their rings, as one process sees them.
 
-    ``passed_over(path, reason)`` is called once for each file that is called a ring and is none, is another camera's,
-    or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), rings with frames of another owner are
-    passed over too.
+    ``passed_over(path, reason)`` is called once for each file with a ring's name that is not a ring, is another
+    camera's, or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), rings with frames of another
+    owner are passed over too.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class CameraList:
         self.version = 0
         self._rings: dict[str, Inode] = {}
         self._seen: dict[str, _Seen] = {}
-        #: The directory as it was last read, and its time; None where it must be read again in any case.
+        #: The directory as it was last read, and its time; None if it must be read again in any case.
         self._read: tuple[Inode, int] | None = None
 
     @property
@@ -78,7 +79,7 @@ class CameraList:
         return self._rings
 
     def look(self) -> Changes:
-        """What came and went since the look before. At the first look, all cameras have come. Raises nothing."""
+        """The changes since the last look. At the first look, all cameras have come. Raises nothing."""
         now = time.time_ns()
         try:
             status = self._paths.directory.stat()
@@ -87,16 +88,16 @@ class CameraList:
         read = (Inode.of(status), status.st_mtime_ns)
         if read == self._read:
             return _NONE
-        # A clock that was set back makes the directory look young, and costs no more than reading it each time.
+        # If the clock was set back, the directory looks too new and is read each time; that is the only cost.
         return self._become(*self._scan(read if read[1] < now - _COARSE_NANO else None))
 
     def _scan(self, read: tuple[Inode, int] | None) -> tuple[dict[str, _Seen], tuple[Inode, int] | None]:
-        """The files that are called rings, and ``read``, or None where one of them could not be looked at."""
+        """The files with names of rings, and ``read``, or None if one of them could not be examined."""
         found: dict[str, _Seen] = {}
         try:
             entries = list(os.scandir(self._paths.directory))
         except OSError:
-            # Out of descriptors, or gone since: the next look tells. Until then what was known stands.
+            # Out of descriptors, or removed since: the next look tells. Until then the known list stays valid.
             return self._seen, None
         for entry in entries:
             name = entry.name
@@ -115,7 +116,7 @@ class CameraList:
         return found, read
 
     def _examine(self, entry: os.DirEntry[str], status: os.stat_result) -> _Seen:
-        """A file that was not seen before. Raises OSError where nobody can tell what it is."""
+        """Examine a file that was not seen before. Raises OSError if it cannot be determined what it is."""
         path, inode = Path(entry.path), Inode.of(status)
         try:
             shared = segment.open_existing(path, writable=False)

@@ -1,9 +1,8 @@
-"""How a sleeping writer learns of a frame: a flag in its status page, and a FIFO that only a sleeper is woken through.
+"""Wakes a sleeping writer when a frame arrives, with a flag in its status page and a FIFO.
 
-The writer sets the flag, looks at its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
-published looks at the flag and writes one byte where it is set. Both look after they wrote, with a full fence between
-(the two ``SYNC POINT doorbell``), so one of them always sees the other. An extra byte causes one
-spurious wake-up.
+The writer sets the flag, checks its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
+published a frame checks the flag and, if it is set, writes one byte to the FIFO. Each side writes, then fences, then
+reads (the two ``SYNC POINT doorbell``), so at least one sees the other. An extra byte causes one spurious wake-up.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from engine.errors import RingMismatch
 from engine.shm.fence import new_fence
 from engine.shm.status_page import StatusPage, WriterCount
 
-#: Bytes read at a wake-up: one for each frame that was published while the writer was waking.
+#: Bytes read at a wake-up: one for each frame that was published during the wake-up.
 _DRAIN_BYTES = 4096
-#: As a plain number: an enum's members are slow to look up, and this is done for each frame.
+#: A plain number, because it is used for each frame and an enum's members are slow to look up.
 _WAITING = WriterCount.WAITING.value
 
 
 def _open(path: Path) -> int:
-    """The FIFO's descriptor, made if need be; read and write, so that neither side waits for or misses the other."""
+    """Open the FIFO, made if it is missing. Both sides open it for read and write, so neither waits for the other."""
     with contextlib.suppress(FileExistsError):
         os.mkfifo(path, 0o600)
     try:
@@ -52,9 +51,9 @@ class Doorbell:
         self._fence = new_fence()
 
     def wait(self, timeout: float, pending: Callable[[], bool]) -> None:
-        """Sleep until a producer wakes the writer, at most ``timeout`` seconds; not where ``pending()`` is true."""
+        """Sleep until a producer wakes the writer, at most ``timeout`` seconds; return at once if ``pending()``."""
         self._counts[WriterCount.WAITING] = 1
-        # SYNC POINT doorbell: the flag is up, before the last look at the rings.
+        # SYNC POINT doorbell: set the flag before the last check of the rings.
         self._fence()
         try:
             if not pending() and select.select([self._descriptor], [], [], timeout)[0]:
@@ -63,7 +62,7 @@ class Doorbell:
             self._counts[WriterCount.WAITING] = 0
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
 
@@ -77,8 +76,8 @@ class Bell:
         self._fence = new_fence()
 
     def wake(self) -> None:
-        """Wake the writer if it sleeps; to be called behind each published frame."""
-        # SYNC POINT doorbell: the frame is published, before the look at the flag.
+        """Wake the writer if it sleeps; call this after each published frame."""
+        # SYNC POINT doorbell: publish the frame before checking the flag.
         self._fence()
         if self._counts[_WAITING]:
             # A full FIFO wakes the writer just as well.
@@ -86,6 +85,6 @@ class Bell:
                 os.write(self._descriptor, b"!")
 
     def close(self) -> None:
-        """Give the descriptor and the view of the writer's status page back."""
+        """Close the descriptor and the view of the writer's status page."""
         os.close(self._descriptor)
         self._page.close()

@@ -1,4 +1,4 @@
-"""Latency histogram over 64-bit words: one addition a sample, percentiles on reading.
+"""Latency histogram over 64-bit words: one addition per sample; percentiles are computed on reading.
 
 Buckets are logarithmic with four steps an octave (19 % wide), from 1 µs; 128 of them reach 143 minutes. The layout is
 HdrHistogram's idea with two bits of mantissa.
@@ -13,7 +13,7 @@ _STEPS = 4
 
 
 def bucket(microseconds: int) -> int:
-    """The bucket that counts a latency; 0 for less than a microsecond, the last for all that is beyond."""
+    """The bucket that counts a latency: 0 for less than a microsecond, the last for all beyond the range."""
     if microseconds < _STEPS:
         return max(microseconds, 0)
     octave = microseconds.bit_length() - 3
@@ -29,7 +29,7 @@ def upper_bound(index: int) -> int:
 
 
 def percentile(counts: Sequence[int], share: float) -> float:
-    """The latency in milliseconds that ``share`` (0..1) of the samples do not exceed; 0 where there are none."""
+    """The latency in milliseconds that ``share`` (0..1) of the samples do not exceed; 0 without samples."""
     total = sum(counts)
     if not total:
         return 0.0
@@ -43,7 +43,7 @@ def percentile(counts: Sequence[int], share: float) -> float:
 
 
 def merge(histograms: Iterable[Sequence[int]]) -> list[int]:
-    """The histogram of all samples of several."""
+    """The sum of several histograms."""
     total = [0] * BUCKETS
     for counts in histograms:
         total = [have + more for have, more in zip(total, counts, strict=True)]

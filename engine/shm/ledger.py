@@ -1,13 +1,13 @@
-"""What of a camera's stored frames a Redis has lost: arithmetic on runs, without memory, clocks or servers.
+"""Counts the stored frames of a camera that Redis has lost: arithmetic on runs, without memory, clocks or servers.
 
-A server that was restarted without its data, flushed, or replaced by a replica that was behind, has lost frames from
-one end of the journal or the other; journals never lose entries from between. So a run of frames and the ids at a
-journal's two ends say exactly how many of the run are gone: it is the distance of two sequences.
+A server that was restarted without its data, flushed, or replaced by a lagging replica has lost frames from one end of
+the journal or the other. Journals never lose entries from the middle. So a run of frames and the ids at a journal's two
+ends give the exact number of lost frames: it is the distance of two sequences.
 
-Bounded: a table has room for RUNS_MAX runs. A camera without drops needs 32, one for each 32nd of the frames' lifetime.
-Every gap in the sequences begins another one; where there are more, two neighbours that together cover the least time
-become one. Of a run with gaps whose loss does not cover it whole only the least is counted that must be gone: at most
-as many frames too few as it has gaps. The newest runs are never joined: a loss begins or ends there.
+A table has room for RUNS_MAX runs. A camera without drops needs 32, one for each 32nd of the frames' lifetime. Every
+gap in the sequences begins another run. If there are more, the two neighbours that together cover the least time are
+joined. If a run with gaps is lost only in part, the smallest possible loss is counted: the count is too low by at most
+the number of gaps. The newest runs are never joined: a loss begins or ends there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from engine.wire.journal import EntryId, JournalSpan
 from engine.wire.keys import SEQUENCE_MAX, sequence_after
 from engine.wire.ledger_layout import RUNS_MAX, Run
 
-#: Runs at the new end that stay as they are.
+#: The newest runs, which are never joined.
 _PRECISE_RUNS = 7
-#: Runs that a lifetime is cut into: a run is expected until its first frame expires, so that frames with less than such
-#: a part of their life left count as expired.
+#: Runs per lifetime. A run is expected until its first frame expires, so frames with less than this share of their life
+#: left count as expired.
 RUNS_PER_LIFE = 32
-#: Frames of one run: few enough that the distance of two sequences is below one round of them.
+#: Frames of one run: few enough that the distance of two sequences is unambiguous (below one cycle).
 RUN_FRAMES_MAX = SEQUENCE_MAX // 2
-#: Seconds before the end of a frame's life from which it counts as expired: Redis began to count before it answered.
+#: A frame counts as expired these seconds before the end of its life: Redis starts counting before it answers.
 _MARGIN_SECONDS = 1.0
 #: The shortest run, in seconds: for lifetimes of a few seconds.
 _RUN_SECONDS_MIN = 0.25
@@ -43,7 +43,7 @@ class Life(NamedTuple):
 
     @classmethod
     def of(cls, ttl_seconds: float) -> Life:
-        """For frames that live so long; for ever if it is infinite."""
+        """For frames that live ``ttl_seconds``, which may be infinite."""
         if math.isinf(ttl_seconds):
             return cls(_LIFE_NANO_MAX, _LIFE_NANO_MAX)
         life = ttl_seconds - min(_MARGIN_SECONDS, ttl_seconds / 2)
@@ -51,7 +51,7 @@ class Life(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What is left of some runs, and the frames and bytes that are gone."""
+    """The remainder of some runs, and the number of frames and bytes lost."""
 
     left: list[Run]
     frames: int
@@ -59,17 +59,17 @@ class Loss(NamedTuple):
 
 
 def unexpired(runs: Iterable[Run], now_monotonic: int, life: Life) -> list[Run]:
-    """The runs whose frames must all live still. A lifetime that was longer when they were stored is not waited for:
-    by the shorter one their journal is trimmed."""
+    """The runs whose frames must all still exist. If the lifetime was longer when they were stored, the shorter one
+    counts, because their journal is trimmed by it."""
     latest = now_monotonic + life.life_nano
     return [run if run.until <= latest else run._replace(until=latest) for run in runs if run.until > now_monotonic]
 
 
 def fitting(runs: Sequence[Run]) -> list[Run]:
-    """``runs`` as a table has room for them."""
+    """``runs``, joined until they fit into a table."""
     found = list(runs)
     while len(found) > RUNS_MAX:
-        # What a pair covers ends where the next run begins.
+        # The time that a pair covers ends where the next run begins.
         cover = [found[place + 2].until - found[place].until for place in range(len(found) - 1 - _PRECISE_RUNS)]
         place = cover.index(min(cover))
         found[place : place + 2] = [_joined(found[place], found[place + 1])]
@@ -77,7 +77,7 @@ def fitting(runs: Sequence[Run]) -> list[Run]:
 
 
 def lost(runs: Sequence[Run], span: JournalSpan) -> Loss:
-    """What of ``runs`` is not within the ``span`` that the journal has now, and was not deleted by somebody."""
+    """The frames of ``runs`` that are not within the journal's current ``span`` and were not deleted by somebody."""
     left: list[Run] = []
     frames = size = 0
     for run in runs:
@@ -90,12 +90,12 @@ def lost(runs: Sequence[Run], span: JournalSpan) -> Loss:
 
 
 def inserted(runs: Sequence[Run], more: Iterable[Run]) -> list[Run]:
-    """``runs`` with some that turned out to have been stored, each in its place."""
+    """``runs`` with ``more`` that turned out to be stored, in order."""
     found = list(runs)
     for new in more:
         for place, run in enumerate(found):
             if run.first_nano <= new.first_nano <= run.last_nano:
-                # They are frames of a gap that was joined.
+                # These frames belong to a gap inside a joined run.
                 found[place] = run._replace(frames=min(run.frames + new.frames, run.span + 1), size=run.size + new.size)
                 break
         else:
@@ -104,7 +104,7 @@ def inserted(runs: Sequence[Run], more: Iterable[Run]) -> list[Run]:
 
 
 def _kept(run: Run, span: JournalSpan) -> Run:
-    """What of ``run`` must still stand. Places are distances in sequences from the run's first frame."""
+    """The part of ``run`` that must still exist. Places are distances in sequences from the run's first frame."""
     deleted = _frames_until(run, span.deleted)
     first = max(_place_from(run, span.first), deleted)
     end = max(_frames_until(run, span.last), first)
@@ -112,7 +112,7 @@ def _kept(run: Run, span: JournalSpan) -> Run:
     if not missing:
         return run
     gone = max(missing - run.gaps, 0)
-    # What was deleted by somebody stands no more either, but nobody knows which of it.
+    # Frames deleted by somebody are gone too, but it is unknown which ones.
     begin = first if not deleted else 0
     return Run(
         first_nano=span.first[0] if begin else run.first_nano,
@@ -126,22 +126,22 @@ def _kept(run: Run, span: JournalSpan) -> Run:
 
 
 def _frames_until(run: Run, entry: EntryId) -> int:
-    """How many places of ``run`` lie up to ``entry``, itself included."""
+    """The number of places of ``run`` up to and including ``entry``."""
     if entry[0] < run.first_nano:
         return 0
     return run.span + 1 if entry[0] >= run.last_nano else _place(run, entry) + 1
 
 
 def _place_from(run: Run, entry: EntryId) -> int:
-    """The first place of ``run`` at or behind ``entry``."""
+    """The first place of ``run`` at or after ``entry``."""
     if entry[0] <= run.first_nano:
         return 0
     return run.span + 1 if entry[0] > run.last_nano else _place(run, entry)
 
 
 def _place(run: Run, entry: EntryId) -> int:
-    """The place of an entry between the run's first and last: the distance of the sequences. Where sequences began
-    again within the run, the one nearest to where its time stamp lies."""
+    """The place of an entry between the run's first and last: the distance of the sequences. If sequences wrapped
+    within the run, the time stamp selects the nearest candidate."""
     place = (entry[1] - run.first_sequence) % SEQUENCE_MAX
     if run.span >= SEQUENCE_MAX:
         nearest = run.span * (entry[0] - run.first_nano) // max(run.last_nano - run.first_nano, 1)
@@ -150,7 +150,7 @@ def _place(run: Run, entry: EntryId) -> int:
 
 
 def _joined(first: Run, second: Run) -> Run:
-    """Two neighbours as one, with the gap between them."""
+    """Two neighbours joined into one run, with the gap between them."""
     step = (second.first_sequence - first.first_sequence - first.span) % SEQUENCE_MAX or SEQUENCE_MAX
     return Run(
         first_nano=first.first_nano,

@@ -1,29 +1,29 @@
 """The ring buffer between one capture process and its writer.
 
 What. One producer, one consumer, one file (layout: ``engine/wire/ring_layout.py``). The producer copies a frame into
-the ring once; the consumer hands out views of it, sends them from where they lie, and moves the tail when Redis has
-acknowledged them. The tail is the commit: whoever opens the ring next goes on there.
+the ring once. The consumer hands out views of it, sends them without a copy, and moves the tail when Redis has
+acknowledged them. The tail is the commit: the next consumer of the ring continues there.
 
-Order. Two words carry everything between the processes, ``head`` and ``tail``, each written by one side. A frame's
-bytes must be visible before the head that covers them, and a reader must be done with bytes before the tail that gives
-them back. Both orders are made by a full fence (``engine/shm/fence.py``) next to the word, on both sides; the
+Order. The processes communicate through two words, ``head`` and ``tail``. Each is written by one side. A frame's bytes
+must be visible before the head that covers them. The reader must have finished with bytes before the tail that gives
+them back is visible. A full fence (``engine/shm/fence.py``) next to the word, on both sides, ensures each order. The
 four places are marked ``SYNC POINT``.
 
 Full. The producer never waits and never overwrites: a frame that does not fit is dropped and counted. Only the consumer
 gives space back, by ``commit`` (stored) or ``release`` (lost, for a named reason).
 
-Killed at any moment. Nothing is half visible: a frame exists once head covers it. Counts stay exact, because each side
-can tell on opening what its predecessor did not write down:
+Killed at any moment. No frame is half visible: a frame exists once head covers it. Counts stay exact, because each side
+can tell on opening what its predecessor did not record:
 
-* The producer takes a frame's sequence first, so none is ever used twice. ``captured`` less the frames in the ring
-  less the counted drops is then 0, or 1 for a frame cut short by the kill, which is counted as interrupted.
-* The consumer writes down what a commit will count (the intent), moves the tail, then counts. On opening, an intent
-  whose tail was reached is counted, one whose tail was not is void. So does what Redis must still have
-  (``engine/shm/ring_accounts.py``).
+* The producer takes a frame's sequence first, so no sequence is used twice. ``captured`` less the frames in the ring
+  less the counted drops is then 0, or 1 for a frame cut short by the kill. That frame is counted as interrupted.
+* The consumer records what a commit will count (the intent), moves the tail, then counts. On opening, it counts an
+  intent whose tail was reached and discards one whose tail was not. What Redis must still have is recorded the same
+  way (``engine/shm/ring_accounts.py``).
 
-What is ugly. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another
-program of the same user writing here, can damage records; the consumer checks each header and counts the loss of what
-it must skip, but payload bytes carry no checksum: at 60 KB a frame one would cost more than all the rest.
+Drawbacks. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another program of
+the same user that writes here, can damage records. The consumer checks each header and counts the frames that it must
+skip. Payload bytes carry no checksum: at 60 KB a frame it would cost more than all the rest.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Producer(RingEnd):
         words = self._words
         self._head = words[layout.W_HEAD]
         words[layout.W_RECORDS] = self._records = self._published()[1]
-        # The frame in hand when a former producer was killed has its sequence and is in no count yet.
+        # A frame that a former producer was writing when it was killed has its sequence but is in no count yet.
         accounted = words[layout.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
         words[Drop.INTERRUPTED] += max(words[layout.W_CAPTURED] - accounted, 0)
-        # What only this side writes is kept beside the words: they are stored to for each frame, and loaded here only.
+        # Copies of the words that only this side writes: they are stored for each frame, and loaded only here.
         self._last_nano = words[layout.W_LAST_NANO]
         self._captured = words[layout.W_CAPTURED]
         self._captured_bytes = words[layout.W_CAPTURED_BYTES]
@@ -62,7 +62,7 @@ class Producer(RingEnd):
         self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
 
     def go_on_from(self, unix_nano: int, sequence: int) -> None:
-        """Sequences and time stamps go on behind those of a frame that this ring knows nothing of."""
+        """Continue sequences and time stamps after those of a frame that this ring does not know."""
         words = self._words
         words[layout.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
         words[layout.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
@@ -70,7 +70,7 @@ class Producer(RingEnd):
 
     @property
     def floor_nano(self) -> int:
-        """What the next frame's time stamp must exceed, in nanoseconds UTC."""
+        """The next frame's time stamp must exceed this, in nanoseconds UTC."""
         return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
 
     def write(
@@ -86,7 +86,7 @@ class Producer(RingEnd):
     ) -> int | None:
         """Copy a frame (its ``parts`` joined) into the ring; never waits.
 
-        Returns its sequence, or None where the ring is full: the frame is dropped and counted, its sequence used
+        Returns its sequence, or None if the ring is full: the frame is dropped and counted, and its sequence is used
         up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
         capacity, ValueError for an empty one.
         """
@@ -105,7 +105,7 @@ class Producer(RingEnd):
         head, area, fence = self._head, self._area, self._fence
         position = head % area
         padding = area - position if position + need > area else 0
-        # SYNC POINT ring-space: this load of the tail, before any store into the space that it gives back.
+        # SYNC POINT ring-space: load the tail before any store into the space that it gives back.
         free = area - (head - words[layout.W_TAIL])
         fence()
         if padding + need > free:
@@ -134,7 +134,7 @@ class Producer(RingEnd):
         # SYNC POINT ring-count
         fence()
         words[layout.W_NEXT_RECORDS] = index
-        # SYNC POINT ring-publish: all stores of the frame, before the head that shows it.
+        # SYNC POINT ring-publish: store all of the frame before the head that shows it.
         fence()
         words[layout.W_HEAD] = head
         words[layout.W_RECORDS] = index
@@ -149,7 +149,7 @@ class Producer(RingEnd):
     def _take_sequence(self, unix_nano: int, size: int) -> int:
         words = self._words
         words[layout.W_LAST_NANO] = self._last_nano = unix_nano
-        # One store counts the frame and uses up its sequence, which follows from the count.
+        # One store counts the frame and uses up its sequence: the sequence follows from the count.
         words[layout.W_CAPTURED] = self._captured = self._captured + 1
         words[layout.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
         if size > self._largest:
@@ -159,20 +159,20 @@ class Producer(RingEnd):
 
 
 class Consumer(ConsumerAccounts):
-    """The writer's end. ``poll`` hands out frames behind those already handed out; ``rewind`` begins again at the
+    """The writer's end. ``poll`` hands out the frames after those already handed out; ``rewind`` starts again at the
     tail. ``ttl_seconds`` is how long Redis keeps a frame."""
 
     def __init__(self, path: Path, camera: str, *, ttl_seconds: float = math.inf) -> None:
         super().__init__(path, camera, ttl_seconds=ttl_seconds)
         self._payloads = self._data.toreadonly()
-        #: The head cursor alone: ``head_word[0] != cursor`` says that poll would find a frame, at half the cost of
-        #: ``pending``, for callers that poll many rings.
+        #: The head cursor alone, for callers that poll many rings: ``head_word[0] != cursor`` means that poll would
+        #: find a frame. It costs half as much as ``pending``.
         self.head_word = self._words[layout.W_HEAD : layout.W_HEAD + 1]
-        # Frames of the ring before this one that went with it: its writer was killed before it had emptied it.
+        # Frames lost with the former ring: its writer was killed before it had emptied it.
         missing = self._words[layout.W_FIRST_RECORD] - self._released()
         if missing > 0:
             self._words[Drop.DAMAGED] += missing
-        #: The cursor behind what poll has handed out.
+        #: The cursor after the last record that poll handed out.
         self.cursor = self._tail
         #: The index that the next record must have.
         self._index = self._released()
@@ -189,23 +189,23 @@ class Consumer(ConsumerAccounts):
 
     @property
     def pending(self) -> bool:
-        """True where poll would find a frame."""
+        """True if poll would find a frame."""
         return self._words[layout.W_HEAD] != self.cursor
 
     @property
     def largest_frame(self) -> int:
-        """Bytes of the largest frame that this ring was offered."""
+        """Bytes of the largest frame that was offered to this ring."""
         return self._words[layout.W_LARGEST]
 
     def poll(self, bytes_max: int, records_max: int) -> list[Record]:
         """The next frames, at least one if there is any, until either bound is reached.
 
-        A damaged record costs all frames up to the head: they are counted as damaged, and the ring goes on.
+        A damaged record loses all frames up to the head: they are counted as damaged, and the ring stays usable.
         """
         cursor, head = self.cursor, self._words[layout.W_HEAD]
         if head == cursor:
             return []
-        # SYNC POINT ring-publish: this load of the head, before any load of the frames that it shows.
+        # SYNC POINT ring-publish: load the head before any of the frames that it shows.
         self._fence()
         records: list[Record] = []
         area, index, total, damaged = self._area, self._index, 0, False
@@ -231,14 +231,14 @@ class Consumer(ConsumerAccounts):
                 break
             cursor = end
         self.cursor, self._index = cursor, index
-        # Frames in flight come before a damaged record; their commit leads back here.
+        # Frames in flight before a damaged record must be committed first; poll finds the record again afterwards.
         if damaged and index == self._released():
             self._skip_damage()
         return records
 
     def commit(self, records: Sequence[Record], now_monotonic: int) -> None:
-        """Redis has acknowledged ``records``, the oldest of the ring: count them as stored and give their space
-        back."""
+        """Count ``records``, the oldest of the ring, as stored and give their space back: Redis has acknowledged
+        them."""
         if not records:
             return
         words = self._words
@@ -259,7 +259,7 @@ class Consumer(ConsumerAccounts):
             self._overtake()
 
     def release_oldest(self, free_bytes_min: int, reason: Drop) -> list[Record]:
-        """Give up the oldest frames until ``free_bytes_min`` are free; returns them, payloads no longer valid."""
+        """Give up the oldest frames until ``free_bytes_min`` are free; returns them with invalid payloads."""
         self.rewind()
         lost: list[Record] = []
         while self.free_bytes < free_bytes_min:
@@ -271,16 +271,16 @@ class Consumer(ConsumerAccounts):
         return lost
 
     def rewind(self) -> None:
-        """Hand out again all that was not committed."""
+        """Hand out all uncommitted frames again."""
         self.cursor = self._tail
         self._index = self._released()
 
     def raise_floor(self, unix_nano: int) -> None:
-        """Tell the producer that time stamps must exceed ``unix_nano``: the journal's last entry."""
+        """Tell the producer that time stamps must exceed ``unix_nano``, that of the journal's last entry."""
         self._words[layout.W_FLOOR_NANO] = max(self._words[layout.W_FLOOR_NANO], unix_nano)
 
     def _overtake(self) -> None:
-        """Acknowledged after a rewind: what is stored is not handed out again."""
+        """Move the cursor up to the tail: frames acknowledged after a rewind are not handed out again."""
         if self.cursor < self._tail:
             self.rewind()
 
@@ -291,7 +291,7 @@ class Consumer(ConsumerAccounts):
         super().close()
 
     def _skip_damage(self) -> None:
-        """Give up all frames up to the head: behind a damaged header nothing says where the next begins."""
+        """Give up all frames up to the head: after a damaged header, the next record cannot be found."""
         head, published = self._published()
         self._move_tail(head, Drop.DAMAGED, max(published - self._released(), 0), 0)
         self.rewind()

@@ -1,13 +1,13 @@
 """The consumer's accounts in a ring: how many frames were stored or given up, and what Redis must still have.
 
-Every change is whole or void, wherever a kill comes. What is to be counted is written down first (the intent, with new
-values and not with steps, so that doing it twice is doing it once); its last word makes it valid. An intent that moves
-the tail counts once the tail is there; on opening, it is finished or void. The ledger, whose layout is in
-``engine/wire/ledger_layout.py``, is changed by writing the table that is not in force; where counts change with it, the
-intent puts it in force.
+Every change is atomic: after a kill at any moment it is complete or void. The consumer first writes the intent: the new
+counts. They are values and not increments, so applying an intent twice is harmless. The intent's last word makes it
+valid. An intent that moves the tail is valid once the tail is there; on opening, it is finished or discarded. The
+ledger (layout: ``engine/wire/ledger_layout.py``) is changed by writing the table that is not in force. If counts change
+with it, the intent puts the table in force.
 
 Storing frames costs the ledger one word: the time stamp of the newest. It is written before the tail moves, and only
-bounds the open run; how many frames that has follows from the count of stored frames.
+bounds the open run; the number of frames in that run follows from the count of stored frames.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from engine.wire.ledger_layout import OpenRun, Run, Table
 
 
 class Record(NamedTuple):
-    """A frame in the ring, the ``record_index``-th that was published in it, from 0. ``payload`` is a view of shared
-    memory, valid until its commit or release; ``end`` is the cursor behind it."""
+    """A frame in the ring. ``record_index`` counts the frames published in the ring, from 0. ``payload`` is a view of
+    shared memory, valid until the frame's commit or release; ``end`` is the cursor after the frame."""
 
     unix_nano: int
     sequence: int
@@ -41,13 +41,13 @@ class Record(NamedTuple):
     end: int
 
 
-#: What an intent may count, and the word of the bytes that are counted with it.
+#: The words that an intent may count in, and for each the word of its bytes.
 _COUNTED = frozenset({layout.W_STORED, *CONSUMER_DROPS})
 _BYTES_OF = {layout.W_STORED: layout.W_STORED_BYTES, Drop.LOST: layout.W_LOST_BYTES}
 
 
 class ConsumerAccounts(RingEnd):
-    """A ring's end that counts what became of the frames; ``ttl_seconds`` is how long Redis keeps one. Times are
+    """The end of a ring that counts frames by outcome. ``ttl_seconds`` is how long Redis keeps a frame. Times are
     monotonic nanoseconds."""
 
     def __init__(self, path: Path, camera: str, *, ttl_seconds: float) -> None:
@@ -67,16 +67,16 @@ class ConsumerAccounts(RingEnd):
 
     @property
     def entries_before(self) -> int | None:
-        """How many entries the camera's journal had got before this ring was made; None until ``number_from``."""
+        """Number of journal entries written before this ring was made; None until ``number_from``."""
         return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
 
     @property
     def entries(self) -> int:
-        """How many entries the journal has got, with those of this ring. A frame that Redis lost since counts."""
+        """Number of journal entries written, including those of this ring and frames that Redis has lost since."""
         return (self.entries_before or 0) + self._words[layout.W_STORED]
 
     def number_from(self, entries_before: int) -> None:
-        """Number the entries of this ring behind so many."""
+        """Number the entries of this ring from ``entries_before`` + 1."""
         self._words[layout.W_ENTRIES_BEFORE] = entries_before + 1
 
     @property
@@ -86,7 +86,7 @@ class ConsumerAccounts(RingEnd):
         return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
 
     def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
-        """Frames that were released for ``reason`` turned out to be stored: count them so."""
+        """Count as stored some frames that were released for ``reason`` but turned out to be stored."""
         found = list(records)
         if found:
             runs = ledger.inserted(self._live(), [self._run_of(part, now_monotonic) for part in consecutive(found)])
@@ -94,7 +94,7 @@ class ConsumerAccounts(RingEnd):
             self._settle(layout.W_STORED, len(found), size, runs, taken_from=reason)
 
     def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
-        """Count what was stored, must live still, and is not within the ``span`` that the journal has now; it is
+        """Count the stored frames that have not expired and are not within the journal's current ``span``. Each is
         counted once. Returns the number of frames."""
         loss = ledger.lost(ledger.unexpired(self._live(), now_monotonic, self._life), span)
         if loss.frames:
@@ -102,7 +102,7 @@ class ConsumerAccounts(RingEnd):
         return loss.frames
 
     def _count_stored(self, records: Sequence[Record], size: int, now_monotonic: int) -> None:
-        """The oldest frames of the ring, of ``size`` bytes in all, are stored: give their space back."""
+        """Count the oldest frames of the ring, of ``size`` bytes in all, as stored and give their space back."""
         first, last = records[0].sequence, records[-1]
         if first == self._expected and last.sequence - first == len(records) - 1 and now_monotonic < self._run_ends:
             self._extend_run(last, len(records), size)
@@ -121,7 +121,7 @@ class ConsumerAccounts(RingEnd):
             words[layout.W_INTENT_BYTES] = size = words[bytes_word] + size
         words[layout.W_INTENT_TAIL] = tail
         words[layout.W_INTENT_WORD] = word
-        # SYNC POINT ring-space: all loads of the frames, before the tail that gives their space back.
+        # SYNC POINT ring-space: load all of the frames before storing the tail that gives their space back.
         self._fence()
         words[layout.W_TAIL] = self._tail = tail
         words[word] = count
@@ -131,7 +131,7 @@ class ConsumerAccounts(RingEnd):
         return count
 
     def _settle(self, word: int, count: int, size: int, runs: Sequence[Run], taken_from: int = 0) -> None:
-        """Count without moving the tail, together with what the ledger has from now on."""
+        """Change counts and ledger together, without moving the tail."""
         words = self._words
         fitting = ledger.fitting(runs)
         place = self._write_table(Table(fitting, None))
@@ -147,8 +147,8 @@ class ConsumerAccounts(RingEnd):
         self._close_runs(fitting)
 
     def _finish_intent(self) -> None:
-        """Count what an intent says, if its tail was reached. That it names a reason or a table too is rare; they are
-        0 else."""
+        """Count what an intent says, if its tail was reached. The reason and the table that it may also name are
+        usually 0."""
         words = self._words
         word = words[layout.W_INTENT_WORD]
         if word in _COUNTED and words[layout.W_TAIL] == words[layout.W_INTENT_TAIL]:
@@ -179,7 +179,7 @@ class ConsumerAccounts(RingEnd):
         self._run_full = stored + ledger.RUN_FRAMES_MAX
 
     def _close_runs(self, runs: list[Run]) -> None:
-        """There is no open run; the next frame begins one."""
+        """Keep ``runs`` and no open run; the next frame begins one."""
         self._runs, self._open = runs, None
         self._expected = self._run_ends = self._run_full = 0
 
@@ -195,7 +195,7 @@ class ConsumerAccounts(RingEnd):
         return [*self._runs, run]
 
     def _write_table(self, table: Table) -> int:
-        """Write a table where none is in force; returns its place."""
+        """Write a table to the place that is not in force; returns that place."""
         words = self._words
         place = 1 - (words[ledger_layout.W_LEDGER] & 1)
         ledger_layout.write_table(words, place, table)

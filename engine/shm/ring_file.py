@@ -1,4 +1,4 @@
-"""A ring's file: made, opened and checked, and its counts. The ring itself is in ``engine/shm/ring.py``."""
+"""Creates, opens and checks a ring's file, and reads its counts. The ring itself is in ``engine/shm/ring.py``."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ class Drop(IntEnum):
 
 #: Reasons that the producer's side of the ring counts.
 PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
-#: Reasons for which the consumer gives a frame back that was not stored.
+#: Reasons for which the consumer gives back an unstored frame.
 UNSTORED_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
-#: Reasons that the consumer's side counts; lost frames were stored before, and stay in that count.
+#: Reasons that the consumer's side counts. Lost frames were stored before and remain in the count of stored frames.
 CONSUMER_DROPS = (*UNSTORED_DROPS, Drop.LOST)
 
 
-#: Looks at a producer at full speed before one is taken that may be a frame off.
+#: How often the counts are read while a producer changes them; after that, they may be one frame off.
 _LOOKS_MAX = 100
 
 
 class RingCounts(NamedTuple):
-    """A ring's counts at one moment; ``held`` and ``held_bytes`` are what stands in it now.
+    """A ring's counts at one moment. ``held`` and ``held_bytes`` count the frames in it now.
 
-    ``stored`` is what was stored and not lost since, ``stored_total`` all that ever was: it never falls.
+    ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored; it
+    never falls.
     """
 
     captured: int
@@ -82,10 +83,9 @@ def create(
     """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``, whose frames are ``owner``'s
     (``engine/wire/ring_owner.py``).
 
-    Sequences go on behind ``last_sequence``, time stamps behind ``floor_nano``: those of the last frame that is known.
-    Where the ring takes the place of a ``former`` one, which its producer has open and writes to no more,
-    sequences, time stamps and counts go on from there; the consumer's are its own to hand over (``hand_over``). Raises
-    NoSpace.
+    Sequences continue after ``last_sequence``, time stamps after ``floor_nano``: those of the last known frame. If the
+    ring replaces a ``former`` one, which its producer has open and no longer writes to, sequences, time stamps and
+    counts continue from there; the consumer hands over its own counts (``hand_over``). Raises NoSpace.
     """
     if capacity < layout.ALIGN or capacity % layout.ALIGN:
         raise ValueError(f"capacity {capacity} is not a positive multiple of {layout.ALIGN}")
@@ -101,7 +101,7 @@ def create(
     segment.create(path, layout.file_bytes(capacity), fill).close()
 
 
-#: What goes over from one ring to the next, as ranges of words: the producer's and the consumer's.
+#: Ranges of words that are copied from one ring to the next: the producer's and the consumer's.
 _PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_LARGEST + 1),)
 _CONSUMER_WORDS = (
     (layout.W_FLOOR_NANO, layout.W_LATENCY_MAX + 1),
@@ -113,10 +113,10 @@ _CONSUMER_WORDS = (
 
 
 def hand_over(former: RingEnd, path: Path) -> bool:
-    """The consumer has emptied ``former``, whose place the ring at ``path`` has taken: its counts go on there. To be
-    done before that ring is opened as a consumer.
+    """Copy the consumer's counts from ``former``, which it has emptied, to the ring at ``path`` that replaces it. Call
+    this before that ring is opened as a consumer.
 
-    Returns False, and changes nothing, where that ring does not go on from ``former``. Raises RingMismatch, OSError.
+    Returns False, and changes nothing, if that ring does not continue ``former``. Raises RingMismatch, OSError.
     """
     with contextlib.closing(segment.open_existing(path)) as shared:
         if shared.size < layout.HEADER_BYTES:
@@ -133,7 +133,7 @@ def hand_over(former: RingEnd, path: Path) -> bool:
 
 
 class RingEnd:
-    """What both ends share: the mapping, checked, and its counts."""
+    """The common part of both ends: the checked mapping and its counts."""
 
     def __init__(self, path: Path, camera: str, *, writable: bool = True) -> None:
         self._segment = segment.open_existing(path, writable=writable)
@@ -149,9 +149,9 @@ class RingEnd:
             raise RingMismatch(f"ring {path}: {error}") from None
         self.path = path
         self.camera = camera
-        #: Whose the frames are that it holds.
+        #: The owner of the frames in it.
         self.owner = layout.owner_of(self._segment.view)
-        #: Which file it is; another may have its name by now.
+        #: Identifies the file; its path may lead to another file by now.
         self.inode = self._segment.inode
         self.generation = self._words[layout.W_GENERATION]
         self._area = layout.area_bytes(self.capacity)
@@ -160,7 +160,7 @@ class RingEnd:
 
     @property
     def area(self) -> int:
-        """Bytes of the byte ring, all that can ever be free."""
+        """Bytes of the byte ring: the most that can be free."""
         return self._area
 
     @property
@@ -180,9 +180,9 @@ class RingEnd:
         return self._area - self.held_bytes
 
     def counts(self) -> RingCounts:
-        """All counts; each is exact, together they may be some frames apart while the site runs."""
+        """All counts. Each is exact, but while the site runs they may differ from each other by some frames."""
         words = self._words
-        # What was lost, before what was stored in all: the difference is never below 0.
+        # Load the lost count before the stored count, so that the difference is never negative.
         drops = {drop.label: words[drop] for drop in Drop}
         lost_bytes = words[layout.W_LOST_BYTES]
         stored = words[layout.W_STORED]
@@ -202,13 +202,13 @@ class RingEnd:
         )
 
     def pass_on(self, words: memoryview) -> None:
-        """Fill the header of a ring that takes this one's place, where this end's side is the producer's."""
+        """Fill the header of a ring that replaces this one; only for the producer's end."""
         _, records = self._published()
         words[layout.W_FIRST_SEQUENCE] = self._words[layout.W_FIRST_SEQUENCE]
         words[layout.W_LAST_NANO] = self._words[layout.W_LAST_NANO]
         words[layout.W_RECORDS] = words[layout.W_NEXT_RECORDS] = words[layout.W_FIRST_RECORD] = records
         words[layout.W_FORMER] = self.generation
-        # The consumer's as they are now: should it be killed before it has handed them over, these stand.
+        # Copy the consumer's current counts too: they remain if it is killed before it hands over its own.
         self.copy_words(words, _PRODUCER_WORDS + _CONSUMER_WORDS)
 
     def copy_words(self, words: memoryview, ranges: Iterable[tuple[int, int]]) -> None:
@@ -217,11 +217,11 @@ class RingEnd:
             words[first:end] = self._words[first:end]
 
     def _published(self) -> tuple[int, int]:
-        """The head, and how many frames were ever published below it; also where a kill came between the two words."""
+        """The head, and the number of frames ever published below it, even after a kill between the two words."""
         words = self._words
         for _ in range(_LOOKS_MAX):
             head = words[layout.W_HEAD]
-            # SYNC POINT ring-count: the count to come before the head to come; the producer writes them the other way.
+            # SYNC POINT ring-count: load NEXT_RECORDS before NEXT_HEAD; the producer stores them the other way.
             following = words[layout.W_NEXT_RECORDS]
             self._fence()
             count = following if words[layout.W_NEXT_HEAD] == head else words[layout.W_RECORDS]
@@ -231,7 +231,7 @@ class RingEnd:
         return head, count
 
     def _released(self) -> int:
-        """How many frames the consumer has given back, stored or not."""
+        """Number of frames that the consumer has given back, stored or not."""
         words = self._words
         return words[layout.W_STORED] + sum(words[drop] for drop in UNSTORED_DROPS)
 

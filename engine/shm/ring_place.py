@@ -1,8 +1,8 @@
-"""A camera's ring in its place, which is its name in the site's directory: made where nothing stands, and made anew
-where somebody has removed it, moved it away or cut it short while the site runs.
+"""Puts a camera's ring at its path in the site's directory: creates a missing one, and recreates one that was removed,
+moved or truncated while the site runs.
 
-Sequences never repeat: a ring that is made anew goes on behind the last one that is known, of the ring that its capture
-process has open, or else of the process's status page.
+Sequences never repeat: a recreated ring continues after the last known sequence. It is taken from the ring that the
+capture process has open, or else from the process's status page.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from engine.wire.ring_owner import build_owner
 
 
 class Renewed(NamedTuple):
-    """A ring that was made anew, open, and what stood in its place, if anything did."""
+    """A recreated ring, open, and the file that was removed for it, if there was one."""
 
     producer: Producer
     removed: Leftover | None
 
 
 def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int = 0) -> Leftover | None:
-    """Make a camera's ring where none stands that can be used; returns what was removed for it.
+    """Make a camera's ring unless a usable one exists; returns the file that was removed for it.
 
-    Sequences and time stamps go on behind those given, or those that the capture's status page knows, whichever are
-    later. Raises NoSpace; InputError for a ring whose frames are another tenant's.
+    Sequences and time stamps continue after those given or those in the capture's status page, whichever are later.
+    Raises NoSpace; InputError for a ring whose frames are another tenant's.
     """
     path = SitePaths.of(config).ring(camera)
     removed = None
-    # Making one takes its whole space before the name is looked at, and there may be none left.
+    # Check first: creation reserves the whole space before it tries the name, and there may be no space left.
     if os.path.lexists(path):
         removed = site.examine(path, camera, config)
         if removed.readable and removed.camera == camera and not removed.foreign:
@@ -60,9 +60,9 @@ def ensure(config: Config, camera: str, last_nano: int = 0, last_sequence: int =
 
 
 def renewed(config: Config, former: Producer) -> Renewed | None:
-    """A ring in place of ``former``, where that one is not in its place any more; None where it is.
+    """A new ring at the path of ``former`` if that one is no longer there; None if it is.
 
-    ``former`` must not be written to from then on. Raises EngineError and OSError where nothing can be put there.
+    ``former`` must not be written to afterwards. Raises EngineError and OSError if no ring can be created there.
     """
     path, removed = former.path, None
     with contextlib.suppress(FileNotFoundError):
@@ -77,10 +77,10 @@ def renewed(config: Config, former: Producer) -> Renewed | None:
 
 
 def open_producer(config: Config, camera: str, page: StatusPage) -> Producer:
-    """The ring that stands, for the capture process that owns ``page``.
+    """The existing ring, opened for the capture process that owns ``page``.
 
-    Where it is not the ring of the process before, as when somebody has put an older one back, its sequences go on
-    behind those that were used since. Raises RingMismatch, also where it is gone again.
+    If it is not the ring of the previous process (somebody may have put an older one back), its sequences continue
+    after those used since. Raises RingMismatch, also if the ring was removed again.
     """
     try:
         producer = Producer(SitePaths.of(config).ring(camera), camera)
@@ -96,7 +96,7 @@ def open_producer(config: Config, camera: str, page: StatusPage) -> Producer:
 
 
 def last_known(config: Config, camera: str) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that a camera's status page knows of; (0, 0) where it knows of none."""
+    """(unix_nano, sequence) of the last frame in a camera's status page; (0, 0) if there is none."""
     with (
         contextlib.suppress(OSError, RingMismatch),
         contextlib.closing(StatusPage.watch(SitePaths.of(config).capture(camera))) as page,
@@ -106,14 +106,13 @@ def last_known(config: Config, camera: str) -> tuple[int, int]:
 
 
 def last_of(page: StatusPage) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that a capture's status page knows of; (0, 0) where it knows of none."""
+    """(unix_nano, sequence) of the last frame in a capture's status page; (0, 0) if there is none."""
     nano, sequence = page.counts[CaptureCount.LAST_NANO], page.counts[CaptureCount.LAST_SEQUENCE]
     return (nano, sequence) if ring_layout.storable(nano, sequence, 0) else (0, 0)
 
 
 def _clear(path: Path, camera: str, standing: Leftover) -> None:
-    """Remove what stands in a ring's place. Raises RingMismatch where it holds somebody else's frames, or cannot be
-    removed."""
+    """Remove the file at a ring's path. Raises RingMismatch if it holds somebody else's frames or cannot be removed."""
     if standing.held and (standing.foreign or standing.camera != camera):
         raise RingMismatch(f"{path} is in the way: {standing.reason}")
     try:

@@ -1,8 +1,8 @@
-"""Shared-memory files: made with their storage reserved, opened only when they are ours.
+"""Shared-memory files: created with reserved storage, and opened only if they belong to this user.
 
-A plain mapping of a file in a 0700 directory is used in place of ``multiprocessing.shared_memory``, whose resource
-tracker unlinks segments that other processes still use. Storage is reserved with ``posix_fallocate``, so that a full
-/dev/shm is an error here and never a SIGBUS at the first touch.
+This is a plain mapping of a file in a 0700 directory. ``multiprocessing.shared_memory`` is not used: its resource
+tracker unlinks segments that other processes still use. ``posix_fallocate`` reserves the storage, so a full /dev/shm is
+an error here and never a SIGBUS at the first access.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from typing import NamedTuple
 
 from engine.errors import InputError, NoSpace, RingMismatch
 
-#: Only the site's own user may look inside.
+#: Only the site's own user has access.
 _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
-#: Links that a path may lead through, as the kernel has it.
+#: Symbolic links that a path may contain; the kernel's limit.
 _LINKS_MAX = 40
-#: Times that a directory is made, where another process removes it meanwhile.
+#: How often a directory is made when another process removes it meanwhile.
 _MAKE_TRIES_MAX = 20
 
 
 class Inode(NamedTuple):
-    """Which file it is, whatever its name: device and number."""
+    """Identifies a file independently of its name: device and number."""
 
     device: int
     number: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> Inode:
-        """The file that ``status`` is of."""
+        """The file that ``status`` describes."""
         return cls(status.st_dev, status.st_ino)
 
 
@@ -53,29 +53,29 @@ class Segment:
 
     @property
     def inode(self) -> Inode:
-        """The file that is mapped, whatever stands at its path by now."""
+        """The mapped file; its path may lead to another file by now."""
         return Inode.of(os.fstat(self.descriptor))
 
     @property
     def removed(self) -> bool:
-        """True where the file has no name any more."""
+        """True if the file no longer has a name."""
         return not os.fstat(self.descriptor).st_nlink
 
     def close(self) -> None:
-        """Give the descriptor back, and the mapping as soon as no view of it is left."""
+        """Close the descriptor, and the mapping as soon as no view of it is left."""
         self.words.release()
         self.view.release()
-        # A payload that is still held elsewhere keeps the mapping; it goes with the last of them.
+        # A payload that is still in use keeps the mapping; it is closed with the last of them.
         with contextlib.suppress(BufferError):
             self._map.close()
         os.close(self.descriptor)
 
 
 def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: None) -> Segment:
-    """Make ``path`` with ``size`` bytes of reserved storage, zero but for what ``fill`` writes; returns it mapped.
+    """Make ``path`` with ``size`` bytes of reserved storage, zero except for what ``fill`` writes; returns it mapped.
 
-    The file appears under its name when it is complete, never before. Raises NoSpace with need and have,
-    FileExistsError where the file stands.
+    The file appears under its name only when it is complete. Raises NoSpace with the needed and the available bytes,
+    FileExistsError if the file exists.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
@@ -110,11 +110,12 @@ def create(path: Path, size: int, fill: Callable[[Segment], None] = lambda _: No
 
 
 def open_existing(path: Path, *, writable: bool = True) -> Segment:
-    """Map a file that stands.
+    """Map an existing file.
 
-    Raises FileNotFoundError, and RingMismatch for what this user did not make: a link, another owner, an open mode.
+    Raises FileNotFoundError, and RingMismatch for a file that this user did not make: a link, another owner, an open
+    mode.
     """
-    # O_NONBLOCK: a FIFO of that name would wait for its other end.
+    # O_NONBLOCK: opening a FIFO of that name would block until its other end is opened.
     flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags | (os.O_RDWR if writable else os.O_RDONLY))
@@ -137,9 +138,9 @@ def open_existing(path: Path, *, writable: bool = True) -> Segment:
 
 
 def private_directory(path: Path) -> Path:
-    """Make ``path``, which is absolute, with all it lies in (0700), or accept it where it is this user's own.
+    """Make the absolute ``path`` and its parents (0700), or accept an existing directory of this user.
 
-    Raises InputError saying what is wrong, also where another user could put something else in its place.
+    Raises InputError that says what is wrong, also if another user could replace the directory.
     """
     for left in reversed(range(_MAKE_TRIES_MAX)):
         try:
@@ -151,14 +152,14 @@ def private_directory(path: Path) -> Path:
             is_private(path)
             break
         except OSError as error:
-            # A site that stops removes directories that are empty, also those that were just made here.
+            # A site that stops removes empty directories, including those just made here.
             if not isinstance(error, FileNotFoundError) or not left:
                 raise InputError(f"cannot make the directory {path}: {error.strerror}") from None
     return path
 
 
 def is_private(path: Path) -> bool:
-    """True where ``path`` is this user's own directory, False where nothing is. Raises InputError for all else."""
+    """True if ``path`` is this user's own directory, False if it does not exist. Raises InputError otherwise."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -173,10 +174,10 @@ def is_private(path: Path) -> bool:
 
 
 def _pass(here: Path, part: str, links: int = 0) -> Path:
-    """The directory ``part`` of ``here``, made where it is missing, links followed.
+    """The directory ``part`` of ``here``, with links followed; made if it is missing.
 
-    Only root and this user can move what is theirs in a directory that passes the check, so what was looked at on the
-    way down is still the same when the next step is taken. Raises InputError where it does not, OSError.
+    In a directory that passes the check, only root and this user can move their entries. So an entry that was checked
+    is still the same at the next step. Raises InputError if the check fails, OSError.
     """
     _check_passed(here)
     step = here / part
@@ -201,7 +202,7 @@ def _make(directory: Path) -> None:
 
 
 def _check_passed(directory: Path) -> None:
-    """Raises InputError where another user could replace what lies in ``directory``."""
+    """Raises InputError if another user could replace the contents of ``directory``."""
     status = directory.lstat()
     _check_owner(directory, status)
     if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:

@@ -1,4 +1,4 @@
-"""A site's directory in shared memory: which file is where, and what a former run has left there."""
+"""A site's directory in shared memory: the paths of its files, and the rings that a former run left there."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from engine.shm.status_page import StatusPage
 from engine.wire import ring_layout
 from engine.wire.ring_owner import build_owner, show_owner
 
-#: Errors that say nothing of the file that was to be opened.
+#: Errors that say nothing about the file that was being opened.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-#: What a memory file system gives out at a time.
+#: A memory file system allocates whole pages of this size.
 _PAGE_BYTES = 4096
 #: Rings that an error names.
 _RINGS_SHOWN = 8
 
 
 class SitePaths(NamedTuple):
-    """Paths of one site's shared memory. ``directory`` follows from the run directory, whose lock guards it."""
+    """Paths of one site's shared memory. ``directory`` is derived from the run directory, whose lock guards it."""
 
     directory: Path
 
@@ -62,21 +62,21 @@ class SitePaths(NamedTuple):
 
 
 def directory_name(site: str, run_directory: Path) -> str:
-    """The name of a site's directory: anyone may read it, and check a guess of the run directory by it."""
+    """The name of a site's directory. It is public, so anyone can verify a guess of the run directory with it."""
     return f"edge-video-{site}-{zlib.crc32(str(run_directory).encode()):08x}"
 
 
 def make_directory(config: Config) -> Path:
-    """The site's directory, made where it is missing. Raises InputError where it cannot be this user's alone."""
+    """The site's directory, made if it is missing. Raises InputError if it cannot be private to this user."""
     if not Path(config.ring.directory).is_dir():
         raise InputError(f"ring.directory {config.ring.directory} is no directory")
     return segment.private_directory(SitePaths.of(config).directory)
 
 
 class Leftover(NamedTuple):
-    """A ring of a former run: ``held`` frames stand in it; ``fits`` where the site can adopt it. ``foreign`` says whose
-    they are where they are to be stored under other names than this site's; otherwise it is empty. Of what is not
-    ``readable``, nobody knows what it held."""
+    """A ring of a former run with ``held`` frames. ``fits`` is true if the site can adopt it. ``foreign`` names the
+    frames' owner if they must be stored under other names than this site's; otherwise it is empty. If the ring is not
+    ``readable``, its frames are unknown."""
 
     path: Path
     camera: str
@@ -88,16 +88,16 @@ class Leftover(NamedTuple):
 
 
 def shared_memory_need(config: Config) -> int:
-    """Bytes of shared memory that a site takes: its rings, and a page for each process."""
+    """Bytes of shared memory that a site needs: its rings, and a page for each process."""
     pages = 2 + config.writer.writers + len(config.cameras)
     ring_pages = -(-ring_layout.file_bytes(config.ring.capacity) // _PAGE_BYTES)
     return (len(config.cameras) * ring_pages + pages) * _PAGE_BYTES
 
 
 def leftovers(config: Config) -> list[Leftover]:
-    """The rings that stand in the site's directory, and whether they fit the configuration.
+    """The rings in the site's directory, and whether they fit the configuration.
 
-    Raises InputError where the directory is not this user's own, or this process may open no more files.
+    Raises InputError if the directory is not this user's own, or if this process may open no more files.
     """
     paths = SitePaths.of(config)
     if not segment.is_private(paths.directory):
@@ -107,13 +107,13 @@ def leftovers(config: Config) -> list[Leftover]:
 
 
 def examine(path: Path, camera: str | None, config: Config) -> Leftover:
-    """What stands in a ring's place, ``camera`` being the one that the site file has for it. Raises InputError where
-    this process may open no more files."""
+    """Examine the file at a ring's path; ``camera`` is the one that the site file has for it. Raises InputError if this
+    process may open no more files."""
     try:
         return _examine(path, camera, config)
     except (RingMismatch, OSError) as error:
         if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-            # Nothing is known of the ring, so that nobody may remove it.
+            # The ring's contents are unknown, so it must not be removed.
             raise InputError(f"{path} cannot be opened: {error.strerror}; raise the limit (ulimit -n)") from None
         return Leftover(path, camera or path.stem, 0, False, str(error), readable=False)
 
@@ -141,8 +141,8 @@ def _examine(path: Path, camera: str | None, config: Config) -> Leftover:
 
 
 def check_owner(config: Config) -> None:
-    """Raises InputError where rings hold frames that are to be stored under other names than this site's, or are in
-    use for such: frames of one tenant must never come out as another's."""
+    """Raises InputError if rings hold, or are in use for, frames that must be stored under other names than this
+    site's: frames of one tenant must never be stored as another's."""
     paths = SitePaths.of(config)
     foreign = [leftover for leftover in leftovers(config) if leftover.foreign]
     used = [leftover.camera for leftover in foreign if _in_use(paths.capture(leftover.camera))]
@@ -170,7 +170,7 @@ def _in_use(page: Path) -> bool:
 
 
 def check_space(config: Config, *, reserved: int = 0) -> None:
-    """Raises NoSpace where the site's rings do not fit, with the two ways out. ``reserved`` bytes stand already."""
+    """Raises NoSpace, with the two remedies, if the site's rings do not fit. ``reserved`` bytes are already taken."""
     need = shared_memory_need(config)
     parent = Path(config.ring.directory)
     have = segment.free_bytes(parent) + reserved
@@ -183,10 +183,11 @@ def check_space(config: Config, *, reserved: int = 0) -> None:
 
 
 def sweep(config: Config) -> list[Leftover]:
-    """Remove the rings that the site cannot adopt; returns them, with what they held. Raises InputError, and removes
-    none, where ``check_owner`` does.
+    """Remove the rings that the site cannot adopt; returns them. Raises InputError, and removes none, if
+    ``check_owner`` does.
 
-    Drafts of files whose maker was killed go too; the caller holds the site's lock, so nobody is making any.
+    This also removes drafts of files whose maker was killed. The caller holds the site's lock, so no process is making
+    any.
     """
     check_owner(config)
     unfit = [leftover for leftover in leftovers(config) if not leftover.fits]
@@ -198,7 +199,7 @@ def sweep(config: Config) -> list[Leftover]:
 
 
 def remove(paths: SitePaths) -> None:
-    """Remove the site's directory and all files in it. Raises InputError where it is not this user's own."""
+    """Remove the site's directory and all files in it. Raises InputError if it is not this user's own."""
     if segment.is_private(paths.directory):
         for path in paths.directory.iterdir():
             path.unlink(missing_ok=True)

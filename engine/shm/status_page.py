@@ -1,12 +1,11 @@
-"""A process's status page: who it is, that it lives, what it counts, and one short text. Anyone of the site may read
-it.
+"""A process's status page: its identity, heartbeat, counts, and one short text. Any process of the site may read it.
 
     0     magic, version, pid, start (UTC ns), heartbeat (monotonic ns), restarts, text's version, text's length
     512   64 counts, named by the process's role
     1024  the text, at most 3072 bytes
 
-The owner writes everything but ``restarts``, which is the supervisor's. The text is guarded by its version (odd while
-it is being written), so that a reader never takes half of one for whole.
+The owner writes everything but ``restarts``, which the supervisor writes. The text's version (odd during a write)
+guards it, so a reader never accepts half a text.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ _TEXT = 1024
 TEXT_BYTES_MAX = _BYTES - _TEXT
 _W_MAGIC, _W_VERSION, _W_PID, _W_STARTED, _W_HEARTBEAT, _W_RESTARTS, _W_TEXT_VERSION, _W_TEXT_LENGTH = range(8)
 _COUNTS = 512 // 8
-#: Times that a reader looks again when the text changes under its eyes.
+#: How often a reader tries again when the text changes during a read.
 _READ_TRIES_MAX = 100
-#: Seconds that a claim is tried for: ``owned`` holds the lock for a moment too.
+#: Seconds for which a claim is retried: ``owned`` also holds the lock for a moment.
 _CLAIM_SECONDS = 0.5
 
 
 class Count(IntEnum):
     """A word of a status page that a role counts in. ``kind`` says how to read it: a counter only rises while the
     status page exists, a gauge may fall, and an internal word is for the engine's own processes. ``unit`` and ``help``
-    are for people and for metrics."""
+    describe it to people and in metrics."""
 
     kind: Literal["counter", "gauge", "internal"]
     unit: str
@@ -56,11 +55,11 @@ class CaptureCount(Count):
     """What a capture process counts."""
 
     MILLI_FPS = 0, "gauge", "frames per 1000 seconds", "Frame rate, measured over the last second."
-    CONNECTS = 1, "counter", "connections", "Connections to the camera that were tried."
+    CONNECTS = 1, "counter", "connections", "Attempts to connect to the camera."
     SKIPPED = 2, "counter", "frames", "Frames that the fps limit passed over; they were never captured."
     FINISHED = 3, "gauge", "0 or 1", "1 once the source has ended for good: the process is not started again."
     RING = 16, "internal", "inode", "The ring that the process writes to."
-    #: Both are written before the frame takes them: a ring that is made anew goes on behind them.
+    #: Both are written before the frame takes them: a recreated ring continues after them.
     LAST_SEQUENCE = 17, "internal", "sequence", "Sequence of the last frame."
     LAST_NANO = 18, "internal", "nanoseconds, UTC", "Time stamp of the last frame."
 
@@ -69,8 +68,8 @@ class WriterCount(Count):
     """What a writer process counts."""
 
     BATCHES = 0, "counter", "transactions", "Transactions that Redis has acknowledged."
-    CONNECTS = 1, "counter", "connections", "Connections to Redis that were tried."
-    WAITING = 2, "internal", "0 or 1", "1 while the writer waits on its doorbell: a producer that sees it rings."
+    CONNECTS = 1, "counter", "connections", "Attempts to connect to Redis."
+    WAITING = 2, "internal", "0 or 1", "1 while the writer waits on its doorbell; producers then ring it."
     RETRIES = 3, "counter", "batches", "Batches that Redis refused for now (out of memory, loading, read only)."
     CONTESTED = 32, "gauge", "cameras", "Cameras that another site stores under the same names."
 
@@ -85,19 +84,19 @@ class PublisherCount(Count):
     NACKED = 4, "counter", "messages", "Messages that RabbitMQ refused (nack); their events are sent again."
     MESSAGES = 5, "counter", "messages", "Messages confirmed; one carries many events in batch format."
     STATUS_EVENTS = 6, "counter", "events", "Events of cameras' states, confirmed."
-    CONNECTS = 7, "counter", "connections", "Connections to RabbitMQ that were tried."
+    CONNECTS = 7, "counter", "connections", "Attempts to connect to RabbitMQ."
     LAG_NANO = (
         8,
         "gauge",
         "nanoseconds",
-        "From the newest journal entry to the newest confirmed; of the slowest camera.",
+        "Time from the newest confirmed journal entry to the newest entry, for the slowest camera.",
     )
     CONNECTED = 9, "gauge", "0 or 1", "1 while RabbitMQ is connected and takes messages."
-    #: A save of the cursors that is under way, and what it will make of two counts
+    #: The save of the cursors that is in progress, and the values that two counts have after it
     #: (``engine/stages/publisher/booking.py``).
-    SAVE_SERIAL = 10, "internal", "serial", "The save of the cursors that is under way."
-    EXPIRED_NEXT = 11, "internal", "events", "What that save makes of EXPIRED."
-    UNREADABLE_NEXT = 12, "internal", "entries", "What that save makes of UNREADABLE."
+    SAVE_SERIAL = 10, "internal", "serial", "The save of the cursors that is in progress."
+    EXPIRED_NEXT = 11, "internal", "events", "The value of EXPIRED after that save."
+    UNREADABLE_NEXT = 12, "internal", "entries", "The value of UNREADABLE after that save."
 
 
 class StatusPage:
@@ -116,7 +115,7 @@ class StatusPage:
 
     @classmethod
     def create(cls, path: Path) -> None:
-        """Make an empty status page; one that stands is kept, one that cannot be used is replaced."""
+        """Make an empty status page. An existing page is kept; an unusable one is replaced."""
         try:
             cls.watch(path).close()
             return
@@ -129,13 +128,13 @@ class StatusPage:
             shared.words[_W_VERSION] = _VERSION
             shared.words[_W_MAGIC] = _MAGIC
 
-        # Whoever was quicker has made the same.
+        # Another process may have made the same page meanwhile.
         with contextlib.suppress(FileExistsError):
             segment.create(path, _BYTES, fill).close()
 
     @classmethod
     def claim(cls, path: Path) -> StatusPage:
-        """Become the owner, for as long as this process lives. Raises SiteInUse with the pid of the one before."""
+        """Become the owner for the life of this process. Raises SiteInUse with the current owner's pid."""
         cls.create(path)
         page = cls(segment.open_existing(path))
         if not page._lock():
@@ -161,7 +160,7 @@ class StatusPage:
 
     @classmethod
     def watch(cls, path: Path) -> StatusPage:
-        """Look at another process's status page. Raises FileNotFoundError, RingMismatch."""
+        """Open another process's status page. Raises FileNotFoundError, RingMismatch."""
         return cls(segment.open_existing(path))
 
     @property
@@ -176,7 +175,7 @@ class StatusPage:
 
     @property
     def restarts(self) -> int:
-        """How often the supervisor has started the owner again."""
+        """How often the supervisor has restarted the owner."""
         return self._words[_W_RESTARTS]
 
     @restarts.setter
@@ -196,25 +195,25 @@ class StatusPage:
         return False
 
     def beat(self) -> None:
-        """Say that the owner lives, now."""
+        """Record that the owner is alive now."""
         self._words[_W_HEARTBEAT] = time.monotonic_ns()
 
     @property
     def heartbeat_nano(self) -> int:
-        """The last beat, on this machine's monotonic clock, in nanoseconds."""
+        """Time of the last beat on this machine's monotonic clock, in nanoseconds."""
         return self._words[_W_HEARTBEAT]
 
     @property
     def text_version(self) -> int:
-        """Changes with the text; two steps a change."""
+        """Grows by two with each change of the text."""
         return self._words[_W_TEXT_VERSION]
 
     @property
     def text(self) -> bytes:
-        """The owner's text, whole; empty before the first."""
+        """The owner's complete text; empty before the first."""
         for _ in range(_READ_TRIES_MAX):
             before = self._words[_W_TEXT_VERSION]
-            # SYNC POINT status-text: the version, before the text it guards; then the text, before the version again.
+            # SYNC POINT status-text: load the version before the text; load the text before the version again.
             self._fence()
             length = min(self._words[_W_TEXT_LENGTH], TEXT_BYTES_MAX)
             text = bytes(self._segment.view[_TEXT : _TEXT + length])
@@ -227,10 +226,10 @@ class StatusPage:
     def text(self, text: bytes) -> None:
         if len(text) > TEXT_BYTES_MAX:
             raise ValueError(f"text of {len(text)} bytes; at most {TEXT_BYTES_MAX}")
-        # A predecessor killed while writing left an odd version: the next even one is still ahead of it.
+        # A predecessor killed during a write left an odd version; the next even one is still larger.
         version = self._words[_W_TEXT_VERSION] // 2 * 2
         self._words[_W_TEXT_VERSION] = version + 1
-        # SYNC POINT status-text: an odd version, before the text changes; the text, before the even version.
+        # SYNC POINT status-text: store the odd version before the text, and the text before the even version.
         self._fence()
         self._segment.view[_TEXT : _TEXT + len(text)] = text
         self._words[_W_TEXT_LENGTH] = len(text)
@@ -239,11 +238,11 @@ class StatusPage:
 
     @property
     def removed(self) -> bool:
-        """True where the status page has no name any more; who looks for it finds another, or none."""
+        """True if the status page's file was removed: its path now leads to another file, or to none."""
         return self._segment.removed
 
     def close(self) -> None:
-        """Unmap; an owner's claim ends."""
+        """Unmap the page; this ends an owner's claim."""
         if hasattr(self, "counts"):
             self.counts.release()
         self._segment.close()
