@@ -1,1 +1,1 @@
-"""Formats as bytes and strings only: no socket, no clock, no file."""
+"""Formats of bytes and strings, without sockets, clocks or files."""

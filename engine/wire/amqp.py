@@ -1,7 +1,7 @@
 """A message for RabbitMQ as AMQP 0-9-1 frames: ``Basic.Publish``, content header, and one body frame.
 
-Layout: AMQP 0-9-1 specification, sections 2.3.5 (frames), 4.2.6 (content) and 1.8.3.3 (basic.publish). All messages of
-one exchange and routing key differ in their body only, so what stands before it is framed once.
+Layout: AMQP 0-9-1 specification, sections 2.3.5 (frames), 4.2.6 (content) and 1.8.3.3 (basic.publish). Messages of one
+exchange and routing key differ only in their body, so the bytes before it are framed once.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import struct
 
 from engine.errors import ConfigError
 
-#: RabbitMQ takes line ends out of an exchange's or queue's name where it is declared, but not where it is used.
+#: RabbitMQ removes line ends from an exchange's or queue's name when it is declared, but not when it is used.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = b"\xce"
-#: Bytes of a frame around its payload: type, channel and size before it, the end behind it.
+#: Bytes of a frame around its payload: type, channel and size before it, the end marker after it.
 FRAME_OVERHEAD_BYTES = 8
 _BASIC, _PUBLISH = 60, 40
 _MANDATORY_BIT = 1
 #: Property flags: the two properties that follow, in the order of the specification.
 _CONTENT_TYPE_FLAG, _DELIVERY_MODE_FLAG = 1 << 15, 1 << 12
 _PERSISTENT = 2
-#: Bytes of a name in AMQP (exchange, queue, routing key, vhost), in UTF-8: its length is one byte.
+#: Maximum UTF-8 bytes of a name in AMQP (exchange, queue, routing key, vhost): the length field is one byte.
 SHORT_STRING_BYTES_MAX = 255
 
 
@@ -38,12 +38,13 @@ class MessageFraming:
         self._publish = _frame(_METHOD, channel, publish + bytes([_MANDATORY_BIT if mandatory else 0]))
         properties = struct.pack(">H", _CONTENT_TYPE_FLAG | _DELIVERY_MODE_FLAG)
         properties += _short(content_type) + bytes([_PERSISTENT])
-        #: Between the publish frame and the body: all of the header around the body's size, and the body frame's start.
+        #: The bytes between the publish frame and the body: the header up to the body's size, then the rest of the
+        #: header and the start of the body frame.
         self._header = _frame(_HEADER, channel, struct.pack(">HHQ", _BASIC, 0, 0) + properties)[:11]
         self._between = properties + _FRAME_END + struct.pack(">BH", _BODY, channel)
 
     def frame(self, body: bytes) -> bytes:
-        """The message whose body is ``body``, which is not empty."""
+        """The message with ``body``, which must not be empty."""
         size = len(body)
         return b"%b%b%b%b%b%b%b" % (
             self._publish, self._header, size.to_bytes(8, "big"),
@@ -52,7 +53,7 @@ class MessageFraming:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raises ConfigError, which begins with ``what``, for a name that AMQP cannot carry or RabbitMQ would change."""
+    """Raises ConfigError that begins with ``what`` for a name that AMQP cannot carry or RabbitMQ would change."""
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -68,6 +69,6 @@ def _frame(kind: int, channel: int, payload: bytes) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    """A short string: one byte of length, and UTF-8."""
+    """A short string: one byte of length, then UTF-8."""
     data = text.encode()
     return bytes([len(data)]) + data

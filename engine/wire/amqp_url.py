@@ -1,7 +1,7 @@
 """The AMQP URL: ``amqp://user:password@host:port/vhost``, read once for keys in Redis and for the connection.
 
-pika's own reader is not used: it takes the first segment of the path and drops what follows a ``;``, so two URLs with
-different tenants in Redis could publish into one vhost. Here a URL has one meaning, or is refused with what to write
+pika's own parser is not used: it takes the first segment of the path and drops the text after a ``;``. So two URLs
+with different tenants in Redis could publish into one vhost. Here a URL has one meaning, or an error says what to write
 instead.
 """
 
@@ -16,13 +16,13 @@ from engine.wire.amqp import SHORT_STRING_BYTES_MAX
 from engine.wire.keys import DEFAULT_VHOST, ENGINE
 from engine.wire.urls import host_port, is_host, mask, secrets_in
 
-#: The broker's own name of its default vhost, which keys call DEFAULT_VHOST.
+#: The broker's name for its default vhost, which keys call DEFAULT_VHOST.
 BROKER_DEFAULT_VHOST = "/"
-#: What RabbitMQ gives a client that names no user: a user that may come from the broker's own machine only.
+#: User and password of a URL without a user, as in RabbitMQ: this user may only connect from the broker's machine.
 _GUEST = "guest"
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORM = "amqp://user:password@host:port/vhost"
-#: Where the meaning of a query parameter, known from other clients, is set.
+#: For query parameters of other clients: the settings with the same meaning.
 _TLS_KEYS = "amqp.tls_ca_file amqp.tls_certificate_file amqp.tls_key_file amqp.tls_server_name"
 _PARAMETER_KEYS = {
     "heartbeat": "amqp.heartbeat_seconds",
@@ -36,13 +36,13 @@ _PARAMETER_KEYS = {
     "server_name_indication": "amqp.tls_server_name",
 }
 _CONTROLS = re.compile(r"[\x00-\x20\x7f]")
-#: What follows the host where a password with a / ? or # in it was cut off there; nothing of it may be shown.
+#: The text after the host if a / ? or # in the password cut the URL short; it must not be shown.
 _CUT_PASSWORD = re.compile(r"(?:[?#]|/.*[/?#]).*@")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class AmqpAddress(NamedTuple):
-    """A broker, and the vhost there as AMQP names it: ``/`` for the default one. Shows without its credentials."""
+    """A broker, and its vhost as AMQP names it: ``/`` for the default one. Text forms omit the credentials."""
 
     scheme: str
     host: str
@@ -53,7 +53,7 @@ class AmqpAddress(NamedTuple):
 
     @property
     def tls(self) -> bool:
-        """True where the connection is encrypted."""
+        """True if the connection is encrypted."""
         return self.scheme == "amqps"
 
     @property
@@ -71,7 +71,7 @@ class AmqpAddress(NamedTuple):
 def parse_amqp_url(url: str, what: str = "amqp.amqp_url") -> AmqpAddress:
     """The broker and vhost that ``url`` names.
 
-    Raises ConfigError that begins with ``what``, says what is wrong and what to write, and shows no credentials.
+    Raises ConfigError: it begins with ``what``, says what is wrong and what to write, and shows no credentials.
     """
     try:
         return _parse(url)
@@ -94,7 +94,7 @@ def _parse(url: str) -> AmqpAddress:
     scheme = parts.scheme
     if scheme not in _PORTS or not parts.hostname or port == 0:
         raise _no_form(url)
-    # urlsplit has no more of an empty query or fragment than of none.
+    # urlsplit does not distinguish an empty query or fragment from none.
     behind = url.partition("://")[2][len(parts.netloc) :]
     if "@" in behind and ("@" not in parts.netloc or _CUT_PASSWORD.match(behind)):
         raise ConfigError("has an @ behind its host; write / ? # @ in a user or password as %2F %3F %23 %40")
@@ -134,7 +134,7 @@ def _credentials(parts: SplitResult) -> tuple[str, str]:
 
 
 def _decoded(text: str, what: str) -> str:
-    """Raises ConfigError, which shows nothing of ``text``."""
+    """Percent-decode ``text``. Raises ConfigError that does not show it."""
     if _BAD_ESCAPE.search(text):
         raise ConfigError(f"has a % in its {what} that begins no escape; write it as %25")
     try:
@@ -142,7 +142,7 @@ def _decoded(text: str, what: str) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"has a {what} whose percent-encoding is not UTF-8; encode it as UTF-8") from None
     if "\0" in decoded and what != "vhost":
-        # AMQP's PLAIN login has zero bytes around both.
+        # AMQP's PLAIN login separates user and password with zero bytes.
         raise ConfigError(f"has a zero byte (%00) in its {what}, which no login can carry; use another {what}")
     return decoded
 
@@ -156,7 +156,7 @@ def _host(host: str) -> str:
 
 
 def _vhost(url: str, path: str) -> str:
-    """The vhost of a path: none, or one segment."""
+    """The vhost of a path, which has at most one segment."""
     segment = path[1:]
     if "/" in segment:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""Metadata messages as consumers meet them: single events, batches, and those of the Go edition.
+"""Parses metadata messages for consumers: single events, batches, and those of the Go edition.
 
 The Go edition's events have no ``event_type`` and no ``timestamp_nano``, perhaps no ``sequence``, ``vhost`` or
-``encoding``, and the size under either name; before its version 1.2 their ``redis_key`` had another order of parts.
-What an event does not say itself is read from its key, so that consumers see one form: ``metadata.FrameEvent``.
+``encoding``, and the size under either name. Before its version 1.2, ``redis_key`` had another order of parts. Missing
+fields are read from the key, so that consumers see one form: ``metadata.FrameEvent``.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from engine.wire.metadata import CameraState, Event, FrameEvent, StatusEvent
 from engine.wire.old_keys import parse_old_key
 from engine.wire.rfc3339 import parse_rfc3339, rfc3339
 
-#: The prefix of keys that are rebuilt because their event has none; all editions' default.
+#: The prefix of keys that are rebuilt because their event has none: the default of all editions.
 _PREFIX = "frames"
-#: The largest number that any field but a timestamp holds: what a journal's entry can say, in 18 digits.
+#: The largest number in any field but a timestamp: a journal entry's numbers have at most 18 digits.
 _NUMBER_MAX = 10**18 - 1
-#: The Go edition's keys, in whose parts names stand as they are; a vhost or prefix with a colon cannot be told apart.
+#: The Go edition's keys, whose names are not encoded; a vhost or prefix with a colon is ambiguous.
 _PLAIN_KEY = re.compile(
     rf"(?P<vhost>[^:]+):(?P<prefix>[^:]+):(?P<camera>.+):(?P<nano>[0-9]{{{UNIX_NANO_DIGITS}}}):(?P<sequence>[0-9]{{5}})",
     re.DOTALL,
@@ -41,7 +41,7 @@ _Number = Annotated[int, Meta(ge=0, le=_NUMBER_MAX)]
 
 
 class _Message(msgspec.Struct, gc=False):
-    """An event as it came; empty where it says nothing. Unknown fields are passed over."""
+    """An event as received; missing fields have empty defaults. Unknown fields are ignored."""
 
     event_type: str = "frame"
     camera_id: str = ""
@@ -65,9 +65,9 @@ _decoder: msgspec.json.Decoder[_Message | list[_Message]] = msgspec.json.Decoder
 
 
 def parse_message(body: bytes) -> list[Event]:
-    """The events of one message, in their order: one for an object, all of them for an array.
+    """The events of one message, in their order: one for an object, all elements of an array.
 
-    Raises WireError naming the field that is wrong; of an array, one bad element makes the whole bad.
+    Raises WireError naming the field that is wrong; one bad element makes the whole array invalid.
     """
     try:
         decoded = _decoder.decode(body)
@@ -176,7 +176,7 @@ def _sequence(text: str) -> int:
 
 
 def _timestamp(message: _Message, unix_nano: int) -> str:
-    """The event's own text where it has one: what it says of the time zone is kept."""
+    """The event's own text if it has one, so that its time zone is kept."""
     if message.timestamp:
         parse_rfc3339(message.timestamp)
         return message.timestamp

@@ -1,6 +1,6 @@
 """The answer to a 401 of HTTP or RTSP: an ``Authorization`` header, Basic or Digest with MD5 (RFC 7617, RFC 7616).
 
-Those are what FFmpeg sends, so a camera that takes neither takes nothing from the capture process either.
+FFmpeg sends only those, so a camera that accepts neither does not accept the capture process either.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _PARAMETER = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
 def authorization(challenges: Iterable[str], method: str, uri: str, user: str, password: str, client_nonce: str) -> str:
-    """The header's value for the values of ``WWW-Authenticate``; Digest where it is offered, as it hides the password.
+    """The header's value for the values of ``WWW-Authenticate``; Digest if it is offered, as it hides the password.
 
-    Raises WireError where no challenge is one that can be answered.
+    Raises WireError if no challenge can be answered.
     """
     found = {match[1].lower(): match[2] for text in challenges for match in _CHALLENGE.finditer(text)}
     if "digest" in found:
@@ -33,7 +33,7 @@ def authorization(challenges: Iterable[str], method: str, uri: str, user: str, p
 def _digest(offered: dict[str, str], method: str, uri: str, user: str, password: str, client_nonce: str) -> str:
     algorithm = offered.get("algorithm", "MD5")
     if algorithm.upper() not in ("MD5", "MD5-SESS"):
-        raise WireError("Digest is offered with another algorithm than MD5")
+        raise WireError("Digest is offered with an algorithm other than MD5")
     realm, nonce = offered.get("realm", ""), offered.get("nonce", "")
     secret = _md5(f"{user}:{realm}:{password}")
     if algorithm.upper() == "MD5-SESS":

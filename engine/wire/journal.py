@@ -1,10 +1,10 @@
 """Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six short fields.
 
 Field names are one letter because each entry of a stream's listpack repeats them: ``s`` payload size in bytes, ``w``
-width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that stands alone, ``n`` the entry's number.
+width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that decodes alone, ``n`` the entry's number.
 
-Frames are numbered by ``sequence``, entries by ``n``. A dropped frame uses up its sequence number and no entry number,
-so a gap in ``n`` is exactly the entries that were trimmed unread, on every server and after a journal was made anew.
+Frames are numbered by ``sequence``, entries by ``n``. A dropped frame uses up a sequence number but no entry number. So
+a gap in ``n`` is exactly the entries that were trimmed unread, on every server and after a journal was rebuilt.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ENCODINGS = ("jpeg",)
 
 
 class JournalEntry(NamedTuple):
-    """One stored frame as the journal lists it; ``size`` in bytes, ``width`` and ``height`` in pixels.
+    """One stored frame as the journal lists it; ``size`` is in bytes, ``width`` and ``height`` in pixels.
 
-    ``number`` counts the entries that the site's writer wrote to this journal, from 1. It is 0 where the writer did not
-    know it, where no publisher was configured, and in entries of a job or of an older version.
+    ``number`` counts the entries that the site's writer wrote to this journal, from 1. It is 0 if the writer did not
+    know it, if no publisher was configured, and in entries of a job or of an older version.
     """
 
     unix_nano: int
@@ -47,8 +47,8 @@ EntryId = tuple[int, int]
 
 
 class JournalSpan(NamedTuple):
-    """What a journal holds and held, by ids: its first entry, the last that it ever got, and the newest that was
-    deleted by itself (trimming is not deleting)."""
+    """A journal's span, by ids: its first entry, the last entry that was ever added, and the newest that was deleted
+    individually (trimming is not deleting)."""
 
     first: EntryId
     last: EntryId
@@ -76,7 +76,7 @@ def parse_entry_id(text: bytes | str) -> EntryId:
 def parse_span(reply: Sequence[Any]) -> JournalSpan:
     """The span in an XINFO STREAM reply (RESP2: name, value, name, value, …). Raises WireError.
 
-    Servers before Redis 7 do not say what was deleted: there, all of it may have been.
+    Servers before Redis 7 do not report deletions, so any entry may have been deleted there.
     """
     try:
         named = dict(zip(reply[0::2], reply[1::2], strict=True))
@@ -86,7 +86,7 @@ def parse_span(reply: Sequence[Any]) -> JournalSpan:
         deleted = named.get(b"max-deleted-entry-id")
         return JournalSpan(first, last, last if deleted is None else parse_entry_id(deleted))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise WireError(f"a stream's description does not read: {error!r}") from None
+        raise WireError(f"invalid reply to XINFO STREAM: {error!r}") from None
 
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
@@ -105,7 +105,7 @@ def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
 def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     """Inverse of entry_id and entry_fields, for the flat field list of XRANGE and XREAD in RESP2.
 
-    Unknown fields are passed over, so that a later version may add some. Raises WireError.
+    Unknown fields are ignored, so that a later version may add some. Raises WireError.
     """
     unix_nano, sequence = parse_entry_id(identifier)
     try:

@@ -1,7 +1,7 @@
-"""JPEG byte streams: is this one complete picture, how large is it, does it stand alone?
+"""JPEG byte streams: checks whether one is a complete picture, its size, and whether it decodes alone.
 
-Markers and segments are those of ITU-T T.81, annex B. Only the headers are walked; entropy-coded data is never
-scanned, so that the cost does not grow with the frame.
+Markers and segments follow ITU-T T.81, annex B. Only the headers are parsed. Entropy-coded data is never scanned, so
+the cost does not grow with the frame.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _DHT = 0xC4
 _COM = 0xFE
 #: Start-of-frame markers: C0..CF without DHT (C4), JPG (C8) and DAC (CC).
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-#: Bytes that a camera may leave behind EOI (padding to even or to a word).
+#: Bytes that a camera may append after EOI (padding to even or to a word).
 _TRAILING_BYTES_MAX = 64
-#: Segments before the first scan that a walk looks at before it gives up: what 64 MiB of comments take.
+#: The most segments that are read before the first scan: enough for 64 MiB of comments.
 _SEGMENTS_MAX = 1100
 
 
@@ -36,7 +36,7 @@ class JpegInfo(NamedTuple):
 
 
 def inspect(data: bytes | memoryview) -> JpegInfo:
-    """Walk a picture's headers. Raises WireError for anything that is not one whole JPEG."""
+    """Parse a picture's headers. Raises WireError for anything that is not one complete JPEG."""
     size = len(data)
     if size < 4 or bytes(data[:2]) != SOI:
         raise WireError(f"no JPEG: {size} bytes that begin with {bytes(data[:4]).hex()!r}")
@@ -56,9 +56,9 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
 
 
 def describe(head: bytes) -> tuple[int, int, str]:
-    """(width, height, encoding) of what begins with ``head``; no size where its headers do not reach that far.
+    """(width, height, encoding) of data that begins with ``head``; the size is 0 if ``head`` does not contain it.
 
-    The encoding is ``jpeg`` for anything that begins like one, else ``unknown``.
+    The encoding is ``jpeg`` for anything that begins like a JPEG, else ``unknown``.
     """
     if head[:2] != SOI:
         return 0, 0, "unknown"
@@ -70,7 +70,7 @@ def describe(head: bytes) -> tuple[int, int, str]:
 
 
 def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset, end) of each segment from the one behind SOI to the first scan, as far as they make sense."""
+    """(marker, offset, end) of each segment after SOI up to the first scan; stops early at invalid data."""
     offset = 2
     for _ in range(_SEGMENTS_MAX):
         if offset + 4 > len(data) or data[offset] != 0xFF:
@@ -89,8 +89,8 @@ def _segments(data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
 def find_end(data: bytes | memoryview, scan: int) -> int:
     """The offset one past EOI, for a picture whose first scan begins at ``scan``.
 
-    What stands behind the first EOI is no part of the picture (FFmpeg's RTP depacketizer adds a second one where the
-    camera sent its own). Raises WireError where there is none.
+    Data after the first EOI is not part of the picture (FFmpeg's RTP depacketizer adds a second one if the camera sent
+    its own). Raises WireError if there is no EOI.
     """
     begin = max(scan, len(data) - _TRAILING_BYTES_MAX)
     found = bytes(data[begin:]).find(EOI)
@@ -100,7 +100,7 @@ def find_end(data: bytes | memoryview, scan: int) -> int:
 
 
 def standalone(data: memoryview, info: JpegInfo) -> tuple[bytes | memoryview, ...]:
-    """``data`` as parts that together decode alone: where Huffman tables are missing, the standard ones go in."""
+    """``data`` as parts that together decode alone: missing Huffman tables are replaced by the standard ones."""
     if info.has_huffman_tables:
         return (data[: info.end],)
     return data[: info.scan], STANDARD_HUFFMAN_TABLES, data[info.scan : info.end]
@@ -112,13 +112,13 @@ def comment_segment(text: bytes) -> bytes:
 
 
 def comments(data: bytes | memoryview) -> list[bytes]:
-    """The texts of the COM segments before the first scan. Raises WireError for no JPEG."""
+    """The texts of the COM segments before the first scan. Raises WireError for anything but a JPEG."""
     inspect(data)
     return [bytes(data[offset + 4 : end]) for marker, offset, end in _segments(data) if marker == _COM]
 
 
 def _huffman_segment() -> bytes:
-    """The tables of ITU-T T.81, annex K.3.3 to K.3.6, as one DHT segment: what an MJPEG stream may leave out."""
+    """The tables of ITU-T T.81, annex K.3.3 to K.3.6, as one DHT segment. An MJPEG stream may leave them out."""
     dc_luminance = bytes.fromhex("00 01 05 01 01 01 01 01 01 00 00 00 00 00 00 00") + bytes(range(12))
     dc_chrominance = bytes.fromhex("00 03 01 01 01 01 01 01 01 01 01 00 00 00 00 00") + bytes(range(12))
     ac_luminance = bytes.fromhex(

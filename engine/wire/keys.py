@@ -1,9 +1,9 @@
-"""Names in Redis: built here, parsed here, nowhere else.
+"""Names in Redis. They are built and parsed only here.
 
 A frame's key is ``{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}``. In any part, ``%``, ``:``, whitespace, control
-characters and the glob characters ``* ? [ ] \\`` are percent-encoded as UTF-8, so that ``parse(build(x)) == x`` for
-every name, and a pattern such as ``{vhost}:{prefix}:*`` meets frames only. The engine's own keys begin with
-``engine:``, which no vhost may be called.
+characters and the glob characters ``* ? [ ] \\`` are percent-encoded as UTF-8. So ``parse(build(x)) == x`` for every
+name, and a pattern such as ``{vhost}:{prefix}:*`` matches frames only. The engine's own keys begin with ``engine:``; no
+vhost may have that name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ ENGINE = "engine"
 #: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
 #: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
 RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild", "lease"})
-#: What keys call the broker's default vhost, which AMQP names ``/``; a vhost of this name is refused.
+#: The name in keys of the broker's default vhost, which AMQP names ``/``; a vhost with this name is refused.
 DEFAULT_VHOST = "default"
-#: Sequence numbers run 1..99999 and then begin again at 1: five digits on the wire.
+#: Sequence numbers run from 1 to 99999 and then start again at 1: five digits on the wire.
 SEQUENCE_MAX = 99_999
 #: 19 digits hold every nanosecond from 2001-09-09 to 2286-11-20.
 UNIX_NANO_DIGITS = 19
 
 _UNSAFE = re.compile(r"[%:*?\[\]\\\s\x00-\x1f\x7f-\x9f]")
-#: Parts that stand for themselves, as nearly all do.
+#: Parts that need no encoding, as nearly all.
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 _UNIX_NANO = re.compile(r"[1-9][0-9]{18}")
 _SEQUENCE = re.compile(r"[0-9]{5}")
@@ -45,7 +45,7 @@ class FrameKey(NamedTuple):
 
 
 def encode_part(name: str) -> str:
-    """Percent-encode what would make ``name`` ambiguous inside a key.
+    """Percent-encode the characters that would make ``name`` ambiguous inside a key.
 
     Raises WireError for an empty name or one that UTF-8 cannot hold (lone surrogates).
     """
@@ -63,7 +63,7 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def decode_part(part: str) -> str:
-    """Inverse of encode_part. Raises WireError for anything encode_part would not have written."""
+    """Inverse of encode_part. Raises WireError for anything that encode_part cannot produce."""
     if _PLAIN.fullmatch(part):
         return part
     try:
@@ -77,7 +77,7 @@ def decode_part(part: str) -> str:
 
 
 def frame_key_prefix(vhost: str, prefix: str, camera: str) -> str:
-    """``{vhost}:{prefix}:{camera}:``, the part of a camera's keys that never changes."""
+    """``{vhost}:{prefix}:{camera}:``, the constant part of a camera's keys."""
     return f"{encode_part(vhost)}:{encode_part(prefix)}:{encode_part(camera)}:"
 
 
@@ -124,7 +124,7 @@ def journal_key(vhost: str, prefix: str, camera: str) -> str:
 
 
 def cursor_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> last entry that the broker has confirmed, and its number (``engine/wire/marks.py``)."""
+    """The hash of camera -> last entry that the broker confirmed, and its number (``engine/wire/marks.py``)."""
     return f"{ENGINE}:{encode_part(vhost)}:cursor:{encode_part(prefix)}"
 
 
@@ -134,12 +134,12 @@ def cameras_key(vhost: str, prefix: str) -> str:
 
 
 def written_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> what the writer has numbered so far (``engine/wire/marks.py``)."""
+    """The hash of camera -> progress of the writer's numbering (``engine/wire/marks.py``)."""
     return f"{cameras_key(vhost, prefix)}:written"
 
 
 def lease_key(vhost: str, prefix: str, camera: str) -> str:
-    """Who stores a camera's frames at present."""
+    """The key of a camera's lease, which says who stores its frames at present."""
     return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 
@@ -153,17 +153,17 @@ def parse_cameras_key(text: bytes) -> tuple[str, str]:
 
 
 def recovery_key(vhost: str, prefix: str) -> str:
-    """The hash of camera -> entry ids that ``edge-video recover`` has sent on."""
+    """The hash of camera -> entry ids that ``edge-video recover`` has forwarded."""
     return f"{cursor_key(vhost, prefix)}:recovery"
 
 
 def rebuild_key(vhost: str, token: str) -> str:
-    """A journal that is being made anew, until it takes the old one's place; ``token`` tells the makers apart."""
+    """A journal under reconstruction, until it replaces the old one; ``token`` distinguishes concurrent rebuilds."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
 
 
 def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
-    """Tells two makers of the same journal of each other: who took the old one's place last."""
+    """Says which rebuild last replaced a camera's journal, so that two rebuilds notice each other."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
 
 
@@ -173,5 +173,5 @@ def next_sequence(sequence: int) -> int:
 
 
 def sequence_after(sequence: int, count: int) -> int:
-    """The number ``count`` steps after ``sequence``; 0 only where none was ever given."""
+    """The number ``count`` steps after ``sequence``; 0 only if no number was ever used."""
     return (sequence + count - 1) % SEQUENCE_MAX + 1 if sequence + count else 0

@@ -1,4 +1,4 @@
-"""What stands in Redis under a camera's lease: who stores its frames, for people and for other sites."""
+"""A camera's lease in Redis: it tells people and other sites which site stores the camera's frames."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import msgspec
 
 from engine.errors import WireError
 
-#: Bytes of a lease that is read; ours have some hundreds.
+#: Longer leases are not read; the engine's have some hundred bytes.
 LEASE_BYTES_MAX = 8192
-#: Characters of a name in a lease that are shown.
+#: The most characters of a lease's name that are shown.
 _SHOWN_MAX = 120
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """Who stores a camera's frames, since ``since`` (RFC 3339).
+    """The site that stores a camera's frames, since ``since`` (RFC 3339).
 
-    ``holder`` tells sites apart, and is kept when a killed site is started again. ``machine`` and ``started`` say on
-    which kernel, in which namespace, ``pid`` means a process, and when that process began: only who has the same
-    ``machine`` can see whether it lives.
+    ``holder`` identifies the site and stays the same when a killed site is restarted. ``machine`` is the kernel and
+    namespace in which ``pid`` is valid, and ``started`` the time at which that process began. Only a site with the same
+    ``machine`` can check whether the process is alive.
     """
 
     site: str
@@ -58,6 +58,6 @@ def decode_lease(data: bytes) -> Lease:
 
 
 def _shown(text: str) -> str:
-    """Text of another's on one line, and not too much of it."""
+    """Text of another site, on one line and shortened."""
     plain = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN_MAX])
     return plain or "-"

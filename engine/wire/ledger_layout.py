@@ -1,16 +1,16 @@
-"""Layout of a ring's ledger, the second page of its file: what Redis must still have of a camera.
+"""Layout of a ring's ledger, the second page of its file: the frames of a camera that Redis must still have.
 
     4096  which of the two tables is in force; stamp of the newest stored frame
     4224  table 0 (1984 bytes)
     6208  table 1
 
-A table is words: how many closed runs there are, the open run (first stamp, first number, the counts of stored frames
-and bytes before it, when its first frame expires), and from the eighth word on six for each closed run. A run is frames
-that were stored one after the other; what is lost of it follows from numbers alone.
+A table is words: the number of closed runs, the open run (first stamp, first number, the counts of stored frames and
+bytes before it, the time at which its first frame expires), and from word 8 on six words for each closed run. A run is
+frames that were stored one after the other; its losses follow from numbers alone.
 
-The table that is not in force is written, and one word puts it in force: killed at any moment, the ledger is the old
-one or the new one. How many frames the open run has follows from the ring's count of stored frames, so that storing a
-frame changes no table.
+A change writes the table that is not in force, and then one word puts it in force. So after a kill at any moment, the
+ledger is the old one or the new one. The number of frames in the open run follows from the ring's count of stored
+frames, so storing a frame changes no table.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _RUN_WORDS = 6
 RUNS_MAX = (_TABLE_WORDS - _HEAD_WORDS) // _RUN_WORDS
 #: A run's first number and its span share a word.
 _SEQUENCE_BITS = 17
-#: No stamp, time, count or size of a sound ledger comes near these; sums of all runs stay within a word.
+#: Stamps, times, counts and sizes of a valid ledger are far below these; sums over all runs fit into a word.
 _TIME_END, _COUNT_END, _SIZE_END = 2**63, 2**40, 2**56
 
 
 class Run(NamedTuple):
     """Frames that Redis has stored, in order, by their journal ids.
 
-    ``span`` is the distance in numbers from the first frame to the last, ``frames`` how many of them were stored,
-    ``size`` their bytes; ``until`` is the monotonic nanosecond at which the first frame expires.
+    ``span`` is the distance in numbers from the first frame to the last, ``frames`` the number of frames stored, and
+    ``size`` their bytes. ``until`` is the monotonic nanosecond at which the first frame expires.
     """
 
     first_nano: int
@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 
 class OpenRun(NamedTuple):
-    """The run that the next frame may belong to: its first frame, and what was stored before it in all."""
+    """The run that the next frame may belong to: its first frame, and the totals stored before it."""
 
     first_nano: int
     first_sequence: int
@@ -76,7 +76,7 @@ EMPTY = Table([], None)
 
 
 def write_table(words: memoryview, place: int, table: Table) -> None:
-    """Write ``table`` in place 0 or 1 of a ring's words; its runs are at most RUNS_MAX."""
+    """Write ``table``, of at most RUNS_MAX runs, to place 0 or 1 of a ring's words."""
     found = [len(table.runs), *(table.open or (0, 0, 0, 0, 0)), 0, 0]
     for run in table.runs:
         numbers = run.span << _SEQUENCE_BITS | run.first_sequence
@@ -86,7 +86,7 @@ def write_table(words: memoryview, place: int, table: Table) -> None:
 
 
 def read_table(words: memoryview, place: int) -> Table:
-    """The table in place 0 or 1; EMPTY where none was ever written, or what stands there is no table."""
+    """The table in place 0 or 1; EMPTY if none was ever written or it is invalid."""
     start = _TABLE_WORD + place * _TABLE_WORDS
     count, *opened = words[start : start + 6].tolist()
     if count > RUNS_MAX or max(opened) >= _TIME_END or opened[1] > SEQUENCE_MAX:

@@ -1,4 +1,4 @@
-"""Metadata messages: JSON objects as their consumers know them.
+"""Metadata messages: JSON objects in the form that consumers expect.
 
 Field order is the wire order. ``size_bytes`` and ``frame_size_bytes`` carry the same number because consumers of both
 names exist. Timestamps are RFC 3339 with all nine digits and ``Z``.
@@ -18,16 +18,16 @@ from engine.wire.keys import frame_key_prefix, frame_key_suffix
 from engine.wire.rfc3339 import NANO
 
 CameraState = Literal["active", "stalled", "offline"]
-#: Bodies are declared as this content type.
+#: The content type of message bodies.
 CONTENT_TYPE = "application/json"
 
 
 class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame"):
-    """One stored frame, announced.
+    """Announces one stored frame.
 
-    ``timestamp`` (RFC 3339, nine digits, Z) and ``timestamp_nano`` (nanoseconds since the epoch, UTC) are when it was
-    captured. ``sequence`` has five digits. ``redis_key`` is where the frame is, for ``ttl_seconds`` from then on.
-    ``width`` and ``height`` are in pixels; both sizes are the payload's, in bytes.
+    ``timestamp`` (RFC 3339, nine digits, Z) and ``timestamp_nano`` (nanoseconds since the epoch, UTC) are the time of
+    capture. ``sequence`` has five digits. The frame is at ``redis_key``, for ``ttl_seconds`` from then on. ``width``
+    and ``height`` are in pixels; both sizes are the payload's, in bytes.
     """
 
     camera_id: str
@@ -45,9 +45,9 @@ class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", 
 
 
 class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="camera_status"):
-    """A camera's change of state, announced. ``timestamp`` and ``timestamp_nano`` as in FrameEvent.
+    """Announces a camera's change of state. ``timestamp`` and ``timestamp_nano`` are as in FrameEvent.
 
-    ``consecutive_failures`` counts failed tries to open the camera; ``last_error`` is empty while all is well.
+    ``consecutive_failures`` counts failed attempts to open the camera; ``last_error`` is empty if there is no error.
     """
 
     camera_id: str
@@ -65,7 +65,7 @@ _batch_decoder: msgspec.json.Decoder[list[FrameEvent]] = msgspec.json.Decoder(li
 
 
 class FrameEvents:
-    """Makes the events of one camera; what never changes is computed once.
+    """Makes the events of one camera; constant parts are computed once.
 
     ``prefix`` and ``vhost`` are the site's, ``ttl_seconds`` the frames' lifetime in Redis.
     """
@@ -108,7 +108,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def encode_batch(events: Sequence[FrameEvent]) -> bytes:
-    """The body of a message with many: one JSON array."""
+    """The body of a message with many events: one JSON array."""
     return _encoder.encode(events)
 
 

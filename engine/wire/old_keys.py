@@ -1,7 +1,7 @@
 """Keys of the Go edition before 1.2: ``{prefix}:{vhost}:{camera}:{RFC 3339}:{sequence}``.
 
-The timestamp contains colons, and cameras may: what is fixed is read from the right, and what is left between the
-vhost and the timestamp is the camera. Names stand there as they are, without percent-encoding.
+The timestamp contains colons, and a camera's name may. So the fixed parts are read from the right, and the rest between
+the vhost and the timestamp is the camera. Names are not percent-encoded.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from engine.errors import WireError
 from engine.wire import rfc3339
 from engine.wire.keys import DEFAULT_VHOST, SEQUENCE_MAX, FrameKey, frame_key_suffix
 
-#: Digits of a sequence that are worth reading as a number.
+#: A sequence with more digits is not parsed as a number.
 _DIGITS_MAX = 18
-#: The camera is greedy, so that the last timestamp counts where a camera's name looks like one.
+#: The camera is greedy, so that the last timestamp counts if a camera's name contains one.
 _OLD_KEY = re.compile(
     rf"(?P<vhost>[^:]*):(?P<camera>.+):(?P<timestamp>{rfc3339.PATTERN}):(?P<sequence>\d+)", re.ASCII | re.DOTALL
 )

@@ -1,7 +1,7 @@
-"""Replies of Redis: do they have the shape that their commands bring?
+"""Checks that replies of Redis have the shapes that their commands return.
 
-What answers may be another server, a proxy, or a connection whose replies have slipped. Who reads replies takes them
-apart without looking, so the look is here, once, before anyone does.
+The peer may be another server or a proxy, or replies may be out of step with commands. Shapes are checked once, here,
+and code that reads replies relies on them.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from engine.errors import WireError
 from engine.wire.journal import parse_entry_id
 from engine.wire.keys import check_numbers
 
-#: Characters of a reply that an error shows.
+#: The most characters of a reply in an error.
 _SHOWN_MAX = 80
 
 
 def check_reply(command: Sequence[Any], reply: Any) -> None:
-    """Raises WireError where ``reply``, as RESP2 brings it, is nothing that ``command`` can be answered with.
+    """Raises WireError if ``reply``, as RESP2 returns it, is not a valid answer to ``command``.
 
-    Commands that are not known here pass, and so must replies that are errors be sorted out before.
+    Commands not listed here pass. The caller must handle error replies first.
     """
     name = _text(command[0])
     good = _SHAPES.get(name)
@@ -32,7 +32,7 @@ def check_reply(command: Sequence[Any], reply: Any) -> None:
 def first_numbers(reply: Any) -> tuple[int, int]:
     """(unix_nano, sequence) of the first entry of an XRANGE or XREVRANGE reply.
 
-    (0, 0) where there is none, or it is no frame's: numbers beyond those of keys would lock out all frames to come.
+    (0, 0) if there is none, or if it is not a frame's: numbers beyond those of keys would block all later frames.
     """
     try:
         unix_nano, sequence = parse_entry_id(reply[0][0])
@@ -43,13 +43,13 @@ def first_numbers(reply: Any) -> tuple[int, int]:
 
 
 def foreign_key(key: str, kind: str = "") -> str:
-    """What to say where something of another type stands under one of our names; ``kind`` is its type, if known."""
+    """The error text for a key of the engine that holds another type; ``kind`` is that type, if known."""
     what = f"a {kind}" if kind else "something of another type"
-    return f"{key} holds {what}, which is not the engine's; to mend it, remove it: redis-cli DEL {shlex.quote(key)}"
+    return f"{key} holds {what}, which is not the engine's; remove it: redis-cli DEL {shlex.quote(key)}"
 
 
 def shown(reply: Any) -> str:
-    """A reply as errors show it, cut short."""
+    """A reply for an error, shortened."""
     if isinstance(reply, list):
         return f"a list of {len(reply)}"
     text = repr(reply[:_SHOWN_MAX] if isinstance(reply, bytes | str) else reply)
@@ -73,19 +73,19 @@ def _pairs(command: Sequence[Any], reply: Any) -> bool:
 
 
 def _words(_: Sequence[Any], reply: Any) -> bool:
-    """Names, each with anything behind it."""
+    """Names, each followed by any value."""
     return isinstance(reply, list) and len(reply) % 2 == 0 and _names((), reply[0::2])
 
 
 def _values(command: Sequence[Any], reply: Any) -> bool:
-    """One for each key that was asked for."""
+    """One value for each requested key."""
     if not isinstance(reply, list) or len(reply) != len(command) - 1:
         return False
     return all(value is None or isinstance(value, bytes) for value in reply)
 
 
 def _entries(_: Sequence[Any], reply: Any) -> bool:
-    """Entries of a stream; fields are looked at where they are parsed."""
+    """Entries of a stream; fields are checked when they are parsed."""
     if not isinstance(reply, list):
         return False
     for entry in reply:
@@ -98,7 +98,7 @@ def _entries(_: Sequence[Any], reply: Any) -> bool:
 
 
 def _is_id(identifier: bytes) -> bool:
-    """Of a page, the last id goes back to Redis as it came."""
+    """The last id of a page must be valid, because it is sent back to Redis unchanged."""
     try:
         parse_entry_id(identifier)
     except WireError:
@@ -107,7 +107,7 @@ def _is_id(identifier: bytes) -> bool:
 
 
 def _streams(command: Sequence[Any], reply: Any) -> bool:
-    """Streams that were asked for, each with entries."""
+    """Requested streams, each with entries."""
     if reply is None:
         return True
     if not isinstance(reply, list):
@@ -125,7 +125,7 @@ def _streams(command: Sequence[Any], reply: Any) -> bool:
 
 
 def _fields(command: Sequence[Any], reply: Any) -> bool:
-    """One for each field that was asked for."""
+    """One value for each requested field."""
     return _values(command[1:], reply)
 
 

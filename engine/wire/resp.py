@@ -1,7 +1,7 @@
-"""Redis commands as byte strings, framed around payloads that stay where they are.
+"""Redis commands as byte strings, framed around payloads without copying them.
 
 RESP2 arrays of bulk strings (https://redis.io/docs/latest/develop/reference/protocol-spec/). A frame is two commands,
-``SET`` and ``XADD``; the payload stands between the bytes of ``before`` and ``after`` and is never copied here.
+``SET`` and ``XADD``. The payload is sent between the bytes of ``before`` and ``after``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from engine.wire.journal import ENCODINGS
 from engine.wire.keys import UNIX_NANO_DIGITS, frame_key_prefix, journal_key
 
-#: Digits that a key ends with: unix_nano, colon, five digits of sequence.
+#: The end of a key: unix_nano, colon, five digits of sequence.
 _KEY_TAIL_BYTES = UNIX_NANO_DIGITS + 1 + 5
 
 
 def command(*arguments: bytes) -> bytes:
-    """One command: ``*N`` and N bulk strings."""
+    """One command: ``*N``, then N bulk strings."""
     return b"*%d\r\n" % len(arguments) + b"".join(map(bulk, arguments))
 
 
@@ -28,12 +28,12 @@ EXEC = command(b"EXEC")
 
 
 class FrameFraming:
-    """The commands that store one camera's frames; what never changes between frames is framed once.
+    """The commands that store one camera's frames; parts common to all frames are framed once.
 
-    ``ttl_ms`` is the frames' lifetime in milliseconds. Sizes in bytes, width and height in pixels.
+    ``ttl_ms`` is the frames' lifetime in milliseconds. Sizes are in bytes, width and height in pixels.
     """
 
-    #: Replies that one frame brings: SET's and XADD's.
+    #: Replies to one frame: SET's and XADD's.
     replies_per_frame = 2
 
     def __init__(self, vhost: str, prefix: str, camera: str, ttl_ms: int) -> None:
@@ -46,7 +46,7 @@ class FrameFraming:
             + b"*15\r\n" + _literal(bulk(b"XADD") + bulk(journal))
             + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n"
         )  # fmt: skip
-        #: The end of the last frame's entry, which the next one's is too unless the picture changes its shape.
+        #: The shape of the last frame; the next frame's entry ends the same unless its shape differs.
         self._shape = (-1, -1, -1, -1)
         self._shape_fields = b""
         self._key = key
@@ -57,7 +57,7 @@ class FrameFraming:
         self._encodings = tuple(bulk(name.encode()) for name in ENCODINGS)
 
     def before(self, unix_nano: int, sequence: int, size: int) -> bytes:
-        """``SET key`` up to the payload of ``size`` bytes."""
+        """The bytes before the payload of ``size`` bytes: the start of SET."""
         return self._set % (unix_nano, sequence, size)
 
     def after(
@@ -71,7 +71,7 @@ class FrameFraming:
         keyframe: int,
         number: int = 0,
     ) -> bytes:
-        """The rest of SET behind the payload, and the frame's journal entry, the journal's ``number``-th."""
+        """The bytes after the payload: the rest of SET, and XADD of the frame's journal entry ``number``."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
             self._shape = shape
@@ -85,31 +85,31 @@ class FrameFraming:
         )  # fmt: skip
 
     def keep(self) -> bytes:
-        """Lets the journal live as long as the frame that was just stored. One reply."""
+        """Extends the journal's life to that of the frame that was just stored. One reply."""
         return self._expire
 
     def trim(self, oldest_unix_nano: int) -> bytes:
-        """Drops journal entries older than ``oldest_unix_nano``, a block of them at a time. One reply."""
+        """Removes journal entries older than ``oldest_unix_nano``, in whole blocks. One reply."""
         return command(b"XTRIM", self._journal, b"MINID", b"~", b"%d" % oldest_unix_nano)
 
     def lookup(self, unix_nano: int, sequence: int) -> bytes:
-        """Asks for one journal entry by id. One reply: an empty array where it does not stand."""
+        """Asks for one journal entry by id. One reply: an empty array if it does not exist."""
         identifier = b"%d-%d" % (unix_nano, sequence)
         return command(b"XRANGE", self._journal, identifier, identifier)
 
     def discard(self, unix_nano: int, sequence: int) -> bytes:
-        """Takes a frame away again; a writer's user may let keys expire and not delete them. One reply."""
+        """Removes a frame, by expiry: a writer's user may have no permission to delete keys. One reply."""
         return command(b"PEXPIRE", self._key + b"%d:%05d" % (unix_nano, sequence), b"0")
 
     def newest(self) -> bytes:
-        """Asks for the journal's last entry. One reply: an empty array where there is none."""
+        """Asks for the journal's last entry. One reply: an empty array if there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
 
     def describe(self) -> bytes:
-        """Asks what the journal spans. One reply, for ``parse_span``; an error where there is no journal."""
+        """Asks for the journal's span. One reply, for ``parse_span``; an error if there is no journal."""
         return command(b"XINFO", b"STREAM", self._journal)
 
 
 def _literal(text: bytes) -> bytes:
-    """Text that %-formatting leaves as it is."""
+    """``text`` escaped for %-formatting."""
     return text.replace(b"%", b"%%")

@@ -11,8 +11,8 @@ from engine.errors import WireError
 #: Nanoseconds in a second.
 NANO = 1_000_000_000
 
-#: A timestamp as RFC 3339, section 5.6, has it: any offset, no fraction or one of up to nine digits, T or t or a space,
-#: Z or z, and a second of 60 where a leap second stood.
+#: A timestamp by RFC 3339, section 5.6: any offset, no fraction or one of up to nine digits, T or t or a space, Z or z,
+#: and a second of 60 for a leap second.
 PATTERN = (
     r"(?P<date>\d{4}-\d{2}-\d{2})[Tt ](?P<time>\d{2}:\d{2}):(?P<second>\d{2})(?:\.(?P<fraction>\d{1,9}))?"
     r"(?:[Zz]|(?P<sign>[+-])(?P<offset_hour>\d{2}):(?P<offset_minute>\d{2}))"

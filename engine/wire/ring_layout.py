@@ -3,24 +3,24 @@
     0     header page (4096 bytes)
             0     magic, version, capacity, generation, area size, first record's index, former ring's generation;
                   written once, when the file is made
-            128   producer's line:  head, sequence and time stamp of the last frame, and what head is about to become
+            128   producer's line:  head, sequence and time stamp of the last frame, and the next value of head
             256   producer's counts: captured, bytes, drops by reason
             384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, entries before it
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
-            640   consumer's intent: what the commit under way will have changed
+            640   consumer's intent: the values after the commit in progress
             1024  camera's name: length, UTF-8
-            1536  whose its frames are: length, UTF-8 (engine/wire/ring_owner.py)
+            1536  owner of its frames: length, UTF-8 (engine/wire/ring_owner.py)
             2048  consumer's latency histogram, 128 counts
-    4096  consumer's ledger: what Redis must still have (engine/wire/ledger_layout.py)
+    4096  consumer's ledger: the frames that Redis must still have (engine/wire/ledger_layout.py)
     8192  byte ring: records, each a 64-byte header and the payload, padded to 64
 
-The count of stored frames never falls: what Redis has lost since is counted beside it.
+The count of stored frames never falls: frames that Redis has lost since are counted separately.
 
-All numbers are little-endian; words are 64 bits at multiples of 8, so that one store writes one word. Lines stand 128
-bytes apart, because adjacent-line prefetch makes two neighbouring 64-byte lines one unit of contention on x86.
+All numbers are little-endian. Words have 64 bits and lie at multiples of 8, so that one store writes one word. Lines
+are 128 bytes apart, because adjacent-line prefetch makes two neighbouring 64-byte lines one unit of contention on x86.
 
 Cursors count bytes since the file was made and never wrap; a position in the ring is ``cursor % area``. The area is 128
-bytes larger than the capacity, which is what a frame of half the capacity needs wherever the head stands: it must be
+bytes larger than the capacity, so that a frame of half the capacity fits wherever the head is: the frame must be
 contiguous, so up to one record less 64 bytes may be lost to padding before it.
 """
 
@@ -46,7 +46,7 @@ CAMERA_OFFSET = 1024
 OWNER_OFFSET = 1536
 HISTOGRAM_WORD = 2048 // 8
 HISTOGRAM_BUCKETS = 128
-#: From here to the end of the header: the consumer's ledger.
+#: The consumer's ledger begins here and ends with the header.
 LEDGER_WORD = 4096 // 8
 
 #: Indexes of 64-bit words in the header page.
@@ -62,10 +62,10 @@ W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
 #: Words that hold time stamps; all others between the header's first line and the name are counts and cursors.
 _STAMPS = (W_LAST_NANO, W_FLOOR_NANO)
-#: No count or cursor of a sound ring comes near this; beyond it, sums would leave 64 bits.
+#: Counts and cursors of a valid ring are far below this; beyond it, sums would exceed 64 bits.
 _COUNT_MAX = 2**62
 
-#: Time stamps that have the digits of a key's.
+#: The range of time stamps with as many digits as a key's.
 _NANO_MIN, _NANO_END = 10 ** (UNIX_NANO_DIGITS - 1), 10**UNIX_NANO_DIGITS
 
 KIND_FRAME = 0x4D415246  # "FRAM"
@@ -77,8 +77,8 @@ assert _RECORD.size <= RECORD_HEADER_BYTES
 
 
 class RecordHeader(NamedTuple):
-    """What stands before a payload. ``size`` in bytes (for padding: of everything behind the header), time stamps in
-    nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock), ``record_index`` counts the ring's frames
+    """The header before a payload. ``size`` is in bytes (for padding: of everything after the header). Time stamps are
+    in nanoseconds (``unix_nano`` UTC, ``monotonic`` of this machine's clock). ``record_index`` counts the ring's frames
     from 0."""
 
     kind: int
@@ -93,19 +93,19 @@ class RecordHeader(NamedTuple):
     monotonic: int
 
 
-#: ``pack_record(buffer, offset, *fields)`` writes a record's header, ``unpack_record(buffer, offset)`` reads it: the
-#: fields of RecordHeader, as they are, because the data path makes no object for a header.
+#: ``pack_record(buffer, offset, *fields)`` writes a record's header, ``unpack_record(buffer, offset)`` reads it. They
+#: use plain fields in the order of RecordHeader, because the data path makes no object for a header.
 pack_record = _RECORD.pack_into
 unpack_record = _RECORD.unpack_from
 
 
 def storable(unix_nano: int, sequence: int, encoding: int) -> bool:
-    """True for numbers that a frame's key and its journal entry can hold, as all are that a producer writes."""
+    """True for numbers that a frame's key and its journal entry can hold. A producer writes no others."""
     return _NANO_MIN <= unix_nano < _NANO_END and 0 < sequence <= SEQUENCE_MAX and encoding < len(ENCODINGS)
 
 
 def record_bytes(payload: int) -> int:
-    """Bytes of ring that a payload takes with its header and padding."""
+    """Bytes of the ring that a payload occupies with its header and padding."""
     return RECORD_HEADER_BYTES + (payload + ALIGN - 1) // ALIGN * ALIGN
 
 
@@ -127,7 +127,7 @@ def payload_max(capacity: int) -> int:
 def write_identity(
     page: memoryview, words: memoryview, capacity: int, generation: int, camera: str, owner: bytes = b""
 ) -> None:
-    """Fill a zeroed header page; the magic goes last, so that a file without it was never finished."""
+    """Fill a zeroed header page; the magic is written last, so a file without it was never finished."""
     name = camera.encode()
     if len(name) > CAMERA_BYTES_MAX:
         raise RingMismatch(f"camera name of {len(name)} bytes; at most {CAMERA_BYTES_MAX}")
@@ -142,7 +142,7 @@ def write_identity(
 
 
 def camera_of(page: memoryview, words: memoryview) -> str:
-    """The camera that a header page names. Raises RingMismatch for what is no ring of this version."""
+    """The camera that a header page names. Raises RingMismatch for anything but a ring of this version."""
     if words[W_MAGIC] != MAGIC:
         raise RingMismatch("it is no ring file, or was never finished")
     if words[W_VERSION] != VERSION:
@@ -154,7 +154,7 @@ def camera_of(page: memoryview, words: memoryview) -> str:
 
 
 def owner_of(page: memoryview) -> bytes:
-    """Whose the frames are that a ring holds, as ``ring_owner`` has built it; empty where nobody said."""
+    """The owner of a ring's frames, as built by ``ring_owner``; empty if none was given."""
     return _text(page, OWNER_OFFSET, OWNER_BYTES_MAX)
 
 
@@ -164,7 +164,7 @@ def _text(page: memoryview, offset: int, bytes_max: int) -> bytes:
 
 
 def check_identity(page: memoryview, words: memoryview, file_size: int) -> tuple[int, str]:
-    """(capacity, camera) of a header page. Raises RingMismatch saying what does not fit."""
+    """(capacity, camera) of a header page. Raises RingMismatch that says what is invalid."""
     camera = camera_of(page, words)
     capacity = words[W_CAPACITY]
     if words[W_AREA] != area_bytes(capacity) or file_size != file_bytes(capacity) or capacity % ALIGN or not capacity:

@@ -1,9 +1,9 @@
-"""Whose frames a ring holds: the tenant, the prefix and the server that they are to be stored under.
+"""The owner of a ring's frames: the tenant, the prefix and the server under which they must be stored.
 
     {vhost}:{prefix}:{server}
 
-Each part is percent-encoded as in a key, so that the text tells them apart whatever they are called. Names may be
-longer than the room that a ring's header has; then a digest of the text stands there, and as much of the text as fits:
+Each part is percent-encoded as in a key, so the text is unambiguous for all names. If names are too long for a ring's
+header, it holds a digest of the text, then as much of the text as fits:
 
     :{SHA-256 in hex}:{the text's beginning}
 """
@@ -18,15 +18,15 @@ from engine.wire.keys import decode_part, encode_part
 
 #: Room for the text in a ring's header, in bytes.
 OWNER_BYTES_MAX = 510
-#: Begins the text where the names are too long. No other does, because no part is empty.
+#: Begins the text if the names are too long. No other text begins so, because no part is empty.
 _DIGEST = ":"
-#: Characters that a message shows of such a text.
+#: Characters of such a text that a message shows.
 _SHOWN_MAX = 160
 
 
 class RingOwner(NamedTuple):
-    """Names in Redis, and the server: ``host:port/database``, a socket's path or a Sentinel service in place of the
-    host; ``embedded`` for a site's own. No credentials."""
+    """Names in Redis, and the server: ``host:port/database``, with a socket's path or a Sentinel service in place of
+    the host; ``embedded`` for a site's own server. It contains no credentials."""
 
     vhost: str
     prefix: str
@@ -37,7 +37,7 @@ class RingOwner(NamedTuple):
 
 
 def build_owner(owner: RingOwner) -> bytes:
-    """The text of a ring's header; two owners that differ have texts that do. Raises WireError for an empty name."""
+    """The text for a ring's header; different owners have different texts. Raises WireError for an empty name."""
     text = ":".join(map(encode_part, owner)).encode()
     if len(text) <= OWNER_BYTES_MAX:
         return text
@@ -46,7 +46,7 @@ def build_owner(owner: RingOwner) -> bytes:
 
 
 def show_owner(text: bytes) -> str:
-    """What a ring's header says, for a message."""
+    """The owner in a ring's header, formatted for a message."""
     if not text:
         return "nobody"
     shown = text.decode("utf-8", "replace")

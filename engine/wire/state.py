@@ -1,5 +1,5 @@
-"""What processes say of a camera and of servers, as JSON: a camera's state in its capture process's status page and in
-the ``cameras`` hash of Redis; servers that are away in the status pages of writer and publisher."""
+"""States of cameras and servers as JSON. A camera's state is in its capture process's status page and in the
+``cameras`` hash of Redis. Unavailable servers are in the status pages of writer and publisher."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import msgspec
 
 from engine.errors import WireError
 
-#: ``connecting`` is a camera of which nothing is known yet; it is shown, and never announced.
+#: ``connecting`` is a camera whose state is not known yet; it is shown, but never announced.
 State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
 #: Characters of an error that are kept: a state must fit a status page and a message.
 ERROR_CHARACTERS_MAX = 400
-#: The same of a server's outage: several of those must fit a status page.
+#: The same for a server's outage: several of those must fit a status page.
 OUTAGE_CHARACTERS_MAX = 200
 
 
@@ -32,7 +32,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
 
 
 class ServerAway(msgspec.Struct, frozen=True):
-    """A server that does not serve, since when (UTC nanoseconds), and why by its latest new reason."""
+    """An unavailable server: the start of its outage (UTC nanoseconds) and the latest new reason."""
 
     since_nano: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     error: str
@@ -59,7 +59,8 @@ def decode_status(text: bytes) -> CameraStatus:
 
 
 def change_of(text: bytes) -> bytes:
-    """What an event of this state is about: a state of the same change is no news, whatever its numbers are by now."""
+    """The change that an event of this state announces. Another state of the same change is not announced again, even
+    if its numbers differ."""
     try:
         status = decode_status(text)
     except WireError:
@@ -68,12 +69,12 @@ def change_of(text: bytes) -> bytes:
 
 
 def encode_outages(outages: dict[str, ServerAway]) -> bytes:
-    """The JSON of a process's servers that are away, by name."""
+    """The JSON of a process's unavailable servers, by name."""
     return _encoder.encode(outages)
 
 
 def decode_outages(text: bytes) -> dict[str, ServerAway]:
-    """Inverse of encode_outages; empty text is none. Raises WireError."""
+    """Inverse of encode_outages; empty text means no outages. Raises WireError."""
     if not text:
         return {}
     try:

@@ -1,4 +1,4 @@
-"""The test mark that test patterns carry in a COM segment: camera, sequence and time stamp of the frame.
+"""The test mark in a COM segment of test patterns: camera, sequence and time stamp of the frame.
 
     edge-video frame=00042 nano=1731024000123456789 camera=cam4
 
@@ -31,12 +31,12 @@ def build_mark(mark: FrameMark) -> bytes:
 
 
 def mark_template(camera: str) -> bytes:
-    """The text of a camera's marks, with places for frame and unix_nano. All marks made of it have the same length."""
+    """The text of a camera's marks, with places for frame and unix_nano. All marks from it have the same length."""
     return b"edge-video frame=%05d nano=%019d camera=" + encode_part(camera).encode().replace(b"%", b"%%")
 
 
 def find_mark(picture: bytes | memoryview) -> FrameMark:
-    """The test mark inside a JPEG. Raises WireError where there is none."""
+    """The test mark inside a JPEG. Raises WireError if there is none."""
     for comment in jpeg.comments(picture):
         match = _MARK.fullmatch(comment)
         if match:

