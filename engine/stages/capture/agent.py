@@ -220,7 +220,7 @@ class CaptureAgent:
         except (EngineError, OSError) as error:
             if str(error) != self._misplaced:
                 self._misplaced = str(error)
-                self._log.error("the ring is not in its place, and none can be put there", error=str(error))
+                self._log.error("the ring is not in its place, and a new one cannot be made", error=str(error))
             return
         self._misplaced = ""
         if renewed:
@@ -229,10 +229,10 @@ class CaptureAgent:
             self._page.counts[CaptureCount.RING] = renewed.producer.inode.number
             held = former.counts().held
             former.close()
-            self._log.warning("the ring was removed or moved away; made anew", left_to_the_writer=held)
+            self._log.warning("the ring was removed or moved; made a new one", left_to_the_writer=held)
             if renewed.removed:
                 stood = renewed.removed
-                self._log.warning("another file stood in its place; removed", frames=stood.held, reason=stood.reason)
+                self._log.warning("removed another file from the ring's place", frames=stood.held, reason=stood.reason)
 
     def _warn_once(self, reason: Drop, text: str) -> None:
         """Log the first drop of each kind; the counts show the rest."""

@@ -280,9 +280,9 @@ class PublisherAgent:
 
     def _say_foreign(self, camera: str, error: str) -> None:
         if error:
-            self._log.warning("passed over: what stands in Redis is not ours", of=camera, error=error)
+            self._log.warning("passed over: the engine did not write its data in Redis", of=camera, error=error)
         else:
-            self._log.info("read again: what stands in Redis is ours", of=camera)
+            self._log.info("read again: its data in Redis is valid", of=camera)
 
     # Outages
 

@@ -123,7 +123,7 @@ class Leases:
     def _hear(self, reply: Any) -> None:
         """Warn if this user may not use leases. Other errors are ignored: frames are stored without leases too."""
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
-            advice = "make the writer's user anew with edge-video tenants acl"
+            advice = "recreate the writer's user with edge-video tenants acl"
             self._warn_once(f"no leases are taken: this user may not; {advice}", str(reply))
 
     def _warn_once(self, event: str, error: str) -> None:

@@ -86,8 +86,8 @@ class WrittenMarks:
         if str(reply).startswith("WRONGTYPE"):
             why = foreign_key(key)
         else:
-            why = f"{key}: {reply}; give this user its rights anew (edge-video tenants acl)"
-        error = f"numbers may begin anew after a stop: {why}"
+            why = f"{key}: {reply}; renew this user's rights with edge-video tenants acl"
+        error = f"numbers may restart after a stop: {why}"
         self._warn_once("", "numbers of entries are not kept", error)
         return True
 

@@ -92,9 +92,9 @@ class OpenRings:
                 self._warn_once(camera, "ring cannot be read", str(error))
                 return False
             if goes_on:
-                self._log.info("ring was made anew; its counts go on", **said)
+                self._log.info("ring was replaced; its counts continue", **said)
             else:
-                self._log.warning("ring was made anew; these counts of the former one are not in its own", **said)
+                self._log.warning("ring was replaced; its counts do not include these of the former ring", **said)
         else:
             del self.writers[camera]
             page = self.pages.pop(camera, None)
