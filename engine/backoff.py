@@ -1,7 +1,7 @@
 """How long to wait between tries: the one rule for every server, camera and process that fails.
 
-Pure: it has no clock and does not sleep. The caller counts a failure by asking for the next pause, and says when all is
-well again.
+Pure: it has no clock and does not sleep. The caller counts a failure by asking for the next pause, and reports when all
+is well again.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-#: A pause is drawn from this share of itself up to all of it, so that those who failed together do not retry together.
+#: Shortest share of a pause that remains at random, so that callers that fail together do not retry together.
 _JITTER_MIN = 0.5
-#: Doublings beyond which a pause is not computed; keeps the power within a float.
+#: Upper bound of the exponent; keeps the power within a float.
 _DOUBLINGS_MAX = 64
 
 
 class Backoff:
     """Pauses in seconds: the first is ``seconds_min``, each next one is twice as long, none exceeds ``seconds_max``.
 
-    Each is shortened at random to between half and all of itself. ``uniform(low, high)`` draws from that range.
+    A random factor from half to 1 shortens each pause. ``uniform(low, high)`` draws the factor.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Backoff:
         self._longest = False
 
     def next_seconds(self) -> float:
-        """One more failure: seconds to wait before the next try."""
+        """Count a failure; returns the seconds to wait before the next try."""
         doublings = min(self.failures, _DOUBLINGS_MAX)
         self.failures += 1
         pause = self._seconds_max if self._longest else min(self._seconds_min * 2.0**doublings, self._seconds_max)
         return pause * self._uniform(_JITTER_MIN, 1)
 
     def use_longest(self) -> None:
-        """Until the next reset every pause is the longest one: trying soon cannot help."""
+        """Use the longest pause until the next reset; an early try cannot help."""
         self._longest = True
 
     def reset(self) -> None:

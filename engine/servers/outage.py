@@ -1,5 +1,5 @@
-"""What is said while a server is away: in the log the beginning, each new reason once, and the end; in the process's
-status page, for ``edge-video status``, since when and why."""
+"""Reports while a server is away. The log gets the beginning, each new reason once, and the end. The process's status
+page gets the start and the reason, for ``edge-video status``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from engine.errors import Audience, EngineError, WireError, explain
 from engine.shm.status_page import StatusPage
 from engine.wire.state import OUTAGE_CHARACTERS_MAX, ServerAway, decode_outages, encode_outages
 
-#: Reasons of one outage that are worth a line each.
+#: Reasons of one outage that get a log line each, at most.
 _REASONS_MAX = 8
 
 
 class Outage:
-    """Outages of one server, as ``page``'s owner meets them. ``consequence`` says what they mean for frames or
+    """Outages of one server, as the owner of ``page`` sees them. ``consequence`` says what they mean for frames or
     events."""
 
     def __init__(self, log: FilteringBoundLogger, server: str, consequence: str, page: StatusPage) -> None:
@@ -27,7 +27,7 @@ class Outage:
         self._page = page
         self._since = 0.0
         self._reasons: set[str] = set()
-        #: What a former process has left in the status page; it stands until this one knows better.
+        #: The outage that a former process left in the status page; valid until this process knows better.
         self._inherited = self._shown().get(server)
 
     @property
@@ -36,7 +36,7 @@ class Outage:
         return bool(self._since)
 
     def lost(self, error: Exception) -> None:
-        """It is away, or still, for this reason; numbers in it do not make it another one."""
+        """The server is away, or still away, for this reason. Reasons that differ only in numbers count as one."""
         reason = re.sub(r"\d+", "#", error.fact if isinstance(error, EngineError) else str(error))
         text = explain(error, Audience.SITE)
         if not self._since:
@@ -50,7 +50,7 @@ class Outage:
             self._show(text)
 
     def over(self) -> None:
-        """It works, as far as is known; said where it did not before."""
+        """The server works, as far as is known. Logged if it was away before."""
         if self._since:
             self._log.info(f"{self._server} is back", away_seconds=round(time.monotonic() - self._since, 1))
             self._since = 0.0

@@ -1,8 +1,8 @@
-"""Where frames come from.
+"""The sources of frames.
 
-1. ``choose``: which source a camera has.
-2. ``source``: what every source offers to capture.
-3. ``video``: everything that cv2 opens. ``pattern``: test patterns.
-4. ``check``: why a camera did not open; ``camera_request`` asks it.
-5. ``failures``: what is worth saying of a camera that fails.
+1. ``choose``: selects a camera's source.
+2. ``source``: the interface of every source.
+3. ``video``: streams, files and devices that cv2 opens. ``pattern``: test patterns.
+4. ``check``: finds out why a camera did not open; ``camera_request`` sends the request.
+5. ``failures``: decides which failures of a camera are logged.
 """

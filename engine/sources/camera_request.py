@@ -1,7 +1,7 @@
-"""One request to a camera, by hand: DESCRIBE to one that speaks RTSP, GET to one that speaks HTTP.
+"""Sends one request to a camera without FFmpeg: DESCRIBE over RTSP, GET over HTTP.
 
-The URL's credentials are sent where the camera asks for them. Certificates are not checked, because FFmpeg does not
-check them either. All that comes back is untrusted and bounded.
+The URL's credentials are sent if the camera asks for them. Certificates are not checked, because FFmpeg does not check
+them either. All answers are untrusted and bounded in size.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from engine.errors import WireError
 from engine.wire.http_auth import authorization
 from engine.wire.urls import host_port
 
-#: Port of each scheme where the URL names none.
+#: Default port of each scheme.
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
 _TLS = ("rtsps", "https")
-#: Bytes of an answer's head, and of a session's description, that are read at most.
+#: Longest head of an answer, and longest session description, that are read, in bytes.
 _HEAD_BYTES_MAX = 32_768
 _BODY_BYTES_MAX = 65_536
-#: Characters of what a camera says of itself that are shown.
+#: Longest shown text from a camera, in characters.
 _SHOWN_CHARACTERS_MAX = 60
 
 UNAUTHORISED = 401
 
 
 class Silent(TimeoutError):
-    """Connected, and nothing came."""
+    """Connected, but no answer arrived."""
 
 
 class Answer(NamedTuple):
-    """What the camera answered."""
+    """The camera's answer."""
 
     status: int
     phrase: str
-    #: Names in lower case; of those that stand more than once the last.
+    #: Names in lower case; the last of repeated ones.
     headers: dict[str, str]
     challenges: list[str]
     body: bytes
@@ -48,7 +48,7 @@ class Answer(NamedTuple):
 
 
 class Request:
-    """One request, asked again with credentials where it is answered with 401."""
+    """One request; repeated with credentials if the answer is 401."""
 
     def __init__(self, parts: SplitResult, deadline: float) -> None:
         self._parts = parts
@@ -56,7 +56,7 @@ class Request:
         self._sequence = 0
 
     def send(self, user: str, password: str) -> Answer:
-        """The answer. Raises OSError, Silent, WireError."""
+        """Send the request and return the answer. Raises OSError, Silent, WireError."""
         answer = self._round("")
         if answer.status != UNAUTHORISED or not (user or password):
             return answer
@@ -100,7 +100,7 @@ class Request:
         for number, (family, kind, protocol, _, address) in enumerate(addresses):
             connection = socket.socket(family, kind, protocol)
             try:
-                # A host's addresses share the time that is left.
+                # A host's addresses share the remaining time.
                 connection.settimeout(_left(self._deadline) / (len(addresses) - number))
                 connection.connect(address)
             except OSError as error:
@@ -113,7 +113,7 @@ class Request:
 
 
 def _encrypted(connection: socket.socket, host: str) -> socket.socket:
-    """TLS as FFmpeg speaks it to cameras: their certificates are their own, and their versions old."""
+    """TLS as FFmpeg uses it with cameras, which have self-signed certificates and old TLS versions."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -160,7 +160,7 @@ def _read_answer(connection: socket.socket, deadline: float, *, rtsp: bool) -> A
 
 
 def _left(deadline: float) -> float:
-    """Seconds until then. Raises TimeoutError where there are none."""
+    """Seconds until ``deadline``. Raises TimeoutError if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
@@ -173,7 +173,7 @@ def _bare(parts: SplitResult) -> str:
 
 
 def _target(parts: SplitResult) -> str:
-    """What a GET asks for."""
+    """The request target of a GET."""
     return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
@@ -183,6 +183,6 @@ def host_of(parts: SplitResult) -> str:
 
 
 def shown(text: str) -> str:
-    """What a camera says, fit to be shown: it may say anything."""
+    """A camera's text, made safe to show: it is untrusted."""
     plain = "".join(character if character.isprintable() else "?" for character in text)
     return plain[:_SHOWN_CHARACTERS_MAX]

@@ -1,7 +1,7 @@
-"""Why a network camera did not open: FFmpeg does not say, so the camera is asked once more, by hand.
+"""Finds out why a network camera did not open. FFmpeg does not report this, so the camera gets one more request.
 
-It gets one request (``camera_request.py``). A sentence says where that ended, and what to do. The host is shown,
-credentials and paths never are.
+``camera_request.py`` sends the request. The result is a sentence that says where it failed, and what to do. It shows
+the host, but never credentials or paths.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from engine.errors import WireError
 from engine.sources.camera_request import PORTS, UNAUTHORISED, Answer, Request, Silent, host_of, shown
 
-#: Redirects followed, as FFmpeg does; and requests on the way: each may be asked for credentials once.
+#: Most requests in a chain of redirects, which FFmpeg follows too; each may be repeated once with credentials.
 _REDIRECTS_MAX = 4
-#: Seconds beyond its bound after which a check is given up: looking a host up cannot be interrupted.
+#: Seconds after its bound until a check is given up: a host lookup cannot be interrupted.
 _GRACE_SECONDS = 1.0
 _REDIRECT = range(300, 400)
-#: Numbers from here on blame the request, and from here on the camera.
+#: First status codes that blame the request, and the camera.
 _REFUSED, _FAILED = 400, 500
-#: What an answer's number means, and what to do; others are shown as they are.
+#: Meanings of status codes, and what to do; other codes are shown with the camera's own text.
 _MEANINGS: dict[int, tuple[str, str]] = {
     403: ("access refused", "give this user the right to view, or wait where too many wrong passwords came before"),
     404: ("no such path", "correct the path in its url"),
@@ -38,7 +38,7 @@ _TRY_BY_HAND = "look at its limit of sessions and at its codec, and open it with
 
 
 class Trouble(NamedTuple):
-    """Why a camera sends no video, and what a person can do."""
+    """Why a camera sends no video, and what a person can do about it."""
 
     reason: str
     advice: str
@@ -48,7 +48,7 @@ class Trouble(NamedTuple):
 
 
 class CameraCheck:
-    """One look at a camera, in a thread of its own: the process goes on beating meanwhile, and can be stopped."""
+    """One check of a camera, in its own thread, so that the process's heartbeat continues and a stop works."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
@@ -61,24 +61,23 @@ class CameraCheck:
         self._text = str(examine(url, self._seconds))
 
     def wait(self, seconds: float) -> bool:
-        """True once there is a result, at the latest a second after the check's own bound."""
+        """Wait up to ``seconds``; True once there is a result, at the latest a second after the check's own bound."""
         self._thread.join(max(0.0, min(seconds, self._until - time.monotonic())))
         return not self._thread.is_alive() or time.monotonic() >= self._until
 
     def result(self) -> str:
-        """What is wrong, and what to do."""
+        """The cause, and what to do."""
         if self._text:
             return self._text
         return str(Trouble(f"its host was not found within {self._seconds:g} s", "look at this machine's DNS"))
 
 
 def examine(url: str, seconds: float) -> Trouble:
-    """Ask the camera at an RTSP or HTTP ``url`` within ``seconds``; looking its host up may take longer. Never
-    raises."""
+    """Ask the camera at an RTSP or HTTP ``url`` within ``seconds``; the host lookup may take longer. Never raises."""
     try:
         return _ask(urlsplit(url), time.monotonic() + seconds, seconds)
     except (ValueError, OSError):
-        # The error may quote what was taken for a port, and is a part of the password.
+        # The error is not shown: it may quote a part of the password that was parsed as the port.
         return Trouble(
             "its url has no host and port that can be used",
             "correct them; in user and password write : / ? # @ and % as %3A %2F %3F %23 %40 %25",
@@ -94,7 +93,7 @@ def _ask(parts: SplitResult, deadline: float, seconds: float) -> Trouble:
         host = parts.hostname or ""
         where = host_of(parts)
         try:
-            # What another host is told is none of the first one's secrets.
+            # Another host must not receive the first one's credentials.
             answer = Request(parts, deadline).send(*((user, password) if host == home else ("", "")))
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
@@ -139,7 +138,7 @@ def _ask(parts: SplitResult, deadline: float, seconds: float) -> Trouble:
 
 
 def _verdict(parts: SplitResult, answer: Answer, *, credentials: bool) -> Trouble:
-    """What a camera's last answer means."""
+    """The meaning of a camera's last answer."""
     status, host = answer.status, parts.hostname
     source = f"({status} from {host})"
     if status == UNAUTHORISED:

@@ -1,4 +1,4 @@
-"""Which source a camera has: the one place that knows every kind."""
+"""Selects a camera's source; the only module that knows every kind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from engine.sources.video import VideoSource
 
 
 def open_source(camera: Camera, captured: int = 0) -> Source:
-    """The source of ``camera``, open. ``captured`` is how many frames it has given before, so that a test pattern goes
-    on where it ended. Raises CameraUnavailable."""
+    """Open the source of ``camera``. ``captured`` counts the frames captured before, so that a test pattern continues
+    where it ended. Raises CameraUnavailable."""
     if camera.kind == "test":
         return PatternSource(camera, captured)
     return VideoSource(camera)

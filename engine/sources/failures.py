@@ -1,4 +1,4 @@
-"""What is worth saying of a camera that fails: a change, and not each of the tries that follow it."""
+"""Decides which failures of a camera are logged: changes, but not each further try."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import time
 
 #: Seconds between the log's summaries of a camera that stays away.
 SUMMARY_SECONDS = 3600.0
-#: Reasons of one outage that are worth a line and an event each.
+#: Reasons of one outage that get a log line and an event each, at most.
 _REASONS_MAX = 8
-#: Unusable frames in a row, and seconds that they last at least, before a camera that sent no other yet is said to send
-#: no others. One that did has as long as for sending nothing.
+#: Before any usable frame, a camera is reported after at least this many unusable frames over this many seconds. After
+#: a usable frame, the limit is the one for sending nothing.
 _UNUSABLE_FRAMES_MIN = 3
 UNUSABLE_SECONDS = 2.0
 
 
 def reason_kind(error: str) -> str:
-    """An error without its numbers: those change with every try, and make it no other one."""
+    """An error without its numbers, which change with every try but do not make it a different error."""
     return re.sub(r"\d+(?:[.,]\d+)*", "#", error)
 
 
 class Failures:
-    """The failures of one camera since it last was well, from its capture process's view."""
+    """The failures of one camera since it last worked, as its capture process saw them."""
 
     def __init__(self) -> None:
         self._kinds: set[str] = set()
         self._said_at = self._since = 0.0
 
     def is_news(self, error: str) -> bool:
-        """Note a failure; True for the first, and for each reason that this outage did not have yet."""
+        """Note a failure; True for the first one, and for each new reason in this outage."""
         now = time.monotonic()
         kind = reason_kind(error)
         if not self._kinds:
@@ -39,11 +39,11 @@ class Failures:
         return True
 
     def resume(self, error: str) -> None:
-        """A former process of this camera has said this already."""
+        """Note a failure that a former process of this camera has already logged."""
         self.is_news(error)
 
     def summary_due(self) -> bool:
-        """True once an hour of one outage."""
+        """True once per hour of an outage."""
         now = time.monotonic()
         if not self._kinds or now - self._said_at < SUMMARY_SECONDS:
             return False
@@ -56,12 +56,12 @@ class Failures:
         return time.monotonic() - self._since if self._kinds else 0.0
 
     def over(self) -> None:
-        """The camera is well again."""
+        """The camera works again."""
         self._kinds.clear()
 
 
 class UnusableFrames:
-    """Notices a stream that flows and has no frame that can be stored. Costs nothing while frames are usable."""
+    """Notices a flowing stream without any usable frame. Costs nothing while frames are usable."""
 
     def __init__(self) -> None:
         self._usable = -1
@@ -69,8 +69,8 @@ class UnusableFrames:
         self._count = 0
 
     def add(self, usable: int, seconds: float) -> bool:
-        """Note an unusable frame; ``usable`` counts the others so far. True once there were none of those for
-        ``seconds``, and once only."""
+        """Note an unusable frame; ``usable`` counts the usable ones so far. True, and only once, after ``seconds``
+        without a usable frame."""
         now = time.monotonic()
         if usable != self._usable:
             self._usable, self._since, self._count = usable, now, 0

@@ -1,7 +1,7 @@
-"""``test://``: a camera that needs no camera. Its frames prove what they are.
+"""``test://``: test patterns without a camera. Their frames identify themselves.
 
-Each frame is the same picture of exactly the asked size in bytes, with a COM segment of its own that carries camera,
-sequence and time stamp (``engine/wire/test_mark.py``). Nothing is encoded or copied per frame.
+Each frame is the same picture of exactly the requested size in bytes. Its own COM segment carries camera, sequence and
+time stamp (``engine/wire/test_mark.py``). Nothing is encoded or copied per frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.wire import jpeg, urls
 from engine.wire.state import Mode
 from engine.wire.test_mark import mark_template
 
-#: Qualities tried until the picture fits the asked size.
+#: Qualities tried until the picture fits the requested size.
 _QUALITIES = (90, 70, 45, 20, 5)
 #: Bytes of one COM segment with its marker: 65,535 for the length word and text, and 2.
 _SEGMENT_BYTES_MAX = 65_537
@@ -58,14 +58,14 @@ class PatternSource:
 
 
 def _head_template(camera: str) -> bytes:
-    """A picture's first bytes, up to its test mark's end, with places for the frame's sequence and time stamp."""
+    """A picture's first bytes, up to its test mark's end, with placeholders for sequence and time stamp."""
     text = mark_template(camera)
     size = len(text % (1, 10**18))
     return jpeg.SOI + jpeg.comment_segment(bytes(size))[:4].replace(b"%", b"%%") + text
 
 
 def _picture(pattern: urls.Pattern, camera: str) -> bytes:
-    """A JPEG without its first two bytes, so large that with the test mark it has the pattern's size."""
+    """A JPEG without its first two bytes. Together with the test mark it has exactly the pattern's size."""
     room = pattern.kb * 1024 - len(_head_template(camera) % (1, 10**18))
     colours = _colour_bars(pattern.width, pattern.height, zlib.crc32(camera.encode()))
     for quality in _QUALITIES:
@@ -89,7 +89,7 @@ def _filler(size: int) -> bytes:
 
 
 def _colour_bars(width: int, height: int, seed: int) -> NDArray[np.uint8]:
-    """(height, width, 3) BGR: eight bars whose colours are the camera's own, over a ramp."""
+    """(height, width, 3) BGR: eight bars in colours specific to the camera, over a ramp."""
     colours = np.random.default_rng(seed).integers(0, 176, (8, 3), np.uint8)
     bars = colours[np.arange(width) * 8 // width]
     ramp = (np.arange(height) * 80 // height).astype(np.uint8)

@@ -1,7 +1,6 @@
-"""What capture reads from: the methods that every source has, and what they give and raise.
+"""The interface of every source that capture reads from: methods, results and errors.
 
-A source is grabbed, then retrieved: ``grab`` waits for the next frame to arrive, which is when it gets its time stamp,
-and ``retrieve`` makes a JPEG of it.
+``grab`` waits for the next frame, which gets its time stamp on arrival. ``retrieve`` then makes a JPEG of it.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from typing import NamedTuple, Protocol
 from engine.errors import CameraUnavailable
 from engine.wire.state import Mode
 
-#: Seconds a paced source sleeps at most before it lets its caller look around.
+#: Longest sleep of a paced source before it returns to its caller, in seconds.
 PACE_SECONDS_MAX = 0.2
-#: Seconds that a paced source may fall behind before it gives up catching up.
+#: Seconds that a paced source may fall behind before it stops catching up.
 _LAG_SECONDS_MAX = 1.0
 
 
@@ -23,11 +22,11 @@ class SourceEnded(CameraUnavailable):
 
 
 class NotOpened(CameraUnavailable):
-    """A network camera was asked for its stream, and none came; why, FFmpeg does not say."""
+    """A network camera was asked for its stream and sent none; FFmpeg does not say why."""
 
 
 class CapturedFrame(NamedTuple):
-    """A JPEG whose bytes are ``parts`` joined; valid until the next grab. Width and height in pixels."""
+    """A JPEG: the joined bytes of ``parts``, valid until the next grab. Width and height in pixels."""
 
     parts: tuple[bytes | memoryview, ...]
     width: int
@@ -35,33 +34,33 @@ class CapturedFrame(NamedTuple):
 
 
 class Source(Protocol):
-    """What capture reads from."""
+    """A source that capture reads from."""
 
     codec: str
     mode: Mode
 
     def grab(self) -> bool:
-        """Wait for a frame; False where none came yet. Raises CameraUnavailable, SourceEnded."""
+        """Wait for a frame; False if none has arrived yet. Raises CameraUnavailable, SourceEnded."""
         ...
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
-        """The grabbed frame, which got this time stamp and sequence. Raises WireError where it is no whole JPEG."""
+        """The grabbed frame, which has this time stamp and sequence. Raises WireError if it is no whole JPEG."""
         ...
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         ...
 
 
 class Pacer:
-    """Holds a source that has no clock of its own to ``fps`` frames per second."""
+    """Limits a source without its own clock to ``fps`` frames per second."""
 
     def __init__(self, fps: float) -> None:
         self._interval = 1 / fps
         self._due = time.monotonic()
 
     def wait(self) -> bool:
-        """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True where it is due now."""
+        """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True if it is due now."""
         early = self._due - time.monotonic()
         if early > 0:
             time.sleep(min(early, PACE_SECONDS_MAX))

@@ -1,13 +1,12 @@
-"""Streams, files and devices that cv2 reads: its one door on this side.
+"""Streams, files and devices that cv2 reads; the only module of capture that uses cv2.
 
-One connection serves both ways of making a JPEG: the stream is opened, its codec is looked at, and only then cv2 is
-told whether to hand out packets (passthrough, for cameras that send JPEG) or pictures (transcode, for all others).
+One connection serves both ways of making a JPEG. The source opens the stream and reads its codec. It then tells cv2
+whether to return packets (passthrough, for cameras that send JPEG) or pictures (transcode, for all others).
 
-OpenCV notes. Timeouts count only when given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
-before the first grab. FFmpeg's options come from the environment, which is this process's own: one camera a process.
-Without ``fpsprobesize;0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured)
-and then hands them out at once, so that they would get wrong time stamps. FFmpeg may log URLs with their credentials;
-its log is off.
+OpenCV notes. Timeouts take effect only if given at construction (opencv #24393). ``CAP_PROP_FORMAT = -1`` must be set
+before the first grab. FFmpeg reads its options from the environment of the process, which has only one camera. Without
+``fpsprobesize;0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured). It then
+returns them at once, and they would get wrong time stamps. FFmpeg may log URLs with their credentials; its log is off.
 """
 
 from __future__ import annotations
@@ -26,42 +25,42 @@ from engine.sources.source import CapturedFrame, NotOpened, Pacer, SourceEnded
 from engine.wire import jpeg, urls
 from engine.wire.state import Mode
 
-#: FFmpeg's protocols that a source of each kind may use, in whatever the camera answers (a playlist, a session's
-#: description, a redirect) too: none but a file reads files.
+#: FFmpeg protocols that each kind of source may use. They also apply to the camera's answers (a playlist, a session
+#: description, a redirect): only a file source reads files.
 _PROTOCOLS = {
     "rtsp": "rtp,srtp,udp,tcp,tls",
     "http": "http,https,httpproxy,tcp,tls,crypto",
     "file": "file,crypto",
 }
 _MJPEG_CODECS = frozenset({"MJPG", "mjpg", "jpeg", "JPEG"})
-#: A stream may say that it has any number of frames per second; beyond this a file is not paced by it.
+#: Highest frame rate accepted from a file: a stream may state any rate.
 _FILE_FPS_MAX = 1000.0
-#: Frames per second of a file that does not say.
+#: Frames per second of a file without a valid rate.
 _FILE_FPS_DEFAULT = 25.0
 
 
 class JpegGate:
-    """Lets whole JPEGs pass, each able to stand alone; remembers a stream's headers, which seldom change."""
+    """Passes whole, self-contained JPEGs; remembers a stream's headers, which seldom change."""
 
     def __init__(self) -> None:
         self._headers = b""
         self._info = jpeg.JpegInfo(0, 0, False, 0, 0)
 
     def check(self, data: memoryview) -> CapturedFrame:
-        """The frame made of ``data``. Raises WireError where it is cut short or no JPEG."""
+        """The frame made of ``data``. Raises WireError if it is truncated or no JPEG."""
         info = self._info
         if self._headers and data[: len(self._headers)] == self._headers:
             info = info._replace(end=jpeg.find_end(data, info.scan))
         else:
             info = jpeg.inspect(data)
-            # With the marker of the scan, so that what passes has one.
+            # Includes the marker of the scan, so that every passed frame has one.
             self._headers = bytes(data[: info.scan + 2])
             self._info = info
         return CapturedFrame(jpeg.standalone(data, info), info.width, info.height)
 
 
 class VideoSource:
-    """A stream, file or device that cv2 reads, as ``camera`` asks. Raises CameraUnavailable where it does not open."""
+    """A stream, file or device that cv2 reads, as ``camera`` says. Raises CameraUnavailable if it does not open."""
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
@@ -124,7 +123,7 @@ class VideoSource:
                 path = urls.file_path(camera.url)
                 if not os.path.exists(path):
                     raise CameraUnavailable(f"there is no file {urls.mask(path)}")
-                # From the root, because FFmpeg takes words before a colon for a protocol, as in concat:a|b.
+                # An absolute path, because FFmpeg takes words before a colon for a protocol, as in concat:a|b.
                 name = str(Path.cwd() / path)
             begun = time.monotonic()
             capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, options)
@@ -137,7 +136,7 @@ class VideoSource:
         return capture
 
     def _passes(self) -> bool:
-        """True where the camera's own JPEGs are what is asked for."""
+        """True if the camera's own JPEGs match the configuration."""
         camera = self._camera
         if self._kind == "device":
             return camera.encoding == "auto" and self._device_mjpeg()
@@ -147,7 +146,7 @@ class VideoSource:
         return camera.width is None or size == (camera.width, camera.height)
 
     def _device_mjpeg(self) -> bool:
-        """Ask a V4L2 device for MJPG at the size and rate that the camera is to have."""
+        """Ask a V4L2 device for MJPG at the configured size and rate."""
         camera, capture = self._camera, self._capture
         if camera.width and camera.height:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, camera.width)
@@ -159,7 +158,7 @@ class VideoSource:
         return self.codec in _MJPEG_CODECS
 
     def _raw(self) -> bool:
-        """Switch cv2 to handing out the stream's packets; False where it cannot."""
+        """Make cv2 return the stream's packets; False if it cannot."""
         if self._kind == "device":
             return bool(self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0))
         return bool(self._capture.set(cv2.CAP_PROP_FORMAT, -1))
@@ -169,7 +168,7 @@ class VideoSource:
         return fps if 0 < fps <= _FILE_FPS_MAX else _FILE_FPS_DEFAULT
 
     def _again(self) -> bool:
-        """Begin a file again, or end."""
+        """Restart a file if it loops. Raises SourceEnded otherwise."""
         if not self._camera.loop:
             raise SourceEnded("the file has ended")
         self._capture.release()
@@ -212,12 +211,12 @@ def _unreadable(path: Path) -> str:
 
 
 def _codec(capture: cv2.VideoCapture) -> str:
-    """The stream's FOURCC as four characters; empty where it has none."""
+    """The stream's FOURCC as four characters; empty if it has none."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
     return code.to_bytes(4, "little", signed=code < 0).decode("ascii", "replace").strip("\0 ") if code else ""
 
 
 def prepare_process() -> None:
-    """Once in a process, before its first source: cv2 makes no threads of its own here, one core serves many
+    """Call once per process, before its first source. It stops cv2 from making threads, because one core serves many
     cameras."""
     cv2.setNumThreads(0)

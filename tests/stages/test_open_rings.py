@@ -162,7 +162,7 @@ def test_numbers_go_on_when_ring_and_capture_are_gone_at_once(bench: Bench, redi
     with capture_logs() as lines:
         bench.turn(lambda: all_stored(bench) and stored(bench, "cam1") == 4)
     assert listed_numbers(redis_server, "cam1") == list(range(1, 8))
-    (said,) = [line for line in lines if "not in its own" in line["event"]]
+    (said,) = [line for line in lines if "do not include" in line["event"]]
     assert (said["camera"], said["captured"], said["stored"], said["dropped"]) == ("cam1", 3, 3, 0)
 
 

@@ -210,7 +210,7 @@ def test_users_of_least_privilege_take_leases_and_older_ones_do_without(site: Si
         admin.execute_command("ACL", "SETUSER", "writer", "-getrange", "-pttl")
         site.start()
         wait_until(lambda: site.total("stored") > 20, 30, "frames flow")
-        assert "make the writer's user anew with edge-video tenants acl" in site.log_text()
+        assert "recreate the writer's user with edge-video tenants acl" in site.log_text()
         assert site.stop() == 0
 
 

@@ -1,6 +1,6 @@
 """RabbitMQ.
 
 1. ``broker``: a window of persistent messages and their confirms.
-2. ``refusals``: what the broker's refusals mean.
-3. ``probe``: looks at a broker and changes nothing.
+2. ``refusals``: the meanings of the broker's refusals.
+3. ``probe``: examines a broker without changes.
 """

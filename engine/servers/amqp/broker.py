@@ -1,8 +1,8 @@
-"""The publisher's connection to RabbitMQ: pika's one door for sending.
+"""The publisher's connection to RabbitMQ; the only module that publishes with pika.
 
-Messages are persistent and confirmed, up to a window of them at a time. A publish that returns has only been buffered;
-what counts is ``take_confirmed``, which hands back each message's token, in the order sent, once it and all before it
-were confirmed. pika's I/O loop is turned by ``pump``, so heartbeats are answered while nothing is sent.
+Messages are persistent and confirmed, up to a window of them at a time. ``publish`` only buffers a message.
+``take_confirmed`` returns each message's token, in the order sent, once it and all messages before it are confirmed.
+``pump`` runs pika's I/O loop, so that heartbeats are answered while nothing is sent.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
 from engine.wire.amqp_url import AmqpAddress
 from engine.wire.metadata import CONTENT_TYPE
 
-#: AMQP's delivery mode of a message that survives a restart of the broker.
+#: AMQP's delivery mode for a message that survives a restart of the broker.
 _PERSISTENT = 2
-#: AMQP's reply code to what a user has no right to.
+#: AMQP's reply code for a missing right.
 _ACCESS_REFUSED = 403
-#: Seconds that a broker may take nothing before the connection is given up; so that events which expire meanwhile are
-#: noticed and counted, which is done while nothing is in flight.
+#: Seconds that a broker may block before the connection is closed. Events that expire meanwhile are counted only while
+#: nothing is in flight.
 _BLOCKED_SECONDS_MAX = 30
 
 
 class Exchange(NamedTuple):
-    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss."""
+    """The target of messages. With ``mandatory`` a message without a queue is an error, not a silent loss."""
 
     name: str
     durable: bool = True
@@ -46,7 +46,7 @@ class Exchange(NamedTuple):
 
 
 class Broker:
-    """One connection with one confirming channel, on which the exchange is declared."""
+    """One connection with one confirming channel, which declares the exchange."""
 
     def __init__(self, amqp: AmqpSection, exchange: Exchange) -> None:
         self._amqp = amqp
@@ -60,24 +60,24 @@ class Broker:
         self._give_up_at = 0.0
         #: Tokens of the messages sent and not yet taken as confirmed, oldest first.
         self._tokens: deque[Any] = deque()
-        #: Delivery tags, which count a channel's messages from 1: all up to the first were taken, all up to the second
-        #: are confirmed; and those beyond that were confirmed before one in front of them.
+        #: Delivery tags count a channel's messages from 1. All up to ``_taken`` were taken, all up to ``_confirmed``
+        #: are confirmed. ``_early`` holds later tags that were confirmed before an earlier one.
         self._taken = self._confirmed = 0
         self._early: set[int] = set()
-        #: Negative confirms since ``open``; any means that what is not confirmed must be sent again.
+        #: Negative confirms since ``open``. If there are any, all unconfirmed messages must be sent again.
         self.nacked = 0
-        #: True once a mandatory message came back because no queue takes it; nothing counts as confirmed from then on.
+        #: True after a mandatory message was returned because it has no queue; later confirms do not count.
         self.unroutable = False
-        #: The broker's reason for taking nothing at the moment (memory, disk); empty where it takes messages.
+        #: Why the broker currently accepts no messages (memory, disk); empty if it accepts them.
         self.blocked = ""
-        #: How JSON messages are framed on this connection, by routing key, and the longest body that fits one frame.
+        #: The framing of JSON messages on this connection by routing key; the longest body that fits one frame.
         self._framings: dict[str, MessageFraming] = {}
         self._body_max = 0
         self._properties = pika.BasicProperties(content_type=CONTENT_TYPE, delivery_mode=_PERSISTENT)
 
     @property
     def ready(self) -> bool:
-        """True where messages may be sent."""
+        """True if messages may be sent."""
         return self._ready and not self.blocked
 
     @property
@@ -91,7 +91,7 @@ class Broker:
         return len(self._tokens)
 
     def open(self) -> None:
-        """Begin to connect; ``pump`` goes on with it."""
+        """Begin to connect; ``pump`` continues it."""
         self.close()
         self._error = None
         self._give_up_at = time.monotonic() + self._amqp.timeout_seconds
@@ -108,7 +108,7 @@ class Broker:
         self._connection.add_on_connection_unblocked_callback(self._on_unblocked)
 
     def close(self) -> None:
-        """Drop the connection; what is unconfirmed is forgotten."""
+        """Drop the connection and forget unconfirmed messages."""
         connection, loop = self._connection, self._loop
         self._connection = self._loop = self._channel = None
         self._ready = False
@@ -123,15 +123,15 @@ class Broker:
             if connection.is_open:
                 connection.close()
                 connection.flush()
-                # One turn sends the farewell; its answer is not waited for.
+                # One round sends the close; its answer is not awaited.
                 loop.poll()
             loop.deactivate_poller()
             loop.close()
 
     def pump(self, timeout_seconds: float) -> None:
-        """Do what I/O there is to do, waiting at most so long for some.
+        """Do pending I/O; wait for it at most ``timeout_seconds``.
 
-        Raises BrokerUnavailable once the connection has failed; what was confirmed can still be taken before ``close``.
+        Raises BrokerUnavailable once the connection has failed. Confirmed tokens can still be taken before ``close``.
         """
         if self._loop is None or self._connection is None:
             raise BrokerUnavailable("RabbitMQ is not connected", cause=Cause.BROKER_AWAY)
@@ -153,8 +153,8 @@ class Broker:
     def publish(
         self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
     ) -> None:
-        """Send a message with the next ``pump``, as persistent JSON or as ``properties`` say; its ``token`` comes back
-        from take_confirmed. Only while ``ready``."""
+        """Send a message with the next ``pump``, as persistent JSON or with ``properties``. ``take_confirmed`` returns
+        its ``token``. Only while ``ready``."""
         assert self._connection is not None
         assert self._channel is not None
         if properties is None and len(body) <= self._body_max:
@@ -178,7 +178,7 @@ class Broker:
         return framing
 
     def take_confirmed(self) -> list[Any]:
-        """Tokens of the messages that were confirmed with all before them, oldest first; each comes once."""
+        """Tokens of messages confirmed with all before them, oldest first; each is returned once."""
         count = self._confirmed - self._taken
         self._taken = self._confirmed
         return [self._tokens.popleft() for _ in range(count)]
@@ -187,7 +187,7 @@ class Broker:
         connection.channel(on_open_callback=self._declare)
 
     def _declare(self, channel: Channel, *, passive: bool = False) -> None:
-        """Declare the exchange; passively it must stand, which a user may ask who has no right to configure it."""
+        """Declare the exchange. A passive one only checks that it exists, and needs no right to configure it."""
         self._channel = channel
         channel.add_on_close_callback(lambda _, error: self._on_channel_closed(error, passive=passive))
         channel.add_on_return_callback(self._on_return)
@@ -202,7 +202,7 @@ class Broker:
     def _on_channel_closed(self, error: Any, *, passive: bool) -> None:
         refused = getattr(error, "reply_code", None) == _ACCESS_REFUSED and not self._ready
         if refused and not passive and self._connection is not None:
-            # RabbitMQ closes a channel on which something was refused.
+            # RabbitMQ closes a channel after a refusal.
             self._connection.channel(on_open_callback=partial(self._declare, passive=True))
         else:
             self._fail(error)
@@ -219,7 +219,7 @@ class Broker:
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
         tag = method.delivery_tag
-        # The broker returns an unroutable message and confirms it then.
+        # The broker returns an unroutable message and then confirms it.
         if self.unroutable or not self._confirmed < tag <= self._taken + len(self._tokens):
             return
         if not isinstance(method, Basic.Ack):
@@ -254,7 +254,7 @@ class Broker:
 def payload_properties(
     content_type: str, message_id: str, unix_seconds: int, headers: dict[str, Any]
 ) -> pika.BasicProperties:
-    """Properties of a persistent message whose body says nothing of itself; the id is for who must know a repeat."""
+    """Properties of a persistent message whose body does not describe itself. The id reveals a repeated message."""
     return pika.BasicProperties(
         content_type=content_type,
         delivery_mode=_PERSISTENT,
@@ -274,21 +274,21 @@ def open_blocking(settings: pika.ConnectionParameters) -> pika.BlockingConnectio
 
 
 def metadata_exchange(metadata: MetadataSection) -> Exchange:
-    """The exchange that a site's events go to."""
+    """The exchange for a site's events."""
     return Exchange(metadata.exchange, metadata.exchange_durable)
 
 
 def address_of(amqp: AmqpSection) -> AmqpAddress:
-    """The broker of a section. Raises ConfigError where none is named."""
+    """The broker of a section. Raises ConfigError if none is named."""
     if amqp.address is None:
         raise ConfigError("is not set", setting="amqp.amqp_url")
     return amqp.address
 
 
 def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
-    """pika's parameters for the section's broker; its URL is not shown to pika, which reads it otherwise than keys do.
+    """pika's parameters for the section's broker. pika does not parse its URL, because it reads URLs differently.
 
-    Raises ConfigError for a URL that has not one meaning.
+    Raises ConfigError for an ambiguous URL.
     """
     address = address_of(amqp)
     tls = None
@@ -311,7 +311,7 @@ def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
 def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> None:
     """Connect once as the publisher would.
 
-    Raises ServerRefused where the broker refuses credentials, vhost or exchange, BrokerUnavailable where it is away.
+    Raises ServerRefused if the broker refuses credentials, vhost or exchange, BrokerUnavailable if it is away.
     """
     broker = Broker(amqp, exchange)
     broker.open()
@@ -327,4 +327,4 @@ def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> N
 
 
 def _nothing() -> None:
-    """The alarm that ends a wait."""
+    """Callback of the alarm that ends a wait."""

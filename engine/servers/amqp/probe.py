@@ -1,8 +1,8 @@
-"""RabbitMQ looked at without touching it: pika's door for ``edge-video doctor``.
+"""Examines RabbitMQ without changes, for ``edge-video doctor``.
 
-Nothing is declared and nothing is routed. Whether an exchange may be declared is asked with an argument of a wrong
-type, and whether it may be published to with an expiration that is no number: the broker checks the user's rights first
-and refuses the exchange or the message then (403 without the right, 406 with it; RabbitMQ 3.10), so that no consumer
+It declares and routes nothing. To test the right to declare, it declares the exchange with an argument of a wrong type.
+To test the right to publish, it sends a message whose expiration is no number. The broker checks the user's rights
+first, and then refuses the exchange or the message (403 without the right, 406 with it; RabbitMQ 3.10). So no consumer
 sees any of it.
 """
 
@@ -21,12 +21,12 @@ from engine.servers.amqp.broker import Exchange, address_of, open_blocking, para
 from engine.servers.amqp.refusals import connection_error
 
 _FORBIDDEN, _MISSING, _REFUSED = 403, 404, 406
-#: Seconds that the broker is given to say that it takes nothing (memory or disk alarm).
+#: Seconds that the broker has to report that it accepts no messages (memory or disk alarm).
 _BLOCKED_SECONDS = 1.0
 
 
 class Rights(NamedTuple):
-    """``declare`` and ``publish``: may this user; None where it could not be told. ``blocked``: the alarm's reason."""
+    """``declare`` and ``publish``: True if this user may; None if unknown. ``blocked``: the alarm's reason."""
 
     exists: bool
     declare: bool | None
@@ -35,12 +35,12 @@ class Rights(NamedTuple):
 
 
 def tls(amqp: AmqpSection) -> pika.SSLOptions | None:
-    """The context and the name with which the URL's server is met; None where it is plain text."""
+    """The TLS context and server name for the broker in the URL; None if it is plain text."""
     return parameters(amqp).ssl_options
 
 
 def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
-    """Ask, on a connection that let us in before. Raises BrokerUnavailable."""
+    """Ask for the rights of a user that can connect. Raises BrokerUnavailable."""
     settings = parameters(amqp)
     settings.blocked_connection_timeout = _BLOCKED_SECONDS
     said: list[str] = []
@@ -55,7 +55,7 @@ def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
             if exists and not said:
                 publish = _answer(_refusal(connection, lambda channel: _publish(channel, exchange)))
         finally:
-            # A broker with an alarm does not read our farewell; the blocked timeout ends the wait for its answer.
+            # A broker with an alarm does not read the close; the blocked timeout ends the wait for its answer.
             with contextlib.suppress(AMQPError):
                 connection.close()
     except (AMQPError, OSError) as error:
@@ -64,19 +64,19 @@ def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
 
 
 def _declare(channel: Any, exchange: Exchange, *, passive: bool) -> None:
-    """Look for the exchange; or be refused for an alternate exchange whose name is a number."""
+    """Check that the exchange exists (passive), or provoke a refusal: the alternate exchange's name is a number."""
     arguments = None if passive else {"alternate-exchange": 0}
     channel.exchange_declare(exchange.name, exchange.kind, passive, exchange.durable, arguments=arguments)
 
 
 def _publish(channel: Any, exchange: Exchange) -> None:
-    """A message that no broker routes, then a question, whose place the refusal takes."""
+    """Send a message that no broker routes, then a request; the refusal arrives instead of its answer."""
     channel.basic_publish(exchange.name, "doctor", b"", pika.BasicProperties(expiration="none"))
     channel.basic_qos(prefetch_count=1)
 
 
 def _listen(connection: pika.BlockingConnection, exchange: Exchange, said: list[str]) -> None:
-    """Publish, and wait until that is refused or the broker says that it takes nothing: it says so to publishers."""
+    """Publish, and wait for a refusal or an alarm: the broker reports alarms only to publishers."""
     channel = connection.channel()
     channel.basic_publish(exchange.name, "doctor", b"", pika.BasicProperties(expiration="none"))
     deadline = time.monotonic() + _BLOCKED_SECONDS
@@ -85,7 +85,7 @@ def _listen(connection: pika.BlockingConnection, exchange: Exchange, said: list[
 
 
 def _refusal(connection: pika.BlockingConnection, ask: Callable[[Any], None]) -> int:
-    """The reply code with which the broker closes the channel; 0 where it does not."""
+    """The reply code with which the broker closes the channel; 0 if it does not close it."""
     channel = connection.channel()
     try:
         ask(channel)

@@ -1,8 +1,8 @@
-"""What RabbitMQ's refusals, and pika's errors, mean: the one table of them.
+"""The one table of RabbitMQ's refusals and pika's errors, with their meanings.
 
-The broker closes a channel with 406, "inequivalent arg", when something exists otherwise than it is declared. It names
-the first property that differs, with what was received and what is current. Where its text reads otherwise, as in
-another version or cut at 255 bytes, the code alone counts.
+The broker closes a channel with 406, "inequivalent arg", if something exists with other properties than declared. It
+names the first property that differs, with the received and the current value. If its text differs, because of another
+version or a cut at 255 bytes, only the code counts.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from engine.wire.urls import host_port
 
 class _Meaning(NamedTuple):
     cause: Cause
-    #: Follows the broker's name; ``{vhost}`` is the URL's.
+    #: Follows the broker's name; ``{vhost}`` is the vhost of the URL.
     fact: str
 
 
 _LOGIN = _Meaning(Cause.BROKER_LOGIN, "refused the user and password")
 _VHOST = _Meaning(Cause.VHOST, "refused access to vhost {vhost}")
-#: By pika's type of error, the first that fits.
+#: Meanings by pika's type of error; the first match counts.
 _TYPES: dict[type[BaseException], _Meaning] = {
     ProbableAuthenticationError: _LOGIN,
     AuthenticationError: _LOGIN,
@@ -53,7 +53,7 @@ _TYPES: dict[type[BaseException], _Meaning] = {
     TimeoutError: _Meaning(Cause.BROKER_AWAY, "did not answer in time"),
     StreamLostError: _Meaning(Cause.BROKER_AWAY, "broke the connection"),
 }
-#: By AMQP's reply code, with which the broker closes a channel or a connection.
+#: Causes by the AMQP reply code with which the broker closes a channel or a connection.
 _CODES = {
     403: Cause.EXCHANGE_FORBIDDEN,
     404: Cause.EXCHANGE_MISSING,
@@ -61,7 +61,7 @@ _CODES = {
     406: Cause.PRECONDITION,
     530: Cause.VHOST,
 }
-#: Causes that trying again does not cure: settings, or rights at the broker, must change.
+#: Causes that another try does not cure: settings, or rights at the broker, must change.
 REFUSALS = frozenset({
     *_CODES.values(), Cause.BROKER_LOGIN, Cause.EXCHANGE_DURABLE, Cause.EXCHANGE_TRANSIENT, Cause.EXCHANGE_TYPE,
     Cause.EXCHANGE_MISMATCH, Cause.QUEUE_MISMATCH, *TLS_CAUSES,
@@ -73,7 +73,7 @@ _INEQUIVALENT = re.compile(
     re.DOTALL,
 )
 _VALUE = re.compile(r"(?:the value )?'(.*?)'(?: of type '\w+')?", re.DOTALL)
-#: Properties of an exchange by name and value: the cause, and what is so.
+#: Properties of an exchange by name and value: the cause, and the fact for the message.
 _PROPERTIES = {
     ("durable", "true"): (Cause.EXCHANGE_DURABLE, "is durable"),
     ("durable", "false"): (Cause.EXCHANGE_TRANSIENT, "is not durable"),
@@ -83,13 +83,13 @@ _PROPERTIES = {
 
 
 def away(address: AmqpAddress, what: str, cause: Cause = Cause.BROKER_AWAY, **details: str) -> BrokerUnavailable:
-    """The broker does not serve us; ``what`` follows its name."""
+    """An error for a broker that does not serve us; ``what`` follows its name."""
     subject = f"RabbitMQ at {host_port(address.host, address.port)}"
     return BrokerUnavailable(f"{subject}{what}", cause=cause, subject=subject, **details)
 
 
 def connection_error(address: AmqpAddress, error: object) -> BrokerUnavailable:
-    """The error of ours that an error of pika's is. Where its cause is one of REFUSALS, trying again does not help."""
+    """Translate an error of pika. If its cause is one of REFUSALS, another try does not help."""
     if isinstance(error, BrokerUnavailable):
         return error
     if refusal := tls_refusal(error):
@@ -110,7 +110,7 @@ def _closed(address: AmqpAddress, error: ConnectionClosed | ChannelClosed) -> Br
 
 
 def mismatch(address: AmqpAddress, reply_text: str) -> BrokerUnavailable | None:
-    """What exists, and how it differs; None where the broker tells of something else, or nothing."""
+    """What exists, and how it differs; None if the text reports no such difference."""
     match = _INEQUIVALENT.search(reply_text)
     if not match:
         return None
@@ -129,7 +129,7 @@ def mismatch(address: AmqpAddress, reply_text: str) -> BrokerUnavailable | None:
 
 
 def _innermost(error: object) -> object:
-    """pika wraps what went wrong in errors of the phase that it went wrong in."""
+    """The original error, which pika wraps in errors of the phase in which it occurred."""
     while True:
         inner = getattr(error, "exception", None)
         if inner is None and getattr(error, "exceptions", None):
@@ -142,7 +142,7 @@ def _innermost(error: object) -> object:
 
 
 def _said(error: object) -> str:
-    """An error that no table has, as text."""
+    """The text of an error that is in no table."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

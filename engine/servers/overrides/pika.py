@@ -12,9 +12,9 @@ expect("pika", SelectConnection, "_adapter_emit_data", "data")
 
 
 class GatheringConnection(SelectConnection):  # type: ignore[misc] # pika has no types
-    """Holds what is to be sent until ``flush``: pika would make a system call of each of a message's frames.
+    """Holds outgoing frames until ``flush``, because pika would make a system call for each frame of a message.
 
-    ``_adapter_emit_data`` is what adapters of pika's Connection override; everything that pika sends passes it.
+    Adapters of pika's Connection override ``_adapter_emit_data``; everything that pika sends passes through it.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -28,7 +28,7 @@ class GatheringConnection(SelectConnection):  # type: ignore[misc] # pika has no
     _adapter_emit_data = hold
 
     def flush(self) -> None:
-        """Send what is held, in one piece. Where the connection is gone it is forgotten."""
+        """Send all held frames in one piece. If the connection is closed, they are forgotten."""
         data = b"".join(self._held)
         self._held.clear()
         if data and not self.is_closed:

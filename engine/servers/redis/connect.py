@@ -1,4 +1,4 @@
-"""Connect to Redis, whatever kind of address names it, and ask the server what it is."""
+"""Connects to Redis by any kind of address, and identifies the server."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from engine.wire.urls import RedisAddress
 
 
 def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
-    """A connection that has said hello and selected its database; of a Sentinel service, to its master.
+    """A connection that is authenticated and has selected its database; for a Sentinel service, to its master.
 
-    Raises RedisUnavailable where the server is away or loading, ServerRefused where it refuses the credentials, or
-    either end the other's certificate.
+    Raises RedisUnavailable if the server is away or loading. Raises ServerRefused if it refuses the credentials, or if
+    either end refuses the other's certificate.
     """
     return find_master(address, timeout_seconds)[1] if address.sentinel else open_connection(address, timeout_seconds)
 
 
 def hello(address: RedisAddress, connection: AbstractConnection) -> dict[str, str]:
-    """What a server says of itself: ``server``, ``version``, ``mode``; empty where it is too old to know the question.
-    HELLO, because unlike INFO every user may say it. Raises as ``call``."""
+    """The server's own description: ``server``, ``version``, ``mode``; empty if it is too old for HELLO.
+
+    HELLO is used because every user may send it, unlike INFO. Raises as ``call``.
+    """
     (reply,) = call(address, connection, ("HELLO",))
     return {} if isinstance(reply, ResponseError) else hello_fields(reply)
 
 
 def hello_fields(reply: list[Any]) -> dict[str, str]:
-    """The words of HELLO's reply."""
+    """The text fields of HELLO's reply."""
     pairs = zip(reply[0::2], reply[1::2], strict=True)
     return {
         name.decode("utf-8", "replace"): value.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""One connection to one server. Addresses, credentials and TLS are redis-py's."""
+"""One connection to one server. redis-py handles addresses, credentials and TLS."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from engine.servers.redis.errors import BAD_REPLIES, Command, connection_error
 from engine.wire.replies import check_reply
 from engine.wire.urls import RedisAddress
 
-#: Replies as RESP2: flat lists, which our own parsing of entries expects.
+#: RESP2: the engine's parsing of entries expects flat lists.
 _PROTOCOL = 2
 
 
 def connection_options(address: RedisAddress, timeout_seconds: float) -> dict[str, Any]:
-    """What redis-py's connection classes are made with, those of asyncio too: nothing is retried behind our back, and
-    nothing is sent that a least-privilege user may not (CLIENT SETINFO)."""
+    """Options for redis-py's connection classes, including those of asyncio. redis-py retries nothing by itself, and
+    sends nothing that a least-privilege user may not send (CLIENT SETINFO)."""
     options: dict[str, Any] = {
         "db": address.database,
         "username": address.username,
@@ -44,7 +44,7 @@ def connection_kind(address: RedisAddress) -> Any:
 
 
 def open_connection(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
-    """A connection to the server of an address that names one, not a Sentinel service. Raises as ``connect``."""
+    """A connection to the server in ``address``, which names no Sentinel service. Raises as ``connect``."""
     options = connection_options(address, timeout_seconds)
     connection = cast("AbstractConnection", connection_kind(address)(**options, retry=Retry(NoBackoff(), 0)))
     try:
@@ -56,10 +56,10 @@ def open_connection(address: RedisAddress, timeout_seconds: float) -> AbstractCo
 
 
 def call(address: RedisAddress, connection: AbstractConnection, *commands: Command) -> list[Any]:
-    """Send ``commands`` in one go and return their replies; error replies are returned as exceptions.
+    """Send ``commands`` together and return their replies; error replies are returned as exceptions.
 
-    Raises RedisUnavailable where the connection breaks or a reply is none that its command can bring, ServerRefused
-    where the server asks for credentials.
+    Raises RedisUnavailable if the connection breaks or a reply does not fit its command. Raises ServerRefused if the
+    server asks for credentials.
     """
     packed = connection.pack_commands(commands)
     try:

@@ -1,4 +1,4 @@
-"""What goes wrong at Redis, as errors of ours: of a connection, and of replies."""
+"""Translates errors of Redis connections and replies into the engine's errors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from engine.wire.urls import RedisAddress
 
 Command = tuple[Any, ...]
 
-#: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
+#: Errors for bytes that are no RESP2: from the parser, besides its own errors, and from our checks of a reply's shape.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
-#: A frame and its journal are written together, and lie in different slots of a cluster.
+#: The reason: a frame and its journal are written together, but are in different slots of a cluster.
 CLUSTER = "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet"
 
 
 def connection_error(
     address: RedisAddress, error: Exception, what: str = "cannot be reached"
 ) -> RedisUnavailable | ServerRefused:
-    """The error of ours that a failed connection is."""
+    """Translate the error of a failed connection."""
     if refusal := tls_refusal(error):
         return refuse(address, f": TLS failed: {refusal.reason}", refusal.cause, server="redis")
     if isinstance(error, AuthenticationError):
@@ -45,21 +45,21 @@ def connection_error(
 
 
 def refuse(address: RedisAddress, what: str, cause: Cause = Cause.OTHER, **details: str) -> ServerRefused:
-    """The refusal of a server; ``what`` follows its name."""
+    """An error for a refusal by a server; ``what`` follows its name."""
     subject = f"Redis at {address}"
     return ServerRefused(f"{subject}{what}", cause=cause, subject=subject, **details)
 
 
 def demoted(reply: object) -> bool:
-    """True for the error of a server that was a master, or may be none any more because its replicas have left it: only
-    a new connection asks the sentinels for the new one."""
-    # redis-py has a type for the first two and cuts the word off, hiredis has the word.
+    """True for the error of a server that is no longer a master, or may be none because it has lost its replicas. Only
+    a new connection asks the sentinels for the new master."""
+    # redis-py has types for the first two and removes the word; hiredis keeps the word.
     words = ("READONLY", "MASTERDOWN", "NOREPLICAS")
     return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
 def checked(address: RedisAddress, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-    """The replies, none of which is an error. Raises what the first error among them means."""
+    """The replies, if none is an error. Raises the translation of the first error."""
     for command, reply in zip(commands, replies, strict=True):
         if isinstance(reply, ResponseError):
             raise _meaning(address, command, reply)
@@ -78,7 +78,7 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
         fact = f"{subject}:{key} holds another type than {name} reads; the engine did not write it"
         return WireError(fact, cause=Cause.WRONG_TYPE, subject=subject)
-    # UNBLOCKED: it waited at a master that has become a replica.
+    # UNBLOCKED: the command waited at a master that has become a replica.
     if (
         demoted(error)
         or isinstance(error, TryAgainError | ClusterDownError)

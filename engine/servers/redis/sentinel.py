@@ -13,11 +13,11 @@ from engine.wire.urls import RedisAddress, Sentinel, host_port
 
 
 def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAddress, AbstractConnection]:
-    """The master of a Sentinel service, and a connection to it: the sentinels are asked in turn until one names a
-    server that says itself that it is a master.
+    """The master of a Sentinel service, and a connection to it.
 
-    A user that may not ask for the ROLE has to believe the sentinel. Raises RedisUnavailable with what each sentinel
-    said; ServerRefused where none of them will serve us as configured, or the master refuses the credentials.
+    It asks the sentinels in turn until one names a server that confirms that it is a master. A user without the right
+    to ROLE has to trust the sentinel. Raises RedisUnavailable with the answer of each sentinel. Raises ServerRefused if
+    no sentinel serves this configuration, or if the master refuses the credentials.
     """
     assert address.sentinel is not None
     service = address.sentinel.service
@@ -31,7 +31,7 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
             said.append(RedisUnavailable.of(error, f"{asked}: {error.fact}"))
             continue
         except ServerRefused as error:
-            # These are the sentinel's own user and password.
+            # The sentinel has its own user and password.
             cause = Cause.SENTINEL_LOGIN if error.cause is Cause.LOGIN else error.cause
             said.append(ServerRefused.of(error, f"{asked}: {error.fact}", cause))
             continue
@@ -55,7 +55,7 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
         said.append(RedisUnavailable(f"{asked} names {master}, which is no master ({what})", cause=Cause.REDIS_AWAY))
     fact = f"no master of {address}: {'; '.join(error.fact for error in said)}"
     if all(isinstance(error, ServerRefused) for error in said):
-        # The first one's advice: sentinels of one service are set up alike.
+        # Use the first one's advice: sentinels of one service have the same settings.
         refused = ServerRefused.of(said[0], fact)
         refused.subject = subject
         raise refused
@@ -63,7 +63,7 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
 
 
 def _ask_sentinel(address: RedisAddress, sentinel: Sentinel, host: str, port: int, timeout_seconds: float) -> Any:
-    """[host, port] of the master, None where the sentinel knows no such service, or its error."""
+    """[host, port] of the master; None if the sentinel knows no such service; or its error."""
     asked = address._replace(
         host=host, port=port, database=0, username=sentinel.username, password=sentinel.password, sentinel=None
     )

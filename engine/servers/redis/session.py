@@ -1,6 +1,6 @@
-"""One connection to Redis for callers that ask now and then: readers of events, the publisher, jobs, the doctor.
+"""One connection to Redis for callers that ask occasionally: readers of events, the publisher, jobs, the doctor.
 
-The writer's store and asyncio have I/O of their own; both connect as this does.
+The writer's store and asyncio have their own I/O; both connect in the same way.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from engine.servers.redis.connection import call
 from engine.servers.redis.errors import Command, checked, demoted
 from engine.wire.urls import RedisAddress
 
-#: Commands of one round trip. Bounds what a job holds, and how long it keeps Redis from others (a few milliseconds).
+#: Commands of one round trip. Bounds a job's memory, and how long it blocks Redis for others (a few milliseconds).
 BATCH_MAX = 500
-#: Keys that one SCAN looks at.
+#: Keys that one SCAN examines.
 _SCAN_COUNT = 1000
 
 
 class Session:
-    """A connection that is made when it is needed, and made again after it broke. For one thread.
+    """A connection that is made when needed, and renewed after it breaks. For one thread.
 
-    Nothing is sent twice: a call whose connection breaks raises RedisUnavailable, and the caller knows whether to
-    repeat it. A server that says it is no master any more is left, so that the next call asks the sentinels.
+    Nothing is sent twice: if the connection breaks, a call raises RedisUnavailable, and the caller decides whether to
+    repeat it. If a server reports that it is no longer a master, the connection is closed, so that the next call asks
+    the sentinels.
 
-    With ``checks_mode`` every new connection is asked what server it is, and a node of a cluster or a sentinel is
-    refused. Without it, nothing is sent but what the caller sends: users of least privilege may do little else.
+    With ``checks_mode`` each new connection identifies its server, and refuses a node of a cluster or a sentinel.
+    Without it, only the caller's commands are sent, because users of least privilege may send little else.
 
-    As a context manager it connects at once. Every method that talks to Redis raises RedisUnavailable where Redis is
-    away, and ServerRefused where it refuses this user.
+    As a context manager it connects at once. Every method that uses Redis raises RedisUnavailable if Redis is away, and
+    ServerRefused if it refuses this user.
     """
 
     def __init__(self, address: RedisAddress, timeout_seconds: float, *, checks_mode: bool = False) -> None:
@@ -73,22 +74,22 @@ class Session:
             self._connection = None
 
     def hello(self) -> dict[str, str]:
-        """What the server says of itself: ``server``, ``version``, ``mode``. Empty for a server before version 6."""
+        """The server's own description: ``server``, ``version``, ``mode``. Empty for a server before version 6."""
         return hello(self.address, self.connect())
 
     def call(self, *commands: Command) -> list[Any]:
-        """One round trip. Raises what the first reply that is an error means."""
+        """One round trip. Raises the translation of the first error reply."""
         return self.check(commands, self.try_call(*commands))
 
     def try_call(self, *commands: Command) -> list[Any]:
-        """One round trip. Replies that are errors are returned, as ResponseError."""
+        """One round trip. Error replies are returned as ResponseError."""
         if not commands:
             return []
         connection = self.connect()
         try:
             replies = call(self.address, connection, *commands)
         except BaseException:
-            # Also where it was interrupted between a command and its reply: the connection cannot be used again.
+            # Also after an interrupt between a command and its reply: the connection cannot be used again.
             self.close()
             raise
         if self.address.sentinel and any(is_error(reply) and demoted(reply) for reply in replies):
@@ -96,15 +97,15 @@ class Session:
         return replies
 
     def call_many(self, commands: Sequence[Command]) -> list[Any]:
-        """As many round trips as it takes. Replies that are errors are returned, as ResponseError."""
+        """As many round trips as needed. Error replies are returned as ResponseError."""
         return [reply for part in batches(commands) for reply in self.try_call(*part)]
 
     def check(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-        """The replies, where none is an error. Raises what the first error among them means."""
+        """The replies, if none is an error. Raises the translation of the first error."""
         return checked(self.address, commands, replies)
 
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
-        """Keys that match, a step at a time. A step may be empty, and a key may come twice: SCAN's guarantees."""
+        """Matching keys, one step at a time. As with SCAN, a step may be empty, and a key may appear twice."""
         cursor = b"0"
         while True:
             cursor, found = self.call(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT))[0]
@@ -113,7 +114,7 @@ class Session:
                 return
 
     def scan_steps(self) -> int:
-        """About how many steps a scan takes."""
+        """Approximate number of steps of a scan."""
         size: int = self.call(("DBSIZE",))[0]
         return size // _SCAN_COUNT + 1
 
@@ -130,5 +131,5 @@ def is_error(reply: object) -> bool:
 
 
 def glob_literal(text: str) -> str:
-    """``text`` as a pattern that only matches itself."""
+    """``text`` as a pattern that matches only itself."""
     return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in text)

@@ -1,9 +1,8 @@
 """The capture process's agent: one camera, from its source into its ring.
 
-It gives a frame its time stamp when it arrives, makes a JPEG of it, copies that once into the ring, and wakes the
-writer. It waits for its camera and for nothing else. A camera that fails is tried again with a growing, jittered pause;
-one that did not open is asked first what is wrong (``engine/sources/check.py``). What is shown and logged of it is kept
-in ``report.py``.
+It stamps each frame on arrival, makes a JPEG of it, copies the JPEG once into the ring, and wakes the writer. It waits
+only for its camera. It retries a failed camera with a growing, jittered pause. If a camera did not open, the agent
+first checks why (``engine/sources/check.py``). ``report.py`` shows and logs the camera's state.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ from engine.wire.state import State
 #: First pause before a camera is tried again, and the longest, in seconds.
 BACKOFF_SECONDS_MIN = 0.5
 BACKOFF_SECONDS_MAX = 30.0
-#: Seconds that an agent without a connection sleeps at most before it looks around.
+#: Longest sleep of an agent without a connection, in seconds.
 _IDLE_SECONDS = 0.2
 #: Nanoseconds over which the frame rate is measured.
 _RATE_NANO = 1_000_000_000
-#: As plain numbers: an enum's members are slow to look up, and these are for each frame.
+#: Plain numbers, because they are used for each frame and enum members are slow to look up.
 _LAST_SEQUENCE, _LAST_NANO = CaptureCount.LAST_SEQUENCE.value, CaptureCount.LAST_NANO.value
 
 
@@ -62,17 +61,17 @@ class CaptureAgent:
         self._open_source = open_source
         self._log = log
         self._renew = renew
-        #: Why the ring could not be put in its place; said once.
+        #: Why the ring could not be put in its place; logged once.
         self._misplaced = ""
         self._clock = FrameClock(producer.floor_nano)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
-        #: What is asked of a camera that did not open, while it is being asked.
+        #: The running check of a camera that did not open.
         self._check: CameraCheck | None = None
         self._report = CameraReport(camera, page, log)
         self._unusable = UnusableFrames()
         self._retry_at = 0.0
-        #: Begins anew when the camera has flowed for a good while.
+        #: Reset after frames have flowed for a good while.
         self._backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         self._rate_since = time.monotonic_ns()
         self._rate_frames = 0
@@ -80,7 +79,7 @@ class CaptureAgent:
 
     @property
     def captured(self) -> int:
-        """How many frames this camera was ever captured."""
+        """Frames captured from this camera so far, over all its processes."""
         return self._producer.counts().captured
 
     def on_start(self) -> None:
@@ -89,7 +88,7 @@ class CaptureAgent:
         self._report.show()
 
     def do_work(self) -> int:
-        """One frame, or one try to connect; the number of frames written."""
+        """Take one frame, or try once to connect; returns the number of frames written."""
         source = self._source
         if source is None:
             self._measure_rate(time.monotonic_ns())
@@ -110,18 +109,18 @@ class CaptureAgent:
         return self._take(source)
 
     def idle(self) -> None:
-        """Nothing was read: sleep until the next try, a little while at most. A source that is open waits by itself."""
+        """Nothing was read: sleep briefly, at most until the next try. An open source waits by itself."""
         if self._check:
             self._check.wait(_IDLE_SECONDS)
         elif self._source is None and not self.finished:
             time.sleep(max(0.0, min(self._retry_at - time.monotonic(), _IDLE_SECONDS)))
 
     def drained(self) -> bool:
-        """Capture holds nothing back: what it had is in the ring."""
+        """Always True: all captured frames are in the ring."""
         return True
 
     def on_close(self) -> None:
-        """The camera is no longer recorded: say so, and give all back."""
+        """Report that the camera is no longer recorded, and release all resources."""
         self._close_source()
         self._report.closed()
         self._producer.close()
@@ -139,14 +138,14 @@ class CaptureAgent:
         try:
             self._source = self._open_source()
         except NotOpened:
-            # In a thread, so that its time adds nothing to what a process may be silent for.
+            # The check runs in a thread, so that the process's heartbeat continues.
             self._check = CameraCheck(self._camera.url, self._camera.open_timeout_seconds)
         except CameraUnavailable as error:
             self._failed("offline", error)
         return 0
 
     def _take(self, source: Source) -> int:
-        """Stamp, retrieve, write."""
+        """Stamp, retrieve and write a frame."""
         unix_nano, monotonic = self._clock.stamp(self._producer.floor_nano)
         self._measure_rate(monotonic)
         if self._sampler and not self._sampler.takes(monotonic):
@@ -181,7 +180,7 @@ class CaptureAgent:
         return 1
 
     def _unusable_frame(self, what: str) -> None:
-        """A frame came that cannot be stored. Where all are like that the camera is no better than one that stalls."""
+        """Count a frame that cannot be stored. If every frame is unusable, the camera counts as stalled."""
         counts = self._producer.counts()
         usable = counts.captured - counts.drops[Drop.CORRUPT.label] - counts.drops[Drop.TOO_LARGE.label]
         patience = self._camera.stall_seconds if self._report.is_active else UNUSABLE_SECONDS
@@ -189,7 +188,7 @@ class CaptureAgent:
             self._report.unusable(f"every frame is {what}")
 
     def _lost(self, error: CameraUnavailable) -> None:
-        """A stream that flowed has failed. One that flowed for a good while starts its pauses from the shortest."""
+        """A stream has failed. If it had flowed for a good while, the pauses start again from the shortest."""
         if self._report.active_seconds > self._camera.stall_seconds:
             self._backoff.reset()
             self._report.was_well()
@@ -214,29 +213,29 @@ class CaptureAgent:
             self._keep_ring()
 
     def _keep_ring(self) -> None:
-        """Once a second: a ring that somebody has removed or moved away is made anew, where the writer finds it."""
+        """Once a second: if somebody removed or moved the ring, make a new one where the writer finds it."""
         former = self._producer
         try:
             renewed = self._renew(former)
         except (EngineError, OSError) as error:
             if str(error) != self._misplaced:
                 self._misplaced = str(error)
-                self._log.error("the ring is not in its place, and none can be put there", error=str(error))
+                self._log.error("the ring is not in its place, and a new one cannot be made", error=str(error))
             return
         self._misplaced = ""
         if renewed:
             self._producer = renewed.producer
-            # From here on the writer may empty the former ring for good.
+            # From now on the writer may empty the former ring for the last time.
             self._page.counts[CaptureCount.RING] = renewed.producer.inode.number
             held = former.counts().held
             former.close()
-            self._log.warning("the ring was removed or moved away; made anew", left_to_the_writer=held)
+            self._log.warning("the ring was removed or moved; made a new one", left_to_the_writer=held)
             if renewed.removed:
                 stood = renewed.removed
-                self._log.warning("another file stood in its place; removed", frames=stood.held, reason=stood.reason)
+                self._log.warning("removed another file from the ring's place", frames=stood.held, reason=stood.reason)
 
     def _warn_once(self, reason: Drop, text: str) -> None:
-        """The first drop of a kind is worth a line; the counts tell the rest."""
+        """Log the first drop of each kind; the counts show the rest."""
         if reason not in self._warned:
             self._warned.add(reason)
             self._log.warning("frame dropped", reason=reason.label, error=text)

@@ -1,8 +1,8 @@
-"""Stamps for frames: UTC nanoseconds that only ever go up.
+"""Time stamps of frames: UTC nanoseconds that strictly increase.
 
-While the wall clock is ahead of the last stamp, a stamp is the wall clock. When it is behind, because it was set back
-or because the journal's last entry is ahead, time runs at half speed from the last stamp until the clock has caught
-up: stamps stay unique and in order, and come closer to the truth with every second.
+While the wall clock is ahead of the last stamp, the stamp is the wall clock. The wall clock is behind if it was set
+back, or if the journal's last entry is ahead. Stamps then advance at half speed from the last one until the clock has
+caught up. They stay unique and in order, and their error shrinks every second.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: Nanoseconds by which a journal's last entry may be ahead of the clock and still be gone on from: a day, which is more
-#: than a wrong time zone makes. At half speed the clock has then caught up in two.
+#: Nanoseconds by which a journal's last entry may be ahead of the clock: stamps still continue from it. A day is more
+#: than a wrong time zone causes. At half speed the clock catches up in two days.
 AHEAD_NANO_MAX = 24 * 3600 * 10**9
-#: The first stamp of 19 digits, which is what keys have room for: a machine whose clock was never set stands before it.
+#: The first stamp of 19 digits, the width that keys have. A clock that was never set is before it.
 _FIRST_NANO = 10**18
 
 
 def latest_floor(wall: Callable[[], int] = time.time_ns) -> int:
-    """The latest stamp of somebody else's that stamps may go on from, in nanoseconds UTC."""
+    """The latest foreign stamp that new stamps may continue from, in nanoseconds UTC."""
     return wall() + AHEAD_NANO_MAX
 
 
 class FrameClock:
-    """Stamps of one camera. ``floor_nano`` is a stamp that all must exceed; the clocks are for tests."""
+    """Stamps of one camera. All stamps exceed ``floor_nano``; tests replace the clocks."""
 
     def __init__(
         self,
@@ -37,7 +37,10 @@ class FrameClock:
         self._last_monotonic = monotonic()
 
     def stamp(self, floor_nano: int = 0) -> tuple[int, int]:
-        """(UTC nanoseconds above every stamp before and above ``floor_nano``, monotonic nanoseconds), for now."""
+        """The current time as (UTC nanoseconds, monotonic nanoseconds).
+
+        The first exceeds every earlier stamp and ``floor_nano``.
+        """
         now, monotonic = self._wall(), self._monotonic()
         last = max(self._last, floor_nano)
         if now <= last:

@@ -1,4 +1,4 @@
-"""Where a camera's time stamps and sequences go on: the last frame that Redis knows of."""
+"""The last frame that Redis knows of: a camera's time stamps and sequences continue from it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from engine.wire.replies import first_numbers
 
 
 def last_frame_id(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that Redis knows of: the newest of the journal's last entry, the writer's
-    mark and the publisher's cursor; (0, 0) where there is none. Raises RedisUnavailable.
+    """(unix_nano, sequence) of the last frame that Redis knows of; (0, 0) if there is none. Raises RedisUnavailable.
 
-    Journals expire, marks and cursors do not. What this user may not read is passed over, and so is what is so far
-    ahead of the clock that no camera wrote it.
+    It is the newest of the journal's last entry, the writer's mark and the publisher's cursor. Journals expire; marks
+    and cursors do not. Values that this user may not read are ignored. So are values so far ahead of the clock that no
+    camera wrote them.
     """
     hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
     floor = latest_floor()

@@ -1,4 +1,4 @@
-"""What is shown and logged of one camera: its state changes with what happens, not with each try."""
+"""The shown and logged state of one camera: it changes with events, not with each try."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, State, decode_
 class CameraReport:
     """The state of ``camera`` in its process's status ``page``, and in ``log``.
 
-    A process that takes over from one that was killed goes on with what was known of a camera that fails.
+    If a killed process knew that the camera fails, its successor continues with that state.
     """
 
     def __init__(self, camera: Camera, page: StatusPage, log: FilteringBoundLogger) -> None:
@@ -26,10 +26,10 @@ class CameraReport:
         self._page = page
         self._log = log
         self._troubles = Failures()
-        #: True once the log has that the camera is active, until it has that it failed.
+        #: True after the log said that the camera is active, until it says that the camera failed.
         self._active_said = False
         self._active_since = 0.0
-        #: Width and height of the frames that flow; None while none do.
+        #: Width and height of the current frames; None while none flow.
         self.active_size: tuple[int, int] | None = None
         self._status = self._inherited()
 
@@ -50,7 +50,7 @@ class CameraReport:
 
     @property
     def active_seconds(self) -> float:
-        """How long frames have flowed; 0 while none do."""
+        """How long frames have flowed; 0 while none flow."""
         return time.monotonic() - self._active_since if self.is_active else 0.0
 
     def show(self) -> None:
@@ -58,7 +58,7 @@ class CameraReport:
         self._page.text = encode_status(self._status)
 
     def active(self, source: Source, width: int, height: int) -> None:
-        """Frames flow, of this size in pixels."""
+        """Frames of this size in pixels flow."""
         changed = (width, height) != (self._status.width, self._status.height)
         if not self.is_active:
             self._active_since = time.monotonic()
@@ -72,12 +72,12 @@ class CameraReport:
         self._troubles.over()
 
     def unusable(self, error: str) -> None:
-        """Frames come, and none of them can be stored."""
+        """Frames arrive, but none can be stored."""
         news = self._say("stalled", error)
         self._set("stalled", error, failures=self._status.consecutive_failures, news=news)
 
     def failed(self, state: State, error: CameraUnavailable, retry_seconds: float) -> None:
-        """A try has failed, or a stream that flowed; the next try comes after ``retry_seconds``."""
+        """A try or a flowing stream has failed; the next try follows after ``retry_seconds``."""
         failures = self._status.consecutive_failures + 1
         text = urls.mask(str(error), urls.secrets_in(self._camera.url))
         news = self._say(state, text, failures=failures, retry_seconds=round(retry_seconds, 1))
@@ -94,7 +94,7 @@ class CameraReport:
             self._set("offline", "recording stopped", failures=self._status.consecutive_failures)
 
     def _say(self, state: State, error: str, **numbers: float) -> bool:
-        """Log a failure that is news, and once an hour how it goes; returns whether it is news."""
+        """Log a new failure, and an hourly summary of a lasting one; returns True for a new one."""
         news = self._troubles.is_news(error)
         if news:
             self._active_said = False
@@ -115,8 +115,8 @@ class CameraReport:
         width: int = 0,
         height: int = 0,
     ) -> None:
-        """Show what is so now. State and time together are what an event tells of, so the time changes with the state,
-        and with a failure that is news."""
+        """Show the current state. An event reports state and time together. So the time changes with the state, and
+        with a new failure."""
         changed = news or state != self._status.state
         self._status = CameraStatus(
             state=state,

@@ -1,22 +1,22 @@
-"""The fps limit of a camera: which of its frames are taken."""
+"""The fps limit of a camera: selects the frames to take."""
 
 from __future__ import annotations
 
-#: Share of the frame interval by which a frame may come early and still be taken under an fps limit.
+#: Share of the frame interval by which a frame may be early and still be taken.
 _EARLY = 0.1
-#: Nanoseconds of stream that an fps limit lets through in one go: what a network held back and then sent at once.
+#: Nanoseconds of stream that an fps limit accepts at once: a network may hold frames back and deliver them together.
 _BURST_NANO = 500_000_000
 
 
 class Sampler:
-    """Thins a stream out to ``fps``: says of each arrival whether it is taken; the average rate is kept."""
+    """Thins a stream to ``fps``: decides for each frame whether to take it, and keeps the average rate."""
 
     def __init__(self, fps: float) -> None:
         self._interval = int(1e9 / fps)
         self._due = -1
 
     def takes(self, monotonic: int) -> bool:
-        """Whether the frame that arrived at ``monotonic`` nanoseconds is taken."""
+        """True if the frame that arrived at ``monotonic`` nanoseconds is taken."""
         if monotonic < self._due - self._interval * _EARLY:
             return False
         begun = self._due < 0

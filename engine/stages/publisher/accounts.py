@@ -1,8 +1,8 @@
-"""The accounts of the cameras that a publisher serves: they come and go with the rings, and stand in Redis.
+"""The accounts of the cameras that a publisher serves. They follow the rings, and are saved in Redis.
 
-A camera is served from when its ring stands. One whose ring goes is served on until nothing of its journal is left to
-announce; should the publisher be killed meanwhile, its status page names the camera to its successor. Cameras of the
-site file are served without a ring too, where none was ever seen: the publisher may run where it cannot see any.
+The publisher serves a camera as soon as its ring exists. After the ring is gone, it serves the camera until the journal
+has nothing left to announce. If it is killed meanwhile, its status page names the camera to its successor. It also
+serves cameras of the site file whose ring it never saw, because it may run where no ring is visible.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from engine.stages.publisher.booking import Booking
 from engine.stages.publisher.journals import CameraRead, Journals, Newest, Overview
 from engine.wire.marks import Mark
 
-#: Seconds that a camera is served on at least after its ring has gone: its writer may have frames of it in hand.
+#: Seconds that a camera is served at least after its ring is gone: the writer may still hold frames of it.
 _LINGER_SECONDS = 10.0
-#: A journal without entries, and a camera that was never announced nor counted.
+#: A journal without entries, and a camera without announced or counted events.
 _NOTHING = Newest(BEGINNING, 0)
 _NO_CURSOR = Mark(BEGINNING)
 
@@ -50,7 +50,7 @@ class Accounts:
         self._saved: dict[str, Mark] = {}
 
     def begin(self) -> None:
-        """Go on where the last publisher stopped; once a process, with the first connection to Redis."""
+        """Continue where the last publisher stopped. Called once per process, with the first connection to Redis."""
         self._roster.look()
         cameras = dict.fromkeys([*self._configured, *self._roster.rings, *self._remembered()])
         for camera in cameras:
@@ -58,7 +58,7 @@ class Accounts:
         cursors = self._journals.cursors()
         self._booking.recover(cursors.serials)
         if not cursors.marks and self._booking.begun:
-            # Redis lost the cursors. Which numbers were announced already nobody can tell, so counting begins anew.
+            # Redis lost the cursors. The numbers announced so far are unknown, so counting restarts.
             cursors = cursors._replace(marks=dict.fromkeys(cameras, _NO_CURSOR))
         now = time.monotonic()
         unseen = cameras.keys() - self._roster.rings.keys() - set(self._configured)
@@ -69,9 +69,9 @@ class Accounts:
         self.begun = True
 
     def take(self, found: list[CameraRead]) -> None:
-        """Enter what was read."""
+        """Enter the entries that were read."""
         begins = {read.camera for read in found if self.by_camera[read.camera].wants_beginning(read.entries)}
-        # Before a ring's first entry there is a mark that says where its numbers begin.
+        # The writer writes a mark with a ring's first number before the ring's first entry.
         written = self._journals.written() if begins else {}
         for camera, entries, last, unreadable in found:
             mark = written.get(camera)
@@ -80,8 +80,10 @@ class Accounts:
             self.by_camera[camera].take(entries, last, unreadable)
 
     def look(self, overview: Overview, waiting: Collection[str]) -> None:
-        """Count what went with its journal, and serve the cameras that stand; ``waiting`` are those with entries at
-        hand."""
+        """Count the entries that expired with their journals, and follow the rings.
+
+        ``waiting`` are the cameras with queued entries.
+        """
         for camera, account in self.by_camera.items():
             mark = overview.written.get(camera)
             nothing_left = overview.newest.get(camera, _NOTHING).at <= account.read
@@ -100,7 +102,7 @@ class Accounts:
                 self._let_go(camera)
 
     def save(self, *, all_of_them: bool = False) -> None:
-        """Write down the cursors that have moved, and count what they passed."""
+        """Save the cursors that have moved, and count the events that they passed."""
         marks = {camera: account.mark for camera, account in self.by_camera.items() if account.mark != _NO_CURSOR}
         changed = marks if all_of_them else {c: mark for c, mark in marks.items() if self._saved.get(c) != mark}
         for account in self.by_camera.values():
@@ -112,7 +114,7 @@ class Accounts:
             self._booking.settle()
 
     def rewind(self) -> None:
-        """Forget what is not confirmed, to read it again."""
+        """Forget unconfirmed entries, to read them again."""
         for account in self.by_camera.values():
             account.rewind()
 
@@ -147,7 +149,7 @@ class Accounts:
         return []
 
     def _remember(self) -> None:
-        """Name on the status page the cameras that the site file does not."""
+        """Name the cameras that are not in the site file on the status page."""
         text = json.dumps(sorted(self.by_camera.keys() - set(self._configured))).encode()
         if text != self._page.text and len(text) <= TEXT_BYTES_MAX:
             self._page.text = text

@@ -1,13 +1,14 @@
 """The publisher process's agent: journals in, confirmed messages out.
 
-It reads each camera's journal behind its cursor, sends a message for each entry (or an array for many), and moves the
-cursor only past entries whose message, and all messages before it, the broker has confirmed. Killed or cut off at any
-moment, it begins again at the cursors: events come at least once, per camera in order. Nothing is held but a window of
-messages and one look ahead; an outage of the broker piles up in the journals, which are in Redis anyway.
+It reads each camera's journal behind its cursor, and sends a message for each entry (or an array for many). It moves
+the cursor past an entry only after the broker has confirmed its message and all messages before it. After a kill or a
+lost connection it continues from the cursors. So events are sent at least once, and in order per camera. The publisher
+holds only a window of messages and one read ahead. During an outage of the broker, events wait in the journals in
+Redis.
 
-An event whose frame is gone is not sent, and counts as expired. Redis says whether a frame is gone, no clock does: the
-machine's may have been set since the frame was stamped. Events that were trimmed before they were read count too
-(``engine/stages/publisher/account.py``).
+An event whose frame is gone is not sent, and counts as expired. Redis decides whether a frame is gone, not a clock,
+because the machine's clock may have been set since the frame was stamped. Events that were trimmed before they were
+read count too (``engine/stages/publisher/account.py``).
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_
 from engine.wire.rfc3339 import rfc3339
 from engine.wire.state import change_of, decode_status
 
-#: Seconds that a publisher without a broker or without Redis sleeps at a time.
+#: Seconds of one sleep while the broker or Redis is away.
 _AWAY_SECONDS = 0.2
-#: Seconds between writes of the cursors: what a kill can make the publisher say twice.
+#: Seconds between saves of the cursors; after a kill, the events of this time are sent twice.
 _SAVE_SECONDS = 0.1
-#: Seconds after which cursors are written that have not moved: somebody may have removed them.
+#: Seconds between saves of unmoved cursors too: somebody may have removed them.
 _SAVE_ALL_SECONDS = 10.0
 #: Seconds between looks at states, lag and expired entries.
 _LOOK_SECONDS = 0.25
@@ -45,7 +46,7 @@ _BACKOFF_SECONDS_MAX = 10.0
 
 
 class _EventMakers(dict[str, FrameEvents]):
-    """What makes events of a camera's entries, by camera."""
+    """By camera: makes events from its journal entries."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states: dict[str, bytes] = {}
-        #: The change that each state tells of, and those that were sent and confirmed.
+        #: The latest change of each camera's state, and the changes that were sent and confirmed.
         self._changes: dict[str, bytes] = {}
         self._states_sent: dict[str, bytes] = {}
         self._states_confirmed: dict[str, bytes] = {}
@@ -98,7 +99,7 @@ class PublisherAgent:
         """Nothing is needed before the first round."""
 
     def do_work(self) -> int:
-        """One round: events confirmed and messages sent."""
+        """Do one round; returns the number of confirmed and sent messages."""
         now = time.monotonic()
         work = self._turn_broker(now)
         try:
@@ -122,8 +123,8 @@ class PublisherAgent:
         return work
 
     def idle(self) -> None:
-        """Wait for the broker's I/O, which may bring confirms, until the next look for entries is due; with enough
-        entries at hand none is."""
+        """Wait for the broker's I/O, which may bring confirms, until the next read of entries is due. With enough
+        entries queued, no read is due."""
         if self._broker.opened and not self._redis_outage.ongoing:
             wait = self._queue.read_at - time.monotonic() if self._queue.wants_entries else READ_SECONDS_MAX
             try:
@@ -134,7 +135,7 @@ class PublisherAgent:
             time.sleep(_AWAY_SECONDS)
 
     def drained(self) -> bool:
-        """True when all that stood in the journals at the first call is confirmed, or cannot be for now."""
+        """True if all journal entries of the first call are confirmed, or cannot be confirmed for now."""
         if self._broker_outage.ongoing or self._broker.blocked or self._redis_outage.ongoing:
             return True
         if not self._broker.ready or not self._accounts.begun:
@@ -154,7 +155,7 @@ class PublisherAgent:
         )
 
     def on_close(self) -> None:
-        """Write the cursors down and leave the broker."""
+        """Save the cursors and leave the broker."""
         try:
             self._accounts.save()
         except (RedisUnavailable, ServerRefused) as error:
@@ -208,7 +209,7 @@ class PublisherAgent:
             self._states_sent[camera] = change
 
     def _turn_broker(self, now: float) -> int:
-        """Keep the connection, take what was confirmed; returns the number of confirmed messages."""
+        """Keep the connection, and take confirms; returns the number of confirmed messages."""
         try:
             if not self._broker.opened:
                 if now < self._retry_at:
@@ -238,7 +239,7 @@ class PublisherAgent:
         return confirmed
 
     def _take_confirmed(self) -> int:
-        """Move the cursors past what was confirmed; returns the number of messages."""
+        """Move the cursors past confirmed entries; returns the number of messages."""
         tokens: list[list[Item] | _StatusToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
@@ -259,10 +260,10 @@ class PublisherAgent:
         self._counts[PublisherCount.MESSAGES] += messages
         return len(tokens)
 
-    # What is looked at now and then
+    # Periodic looks
 
     def _look(self) -> dict[str, Newest]:
-        """States, lag, cameras that come and go, and what has expired; returns the journals' last entries."""
+        """Look at states, lag, new and removed cameras, and expired entries; returns the journals' last entries."""
         overview = self._journals.overview()
         self._states = overview.states
         self._changes = {camera: change_of(text) for camera, text in self._states.items()}
@@ -279,14 +280,14 @@ class PublisherAgent:
 
     def _say_foreign(self, camera: str, error: str) -> None:
         if error:
-            self._log.warning("passed over: what stands in Redis is not ours", of=camera, error=error)
+            self._log.warning("passed over: the engine did not write its data in Redis", of=camera, error=error)
         else:
-            self._log.info("read again: what stands in Redis is ours", of=camera)
+            self._log.info("read again: its data in Redis is valid", of=camera)
 
     # Outages
 
     def _rewind(self) -> None:
-        """Forget what is not confirmed, and read it again."""
+        """Forget unconfirmed entries, to read them again."""
         self._queue.clear()
         self._accounts.rewind()
         self._states_sent = dict(self._states_confirmed)
@@ -301,6 +302,6 @@ class PublisherAgent:
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
         self._journals.close()
-        # The next round asks Redis for something, and does not take its silence for an answer.
+        # The next round must ask Redis something before it counts Redis as back.
         self._look_at = 0.0
         self._redis_outage.lost(error)

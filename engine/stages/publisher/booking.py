@@ -1,8 +1,8 @@
 """Counts of the publisher that a kill at any moment neither loses nor doubles.
 
-An event that expired counts when the cursor in Redis has passed it. Redis and the status page cannot be written in one
-step, so the status page first says what it will show, under a serial that the cursors are saved with: a successor that
-finds this serial in Redis knows that the save came through, and shows it.
+An expired event counts when the cursor in Redis has passed it. Redis and the status page cannot be written in one
+step. So the status page first holds the coming counts and a serial, and the cursors are saved with this serial. If a
+successor finds the serial in Redis, the save succeeded, and it shows the counts.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Collection
 
 from engine.shm.status_page import PublisherCount, StatusPage
 
-#: Count, and the word that holds what it is about to become.
+#: Each count, and the word that holds its coming value.
 _BOOKED = (
     (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
     (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
 )
-#: What a journal that somebody else has written to may be counted to at most; a word holds more.
+#: Highest count, in case another program wrote to a journal; a word can hold more.
 _COUNT_MAX = 2**62
-#: Bits of a serial: it is one of the status page's words.
+#: Bits of a serial: it fits one word of the status page.
 _SERIAL_BITS = 62
 
 
 class Booking:
-    """The counts of what expired and what could not be read, on the publisher's status page."""
+    """The counts of expired events and unreadable entries, on the publisher's status page."""
 
     def __init__(self, page: StatusPage) -> None:
         self._counts = page.counts
@@ -32,21 +32,21 @@ class Booking:
 
     @property
     def begun(self) -> bool:
-        """True where a publisher of this site has counted any event before."""
+        """True if a publisher of this site has counted any event before."""
         return any(self._counts[word] for word in (PublisherCount.CONFIRMED, PublisherCount.EXPIRED))
 
     def recover(self, serials: Collection[bytes]) -> None:
-        """Finish what a predecessor had begun, if its serial is among those that Redis has."""
+        """Finish a predecessor's save if its serial is among those in Redis."""
         if b"%d" % self._counts[PublisherCount.SAVE_SERIAL] in serials:
             self._show()
         self._counts[PublisherCount.SAVE_SERIAL] = 0
 
     def add(self, expired: int, unreadable: int) -> None:
-        """These are passed by the cursors that are saved next."""
+        """Add events that the next save of the cursors passes."""
         self._open = [self._open[0] + expired, self._open[1] + unreadable]
 
     def intend(self) -> str:
-        """The serial to save the cursors with; empty where there is nothing to count."""
+        """The serial to save the cursors with; empty if there is nothing to count."""
         if not any(self._open):
             return ""
         self._counts[PublisherCount.SAVE_SERIAL] = 0
@@ -57,7 +57,7 @@ class Booking:
         return str(serial)
 
     def settle(self) -> None:
-        """The save came through."""
+        """The save succeeded: show its counts."""
         if any(self._open):
             self._show()
             self._counts[PublisherCount.SAVE_SERIAL] = 0

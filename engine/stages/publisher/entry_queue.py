@@ -1,9 +1,9 @@
-"""Entries that were read and wait to be sent: one look ahead of the broker, and what becomes of them there.
+"""Entries that were read and wait to be sent: one read ahead of the broker.
 
-A frame may be gone before its event could be sent. Redis is asked, and only of a camera whose oldest entry has waited:
-here since the look before, or in its journal, of which one read then brings a second or more. Where events flow none
-has. Frames go in the order in which they were stored, so the oldest is asked for first, and the next ones only where it
-is gone.
+A frame may be gone before its event is sent. The queue asks Redis, but only for a camera whose oldest entry has waited.
+It has waited if it was here at the look before, or if one read of its journal spans more than a second. While events
+flow, no entry waits. Frames expire in the order in which they were stored. So the queue asks for the oldest first, and
+for the next ones only if it is gone.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.journals import Journals
 from engine.wire.journal import JournalEntry
 
-#: Entries held at a time, over all cameras: a few windows, so that the next messages are at hand.
+#: Entries held at a time, over all cameras: a few windows, so that the next messages are ready.
 _QUEUE_MAX = 2048
-#: Seconds between looks for new entries: the shortest while there are some, doubling to the longest while there are
-#: none. A look costs the same for one entry as for many.
+#: Seconds between reads: the shortest while there are new entries, doubling to the longest while there are none. A read
+#: costs the same for one entry as for many.
 _READ_SECONDS_MIN = 0.01
 READ_SECONDS_MAX = 0.04
-#: Nanoseconds between the stamps of entries that one read brings, from which on the first has waited.
+#: If the stamps of one read span more nanoseconds than this, its first entry has waited.
 _BEHIND_NANO = 10**9
-#: Looks for expired entries in a row before other work goes on.
+#: Rounds of looking for expired entries before other work continues.
 _EXPIRY_ROUNDS_MAX = 64
-#: Frames of one camera that Redis is asked for at a time, at most.
+#: Frames of one camera in one question to Redis, at most.
 _ASKED_MAX = 256
 
-#: A frame to announce: its camera and journal entry. A message's token is the list of those that it announces.
+#: A frame to announce: its camera and journal entry. A message's token is the list of its items.
 Item = tuple[str, JournalEntry]
 
 
@@ -38,30 +38,30 @@ class EntryQueue:
 
     def __init__(self, journals: Journals, accounts: Accounts) -> None:
         self.items: deque[Item] = deque()
-        #: When new entries are to be looked for (monotonic seconds), if any are wanted.
+        #: When to read new entries (monotonic seconds), if any are wanted.
         self.read_at = 0.0
         self._journals = journals
         self._accounts = accounts
         self._read_seconds = _READ_SECONDS_MIN
-        #: The last entry of each camera at the last look: what stands before it has waited since.
+        #: The last entry of each camera at the last look: it and all before it have waited since.
         self._waited: dict[str, Id] = {}
 
     @property
     def wants_entries(self) -> bool:
-        """True where too few are at hand."""
+        """True if too few entries are ready."""
         return len(self.items) < _QUEUE_MAX // 2
 
     def clear(self) -> None:
-        """Forget all; the accounts are rewound."""
+        """Forget all entries; the caller rewinds the accounts."""
         self.items.clear()
         self._waited.clear()
 
     def oldest(self) -> dict[str, Id]:
-        """The oldest entry of each camera that has any."""
+        """The id of the oldest entry of each camera that has any."""
         return {camera: _id(entries[0]) for camera, entries in self._by_camera().items()}
 
     def fill(self) -> None:
-        """Read the entries behind those already read."""
+        """Read the next entries."""
         self._drop_gone(self._read())
 
     def expire(self) -> None:
@@ -72,7 +72,7 @@ class EntryQueue:
         self._waited = {camera: _id(entries[-1]) for camera, entries in self._by_camera().items()}
 
     def _read(self) -> set[str]:
-        """Read what there is room for; returns the cameras of which so much stood there that it has waited."""
+        """Read as many entries as there is room for; returns the cameras whose oldest entry has waited."""
         after = {camera: account.read for camera, account in self._accounts.by_camera.items()}
         room = max((_QUEUE_MAX - len(self.items)) // max(len(after), 1), 1)
         found = self._journals.read(after, room)
@@ -85,7 +85,7 @@ class EntryQueue:
             if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
                 behind.add(camera)
         if longest >= room:
-            # There may be more of some camera than was asked for.
+            # Some camera may have more entries than one read returns.
             self.read_at = 0.0
         else:
             self._read_seconds = _READ_SECONDS_MIN if found else min(2 * self._read_seconds, READ_SECONDS_MAX)
@@ -93,7 +93,7 @@ class EntryQueue:
         return behind
 
     def _drop_gone(self, cameras: set[str]) -> None:
-        """Drop the oldest entries of some cameras as far as their frames are gone, and read others in their place."""
+        """Drop the oldest entries of some cameras if their frames are gone, and read others in their place."""
         for _ in range(_EXPIRY_ROUNDS_MAX):
             if not cameras:
                 return
@@ -104,12 +104,12 @@ class EntryQueue:
             for camera, count in gone.items():
                 self._accounts.by_camera[camera].drop(len(suspects[camera]), suspects[camera][:count])
             self._pass_over(gone)
-            # Where all were gone, those that follow may be too.
+            # If all frames of a camera were gone, the next ones may be gone too.
             emptied = {camera for camera, count in gone.items() if count == len(suspects[camera])}
             cameras = emptied | self._read()
 
     def _gone(self, suspects: dict[str, list[JournalEntry]]) -> dict[str, int]:
-        """Camera -> how many of its oldest entries have no frame any more, where any has none."""
+        """Camera -> how many of its oldest entries have lost their frame; cameras without any are left out."""
         gone = dict.fromkeys(suspects, 0)
         asked = {camera: entries[:1] for camera, entries in suspects.items()}
         while asked:
@@ -125,9 +125,9 @@ class EntryQueue:
         return {camera: count for camera, count in gone.items() if count}
 
     def _pass_over(self, gone: dict[str, int]) -> None:
-        """Take the oldest entries of some cameras out of the queue."""
+        """Remove the oldest entries of some cameras from the queue."""
         left = dict(gone)
-        # In place: the queue is at hand elsewhere.
+        # In place: others hold a reference to the queue.
         for _ in range(len(self.items)):
             item = self.items.popleft()
             if left.get(item[0]):

@@ -1,8 +1,8 @@
 """The publisher's view of Redis: entries not yet announced, cursors, the writer's marks, and the cameras' states.
 
-What stands under one camera's name costs that camera only. Where it is no stream, the camera is passed over and said to
-be, and asked for again with every read, until its journal is one. An entry so far ahead of the clock that no camera
-wrote it is as if it were not there: once read, it would hide all that are written when it is gone.
+A bad value under one camera's name affects only that camera. If its journal is no stream, the camera is passed over and
+this is logged. Every read asks for it again, until its journal is a stream. An entry so far ahead of the clock that no
+camera wrote it is ignored: once read, it would hide all entries that are written after its removal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.wire.urls import RedisAddress
 
 
 class CameraRead(NamedTuple):
-    """What one read found of a camera: entries in order, the id of the last, and how many did not parse."""
+    """The result of one read of a camera: entries in order, the id of the last, and how many did not parse."""
 
     camera: str
     entries: list[JournalEntry]
@@ -33,14 +33,14 @@ class CameraRead(NamedTuple):
 
 
 class Newest(NamedTuple):
-    """The last entry of a journal, and its number; 0 where it has none."""
+    """The last entry of a journal, and its number; 0 if it has none."""
 
     at: Id
     number: int
 
 
 class Overview(NamedTuple):
-    """By camera: its state as the writer left it, the writer's mark, and its journal's last entry if it has any."""
+    """By camera: the state and the mark that the writer wrote, and the journal's last entry if it has any."""
 
     states: dict[str, bytes]
     written: dict[str, Mark]
@@ -55,21 +55,21 @@ class Cursors(NamedTuple):
 
 
 class OnForeign(Protocol):
-    """Told of a camera that is passed over, and why; of one that is read again, with an empty error."""
+    """Called for a camera that is passed over, with the reason; for one that is read again, with an empty error."""
 
     def __call__(self, camera: str, error: str) -> None:
-        """Say so."""
+        """Report it."""
 
 
 def _nobody(camera: str, error: str) -> None:
-    """Whoever asks once need not be told."""
+    """Report nothing; for callers that ask once."""
 
 
 class Journals:
-    """Journals, cursors, marks and states of one site's ``cameras``. Every method but ``close``, ``add`` and ``remove``
-    connects if need be.
+    """Journals, cursors, marks and states of one site's ``cameras``.
 
-    All raise RedisUnavailable where Redis is away or refuses, and begin anew at the next call.
+    Every method except ``close``, ``add`` and ``remove`` connects if necessary, and raises RedisUnavailable if Redis is
+    away or refuses. The next call connects again.
     """
 
     def __init__(
@@ -90,15 +90,15 @@ class Journals:
         self._cursor_key = keys.cursor_key(vhost, prefix)
         self._cameras_key = keys.cameras_key(vhost, prefix)
         self._written_key = keys.written_key(vhost, prefix)
-        #: Cameras, and keys that are not a camera's, under whose name something of another type stands.
+        #: Cameras, and keys that belong to no camera, whose key has another type.
         self._foreign: set[str] = set()
-        #: The latest stamp of each camera that is known to be its own, for clocks that were set back since.
+        #: The latest known stamp of each camera itself; the clock may have been set back since.
         self._known: dict[str, int] = {}
         for camera in cameras:
             self.add(camera)
 
     def add(self, camera: str) -> None:
-        """Know one more camera."""
+        """Add a camera."""
         key = keys.journal_key(self._vhost, self._prefix, camera).encode()
         self._streams[key], self._keys[camera] = camera, key
         self._frames[camera] = keys.frame_key_prefix(self._vhost, self._prefix, camera)
@@ -111,7 +111,7 @@ class Journals:
 
     @property
     def foreign(self) -> frozenset[str]:
-        """Cameras that are passed over for now."""
+        """Cameras that are currently passed over."""
         return frozenset(self._foreign & self._keys.keys())
 
     def close(self) -> None:
@@ -119,8 +119,8 @@ class Journals:
         self._session.close()
 
     def cursors(self) -> Cursors:
-        """Where the last publisher stopped. A value that does not read is as if it were not there: events that are sent
-        twice are allowed for, a publisher that cannot begin would send none."""
+        """The cursors of the last publisher. Unreadable values are ignored: events may be sent twice, but a publisher
+        that cannot begin would send none."""
         stored = self._by_camera(self._call(("HGETALL", self._cursor_key))[0])
         found = {camera: cursor for camera, text in stored.items() if (cursor := parse_cursor(text))}
         if any(mark.at[0] > self._latest(camera) for camera, (mark, _) in found.items()):
@@ -131,12 +131,12 @@ class Journals:
         )
 
     def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
-        """Write the cursors of some cameras in one step, with the ``serial`` of this save, if it has one."""
+        """Write the cursors of some cameras in one step, with the ``serial`` of this save if it has one."""
         pairs = ((camera, format_cursor(mark, serial)) for camera, mark in cursors.items())
         self._call(("HSET", self._cursor_key, *(part for pair in pairs for part in pair)))
 
     def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
-        """Up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""
+        """Read up to ``count`` entries of each camera behind the ids in ``after``, without waiting."""
         for camera, (nano, _) in after.items():
             self._known[camera] = max(nano, self._known.get(camera, 0))
         sound = [camera for camera in after if camera not in self._foreign]
@@ -144,7 +144,7 @@ class Journals:
         commands += [self._reading([camera], after, count) for camera in after if camera in self._foreign]
         replies = self._ask(*commands)
         if sound and _foreign(replies[0]):
-            # Which one it is, only each by itself tells.
+            # Ask for each camera separately to find the foreign ones.
             commands = [self._reading([camera], after, count) for camera in after]
             replies = self._ask(*commands)
         found: list[CameraRead] = []
@@ -156,7 +156,7 @@ class Journals:
         return found
 
     def overview(self) -> Overview:
-        """All that is looked at now and then, in one round trip; the marks before the journals that they speak of."""
+        """States, marks and last entries in one round trip; each mark is read before the journal that it describes."""
         asked = [("HGETALL", self._cameras_key), ("HGETALL", self._written_key)]
         states, written, *lasts = self._ask(
             *asked,
@@ -197,7 +197,7 @@ class Journals:
         return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
 
     def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead | None:
-        """What was read of a camera; None where that is nothing."""
+        """The entries of one stream's reply; None if there are none."""
         entries: list[JournalEntry] = []
         latest = self._latest(self._streams[stream])
         while found and not _within(found[-1][0], latest):
@@ -223,7 +223,7 @@ class Journals:
         return found
 
     def _notice(self, name: str, key: str, reply: object) -> None:
-        """Tell of what stands in a stream's or hash's place, once, and of its end."""
+        """Report once that another type is in a stream's or hash's place, and once that it is gone."""
         foreign = _foreign(reply)
         if foreign == (name in self._foreign):
             return
@@ -236,7 +236,7 @@ class Journals:
         self._on_foreign(name, foreign_key(key, kind.decode() if isinstance(kind, bytes) else ""))
 
     def _call(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Replies, of which none is an error."""
+        """Replies without errors. Raises RedisUnavailable for the first error."""
         replies = self._ask(*commands)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, ResponseError):
@@ -244,7 +244,7 @@ class Journals:
         return replies
 
     def _ask(self, *commands: tuple[Any, ...], tolerant: bool = False) -> list[Any]:
-        """Replies; one may say that its key is of another type, and with ``tolerant`` any error."""
+        """Replies. A WRONGTYPE error is returned, not raised; with ``tolerant`` any error is."""
         replies = self._session.try_call(*commands)
         for reply in replies:
             if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
@@ -259,7 +259,7 @@ _ONE_STREAM = 6
 
 
 def _within(identifier: bytes, latest: int) -> bool:
-    """True for the id of an entry that is not beyond ``latest``."""
+    """True for an entry id whose time is at most ``latest``."""
     try:
         return parse_entry_id(identifier)[0] <= latest
     except WireError:
@@ -275,7 +275,7 @@ def _newest(reply: list[list[Any]]) -> Newest:
 
 
 def _foreign(reply: object) -> bool:
-    """True for the error that a key of another type brings."""
+    """True for the error of a key of another type."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 

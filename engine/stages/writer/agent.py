@@ -1,8 +1,8 @@
 """The writer process's agent: moves frames from its cameras' rings to Redis.
 
-``do_work`` is the whole of it: poll the rings, frame a batch, send it, wait for the oldest batch's answer, commit. Here
-is only scheduled: what became of each frame is known by its ``CameraWriter``, what bytes say by a ``Batch``, what the
-connection is good for by its ``Connection``.
+``do_work`` is the whole path: poll the rings, frame a batch, send it, wait for the oldest batch's answer, commit.
+This module only schedules. ``CameraWriter`` tracks each frame, ``Batch`` builds and parses bytes, and ``Connection``
+tracks the state of the connection.
 """
 
 from __future__ import annotations
@@ -33,24 +33,26 @@ from engine.stages.writer.store import Refused, Store
 from engine.wire import keys
 from engine.wire.lease import Lease
 
-#: Batches that may be in flight: one is sent while the one before is being stored.
+#: Batches that may be in flight: one is sent while Redis stores the previous one.
 _BATCHES_IN_FLIGHT = 2
-#: Seconds that an idle writer sleeps at most, and one without Redis.
+#: Longest sleep of an idle writer, and of one without Redis, in seconds.
 _IDLE_SECONDS = 0.25
 _AWAY_SECONDS = 0.02
-#: Seconds that a busy writer sleeps before it listens for the next frame: one look, one transaction and one wake-up
-#: then serve the frames of several cameras. Busy: at least two frames arrive per nap.
+#: Seconds that a busy writer sleeps before it waits for the next frame. One look, one transaction and one wake-up then
+#: serve the frames of several cameras. Busy: at least two frames arrive per nap.
 _NAP_SECONDS = 0.0015
 _NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
-#: Seconds between looks at the cameras' states and at rings that may have come.
+#: Seconds between looks at the cameras' states and for new rings.
 _LOOK_SECONDS = 0.25
-#: Seconds that a stop with empty rings waits for a Redis that is away, to ask it what it still has.
+#: Seconds that a stop with empty rings waits while Redis is away, to ask which frames it still has.
 _LAST_LOOK_SECONDS = 2.0
 
 
 class WriterAgent:
-    """Writer ``number`` of the site; stores the frames of its cameras as they come and go. ``own`` is what its leases
-    say; with None it takes none."""
+    """Writer ``number`` of the site: stores the frames of its cameras, which may come and go.
+
+    ``own`` is the content of its leases; with None it takes no leases.
+    """
 
     def __init__(
         self, config: Config, number: int, page: StatusPage, log: FilteringBoundLogger, own: Lease | None = None
@@ -71,26 +73,26 @@ class WriterAgent:
         self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
         self._leases = Leases(config, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
-        #: Of each batch in flight, the cameras that have frames in it; oldest first.
+        #: For each batch in flight, the cameras that have frames in it; oldest batch first.
         self._in_flight: deque[list[CameraWriter]] = deque()
-        #: Cameras of whose last batch the journal refused entries, until Redis was asked why.
+        #: Cameras whose journal refused entries of the last batch, until Redis was asked why.
         self._refused: list[CameraWriter] = []
         self._look_at = 0.0
         #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
         self._last_look_until = 0.0
         self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", page)
-        #: Frames stored since the last look around; whether they were many; whether it napped since the last of them.
+        #: Frames stored since the last look around; if there were many; if it napped since the last stored frame.
         self._stored = 0
         self._busy = self._napped = False
         self._warned: set[str] = set()
 
     def on_start(self) -> None:
-        """Open what rings there are."""
+        """Open the existing rings."""
         self._look_around()
 
     def do_work(self) -> int:
-        """One round: frames stored."""
-        # Looks go out between batches; while one is due, no new batch delays it.
+        """Do one round; returns the number of frames stored."""
+        # Looks happen between batches. While one is due, no new batch delays it.
         due = time.monotonic() >= self._look_at
         if due and not self._in_flight:
             self._look_around()
@@ -114,7 +116,7 @@ class WriterAgent:
             return 0
 
     def idle(self) -> None:
-        """Nothing to do: sleep until a producer wakes the writer."""
+        """Sleep until a producer wakes the writer."""
         if self._connection.usable:
             if self._busy and not self._napped:
                 self._napped = True
@@ -125,18 +127,18 @@ class WriterAgent:
             time.sleep(_AWAY_SECONDS)
 
     def drained(self) -> bool:
-        """True when every ring is empty and no capture process is left that could fill one."""
+        """True if every ring is empty and no capture process is left that could fill one."""
         if self._in_flight or any(writer.consumer.held_bytes for writer in self._writers.values()):
             return False
         if any(page.owned for page in self._pages.values()):
             return False
-        # A ring may have come since the last look around.
+        # A ring may have appeared since the last look around.
         if self._follow_rings() or self._rings.behind:
             return False
         return self._looked_last()
 
     def _looked_last(self) -> bool:
-        """True when Redis was asked a last time what it still has, or cannot be asked in time."""
+        """True after Redis was asked a last time which frames it still has, or if it cannot be asked in time."""
         now = time.monotonic()
         self._last_look_until = self._last_look_until or now + _LAST_LOOK_SECONDS
         if not self._connection.usable:
@@ -149,7 +151,7 @@ class WriterAgent:
         return True
 
     def on_close(self) -> None:
-        """Announce the cameras' last states, and give all back."""
+        """Write the cameras' last states, and release all resources."""
         try:
             if self._store.connected and not self._in_flight:
                 self._reconciler.count_lost(self._rotation.writers)
@@ -166,7 +168,7 @@ class WriterAgent:
     # Rings to Redis
 
     def _commit_oldest(self) -> int:
-        """Wait for the oldest batch and give back the space of what Redis has; returns the number of its frames."""
+        """Wait for the oldest batch, and free the ring space of stored frames; returns the number of its frames."""
         writers = self._in_flight[0]
         try:
             answers = self._store.receive()
@@ -203,7 +205,7 @@ class WriterAgent:
                 )
 
     def _look_at_barred(self) -> None:
-        """Frames of a journal that takes none are counted as refused, until it takes them again."""
+        """While a journal accepts no frames, count its camera's frames as refused."""
         for writer in [writer for writer in self._writers.values() if writer.barred]:
             if self._reconciler.obstacle(writer):
                 writer.refuse_all()
@@ -215,7 +217,7 @@ class WriterAgent:
     # While Redis is away
 
     def _ready(self) -> bool:
-        """True with a connection over which frames may be stored now; otherwise one more step towards it."""
+        """True if the connection may store frames now; otherwise take one more step towards that."""
         if self._connection.advance() is State.SETTLING:
             self._reconciler.reconnected(self._rotation.writers)
             self._marks.begin(self._rotation.writers)
@@ -223,7 +225,7 @@ class WriterAgent:
         return self._connection.state is State.STORING
 
     def _lost(self, error: RedisUnavailable) -> None:
-        """Begin again at every tail, after a pause. Said once an outage."""
+        """Start again at every tail, after a pause. Logged once per outage."""
         if isinstance(error, Refused):
             self._page.counts[WriterCount.RETRIES] += 1
             while self._store.connected and self._in_flight:
@@ -243,15 +245,15 @@ class WriterAgent:
         self._outage.lost(error)
 
     def _relieve(self) -> None:
-        """Redis is away: give up the oldest frames for the newest, if the site wants it so."""
+        """Redis is away: drop the oldest frames in favour of the newest, if the site is configured so."""
         if self._drop_oldest:
             for writer in self._writers.values():
                 writer.relieve()
 
-    # Rings and states that come and change
+    # Changes of rings and states
 
     def _look_around(self) -> None:
-        """Open rings that have appeared, and pass on states that have changed."""
+        """Open new rings, and write changed states."""
         now = time.monotonic()
         self._busy = self._stored > _NAP_FRAMES_PER_SECOND * (_LOOK_SECONDS + now - self._look_at)
         self._stored = 0
@@ -259,7 +261,7 @@ class WriterAgent:
         usable = self._connection.usable
         try:
             if usable:
-                # Before a camera is let go, whose last state this is.
+                # First, because this may be the last state of a camera whose ring is gone.
                 self._states.publish(self._pages)
             self._follow_rings()
             if usable:
@@ -269,14 +271,14 @@ class WriterAgent:
                 if self._leases:
                     self._leases.look(self._writers)
                     self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
-                # With frames at hand it is their storing that tells.
+                # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
                     self._outage.over()
         except RedisUnavailable as error:
             self._lost(error)
 
     def _follow_rings(self) -> bool:
-        """Open the rings that have come, let go those that went; True where there were any."""
+        """Open new rings, and release removed ones; True if there were any."""
         if not self._rings.look():
             return False
         self._rotation.arrange(self._writers.values())

@@ -1,9 +1,8 @@
-"""Frames of several cameras that Redis stores in one transaction: their bytes, and what the replies say of them.
+"""Frames of several cameras that Redis stores in one transaction: their bytes, and the meaning of the replies.
 
 A batch is ``MULTI``, for each frame ``SET`` and ``XADD``, for each camera the lifetime of its journal, ``EXEC``. So it
-is stored as a whole or not at all: a connection cut in the middle, or a server that runs out of memory on the way,
-cannot leave a frame without its entry, or a later entry that locks an earlier one out. Measured, the transaction costs
-nothing that can be told from noise.
+is stored as a whole or not at all. A broken connection, or a server that runs out of memory, cannot leave a frame
+without its entry, or a later entry that blocks an earlier one. The measured cost of the transaction is within noise.
 
 Pure: no socket, no clock. Payloads are views of the rings and are not copied.
 """
@@ -20,13 +19,16 @@ from engine.shm.ring import Record
 from engine.wire import resp
 from engine.wire.replies import shown
 
-#: Of one part, the frames whose journal entry was refused, by their place in it, and what Redis said.
+#: The refused journal entries of one part: place of the frame in the part -> error from Redis.
 EntryErrors = dict[int, str]
 
 
 class Part(NamedTuple):
-    """Frames of one camera, oldest first, and how to frame them. Journal entries below ``trim_nano``, if it is not 0,
-    may go. ``entry_number`` is the first entry's place in the journal, 0 where it is not known."""
+    """Frames of one camera, oldest first, and their framing.
+
+    Journal entries below ``trim_nano``, if it is not 0, are trimmed. ``entry_number`` is the number of the first
+    frame's journal entry; 0 if unknown.
+    """
 
     framing: resp.FrameFraming
     records: Sequence[Record]
@@ -35,20 +37,20 @@ class Part(NamedTuple):
 
     @property
     def replies(self) -> int:
-        """Replies that it brings: those of its frames, and those of the journal's lifetime."""
+        """Number of replies: those for its frames, and those for the journal's lifetime."""
         return len(self.records) * self.framing.replies_per_frame + (2 if self.trim_nano else 1)
 
 
 class Batch:
-    """One transaction: ``parts``, each of another camera."""
+    """One transaction: ``parts``, one per camera."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
-        #: Replies that must come: MULTI's, one for each command that was queued, EXEC's.
+        #: Number of expected replies: MULTI's, one for each queued command, EXEC's.
         self.replies = 2 + sum(part.replies for part in parts)
 
     def buffers(self) -> list[bytes | memoryview]:
-        """What to send: small byte strings around views of the payloads."""
+        """The buffers to send: small byte strings around views of the payloads."""
         buffers: list[bytes | memoryview] = []
         pending = resp.MULTI
         for framing, records, trim_nano, first_number in self.parts:
@@ -66,18 +68,18 @@ class Batch:
         return buffers
 
     def parse(self, replies: Sequence[Any]) -> list[EntryErrors]:
-        """What became of a batch that brought ``replies``, as many as it must: its frames are stored, and of each part
-        these entries were refused.
+        """Check the ``replies`` to this batch, as many as expected. Its frames are stored; returns the refused entries
+        of each part.
 
-        Raises hiredis.ReplyError, as Redis sent it, where Redis took nothing of it; WireError for what is no answer to
-        a batch, after which nobody can tell.
+        Raises hiredis.ReplyError, as Redis sent it, if Redis stored nothing. Raises WireError for replies that do not
+        fit a batch; its fate is then unknown.
         """
         results = replies[-1]
         error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), None)
         if isinstance(results, hiredis.ReplyError):
-            # EXEC only says that the batch was refused; the command's own reply says why.
+            # EXEC only reports that the batch was refused; the command's own reply gives the reason.
             raise error or results
-        # EXEC has one result for each command that was queued.
+        # EXEC has one result for each queued command.
         if error or not isinstance(results, list) or len(results) != self.replies - 2:
             raise WireError(f"it answered {shown(results)} to EXEC, not {self.replies - 2} results")
         refused: list[EntryErrors] = []
@@ -89,7 +91,7 @@ class Batch:
 
 
 def _entry_errors(part: Part, results: Sequence[Any], position: int) -> EntryErrors:
-    """What was refused of a part whose results begin at ``position``."""
+    """The refused entries of the part whose results begin at ``position``."""
     errors: EntryErrors = {}
     for place in range(len(part.records)):
         stored, entered = results[position : position + 2]

@@ -1,7 +1,7 @@
-"""The writer's way to a connection and back to one: tries, pauses, and what the connection is good for now.
+"""Makes and renews the writer's connection: tries, pauses, and the current state.
 
-The states and what leads from one to another are a table (``connection_state.py``); this module does what the states
-ask for. What goes over the connection is the business of ``store.py``.
+``connection_state.py`` has the table of states and transitions; this module acts on the states. ``store.py`` sends and
+receives over the connection.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Connection:
 
     @property
     def usable(self) -> bool:
-        """True where Redis may be asked something now: connected, and in no pause."""
+        """True if Redis may be asked something now: connected, and in no pause."""
         return self._store.connected and time.monotonic() >= self._retry_at
 
     def advance(self) -> State:
-        """One step towards a connection that stores, without waiting; returns the state.
+        """Take one step towards a connection that stores, without waiting; returns the state.
 
-        Raises RedisUnavailable where a try has failed; ``lost`` must be told.
+        Raises RedisUnavailable if a try has failed; the caller must then call ``lost``.
         """
         if self.state is State.STORING:
             return self.state
@@ -58,20 +58,20 @@ class Connection:
         return self.state
 
     def settled(self) -> None:
-        """What was in doubt has been asked for; frames may be stored."""
+        """Redis was asked for all frames in doubt; frames may be stored."""
         self._on(Event.SETTLED)
 
     def rings_changed(self) -> None:
-        """Before frames are stored, what the new rings have in doubt must be asked for."""
+        """Rings have changed: before frames are stored, Redis must be asked for the doubtful frames of the new ones."""
         self._on(Event.RINGS_CHANGED)
 
     def lost(self) -> None:
-        """Redis is away, or takes nothing: pause before the next try."""
+        """Redis is away or refuses writes: pause before the next try."""
         self._on(Event.REFUSED if self._store.connected else Event.BROKE)
         self._retry_at = time.monotonic() + self._backoff.next_seconds()
 
     def stored(self) -> None:
-        """Redis has taken frames: all is well."""
+        """Redis has stored frames: reset the pauses."""
         self._backoff.reset()
 
     def _on(self, event: Event) -> None:
@@ -79,8 +79,8 @@ class Connection:
 
 
 class _Attempt:
-    """One try to connect, in a thread of its own: it can block for the whole timeout, and the rings need relief
-    meanwhile. The thread is a daemon, so that a writer that stops does not wait for it."""
+    """One try to connect, in its own thread: it can block for the whole timeout, and the rings need relief meanwhile.
+    The thread is a daemon, so that a stopping writer does not wait for it."""
 
     def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
         self._connection: AbstractConnection | None = None
@@ -89,7 +89,7 @@ class _Attempt:
         try:
             self._thread.start()
         except RuntimeError as error:
-            # The machine has no thread to give now.
+            # The machine cannot start another thread now.
             self._error = RedisUnavailable(f"Redis: {error}", cause=Cause.REDIS_AWAY)
 
     def _run(self, connect: Callable[[], AbstractConnection]) -> None:
@@ -99,11 +99,11 @@ class _Attempt:
             self._error = RedisUnavailable.of(error)
 
     def done(self) -> bool:
-        """True when there is a result."""
+        """True if there is a result."""
         return not self._thread.is_alive()
 
     def result(self) -> AbstractConnection:
-        """The connection. Raises RedisUnavailable, also where the server refused: it may change its mind."""
+        """The connection. Raises RedisUnavailable, also if the server refused: a later try may succeed."""
         if self._connection is None:
             raise self._error
         return self._connection

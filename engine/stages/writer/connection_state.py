@@ -1,4 +1,4 @@
-"""The states of the writer's connection to Redis, and every way from one to another.
+"""The states of the writer's connection to Redis, and every transition between them.
 
     away ──pause over──> connecting ──connected──> settling ──settled──> storing
       ^                      │                      │   ^                 │ │
@@ -7,7 +7,7 @@
       (broke leads to away from everywhere)      refusing <────refused──────┘
                                                     └──pause over──> settling
 
-Pure: what happens is told as an event. An event that the table does not list for a state is an error in the engine.
+Pure: the caller reports each change as an event. An event that a state does not list is an error in the engine.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from enum import Enum, auto
 
 
 class State(Enum):
-    """What the connection is good for now."""
+    """The current state of the connection."""
 
-    #: There is none; the next try waits for its pause.
+    #: No connection; the next try waits for its pause.
     AWAY = auto()
-    #: One is being made.
+    #: A try to connect is running.
     CONNECTING = auto()
-    #: It works. Before frames are stored, Redis is asked what it has of those whose fate is in doubt.
+    #: The connection works. Before frames are stored, Redis is asked which of the frames in doubt it has.
     SETTLING = auto()
     #: Frames are stored.
     STORING = auto()
-    #: Redis answers, but takes no writes (out of memory, loading, read only); the next try waits for its pause.
+    #: Redis answers, but refuses writes (out of memory, loading, read only); the next try waits for its pause.
     REFUSING = auto()
 
 
 class Event(Enum):
-    """What happens to the connection."""
+    """A change that affects the connection."""
 
     #: The pause before the next try has passed.
     PAUSE_OVER = auto()
     #: Redis has answered over a new connection.
     CONNECTED = auto()
-    #: Nothing that can be settled now is in doubt any more.
+    #: All doubts that can be settled now are settled.
     SETTLED = auto()
-    #: Rings came, went or were made anew; what they hold may be in doubt.
+    #: Rings were added, removed or made again; their frames may be in doubt.
     RINGS_CHANGED = auto()
-    #: Redis is there and takes nothing now.
+    #: Redis is there but refuses writes now.
     REFUSED = auto()
     #: The connection broke, or could not be made.
     BROKE = auto()
@@ -65,8 +65,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     State.STORING: {
         Event.RINGS_CHANGED: State.SETTLING,
-        # A server that refuses may be one that becomes another's replica, and loses what that one never had. So what
-        # it still has is asked again before anything is stored.
+        # A server that refuses may be turning into a replica of another one, and then loses the frames that the other
+        # never had. So it is asked again which frames it has before anything is stored.
         Event.REFUSED: State.REFUSING,
         Event.BROKE: State.AWAY,
     },
@@ -84,7 +84,7 @@ class WrongEvent(RuntimeError):
 
 
 def after(state: State, event: Event) -> State:
-    """The state that ``event`` leads to. Raises WrongEvent where the table has none."""
+    """The state that ``event`` leads to. Raises WrongEvent if the table has none."""
     try:
         return TRANSITIONS[state][event]
     except KeyError:

@@ -1,18 +1,18 @@
-"""When journal entries may go: not before their frames.
+"""Decides when journal entries may be trimmed: not before their frames expire.
 
-A frame lives for the TTL from when it was stored, an entry's id says when it was captured, and an outage lies between
-the two. So the writer remembers, a few times per TTL, up to which frame it had stored by when; entries below the
-newest such mark that is a TTL (and a grace) old are trimmed. The grace leaves a publisher without a broker the time to
-count the events that it could not send.
+A frame's TTL starts when it is stored, but an entry's id is the time of capture. An outage may lie between the two. So
+several times per TTL the writer notes which frame it had stored by when. Entries below the newest note that is older
+than a TTL and a grace are trimmed. The grace gives a publisher without a broker time to count the events that it could
+not send.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-#: Marks kept per TTL; an entry outlives its frame by at most one more part.
+#: Marks per TTL. Beyond the grace, an entry outlives its frame by at most one such interval.
 _MARKS_PER_TTL = 64
-#: Seconds that entries stay behind their frames.
+#: Seconds that entries stay longer than their frames.
 GRACE_SECONDS = 5.0
 
 
@@ -30,7 +30,7 @@ class JournalTrim:
             self._marks.append((now, unix_nano))
 
     def trim_nano(self, now: float) -> int:
-        """The id below which entries may go, 0 where there is nothing new to trim; asked once, a mark is used up."""
+        """The id below which entries may be trimmed; 0 if there is nothing new to trim. Each mark counts once."""
         found = 0
         while self._marks and now - self._marks[0][0] > self._life:
             found = self._marks.popleft()[1]

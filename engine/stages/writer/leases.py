@@ -1,10 +1,10 @@
-"""Leases: a key a camera says who stores its frames, so that two sites that store under the same names are noticed.
+"""Leases: one key per camera names the site that stores its frames. They reveal two sites that use the same names.
 
-A lease is taken before a site starts, renewed by the writer, and given back at a clean stop; otherwise it lapses. It
-is no lock: a writer whose lease is another's says so and goes on storing, because frames come first. A site that is
-started again after a kill has the token of its run directory and takes its leases over at once.
+A site takes its leases before it starts, the writer renews them, and a clean stop releases them; otherwise they expire.
+A lease is no lock: if another site holds it, the writer logs that and continues to store, because frames come first.
+A site that restarts after a kill has the token of its run directory and takes over its leases at once.
 
-Each look asks for all leases, then sets those that are free or ours: two round trips every few seconds.
+Each look reads all leases, then sets those that are free or its own: two round trips every few seconds.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from engine.wire import resp
 from engine.wire.keys import lease_key
 from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
 
-#: Seconds that a lease lasts without being renewed: the longest that a start waits for one that was killed elsewhere.
+#: Seconds until an unrenewed lease expires: the longest wait of a start after a kill elsewhere.
 LEASE_SECONDS = 15.0
 #: Seconds between renewals: two may fail.
 RENEW_SECONDS = 5.0
-#: Leases asked for in one round trip, which bounds what hostile values can bring.
+#: Leases read in one round trip; bounds the size of hostile values.
 _CAMERAS_MAX = 100
-#: Cameras that a message names.
+#: Cameras named in a message, at most.
 NAMED_MAX = 5
 
 
 class Leases:
-    """The leases of a site's cameras, over a writer's connection. ``own`` is what this site's say."""
+    """The leases of a site's cameras, over a writer's connection. ``own`` is the content of this site's leases."""
 
     def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
         self._config = config
@@ -47,12 +47,12 @@ class Leases:
         self._milliseconds = b"%d" % int(1000 * LEASE_SECONDS)
         self._refused = ""
         self._looked_after: set[str] = set()
-        #: Cameras that another site stores, too, and what its lease says.
+        #: Cameras that another site also stores, and its lease.
         self.rivals: dict[str, Lease] = {}
 
     def look(self, cameras: Iterable[str]) -> None:
-        """Now and then: renew the leases of ``cameras``, and give back those of cameras that went; others' are said
-        once. Raises RedisUnavailable."""
+        """If it is time: renew the leases of ``cameras``, and release those of removed cameras. Logs the leases of
+        other sites once. Raises RedisUnavailable."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + RENEW_SECONDS
@@ -63,7 +63,7 @@ class Leases:
             self.release(sorted(gone))
 
     def take(self, cameras: Sequence[str], *, over: bool = False) -> dict[str, Lease]:
-        """Take or renew what is free or ours, and with ``over`` what is another's as well; returns those of others.
+        """Take or renew leases that are free or our own, with ``over`` also those of others; returns others' leases.
 
         Raises RedisUnavailable.
         """
@@ -75,7 +75,7 @@ class Leases:
                 if standing and standing.holder != self._own.holder and not over:
                     others[camera] = standing
                     continue
-                # One that is free now may be taken before ours arrives.
+                # Another site may take a free lease before our command arrives.
                 guard = () if standing or over else (b"NX",)
                 commands.append(resp.command(b"SET", self._key(camera), self._data, b"PX", self._milliseconds, *guard))
             for reply in self._store.call(commands) if commands else ():
@@ -83,12 +83,12 @@ class Leases:
         return others
 
     def remaining(self, cameras: Sequence[str]) -> list[int]:
-        """Milliseconds that the leases of ``cameras`` still last; below 0 for none. Raises RedisUnavailable."""
+        """Remaining milliseconds of the leases of ``cameras``; below 0 for no lease. Raises RedisUnavailable."""
         replies = self._store.call([resp.command(b"PTTL", self._key(camera)) for camera in cameras])
         return [reply if isinstance(reply, int) else -1 for reply in replies]
 
     def release(self, cameras: Sequence[str]) -> None:
-        """Give back those of ``cameras`` that are ours. Raises RedisUnavailable."""
+        """Release our own leases among those of ``cameras``. Raises RedisUnavailable."""
         for first in range(0, len(cameras), _CAMERAS_MAX):
             part = cameras[first : first + _CAMERAS_MAX]
             ours = [
@@ -97,14 +97,14 @@ class Leases:
                 if standing and standing.holder == self._own.holder
             ]
             if ours:
-                # The right to delete would be a right to delete frames.
+                # Not DEL: the right to delete leases would also be a right to delete frames.
                 self._store.call([resp.command(b"PEXPIRE", self._key(camera), b"1") for camera in ours])
 
     def _key(self, camera: str) -> bytes:
         return lease_key(self._config.vhost, self._config.prefix, camera).encode()
 
     def _read(self, cameras: Sequence[str]) -> list[Lease | None]:
-        """What stands; None for nothing. What is no lease counts as ours: it is written over."""
+        """The lease of each camera; None if there is none. An invalid value counts as ours and is overwritten."""
         end = b"%d" % LEASE_BYTES_MAX
         replies = self._store.call([resp.command(b"GETRANGE", self._key(camera), b"0", end) for camera in cameras])
         found: list[Lease | None] = []
@@ -121,9 +121,9 @@ class Leases:
         return found
 
     def _hear(self, reply: Any) -> None:
-        """A lease that Redis does not take is no reason not to store; only the right to it is asked for."""
+        """Warn if this user may not use leases. Other errors are ignored: frames are stored without leases too."""
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
-            advice = "make the writer's user anew with edge-video tenants acl"
+            advice = "recreate the writer's user with edge-video tenants acl"
             self._warn_once(f"no leases are taken: this user may not; {advice}", str(reply))
 
     def _warn_once(self, event: str, error: str) -> None:
@@ -132,7 +132,7 @@ class Leases:
             self._log.warning(event, error=error)
 
     def _note(self, others: dict[str, Lease]) -> None:
-        """Say what has changed since the last look."""
+        """Log the changes since the last look."""
         before = {camera: lease.holder for camera, lease in self.rivals.items()}
         self.rivals = others
         changed: dict[str, list[str]] = {}
@@ -152,7 +152,7 @@ class Leases:
 
 @contextmanager
 def open_leases(config: Config, own: Lease, log: FilteringBoundLogger) -> Iterator[Leases]:
-    """Leases over a connection of their own. Raises RedisUnavailable, ServerRefused."""
+    """Leases over their own connection. Raises RedisUnavailable, ServerRefused."""
     store = Store(config.redis_address, config.redis.timeout_seconds, lambda: None)
     store.attach(store.open())
     try:

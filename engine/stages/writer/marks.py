@@ -1,7 +1,7 @@
-"""The writer's marks in Redis: how many entries each journal has got, and the last number that its camera used up.
+"""The writer's marks in Redis: the number of entries of each journal so far, and the last sequence of its camera.
 
-Journals are trimmed and expire; the marks stay. They tell the publisher of entries that went before it read them, with
-their whole journal if need be, and the next start where numbers go on (``engine/wire/marks.py``).
+Journals are trimmed and expire; the marks stay. They show the publisher which entries disappeared before it read them,
+even with their whole journal. They show the next start where numbers continue (``engine/wire/marks.py``).
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from engine.wire.replies import foreign_key
 
 #: Seconds between marks. A journal outlives its last entry by the TTL, which is longer.
 _MARK_SECONDS = 0.5
-#: Seconds after which marks are written that have not changed: somebody may have removed them.
+#: Seconds between writes of unchanged marks too: somebody may have removed them.
 _REPEAT_SECONDS = 10.0
-#: What waiting does not mend; anything else is an outage.
+#: Errors that waiting does not cure; any other error is an outage.
 _FINAL = ("NOPERM", "WRONGTYPE")
 
 
 class WrittenMarks:
-    """Asks and writes through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what
-    is refused. All methods raise RedisUnavailable, and may be called again then."""
+    """Reads and writes marks through ``store``, while no batch is in flight.
+
+    ``warn_once(camera, event, error)`` is called for refusals. All methods raise RedisUnavailable, and may then be
+    called again.
+    """
 
     def __init__(self, store: Store, vhost: str, prefix: str, warn_once: Callable[[str, str, str], None]) -> None:
         self._store = store
@@ -39,8 +42,8 @@ class WrittenMarks:
         self._write_at = self._repeat_at = 0.0
 
     def begin(self, writers: Sequence[CameraWriter]) -> None:
-        """Find out where the numbers of new rings' entries go on. Before any entry of such a ring there is a mark that
-        says so."""
+        """Find out where the entry numbers of new rings continue. Writes a mark with that number before any entry of
+        such a ring."""
         new = [writer for writer in writers if writer.consumer.entries_before is None]
         if not new:
             return
@@ -54,7 +57,7 @@ class WrittenMarks:
         self.write(new)
 
     def look(self, writers: Sequence[CameraWriter]) -> None:
-        """Now and then while all is well."""
+        """Write marks if it is time; called regularly while Redis works."""
         self.begin(writers)
         now = time.monotonic()
         if now >= self._write_at:
@@ -65,7 +68,7 @@ class WrittenMarks:
             self.write(writers)
 
     def write(self, writers: Sequence[CameraWriter]) -> None:
-        """Write the marks that have changed, of cameras of which nothing is in doubt."""
+        """Write the changed marks of cameras without doubts."""
         marks = {writer.camera: format_mark(mark) for writer in writers if (mark := writer.mark())}
         changed = {camera: mark for camera, mark in marks.items() if self._written.get(camera) != mark}
         if changed:
@@ -74,7 +77,7 @@ class WrittenMarks:
                 self._written |= changed
 
     def _final(self, reply: object) -> bool:
-        """True for an error that stays. Raises Refused for one that waiting can mend."""
+        """True for a permanent error. Raises Refused for one that waiting can cure."""
         if not isinstance(reply, hiredis.ReplyError):
             return False
         if not str(reply).startswith(_FINAL):
@@ -83,14 +86,14 @@ class WrittenMarks:
         if str(reply).startswith("WRONGTYPE"):
             why = foreign_key(key)
         else:
-            why = f"{key}: {reply}; give this user its rights anew (edge-video tenants acl)"
-        error = f"numbers may begin anew after a stop: {why}"
+            why = f"{key}: {reply}; renew this user's rights with edge-video tenants acl"
+        error = f"numbers may restart after a stop: {why}"
         self._warn_once("", "numbers of entries are not kept", error)
         return True
 
 
 def _last_number(entries: object) -> int:
-    """The number of the entry in an XREVRANGE reply; 0 where there is none."""
+    """The number of the entry in an XREVRANGE reply; 0 if there is none."""
     try:
         number = parse_entry(*entries[0]).number  # type: ignore[index]
     except (IndexError, TypeError, WireError):

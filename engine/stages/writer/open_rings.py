@@ -1,9 +1,9 @@
-"""The rings of one writer's cameras: opened as they appear in the site's directory, followed when they are made anew,
-and let go when their files are gone.
+"""The rings of one writer's cameras: opens new rings in the site's directory, follows replaced ones, and releases
+removed ones.
 
-Which file a capture process writes to is in its status page. A ring whose file is gone is emptied until its capture has
-moved on, or has ended, and it is empty; only then is the ring in its place opened, so that entries of the journal stay
-in order. What it held is stored from its mapping, which outlives the file's name.
+A capture process's status page says which file it writes to. If a ring's file is gone, the writer empties the ring
+until its capture has moved on or ended. Only when the ring is empty does it open the ring in its place, so that journal
+entries stay in order. The frames of the old ring are stored from its mapping, which outlives the file's name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.wire.ring_owner import build_owner
 
 
 class OpenRings:
-    """The rings of writer ``number``; ``warn_once(camera, event, error)`` is told what cannot be opened."""
+    """The rings of writer ``number``; ``warn_once(camera, event, error)`` is called for rings that do not open."""
 
     def __init__(
         self, config: Config, number: int, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]
@@ -40,12 +40,12 @@ class OpenRings:
             lambda path, reason: warn_once(path.name, "file passed over", f"{path}: {reason}"),
             owner=build_owner(config.owner),
         )
-        #: By camera: the rings, and the status pages of those that capture into them.
+        #: By camera: the rings, and the status pages of their capture processes.
         self.writers: dict[str, CameraWriter] = {}
         self.pages: dict[str, StatusPage] = {}
 
     def look(self) -> bool:
-        """Follow what came and went, while nothing is in flight; True where ``writers`` has changed."""
+        """Follow added and removed rings, while nothing is in flight; True if ``writers`` has changed."""
         self._roster.look()
         changed = False
         for camera, writer in list(self.writers.items()):
@@ -59,12 +59,12 @@ class OpenRings:
 
     @property
     def behind(self) -> bool:
-        """True where a ring stands that waits for the one before it to be emptied."""
+        """True if a new ring waits until the previous one is empty."""
         standing = self._roster.rings
         return any(camera in standing and standing[camera] != d.consumer.inode for camera, d in self.writers.items())
 
     def close(self) -> None:
-        """Give all back."""
+        """Release all rings."""
         for camera, writer in self.writers.items():
             held = writer.consumer.counts().held
             if held and self._roster.rings.get(camera) != writer.consumer.inode:
@@ -72,15 +72,15 @@ class OpenRings:
             writer.consumer.close()
 
     def _is_done(self, camera: str, writer: CameraWriter) -> bool:
-        """True where nobody writes to a ring any more, and nothing of it is left to do."""
+        """True if nobody writes to a ring any more, and it is empty and without doubts."""
         page = self.pages.get(camera)
-        # First whether more may come, then whether all is gone.
+        # Check first that no more frames can arrive, then that none are left.
         if page and page.owned and page.counts[CaptureCount.RING] == writer.consumer.inode.number:
             return False
         return not (writer.consumer.held_bytes or writer.in_doubt)
 
     def _replace(self, camera: str, writer: CameraWriter) -> bool:
-        """Go over to the ring in the place of one that is done with, or let the camera go."""
+        """Switch from a finished ring to the one in its place, or release the camera."""
         former, counts = writer.consumer, writer.consumer.counts()
         said = {"camera": camera, "captured": counts.captured, "stored": counts.stored, "dropped": counts.dropped}
         if camera in self._roster.rings:
@@ -92,9 +92,9 @@ class OpenRings:
                 self._warn_once(camera, "ring cannot be read", str(error))
                 return False
             if goes_on:
-                self._log.info("ring was made anew; its counts go on", **said)
+                self._log.info("ring was replaced; its counts continue", **said)
             else:
-                self._log.warning("ring was made anew; these counts of the former one are not in its own", **said)
+                self._log.warning("ring was replaced; its counts do not include these of the former ring", **said)
         else:
             del self.writers[camera]
             page = self.pages.pop(camera, None)
@@ -120,7 +120,7 @@ class OpenRings:
         return Consumer(self._paths.ring(camera), camera, ttl_seconds=self._config.redis.ttl_seconds)
 
     def _renew_page(self, camera: str) -> None:
-        """Watch the status page that the capture process has now, should somebody have removed the one before."""
+        """Watch the capture process's current status page if the previous one was removed."""
         known = self.pages.get(camera)
         if known and not known.removed:
             return

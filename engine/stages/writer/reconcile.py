@@ -1,7 +1,7 @@
-"""After trouble: Redis is asked what it has of the frames whose fate is in doubt, and the counts are put right.
+"""After trouble: asks Redis which of the frames in doubt it has, and corrects the counts.
 
-What is in doubt of a camera, and what an answer means for its counts, is kept by its ``CameraWriter``. Besides, a frame
-that Redis acknowledged may be gone, because the server came back without its data or another took its place.
+``CameraWriter`` knows a camera's frames in doubt, and applies the answers to its counts. An acknowledged frame may also
+be gone, because the server came back without its data or another server replaced it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_span
 from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.rfc3339 import rfc3339
 
-#: Seconds between looks at what Redis still has of what it acknowledged.
+#: Seconds between checks which acknowledged frames Redis still has.
 _LOSS_SECONDS = 10.0
-#: Commands of one lookup round trip.
+#: Commands in one lookup round trip.
 _LOOKUPS_MAX = 256
 
 
 class Reconciler:
-    """Asks through ``store``, while no batch is in flight; ``warn_once(camera, event, error)`` is told what it finds,
-    ``log`` what was lost.
+    """Asks through ``store``, while no batch is in flight. ``warn_once(camera, event, error)`` reports findings, and
+    ``log`` reports lost frames.
 
-    All methods raise RedisUnavailable, and may be called again then.
+    All methods raise RedisUnavailable, and may then be called again.
     """
 
     def __init__(self, store: Store, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]) -> None:
@@ -42,9 +42,9 @@ class Reconciler:
         self._loss_at = 0.0
 
     def settle_refused(self, writer: CameraWriter) -> str:
-        """Find out which of a camera's refused entries stand already. The frames of the others are taken away again.
+        """Find out which of a camera's refused entries exist already. The frames of the others are deleted.
 
-        Returns why the journal will take no later frames either, empty where it will.
+        Returns why the journal will refuse later frames too; empty if it will accept them.
         """
         records = writer.refused_records
         standing = self._standing(writer, records)
@@ -59,16 +59,16 @@ class Reconciler:
         return obstacle
 
     def obstacle(self, writer: CameraWriter) -> str:
-        """Why a camera's journal takes no frames, with the way out; empty where it takes those to come.
+        """Why a camera's journal accepts no frames, with the remedy; empty if it accepts the next ones.
 
-        A last entry that is somewhat ahead of the clock is the floor of the time stamps to come. One that is far ahead
-        is no camera's, and locks out all frames until it is gone.
+        A last entry somewhat ahead of the clock becomes the floor of the next time stamps. An entry far ahead was
+        written by no camera, and blocks all frames until it is removed.
         """
         journal, reply = writer.framing.journal, self._store.call([writer.framing.describe()])[0]
         if _bad(reply) and str(reply).startswith("WRONGTYPE"):
             return foreign_key(journal)
         span = self._span(writer, reply)
-        # A user that may not have streams described to it may still read their entries.
+        # A user without the right to XINFO may still read entries.
         last_nano = span.last[0] if span else first_numbers(self._store.call([writer.framing.newest()])[0])[0]
         if last_nano <= max(latest_floor(), writer.consumer.last_nano + AHEAD_NANO_MAX):
             writer.consumer.raise_floor(last_nano)
@@ -79,20 +79,20 @@ class Reconciler:
         )
 
     def reconnected(self, writers: Sequence[CameraWriter]) -> None:
-        """A new connection: count what was lost meanwhile, and find out what of the frames given up is stored."""
+        """A new connection: count the frames lost meanwhile, and find out which dropped frames are stored."""
         self.count_lost(writers)
         for writer in writers:
             writer.reconnected()
         self._settle_doubtful(writers)
 
     def look(self, writers: Sequence[CameraWriter]) -> None:
-        """Now and then while all is well."""
+        """Settle doubts and count lost frames if it is time; called regularly while Redis works."""
         self._settle_doubtful(writers)
         if time.monotonic() >= self._loss_at:
             self.count_lost(writers)
 
     def count_lost(self, writers: Sequence[CameraWriter]) -> None:
-        """Count the frames that Redis had acknowledged and has no more; said once for all cameras."""
+        """Count the acknowledged frames that Redis no longer has; logged once for all cameras."""
         self._loss_at = time.monotonic() + _LOSS_SECONDS
         frames = cameras = 0
         try:
@@ -114,7 +114,7 @@ class Reconciler:
                 writer.settle_doubtful(self._standing(writer, writer.doubtful))
 
     def _standing(self, writer: CameraWriter, records: Sequence[Record]) -> set[int]:
-        """The sequences of those ``records`` whose journal entry stands."""
+        """The sequences of those ``records`` that have a journal entry."""
         found: set[int] = set()
         for first in range(0, len(records), _LOOKUPS_MAX):
             part = records[first : first + _LOOKUPS_MAX]
@@ -127,7 +127,7 @@ class Reconciler:
         return found
 
     def _span(self, writer: CameraWriter, reply: object) -> JournalSpan | None:
-        """The span of a journal; None where nobody can tell."""
+        """The span of a journal; None if it is unknown."""
         text = str(reply)
         if not _bad(reply):
             try:
@@ -142,7 +142,7 @@ class Reconciler:
         return None
 
     def _check_final(self, error: object) -> None:
-        """Raises Refused for an error that waiting can mend, such as a server that is still loading."""
+        """Raises Refused for an error that waiting can cure, such as a server that is still loading."""
         if not str(error).startswith(("NOPERM", "WRONGTYPE")):
             raise Refused(f"Redis at {self._store.address} takes no frames: {error}")
 

@@ -1,4 +1,4 @@
-"""Whose frames go next: the rings take turns, so that a busy camera does not starve the others."""
+"""Selects the frames to send next: the rings take turns, so that a busy camera does not starve the others."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from engine.stages.writer.camera_writer import CameraWriter
 
 
 class Rotation:
-    """The cameras that batches are taken from. Nothing may be in flight when they change."""
+    """The cameras whose frames are batched. They may change only while nothing is in flight."""
 
     def __init__(self) -> None:
         self.writers: list[CameraWriter] = []
-        #: What is looked at to see whether a ring has frames; in the order of ``writers``.
+        #: The head word and the consumer of each ring, to see if it has frames; in the order of ``writers``.
         self._heads: list[tuple[memoryview, Consumer]] = []
         self._next = 0
 
     def arrange(self, writers: Iterable[CameraWriter]) -> None:
-        """Take frames from these, but for those whose journals take none."""
+        """Take frames from these writers, except barred ones."""
         self.writers = [writer for writer in writers if not writer.barred]
         self._heads = [(writer.consumer.head_word, writer.consumer) for writer in self.writers]
         self._next = 0
 
     def poll(self, bytes_max: int, frames_max: int) -> tuple[list[CameraWriter], list[Part], bool]:
-        """Take frames of as many rings as the bounds allow, beginning where the last batch ended.
+        """Take frames of as many rings as the bounds allow, starting where the last batch ended.
 
-        Returns the writers that have frames in flight from now on, those frames, and True where these are all there
-        are.
+        Returns the writers whose frames are now in flight, these frames, and True if no frames are left.
         """
         waiting = [place for place, (head, ring) in enumerate(self._heads) if head[0] != ring.cursor]
         first = bisect_left(waiting, self._next)
@@ -52,5 +51,5 @@ class Rotation:
         return writers, parts, True
 
     def any_pending(self) -> bool:
-        """True where a ring has frames that were not polled yet."""
+        """True if a ring has frames that were not polled yet."""
         return any(head[0] != ring.cursor for head, ring in self._heads)

@@ -1,7 +1,7 @@
-"""The cameras' states on their way from the status pages to their hash in Redis, where publisher and clients read them.
+"""Copies the cameras' states from the status pages to a hash in Redis, where publisher and clients read them.
 
-A state counts as written when Redis has said so. Now and then the hash is looked at: where it was deleted, or the
-server emptied, all states are written again.
+A state counts as written when Redis has confirmed it. The hash is checked regularly: states that were deleted from it
+are written again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from engine.stages.writer.store import Store
 from engine.wire import resp
 from engine.wire.state import decode_status
 
-#: Seconds between looks at what the hash has.
+#: Seconds between checks of the hash.
 _LOOK_SECONDS = 1.0
-#: What is said once, until it has worked again.
+#: Messages that are logged once, until the operation works again.
 _REFUSED = "camera states refused; trying again"
 _UNSEEN = "camera states cannot be looked at; were they deleted, only changes are written"
 
@@ -32,14 +32,14 @@ class CameraStates:
         self._store = store
         self._key = hash_key.encode()
         self._log = log
-        #: The status page and the version of its text that Redis has of each camera.
+        #: For each camera, the status page and the version of its text that Redis has.
         self._written: dict[str, tuple[StatusPage, int]] = {}
         self._look_at = 0.0
-        #: What was said already.
+        #: Messages already logged.
         self._said: set[str] = set()
 
     def forget(self) -> None:
-        """Nobody knows what Redis has; write all of it."""
+        """The content of Redis is unknown: write all states again."""
         self._written.clear()
 
     def publish(self, pages: Mapping[str, StatusPage]) -> None:
@@ -63,7 +63,7 @@ class CameraStates:
                 changed[camera] = version
                 pairs += [camera.encode(), text]
             else:
-                # There is nothing to write until it changes.
+                # Nothing to write until it changes.
                 self._written[camera] = version
         if not pairs:
             return
@@ -75,7 +75,7 @@ class CameraStates:
             self._said.discard(_REFUSED)
 
     def _look(self) -> None:
-        """Forget what the hash has no more."""
+        """Forget the states that the hash no longer has."""
         cameras = list(self._written)
         if not cameras:
             return

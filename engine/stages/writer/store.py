@@ -1,9 +1,9 @@
-"""The writer's connection to Redis: many frames a round trip, sent from where they lie in shared memory.
+"""The writer's connection to Redis: many frames per round trip, sent directly from shared memory.
 
-A batch makes its own bytes and reads its own replies (``batch.py``); here they go out and come in. They go out with
-``sendmsg`` as small byte strings around views of the rings (the method is writev(2)'s scatter-gather); TLS has no such
-call, there each piece is sent by itself. The socket and its handshake are redis-py's, replies are parsed by hiredis.
-Several batches may be in flight; replies come back in the order sent.
+``batch.py`` builds the bytes and parses the replies; this module sends and receives them. ``sendmsg`` sends small byte
+strings around views of the rings (the scatter-gather method of writev(2)). TLS has no such call, so each piece is sent
+separately. redis-py provides the socket and its handshake, hiredis parses replies. Several batches may be in flight;
+replies arrive in the order sent.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from engine.wire.urls import RedisAddress
 
 #: Buffers that one sendmsg takes (IOV_MAX of Linux).
 _BUFFERS_MAX = 1024
-#: Bytes asked of the socket at a time; replies are short.
+#: Bytes per receive call; replies are short.
 _RECEIVE_BYTES = 65_536
-#: Bytes of one wait for replies; those of the largest batch take a fiftieth of it.
+#: Longest replies of one wait, in bytes; those of the largest batch are a fiftieth of it.
 _REPLIES_BYTES_MAX = 4 * 2**20
-#: Milliseconds between looks at the clock and the heartbeat while waiting for Redis.
+#: Milliseconds between checks of the clock, and between heartbeats, while waiting for Redis.
 _TICK_MS = 100
 
 
 class Refused(RedisUnavailable):
-    """Redis is there and takes no writes now: out of memory, loading, read only, no permission."""
+    """Redis is there but refuses writes now: out of memory, loading, read only, no permission."""
 
 
 class Store:
@@ -66,7 +66,7 @@ class Store:
     def open(self) -> AbstractConnection:
         """Make a connection over which Redis answers, for ``attach``; may run in another thread.
 
-        A server that stands still is noticed here, before anything waits for it in ``call``. Raises RedisUnavailable,
+        A server that hangs is noticed here, before anything waits for it in ``call``. Raises RedisUnavailable,
         ServerRefused.
         """
         connection = connect(self.address, self._timeout)
@@ -76,7 +76,7 @@ class Store:
     def attach(self, connection: AbstractConnection) -> None:
         """Use ``connection`` from now on."""
         self._connection = connection
-        # The handshake is done: from here on the socket is ours alone.
+        # The handshake is done: from now on only this class uses the socket.
         self._socket = socket_of(connection)
         self._socket.setblocking(False)
         self._reader = hiredis.Reader()
@@ -84,22 +84,22 @@ class Store:
         self._poll.register(self._socket, select.POLLIN)
 
     def close(self) -> None:
-        """Drop the connection and forget what was in flight."""
+        """Drop the connection and forget the batches in flight."""
         if self._connection is not None:
             self._connection.disconnect()
         self._connection = self._socket = None
         self._in_flight.clear()
 
     def send(self, batch: Batch) -> None:
-        """Send a batch; its frames must stay in their rings until ``receive`` has told of it. Raises
+        """Send a batch. Its frames must stay in their rings until ``receive`` has reported it. Raises
         RedisUnavailable."""
         self._send(batch.buffers())
         self._in_flight.append(batch)
 
     def receive(self) -> list[EntryErrors]:
-        """Wait for the oldest batch in flight; its frames are stored. Returns what was refused, for each of its parts.
+        """Wait for the oldest batch in flight; its frames are stored. Returns the refused entries of each part.
 
-        Raises Refused where Redis took nothing of it, RedisUnavailable where nobody can tell.
+        Raises Refused if Redis stored nothing of it, RedisUnavailable if its fate is unknown.
         """
         batch = self._in_flight[0]
         replies = self._receive(batch.replies)
@@ -116,7 +116,7 @@ class Store:
         return refused
 
     def call(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send framed commands, one reply each, and wait; error replies come as hiredis.ReplyError.
+        """Send framed commands with one reply each, and wait. Error replies are returned as hiredis.ReplyError.
 
         Only while no batch is in flight. Raises RedisUnavailable.
         """
@@ -182,7 +182,7 @@ class Store:
             deadline = time.monotonic() + self._timeout
 
     def _wait(self, event: int, deadline: float) -> None:
-        """Wait until the socket is ready; the time since the last byte is bounded by the timeout."""
+        """Wait until the socket is ready. ``deadline`` is the timeout after the last byte."""
         self._poll.modify(self._socket, event)
         while not self._poll.poll(_TICK_MS):
             self._beat()
