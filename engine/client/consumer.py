@@ -105,7 +105,8 @@ class FrameConsumer:
             raise InputError(f"attempts {attempts} is not positive")
         if not 0 <= retry_seconds < float("inf") or not 0 < timeout_seconds < float("inf"):
             raise InputError(
-                f"retry_seconds {retry_seconds} must be at least 0, timeout_seconds {timeout_seconds} above 0, both finite"
+                f"retry_seconds {retry_seconds} must be 0 or more and timeout_seconds {timeout_seconds} above 0; "
+                "both must be finite"
             )
         if dead_letter is not None and dead_letter in ("", queue):
             raise InputError("dead_letter needs a name that differs from queue")
