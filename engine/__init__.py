@@ -1,13 +1,13 @@
 """Edge Video Engine: many cameras, their last minutes as JPEG frames in Redis, announced through RabbitMQ.
 
-What scripts use is exported here: all that a public function takes, returns or raises. Each name is loaded when it is
-first used, so that a reader loads neither cv2 nor pika until it needs them.
+This module exports everything that scripts use: all types that a public function takes, returns or raises. Each name is
+loaded at its first use, so a reader loads cv2 and pika only if it needs them.
 
 * Read: ``FrameStore``, ``AsyncFrameStore``. They return ``Frame``, ``FrameEntry``, ``Frames`` (iterators), ``Bucket``,
   ``StoreStats``, ``CameraStats`` and ``CameraStatus``.
 * Listen: ``FrameConsumer``. Its callbacks get ``FrameEvent``, ``StatusEvent`` and ``Frame``.
-* Errors: each is an ``EngineError``. ``InputError`` is for people to mend, ``Unavailable`` for trying again later,
-  ``WireError`` for data that is not what it claims to be.
+* Errors: each is an ``EngineError``. ``InputError``: a person must correct something. ``Unavailable``: try again later.
+  ``WireError``: data is not what it claims to be.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ __all__ = [
     "__version__",
 ]
 
-#: Which module has each name.
+#: Module -> the names that it defines.
 _MODULES = {
     "engine.advice": ("Cause",),
     "engine.client.async_store": ("AsyncFrameStore",),

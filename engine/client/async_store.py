@@ -15,7 +15,7 @@ from engine.wire.state import CameraStatus
 
 
 class AsyncFrameStore(StoreBase):
-    """``FrameStore`` for asyncio: the same questions, awaited; ranges and tails are async iterators."""
+    """``FrameStore`` for asyncio: its queries are coroutines; ranges and tails are async iterators."""
 
     def _open(self) -> None:
         self._transport = AsyncTransport(self._address, self._timeout)

@@ -1,4 +1,4 @@
-"""What carries a query to Redis and its replies back, over asyncio's connections. See ``transport``."""
+"""Sends a query's commands to Redis and gives it the replies, over asyncio connections. See ``transport``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.servers.redis.sentinel import find_master
 from engine.wire.replies import check_reply
 from engine.wire.urls import RedisAddress
 
-#: The class of connection here for each of the blocking side's.
+#: Blocking connection class -> its asyncio counterpart.
 _KINDS: dict[Any, Any] = {
     redis.UnixDomainSocketConnection: aioredis.UnixDomainSocketConnection,
     TlsConnection: AsyncTlsConnection,
@@ -41,7 +41,7 @@ class AsyncTransport:
         self._closed = False
 
     async def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result. Raises QueryError where it is closed."""
+        """Run a query to its result. Raises QueryError if the transport is closed."""
         check_open(self._closed)
         try:
             commands = next(query)
@@ -68,7 +68,7 @@ class AsyncTransport:
             await asyncio.sleep(patience.pause())
 
     async def close(self) -> None:
-        """Give all connections back, for good."""
+        """Close all connections for good."""
         async with self._making:
             self._closed = True
             pool, self._pool = self._pool, None

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from engine.client.stats import Bucket
 from engine.wire.rfc3339 import NANO, rfc3339
 
-#: A chart's width and height in pixels, and the room left, above, right and below of its bars.
+#: A chart's width and height in pixels, and the margins around its bars.
 CHART_SIZE = (1200, 480)
 _LEFT, _ABOVE, _RIGHT, _BELOW = 90, 50, 30, 70
-#: Shades of grey: what is read, the bars, the lines behind them, the paper.
+#: Shades of grey: text, bars, grid lines, background.
 _INK, _BAR, _GRID, _PAPER = 0, 96, 208, 255
-#: Labels on each axis, at most.
+#: Maximum number of labels on each axis.
 _X_TICKS_MAX, _Y_TICKS_MAX = 8, 6
-#: Steps between times that people read easily, in nanoseconds: parts of a second, then of minute, hour, day, month.
+#: Steps of the time axis that are easy to read, in nanoseconds: from fractions of a second to years.
 _TIME_STEPS = [digit * 10**zeros for zeros in range(9) for digit in (1, 2, 5)] + [
     seconds * NANO
     for seconds in (
@@ -33,7 +33,7 @@ _DAY_NANO = 86_400 * NANO
 def rate_chart(buckets: Sequence[Bucket], title: str) -> bytes:
     """A bar chart of the frames in each bucket, as a PNG of ``CHART_SIZE`` in shades of grey.
 
-    ``buckets`` follow each other without gaps, as ``FrameStore.rate`` gives them. Raises ValueError without any.
+    ``buckets`` are contiguous, as ``FrameStore.rate`` returns them. Raises ValueError for an empty sequence.
     """
     if not buckets:
         raise ValueError("no buckets to draw")
@@ -42,7 +42,7 @@ def rate_chart(buckets: Sequence[Bucket], title: str) -> bytes:
     paper = np.full((height, width), _PAPER, np.uint8)
     begin = buckets[0].start_nano
     length = buckets[1].start_nano - begin if len(buckets) > 1 else NANO
-    # How long the only one of its kind is cannot be seen; a slim bar says so.
+    # The length of a single bucket is unknown, so its bar is slim.
     span = length * (len(buckets) if len(buckets) > 1 else _X_TICKS_MAX)
 
     step = _nice_step(max(bucket.frames for bucket in buckets))
@@ -61,7 +61,7 @@ def rate_chart(buckets: Sequence[Bucket], title: str) -> bytes:
     for bucket in buckets:
         if bucket.frames:
             x, end = x_of(bucket.start_nano), x_of(bucket.start_nano + length)
-            # A line of paper stands between bars that are wide enough to spare it.
+            # Bars that are wide enough leave a gap of background between them.
             end = max(end - (2 if end - x > 4 else 1), x)
             cv2.rectangle(paper, (x, y_of(bucket.frames)), (end, bottom), _BAR, cv2.FILLED)
     for nano, label in _time_labels(begin, span, one=len(buckets) == 1):
@@ -81,7 +81,7 @@ def rate_chart(buckets: Sequence[Bucket], title: str) -> bytes:
 
 
 def _nice_step(most: int) -> int:
-    """The least of 1, 2, 5, 10, 20, 50, … that reaches ``most`` in few enough steps."""
+    """The smallest of 1, 2, 5, 10, 20, 50, … that reaches ``most`` in at most ``_Y_TICKS_MAX`` steps."""
     step, zeros = 1, 1
     while -(-most // step) > _Y_TICKS_MAX:
         for digit in (1, 2, 5, 10):
@@ -93,7 +93,7 @@ def _nice_step(most: int) -> int:
 
 
 def _time_labels(begin: int, span: int, *, one: bool) -> list[tuple[int, str]]:
-    """(nanosecond, label) at round times from ``begin`` on; where there is but one bar, at its beginning."""
+    """(nanosecond, label) at round times from ``begin`` on; for a single bar, only at its start."""
     step = next((step for step in _TIME_STEPS if span // step <= _X_TICKS_MAX), span)
     ticks = [begin] if one else list(range(-(-begin // step) * step, begin + span + 1, step))
     digits = next((digits for digits in (0, 3, 6) if all(nano % 10 ** (9 - digits) == 0 for nano in ticks)), 9)
@@ -107,7 +107,7 @@ def _time_labels(begin: int, span: int, *, one: bool) -> list[tuple[int, str]]:
 def _write(
     paper: NDArray[np.uint8], text: str, at: tuple[int, int], *, align: float = 0.0, scale: float = 0.45
 ) -> None:
-    """Text on its base line ``at``; ``align`` is how much of its width is left of that. cv2's letters are ASCII."""
+    """Draw text with its base line at ``at``; ``align`` is the share of its width left of it. cv2 draws only ASCII."""
     plain = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
     plain = plain.encode("ascii", "replace").decode()

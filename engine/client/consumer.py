@@ -1,7 +1,7 @@
-"""``FrameConsumer``: metadata events from RabbitMQ, their frames from Redis, and a callback that gets both.
+"""``FrameConsumer`` takes metadata events from RabbitMQ, fetches their frames from Redis, and calls back with both.
 
-The connection to RabbitMQ lives in a thread of its own (``subscription.py``), so that heartbeats are answered however
-long a callback takes. The callback runs in the thread that called ``run`` (``dispatch.py``).
+The connection to RabbitMQ has its own thread (``subscription.py``), which answers heartbeats however long a callback
+takes. The callback runs in the thread that called ``run`` (``dispatch.py``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PREFETCH_MAX = 65_535
 
 
 class ConsumerOptions(TypedDict, total=False):
-    """What ``from_site`` takes besides the file and the callback. See the constructor."""
+    """The options of ``from_site``. See the constructor."""
 
     queue: str
     exchange: str
@@ -47,20 +47,20 @@ class ConsumerOptions(TypedDict, total=False):
 
 
 class FrameConsumer:
-    """Calls ``callback(event, frame)`` for every stored frame as it is announced. ``frame`` is None where it is gone.
+    """Calls ``callback(event, frame)`` for every frame that is announced. ``frame`` is None if the frame is gone.
 
     A message is acknowledged when the callback has returned for all its events. If the callback raises, the message
-    comes again after ``retry_seconds``, up to ``attempts`` deliveries. After the last, or if it is no event at all, it
-    goes to the queue ``dead_letter``; without one it is dropped.
+    is delivered again after ``retry_seconds``, up to ``attempts`` times in all. After the last, or if the message is
+    not an event, it goes to the queue ``dead_letter``; without that queue it is dropped.
 
-    With ``queue``, a durable queue collects while no consumer runs, and several consumers may share it. Without it, an
-    exclusive queue lives as long as the connection; at most 100,000 messages wait in it.
+    With ``queue``, a durable queue collects messages while no consumer runs, and several consumers may share it.
+    Without ``queue``, an exclusive queue lives as long as the connection and holds at most 100,000 messages.
 
-    Redis and RabbitMQ may come and go: the consumer waits for both. Waiting costs a message no attempt, except for one
-    that was held while its connection to the broker broke.
+    The consumer waits while Redis or RabbitMQ is away. Waiting does not use up an attempt, except for a message that
+    was held when the connection to the broker broke.
 
-    Frames arrive at least once. A message comes again when its consumer dies, or loses its connection, before the
-    acknowledgement. Within one process, the callback does not get an event again that it has accepted.
+    Each frame is delivered at least once. A message comes again when its consumer dies, or loses its connection, before
+    the acknowledgement. Within one process, the callback never gets an event again that it has accepted.
     """
 
     def __init__(
@@ -82,34 +82,36 @@ class FrameConsumer:
         heartbeat_seconds: int = 30,
         tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
-        """Nothing is connected before ``run``.
+        """Connects only in ``run``.
 
         ``amqp_url``: ``amqp://`` or ``amqps://`` with user, password and vhost. ``redis_url``: as ``FrameStore``'s.
-        ``callback(event, frame)``: called for each stored frame, one at a time, in the thread that calls ``run``; or a
-        coroutine function, for ``run_async``. ``on_status(event)``: the same for changes of a camera's state.
+        ``callback(event, frame)``: called for each stored frame, one at a time, in the thread that calls ``run``. It is
+        a coroutine function if ``run_async`` is used. ``on_status(event)``: the same for changes of a camera's state.
 
         ``queue``: a durable queue's name; empty for an exclusive one. ``exchange``, ``exchange_durable``,
-        ``routing_keys``: as the site's ``[metadata]``. ``dead_letter``: the queue for messages that are given up.
-        ``prefetch``: messages held at a time, 1 to 65,535. ``attempts``: deliveries of a message in all, at least 1.
+        ``routing_keys``: as in the site's ``[metadata]``. ``dead_letter``: the queue for messages that failed.
+        ``prefetch``: messages held at a time, 1 to 65,535. ``attempts``: deliveries of a message, at least 1.
         ``retry_seconds``: the pause before another attempt (0.5 s).
         ``timeout_seconds``: how long a server may take to connect, and Redis to answer (5 s).
-        ``heartbeat_seconds``: AMQP heartbeat (30 s). ``tls_files``: what an ``amqps://`` connection trusts and shows.
+        ``heartbeat_seconds``: AMQP heartbeat (30 s). ``tls_files``: certificates for an ``amqps://`` connection.
 
-        Raises InputError for an argument out of range, ConfigError for an address, name or TLS file that cannot be
-        used.
+        Raises InputError for an argument out of range, ConfigError for an unusable address, name or TLS file.
         """
         if not callable(callback) or not (on_status is None or callable(on_status)):
-            raise InputError("callback and on_status are functions: callback(event, frame), on_status(event)")
+            raise InputError("callback and on_status must be functions: callback(event, frame), on_status(event)")
         if not 1 <= prefetch <= _PREFETCH_MAX:
             raise InputError(f"prefetch {prefetch} is not in 1..{_PREFETCH_MAX}")
         if attempts < 1:
             raise InputError(f"attempts {attempts} is not positive")
         if not 0 <= retry_seconds < float("inf") or not 0 < timeout_seconds < float("inf"):
-            raise InputError(f"retry_seconds {retry_seconds} or timeout_seconds {timeout_seconds} is no such time")
+            raise InputError(
+                f"retry_seconds {retry_seconds} must be 0 or more and timeout_seconds {timeout_seconds} above 0; "
+                "both must be finite"
+            )
         if dead_letter is not None and dead_letter in ("", queue):
-            raise InputError("dead_letter needs a name, and another one than queue")
+            raise InputError("dead_letter needs a name that differs from queue")
         if isinstance(routing_keys, str) or not routing_keys:
-            raise InputError("routing_keys is a sequence of at least one routing key")
+            raise InputError("routing_keys must be a sequence of at least one routing key")
         if redis_url == urls.EMBEDDED:
             raise InputError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
         keys = dict.fromkeys(routing_keys)
@@ -127,7 +129,7 @@ class FrameConsumer:
         self._fetcher = Fetcher(address, timeout_seconds)
         policy = Policy(attempts, retry_seconds, dead_letter, bool(queue))
         self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, policy)
-        #: The event loop whose coroutines the callbacks are; None for plain functions.
+        #: The event loop that runs the callbacks; None for plain functions.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ran = False
 
@@ -138,15 +140,15 @@ class FrameConsumer:
     def from_site(
         cls, path: str | os.PathLike[str], callback: FrameCallback, **options: Unpack[ConsumerOptions]
     ) -> Self:
-        """The consumer of a site file: its servers, exchange and routing keys. ``options`` are the constructor's.
+        """A consumer for a site file: its servers, exchange and routing keys. ``options`` are the constructor's.
 
-        Raises ConfigError where the file is missing or invalid, or names no broker.
+        Raises ConfigError if the file is missing or invalid, or names no broker.
         """
         return cls.from_config(load(path, os.environ), callback, **options)
 
     @classmethod
     def from_config(cls, config: Config, callback: FrameCallback, **options: Unpack[ConsumerOptions]) -> Self:
-        """The consumer of a site that was read already. Raises ConfigError."""
+        """A consumer for a site file that was read already. Raises ConfigError."""
         if not config.amqp.amqp_url:
             raise ConfigError(
                 "amqp.amqp_url is not set, so nothing is announced; FrameStore.tail and `edge-video frames tail` need "
@@ -164,14 +166,14 @@ class FrameConsumer:
 
     @property
     def counts(self) -> ConsumerCounts:
-        """What was done so far; may be asked from any thread."""
+        """Counts so far; any thread may read them."""
         return ConsumerCounts(**self._dispatcher.counts)
 
     def run(self, *, signals: bool = True) -> None:
-        """Consume until ``stop``, or SIGINT or SIGTERM, which are handled when this is the main thread.
+        """Consume until ``stop``, SIGINT or SIGTERM. The signals are handled only in the main thread.
 
-        Runs once; again is an InputError. Raises ServerRefused where a server refuses credentials, vhost, permissions
-        or a declaration. What was delivered and not yet called goes back to its queue.
+        A consumer runs once: a second ``run`` raises InputError. Raises ServerRefused if a server refuses credentials,
+        vhost, permissions or a declaration. Messages whose events were not yet called go back to the queue.
         """
         if self._loop is None and any(map(inspect.iscoroutinefunction, (self._callback, self._on_status))):
             raise InputError("a callback is a coroutine function: await run_async() in its event loop")
@@ -192,10 +194,10 @@ class FrameConsumer:
                 self._fetcher.close()
 
     async def run_async(self) -> None:
-        """``run`` for callbacks that are coroutine functions: they run in this event loop, one after the other.
+        """``run`` for coroutine functions: callbacks run in this event loop, one after the other.
 
-        Signals are the loop's business (``loop.add_signal_handler(SIGTERM, consumer.stop)``). Cancelled, it stops
-        after the call that runs.
+        Signals are left to the loop (``loop.add_signal_handler(SIGTERM, consumer.stop)``). When cancelled, it stops
+        after the current call.
         """
         self._loop = asyncio.get_running_loop()
         ended = asyncio.ensure_future(asyncio.to_thread(self.run, signals=False))
@@ -207,7 +209,7 @@ class FrameConsumer:
             raise
 
     def stop(self) -> None:
-        """End ``run`` after the call that runs now; from any thread, a callback, or a signal's handler."""
+        """End ``run`` after the current call. May be called from any thread, callback or signal handler."""
         self._dispatcher.stop()
 
     def _call(self, event: FrameEvent, frame: Frame | None) -> None:

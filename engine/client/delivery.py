@@ -1,4 +1,4 @@
-"""A message from the broker on its way through a consumer: what it is, how it ends, what is counted of it."""
+"""A message on its way through a consumer: the delivery, its verdict, and the counts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ StatusCallback = Callable[[StatusEvent], object]
 class ConsumerCounts(msgspec.Struct, frozen=True):
     """What a consumer has done so far.
 
-    Of messages: ``received``, those of them ``redelivered``, ``malformed``, ``dead_lettered`` and ``dropped`` (after
-    the last try, or malformed). Of events that the callback accepted: ``frames``, ``missing`` (their frame was gone),
-    ``statuses``. ``failed`` are calls that raised, ``reconnects`` connections to the broker after the first.
+    Messages: ``received``, of which ``redelivered``, ``malformed``, ``dead_lettered`` and ``dropped`` (after the last
+    try, or malformed). Events that the callback accepted: ``frames``, ``missing`` (their frame was gone), ``statuses``.
+    ``failed``: calls that raised. ``reconnects``: connections to the broker after the first.
     """
 
     received: int = 0
@@ -37,7 +37,7 @@ class ConsumerCounts(msgspec.Struct, frozen=True):
 
 
 class Verdict(enum.Enum):
-    """How a delivery ended, as the broker is told."""
+    """The outcome of a delivery, as reported to the broker."""
 
     ACCEPT = "ack"
     AGAIN = "nack"
@@ -58,31 +58,31 @@ class Delivery:
         self.events: list[Event] = []
         #: One bit for each event that the callback has accepted.
         self.accepted = 0
-        #: Events not yet called in this try, by their place.
+        #: Indexes of the events not yet called in this try.
         self.todo: deque[int] = deque()
         self.failed = False
 
     def begin(self) -> None:
-        """Another try: of the events that were not accepted."""
+        """Begin another try, with the events that were not accepted."""
         self.todo.extend(place for place in range(len(self.events)) if not self.accepted >> place & 1)
         self.failed = False
 
 
 class Subscription(Protocol):
-    """The broker's side, as the work sees it."""
+    """The broker's side, as the dispatcher sees it."""
 
-    #: ConsumerCounts connections, lost ones too; a delivery of another generation cannot be settled any more.
+    #: Counts connections, lost ones too; a delivery of another generation cannot be settled any more.
     generation: int
 
     def settle(self, delivery: Delivery, verdict: Verdict) -> None:
-        """Tell the broker, unless the delivery's connection has gone."""
+        """Send the verdict to the broker, unless the delivery's connection is lost."""
 
     def allow(self, consuming: bool) -> None:
-        """Whether a new connection may begin to consume."""
+        """Set whether a new connection may begin to consume."""
 
 
 class Policy(NamedTuple):
-    """What happens to messages that fail; ``named`` for a queue that outlives its consumer."""
+    """What happens to messages that fail; ``named`` is True for a queue that outlives its consumer."""
 
     attempts: int
     retry_seconds: float

@@ -1,15 +1,15 @@
-"""What a consumer does with the messages that the broker delivers: parse, fetch, call, and say how each ended.
+"""Handles the messages that the broker delivers: parse, fetch, call, and settle each one.
 
-Everything here runs in the thread that called ``FrameConsumer.run``; the connection to the broker lives in another
-(``subscription.py``), and puts deliveries into ``Dispatcher.inbox``. A delivery is settled once: accepted, to come
-again, or refused. Deliveries of a connection that has since been lost cannot be settled any more; the broker sends
-them again.
+Everything here runs in the thread that called ``FrameConsumer.run``. The connection to the broker has another thread
+(``subscription.py``), which puts deliveries into ``Dispatcher.inbox``. A delivery is settled once: accepted, returned
+for another try, or refused. When its connection is lost, a delivery can no longer be settled; the broker sends it
+again.
 
-How often a message is tried. A named queue is a quorum queue whose broker counts the deliveries of a message
-(``x-delivery-count``) and takes it away when it comes back after the last: one that is nacked, and one whose
-consumer died with it. So a failed delivery is held for a pause and then nacked, whoever gets it next sees its number,
-and the last is refused here. An exclusive queue ends with its connection and nobody else can get its messages: there a
-failed delivery is kept and tried again without going back.
+How often a message is tried depends on the queue. A named queue is a quorum queue. Its broker counts the deliveries of
+a message (``x-delivery-count``), and removes the message if it comes back after the last: by a nack, or because its
+consumer died. So a failed delivery is held for a pause and then nacked. The next consumer sees its count, and the last
+delivery is refused here. An exclusive queue ends with its connection, and no other consumer can get its messages. So a
+failed delivery is kept and tried again here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ logger = logging.getLogger("engine.client.consumer")
 #: Pauses between tries to reach a server, in seconds.
 _BACKOFF_SECONDS_MIN = 0.1
 _BACKOFF_SECONDS_MAX = 5.0
-#: Messages of which it is remembered what the callback accepted of them, at 16 bytes of digest and a number each.
+#: Messages whose accepted events are remembered, each as a digest of 16 bytes and an integer.
 _REMEMBERED_MAX = 4096
 
 
@@ -55,14 +55,14 @@ class _Call(NamedTuple):
 
 
 class Dispatcher:
-    """Deliveries on their way through the callback. ``stop`` may be called from anywhere, also from a signal's
-    handler; all else is of one thread."""
+    """Passes deliveries through the callback. ``stop`` may be called from any thread or signal handler; everything else
+    belongs to one thread."""
 
     def __init__(
         self, fetcher: Fetcher, callback: FrameCallback, on_status: StatusCallback | None, policy: Policy
     ) -> None:
-        #: Deliveries, errors that end the work, and None to wake it. Bounded by the prefetch, of two connections at
-        #: most. A SimpleQueue, because its ``put`` may interrupt its own ``get``, as a signal's handler does.
+        #: Deliveries, errors that end ``run``, and None to wake it. Bounded by the prefetch of at most two connections.
+        #: A SimpleQueue, because its ``put`` may interrupt its own ``get``, as in a signal handler.
         self.inbox: queue.SimpleQueue[Delivery | BaseException | None] = queue.SimpleQueue()
         self.counts = dict.fromkeys(ConsumerCounts.__struct_fields__, 0)
         self.stopping = False
@@ -71,18 +71,18 @@ class Dispatcher:
         self._on_status = on_status
         self._policy = policy
         self._ready: deque[Delivery] = deque()
-        #: Failed deliveries until their pause is over, as a heap: when (monotonic seconds), a number, which.
+        #: Failed deliveries that wait for their pause, as a heap: (due in monotonic seconds, tie-break, delivery).
         self._held: list[tuple[float, int, Delivery]] = []
         self._remembered: OrderedDict[bytes, int] = OrderedDict()
 
     def stop(self) -> None:
-        """End the work after the call that runs now."""
+        """End ``run`` after the current call."""
         self.stopping = True
         self.inbox.put(None)
 
     def run(self, subscription: Subscription) -> None:
-        """Dispatcher until stopped. Raises ServerRefused, and whatever the subscription puts into the inbox."""
-        # Redis is met before the first message, which would otherwise be held, and counted as tried, without need.
+        """Work until stopped. Raises ServerRefused, and whatever the subscription puts into the inbox."""
+        # Connect to Redis before the first message: a message held while Redis is away could lose an attempt.
         self._fetch(subscription, [])
         while not self.stopping:
             self._receive(subscription, self._idle_seconds())
@@ -95,13 +95,13 @@ class Dispatcher:
                 self._call_all(subscription, calls, iter(frames))
 
     def _idle_seconds(self) -> float | None:
-        """How long to wait for a delivery: not while there is work, and until a pause ends; None is for ever."""
+        """Seconds to wait for a delivery: 0 while there is work, else until a pause ends; None: wait for ever."""
         if self._ready:
             return 0
         return max(self._held[0][0] - time.monotonic(), 0) if self._held else None
 
     def _receive(self, subscription: Subscription, seconds: float | None) -> None:
-        """Take in all that was delivered, waiting at most so long for the first."""
+        """Take in all deliveries, waiting at most ``seconds`` for the first."""
         try:
             item = self.inbox.get(timeout=seconds)
             while True:
@@ -120,11 +120,11 @@ class Dispatcher:
             delivery.events = parse_message(delivery.body)
         except WireError as error:
             self.counts["malformed"] += 1
-            logger.warning("a message is no event and is refused: %s", error)
+            logger.warning("a message is not an event and is refused: %s", error)
             self._refuse(subscription, delivery)
             return
         if delivery.redelivered:
-            # Accepted from an earlier delivery of it, which failed in other events or lost its connection.
+            # An earlier delivery may have been accepted in part: it failed in other events or lost its connection.
             delivery.accepted = self._remembered.get(_digest(delivery.body), 0)
         delivery.begin()
         if delivery.todo:
@@ -133,7 +133,7 @@ class Dispatcher:
             subscription.settle(delivery, Verdict.ACCEPT)
 
     def _release(self, subscription: Subscription) -> None:
-        """Let failed deliveries go on whose pause is over."""
+        """Release failed deliveries whose pause is over."""
         while self._held and self._held[0][0] <= time.monotonic():
             _, _, delivery = heapq.heappop(self._held)
             if self._policy.named:
@@ -145,7 +145,7 @@ class Dispatcher:
                 self._ready.append(delivery)
 
     def _next_calls(self, subscription: Subscription) -> Iterator[_Call]:
-        """The next events to be called, as many as may be fetched in one round trip, in the order delivered."""
+        """The next events to call, in order of delivery: as many as one round trip may fetch."""
         frames = size = 0
         while self._ready:
             delivery = self._ready[0]
@@ -156,7 +156,7 @@ class Dispatcher:
             if isinstance(event, FrameEvent):
                 frames += 1
                 size += expected_bytes(event)
-                # One is always taken, however large.
+                # The first is always taken, however large.
                 if frames > 1 and (frames > FRAMES_MAX or size > BYTES_MAX):
                     return
             place = delivery.todo.popleft()
@@ -165,7 +165,7 @@ class Dispatcher:
             yield _Call(delivery, place, last=not delivery.todo)
 
     def _fetch(self, subscription: Subscription, events: Sequence[FrameEvent]) -> list[Frame | None] | None:
-        """The frames; None when stopped before Redis could be reached. An outage costs no message a try."""
+        """The frames; None if stopped before Redis could be reached. An outage does not use up a message's tries."""
         backoff = server_backoff()
         while not self.stopping:
             try:
@@ -174,8 +174,8 @@ class Dispatcher:
                 pause = backoff.next_seconds()
                 if backoff.failures == 1:
                     logger.warning("deliveries wait for Redis: %s", error)
-                # RabbitMQ takes back what is unsettled for long (half an hour) and counts it as a delivery; then it
-                # must not be delivered again before there is a Redis.
+                # RabbitMQ takes back messages that stay unsettled for half an hour, and counts that as a delivery. It
+                # must not deliver them again before Redis answers.
                 subscription.allow(False)
                 self._wait(subscription, pause)
                 continue
@@ -225,7 +225,7 @@ class Dispatcher:
         return True
 
     def _finish(self, subscription: Subscription, delivery: Delivery) -> None:
-        """Every event has been called: settle the delivery, or hold it until it is tried again."""
+        """After all its events were called: settle the delivery, or hold it for another try."""
         if self._policy.named:
             self._remember(delivery)
         if not delivery.failed:

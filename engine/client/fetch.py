@@ -1,4 +1,4 @@
-"""Frames of events, many per round trip."""
+"""Fetches the frames of events, many per round trip."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from engine.wire.events import key_of
 from engine.wire.metadata import FrameEvent
 from engine.wire.urls import RedisAddress
 
-#: Bounds of one round trip: frames, and their bytes as the events give them. Together they bound the payloads held.
+#: Bounds of one round trip: frames, and their bytes according to the events. They bound the payloads held.
 FRAMES_MAX = 32
 BYTES_MAX = 8 * 1024 * 1024
-#: Expected of a frame whose event does not say its size.
+#: Assumed size of a frame whose event does not give it.
 _UNKNOWN_BYTES = 256 * 1024
 
 
 def expected_bytes(event: FrameEvent) -> int:
-    """What a frame counts against BYTES_MAX."""
+    """The bytes that a frame counts against BYTES_MAX."""
     return event.size_bytes or _UNKNOWN_BYTES
 
 
 def announced_frame(event: FrameEvent, data: bytes) -> Frame:
-    """The frame that an event announces. Where the event does not say its width and height, its bytes do."""
+    """The frame that an event announces. If the event lacks width and height, they are read from ``data``."""
     width, height = event.width, event.height
     if not (width and height):
         width, height, _ = jpeg.describe(data)
@@ -44,9 +44,9 @@ def announced_frame(event: FrameEvent, data: bytes) -> Frame:
 
 
 class Fetcher:
-    """The frames of a consumer's events, over one session. For one thread.
+    """Fetches frames of a consumer's events over one session. For one thread.
 
-    Nothing is tried twice here: the caller knows whether to wait.
+    Nothing is tried twice here: the caller decides whether to wait.
     """
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
@@ -54,11 +54,11 @@ class Fetcher:
         self._session = Session(address, timeout_seconds)
 
     def fetch(self, events: Sequence[FrameEvent]) -> list[Frame | None]:
-        """The events' frames in their order, None for each that is gone; without events, whether Redis answers.
+        """The events' frames in order, None for each that is gone. Without events, checks that Redis answers.
 
         Raises RedisUnavailable, ServerRefused.
         """
-        # The keys as the events have them: those of older editions are not what this engine would build.
+        # The events' own keys are used: older editions build keys differently from this engine.
         command = ("MGET", *(event.redis_key for event in events)) if events else ("PING",)
         (found,) = self._session.call(command)
         if not events:

@@ -1,6 +1,6 @@
-"""Films of stored frames: PyAV's one door. The JPEGs go into an MP4 as they are stored; nothing is decoded.
+"""Writes films of stored frames; the only module that imports PyAV. JPEGs go into the MP4 unchanged, without decoding.
 
-PyAV brings an FFmpeg of its own beside cv2's and is large, so only who writes a film imports this module.
+PyAV is large and brings its own FFmpeg next to cv2's, so this module is imported only to write a film.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from engine.errors import InputError, WireError
 from engine.wire import jpeg
 from engine.wire.rfc3339 import NANO
 
-#: Ticks a second of a film's time stamps: frames keep their times to the millisecond.
+#: Ticks per second of a film's timestamps: frames keep their times to the millisecond.
 _TICKS = 1000
 _TICK_NANO = NANO // _TICKS
-#: The longest time that an MP4 shows one frame, in ticks; the muxer makes nonsense of a longer one.
+#: The longest time that an MP4 can show one frame, in ticks; the muxer writes garbage for a longer one.
 _SHOWN_TICKS_MAX = 2**31 - 1
-#: How long the only frame of a film is shown, in ticks: there is no interval to go by.
+#: How long a film of one frame shows it, in ticks: there is no interval to measure.
 _ONLY_TICKS = 1000
-#: Bytes that are written to the disk at a time.
+#: Bytes written to disk at a time.
 _BUFFER_BYTES = 2**20
 
 
 class Film:
-    """An MP4 of one camera's frames, oldest first: the JPEGs as they are stored, each shown at its own time.
+    """An MP4 of one camera's frames, oldest first. The JPEGs are stored unchanged, each shown at its own time.
 
-    The first frame is at 0 ms, the others as many milliseconds later as they were captured; of two within one
-    millisecond the later moves on by one. Each is shown until the next, the last for the median of those times. The
-    film's nominal size is the first frame's; others may differ.
+    The first frame is at 0 ms; the others are as many milliseconds later as they were captured. If two frames fall into
+    one millisecond, the later one moves by 1 ms. Each frame is shown until the next, the last for the median of those
+    times. The film's nominal size is that of the first frame; others may differ.
 
-    ``path`` is not there before the first frame. Use as a context manager: leaving it closes the film. Raises OSError
-    where the file cannot be written, at the latest when it is closed.
+    ``path`` is created with the first frame. Use as a context manager: leaving it closes the film. Raises OSError if
+    the file cannot be written, at the latest when it is closed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -48,7 +48,7 @@ class Film:
         self._file: IO[bytes] | None = None
         self._container: Any = None
         self._stream: Any = None
-        #: The newest frame, which waits for the next: only the last is written with a duration.
+        #: The newest frame. It is held back until the next one, because only the last is written with a duration.
         self._packet: Any = None
         self._begin_nano = 0
         #: Milliseconds from each frame to the next.
@@ -74,10 +74,10 @@ class Film:
             self._abandon()
 
     def add(self, frame: Frame) -> None:
-        """The next frame.
+        """Add the next frame.
 
-        Raises OSError where the file cannot be written, WireError for a first frame without size, InputError for one
-        that comes longer after the last than a film can show.
+        Raises OSError if the file cannot be written, WireError if the first frame has no size, InputError if the gap
+        to the last frame is longer than a film can show one frame.
         """
         if self._file is None:
             self._open(frame)
@@ -105,8 +105,8 @@ class Film:
         size = (frame.width, frame.height) if frame.width and frame.height else jpeg.describe(frame.data)[:2]
         if not all(size):
             raise WireError(f"frame {frame.key} is no JPEG with a size; a film cannot begin with it")
-        # Through a file of ours, because FFmpeg takes what stands before a colon for a protocol, and closes a full disk
-        # without a word.
+        # Python opens the file, because FFmpeg takes text before a colon for a protocol, and reports no error when the
+        # disk is full at close.
         self._file = self._path.open("wb", buffering=_BUFFER_BYTES)
         options = {"video_track_timescale": str(_TICKS)}
         self._container = av.open(self._file, "w", format="mp4", options=options)
@@ -123,9 +123,9 @@ class Film:
         self._file.close()
 
     def _abandon(self) -> None:
-        """Close what is open, without a word: the film is whole already, or another error tells of it."""
+        """Close everything and ignore errors: either the film is complete, or another error is reported."""
         assert self._file is not None
-        # First the file, so that the muxer does not write an end to what is not whole.
+        # The file is closed first, so that the muxer cannot write the end of an incomplete film.
         with suppress(OSError):
             self._file.close()
         if self._container is not None:

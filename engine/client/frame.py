@@ -20,12 +20,12 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class FrameEntry(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a frame without its payload.
+    """A frame's metadata, without its payload.
 
-    ``vhost``, ``prefix`` and ``camera`` say whose it is. ``unix_nano`` is when it was captured, in nanoseconds since
-    the epoch (UTC). ``sequence`` counts the camera's frames, 1 to 99,999 and round again; a gap is a lost frame.
-    ``size`` is the payload's, in bytes. ``width`` and ``height`` are in pixels, 0 where nobody knows them. ``encoding``
-    is ``"jpeg"``. ``keyframe`` is True where the frame can be decoded alone, as every JPEG can.
+    ``vhost``, ``prefix`` and ``camera`` identify its origin. ``unix_nano`` is the capture time in nanoseconds since the
+    epoch (UTC). ``sequence`` numbers the camera's frames from 1 to 99,999, then starts again at 1; a gap is a lost
+    frame. ``size`` is the payload's, in bytes. ``width`` and ``height`` are in pixels, 0 if unknown. ``encoding`` is
+    ``"jpeg"``. ``keyframe`` is True if the frame can be decoded alone, as every JPEG can.
     """
 
     vhost: str
@@ -45,11 +45,11 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
         try:
             return f"<{type(self).__name__} {self.camera} {rfc3339(self.unix_nano)}, {size}, key {self.key}>"
         except (WireError, ValueError, OverflowError):
-            # Somebody made it by hand, of parts that no key can hold.
+            # It was made by hand, from parts that no key can hold.
             return f"<{type(self).__name__} {self.camera} {self.unix_nano}, {size}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """As ``repr``, for rich, which otherwise shows every field."""
+        """The same for rich, which otherwise shows every field."""
         return [("camera", self.camera), ("timestamp", self.timestamp), ("size", self.size), ("key", self.key)]
 
     @property
@@ -59,12 +59,12 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def timestamp(self) -> datetime.datetime:
-        """When it was captured, in UTC; a datetime holds microseconds, ``unix_nano`` holds it all."""
+        """The capture time in UTC, to the microsecond; ``unix_nano`` is exact."""
         return _EPOCH + datetime.timedelta(microseconds=self.unix_nano // 1000)
 
     @property
     def entry_id(self) -> str:
-        """The frame's place in its camera's journal; ``tail(since={camera: entry_id})`` goes on behind it."""
+        """The frame's id in its camera's journal; ``tail(since={camera: entry_id})`` continues after it."""
         return entry_id(self.unix_nano, self.sequence)
 
 
@@ -74,9 +74,9 @@ class Frame(FrameEntry, frozen=True, gc=False):
     data: bytes
 
     def image(self) -> NDArray[np.uint8]:
-        """The picture, decoded: an array of shape (height, width, 3), 8 bits each, blue, green, red.
+        """The decoded picture: an array of shape (height, width, 3), 8 bits each, in the order blue, green, red.
 
-        Loads cv2. Raises WireError where the payload is no picture.
+        Loads cv2. Raises WireError if the payload is not a picture.
         """
         from engine.client.picture import decode
 
@@ -84,7 +84,7 @@ class Frame(FrameEntry, frozen=True, gc=False):
 
 
 def entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> FrameEntry:
-    """A journal's entry with its camera."""
+    """The FrameEntry of a camera's journal entry."""
     return FrameEntry(vhost, prefix, camera, *entry[:7])
 
 
@@ -106,6 +106,6 @@ def with_data(entry: FrameEntry, data: bytes) -> Frame:
 
 
 def frame_of(key: keys.FrameKey, data: bytes) -> Frame:
-    """The frame of a key that no journal lists; size and encoding are what its bytes say."""
+    """The frame of a key that no journal lists; size and encoding are read from its bytes."""
     width, height, encoding = jpeg.describe(data)
     return Frame(*key, len(data), width, height, encoding, True, data)

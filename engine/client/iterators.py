@@ -15,7 +15,7 @@ Item = TypeVar("Item", bound=FrameEntry)
 
 
 class _Items(Generic[Item]):
-    """Frames that were read and that the caller has not taken yet."""
+    """Holds frames that were read and that the caller has not taken yet."""
 
     def __init__(self, reader: FrameRange | FrameTail) -> None:
         self._reader = reader
@@ -23,17 +23,17 @@ class _Items(Generic[Item]):
 
     @property
     def missing(self) -> int:
-        """Entries met so far whose frames were gone."""
+        """Entries read so far whose frames are gone."""
         return self._reader.missing
 
     @property
     def unreadable(self) -> int:
-        """Entries met so far that the engine did not write."""
+        """Entries read so far that the engine did not write."""
         return self._reader.unreadable
 
     @property
     def position(self) -> dict[str, str]:
-        """Of a tail: camera -> last frame taken; ``tail(since=position)`` goes on behind it."""
+        """For a tail: camera -> id of the last frame taken; ``tail(since=position)`` continues after it."""
         return dict(self._reader.position) if isinstance(self._reader, FrameTail) else {}
 
     def _take(self) -> Item:
@@ -61,7 +61,7 @@ class Frames(_Items[Item]):
         return self._take()
 
     def poll(self) -> Item | None:
-        """The next one; None where there is none now: for a tail, where none came within half a second."""
+        """The next item, or None if there is none now: for a tail, if none came within half a second."""
         while not self._ready and not self._reader.done:
             self._ready.extend(self._transport.run(self._reader.chunk()))
             if self._reader.idle:

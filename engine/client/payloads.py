@@ -1,8 +1,8 @@
-"""The payloads of entries that were read, a chunk at a time.
+"""Fetches the payloads of journal entries, a chunk at a time.
 
-What is held is bounded: ``ENTRIES_MAX`` entries, and ``chunk_bytes`` of payload (or one frame, where that is larger).
-A chunk that failed on the way is asked for again. A frame that is gone while its entry stands is passed over and
-counted in ``missing``; an entry that the engine did not write, in ``unreadable``.
+Memory is bounded: at most ``ENTRIES_MAX`` entries and ``chunk_bytes`` of payload (or one larger frame). A chunk that
+fails is requested again. If an entry's frame is gone, it is skipped and counted in ``missing``. Entries that the engine
+did not write are counted in ``unreadable``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections import deque
 from engine.client.frame import Frame, FrameEntry, with_data
 from engine.client.transport import Query
 
-#: Payload bytes of one round trip, where the caller does not say.
+#: Default for the payload bytes of one round trip.
 CHUNK_BYTES = 4 * 2**20
-#: Frames of one round trip; small frames are many.
+#: Frames of one round trip; bounds the number of small frames.
 _FRAMES_MAX = 256
 
 
 class Payloads:
-    """Entries that were read, and their payloads, fetched ahead a chunk at a time."""
+    """Entries that were read. Their payloads are fetched ahead, a chunk at a time."""
 
     def __init__(self, chunk_bytes: int) -> None:
         self.pending: deque[FrameEntry] = deque()
@@ -29,7 +29,7 @@ class Payloads:
         self._chunk_bytes = chunk_bytes
 
     def fetch(self, count_max: int) -> Query[list[Frame]]:
-        """The next frames, fewer where some are gone."""
+        """The next frames; fewer than ``count_max`` if some are gone."""
         taken: list[FrameEntry] = []
         size = 0
         for entry in itertools.islice(self.pending, min(count_max, _FRAMES_MAX)):
@@ -45,10 +45,10 @@ class Payloads:
         return frames
 
     def keep_living(self, entries: list[FrameEntry]) -> Query[list[FrameEntry]]:
-        """Those whose frames are there."""
+        """The entries whose frames exist."""
         if not entries:
             return entries
-        # One command that counts them all is enough while none is gone.
+        # While no frame is gone, one command that counts them all is enough.
         (count,) = yield [("EXISTS", *(entry.key for entry in entries))]
         if count == len(entries):
             return entries

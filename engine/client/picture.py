@@ -1,4 +1,4 @@
-"""Stored JPEGs, decoded: cv2's door on the read side."""
+"""Decodes stored JPEGs with cv2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     except cv2.error:
-        # A header that promises more pixels than cv2 reads.
+        # The header claims more pixels than cv2 reads.
         picture = None
     if picture is None:
         raise WireError(f"{len(data)} bytes that begin with {data[:4].hex()!r} are no picture")

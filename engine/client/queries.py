@@ -1,4 +1,4 @@
-"""What can be asked of a tenant's frames, as queries: no socket stands here, see ``transport``."""
+"""All queries about a tenant's frames, without I/O; ``transport`` runs them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from engine.wire import keys
 from engine.wire.journal import entry_id, parse_entry_id
 from engine.wire.state import CameraStatus, decode_status
 
-#: Buckets of one answer; more are a mistake in the bucket's length.
+#: Buckets of one result; a larger number means a mistake in the bucket's length.
 _BUCKETS_MAX = 1_000_000
-#: Keys of one round trip of ``get_many``, whose frames' sizes nobody knows before.
+#: Keys of one round trip of ``get_many``: the sizes of their frames are unknown.
 _GETS_MAX = 32
 
 
 class Queries:
-    """All questions about one tenant. Times are resolved when a question is asked, and checked then.
+    """All queries about one tenant. Times are resolved and checked when a query is made.
 
-    All raise QueryError for invalid arguments, UnknownName for a camera that nobody knows.
+    All raise QueryError for invalid arguments, UnknownName for an unknown camera.
     """
 
     def __init__(self, vhost: str, prefix: str, known: Iterable[str], chunk_bytes: int) -> None:
@@ -41,11 +41,11 @@ class Queries:
         if chunk_bytes < 1:
             raise QueryError(f"chunk_bytes {chunk_bytes} is not positive")
         self._chunk_bytes = chunk_bytes
-        #: Cameras that a snapshot has met; the next one asks for them in its first round trip.
+        #: Cameras of earlier snapshots; the next snapshot reads them in its first round trip.
         self._met: frozenset[str] = frozenset()
 
     def nearest(self, camera: str, when: When | None) -> Query[Frame | None]:
-        """The newest frame at or before a moment."""
+        """The newest frame at or before a time."""
         frames = self.range(camera, None, when, limit=1, reverse=True)
         while not frames.done:
             found: list[Frame] = yield from frames.chunk()
@@ -64,10 +64,10 @@ class Queries:
         reverse: bool = False,
         payload: bool = True,
     ) -> FrameRange:
-        """One camera's frames, or entries, between two moments."""
+        """One camera's frames, or entries, between two times."""
         first, last = window(start, end, time.time_ns())
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
-            raise QueryError(f"limit {limit!r} is no number of frames")
+            raise QueryError(f"limit {limit!r} must be a number of frames")
         if limit is not None and limit < 0:
             raise QueryError(f"limit {limit} is negative")
         _check_name("camera", camera)
@@ -106,7 +106,7 @@ class Queries:
         return FrameTail(self.tenant, chosen, begin, payload=payload, chunk_bytes=self._chunk_bytes, block_ms=block_ms)
 
     def get_many(self, names: Iterable[str | bytes]) -> Query[list[Frame | None]]:
-        """The frames of some keys, None where one is gone. Keys of other tenants are refused."""
+        """The frames of some keys, None for each that is gone. Keys of other tenants are refused."""
         if isinstance(names, str | bytes):
             raise QueryError(f"{names!r} is one key; get takes one, get_many a list of them")
         wanted = [self._own(name) for name in names]
@@ -145,7 +145,7 @@ class Queries:
             newest.update(more)
             self._met = frozenset([*met, *new])
         entries = [entry for listed in newest.values() for entry in listed]
-        # All at once: whoever asks for a snapshot holds it as a whole anyway.
+        # All at once: the caller holds the whole snapshot anyway.
         payloads = (yield [("MGET", *(entry.key for entry in entries))])[0] if entries else []
         found = zip(entries, payloads, strict=True)
         frames = {entry.camera: with_data(entry, data) for entry, data in found if data is not None}
@@ -155,7 +155,7 @@ class Queries:
         return dict(sorted(frames.items()))
 
     def count(self, camera: str, start: When | None, end: When | None) -> Query[int]:
-        """How many frames there are in a range."""
+        """The number of frames in a range."""
         frames = self.range(camera, start, end, payload=False)
         count = 0
         while not frames.done:
@@ -163,7 +163,7 @@ class Queries:
         return count
 
     def rate(self, camera: str, start: When | None, end: When | None, bucket: Span) -> Query[list[Bucket]]:
-        """Frames and bytes for each span of ``bucket``, aligned to the epoch, from the first frame's to the last's."""
+        """Frames and bytes per ``bucket``, aligned to the epoch, from the first frame's bucket to the last frame's."""
         length = to_span(bucket)
         frames = self.range(camera, start, end, payload=False)
         sums: dict[int, list[int]] = {}
@@ -187,7 +187,7 @@ class Queries:
         return buckets
 
     def stats(self) -> Query[StoreStats]:
-        """What is stored, camera by camera; every frame's lifetime is asked for, a chunk at a time."""
+        """What is stored, per camera. Reads the lifetime of every frame, a chunk at a time."""
         listed = yield from self.cameras()
         cameras: dict[str, CameraStats] = {}
         lifetimes: list[tuple[float, int]] = []
@@ -235,8 +235,8 @@ class Queries:
         return CameraStats(frames, size, oldest, newest, _mean(total, living), without, missing), (total, living)
 
     def _newest(self, cameras: Sequence[str], other: Command) -> Query[tuple[dict[str, list[FrameEntry]], list[bytes]]]:
-        """The last entry of each camera that has one (none where the engine did not write it), and the reply to one
-        more command, in one round trip."""
+        """The last entry of each camera that has one, and the reply to one more command, in one round trip. A camera's
+        list is empty if the engine did not write its last entry."""
         commands: list[Command] = [("XREVRANGE", self.tenant.journal(c), "+", "-", "COUNT", 1) for c in cameras]
         *replies, answer = yield [*commands, other]
         listed = zip(cameras, replies, strict=True)

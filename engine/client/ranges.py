@@ -1,4 +1,4 @@
-"""One camera's frames between two moments, a chunk of entries and a chunk of payloads at a time."""
+"""One camera's frames between two times, a chunk of entries and a chunk of payloads at a time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from engine.client.transport import Query
 
 
 class FrameRange(Payloads):
-    """One camera's frames from ``first`` to ``last`` nanosecond, both included; newest first where ``reverse``.
+    """One camera's frames from nanosecond ``first`` to ``last``, both included; newest first if ``reverse``.
 
-    ``step`` nanoseconds thin them out: of each span of that length, counted from ``anchor`` (None: from the first
-    frame), the first frame that it meets. ``limit`` ends it. With ``payload`` False only entries come.
+    ``step`` (nanoseconds) thins them out: it keeps the first frame read in each span of that length, counted from
+    ``anchor`` (None: from the first frame). ``limit`` bounds their number. If ``payload`` is False, only entries are
+    read.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class FrameRange(Payloads):
         self._empty = True
 
     def chunk(self) -> Query[list[Any]]:
-        """The next frames or entries, perhaps none while there are more to come; ``done`` says whether there are."""
+        """The next frames or entries. The list may be empty before the end; ``done`` is True at the end."""
         if not self.pending and not self._exhausted:
             yield from self._read()
         found: list[Any] = []
@@ -63,7 +64,7 @@ class FrameRange(Payloads):
         return found
 
     def _read(self) -> Query[None]:
-        # Where frames turn out to be gone, entries are looked through before payloads are asked for.
+        # Once frames are found to be gone, entries are checked before payloads are requested.
         look = not self._payload or self._step is not None or self.missing > 0
         count = ENTRIES_MAX if self._left is None or look else min(self._left, ENTRIES_MAX)
         name = "XREVRANGE" if self._reverse else "XRANGE"

@@ -1,4 +1,4 @@
-"""Signals that end a consumer which runs in the main thread."""
+"""Signals that stop a consumer in the main thread."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None], wanted: bool) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop``; a second Ctrl-C interrupts, for a callback that does not return."""
+    """SIGINT and SIGTERM call ``stop``; a second Ctrl-C interrupts a callback that does not return."""
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,5 +26,5 @@ def stopped_by_signals(stop: Callable[[], None], wanted: bool) -> Iterator[None]
         yield
     finally:
         for number, handler in before.items():
-            # None stands for a handler that Python did not install, and cannot put back.
+            # None means that Python did not install the handler and cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

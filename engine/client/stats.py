@@ -1,4 +1,4 @@
-"""Numbers about what is stored: frames of each span of time, and of each camera."""
+"""Statistics of stored frames: per time span, and per camera."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """Frames of one span of time that begins at ``start_nano``: how many, their bytes, and the mean of those."""
+    """Frames of the time span that begins at ``start_nano``: their number, total bytes and mean bytes."""
 
     start_nano: int
     frames: int
@@ -15,9 +15,8 @@ class Bucket(msgspec.Struct, frozen=True):
 
 
 class CameraStats(msgspec.Struct, frozen=True):
-    """What is stored of a camera: frames that are there, their bytes, the oldest and newest (nanoseconds, 0 without
-    frames), the mean of their remaining lifetimes (None where none has one), frames without a TTL, and entries whose
-    frames are gone."""
+    """What is stored for a camera: number and bytes of its frames, oldest and newest (nanoseconds, 0 without frames),
+    mean remaining lifetime (None if no frame has a TTL), frames without a TTL, and entries whose frames are gone."""
 
     frames: int = 0
     bytes: int = 0
@@ -29,7 +28,7 @@ class CameraStats(msgspec.Struct, frozen=True):
 
 
 class StoreStats(msgspec.Struct, frozen=True):
-    """What is stored of a tenant under one prefix: the sum of its cameras, and each of them."""
+    """What is stored for a tenant under one prefix: the sum of its cameras, and each camera."""
 
     vhost: str
     prefix: str

@@ -1,7 +1,7 @@
 """``FrameStore``: a tenant's stored frames, for scripts and threads.
 
-The queries are the same as ``AsyncFrameStore``'s (``queries.py``); the two differ in who waits. Nothing here walks the
-keyspace: names and times come from the journals, payloads by their keys.
+The queries are shared with ``AsyncFrameStore`` (``queries.py``); the two differ only in how they wait. Nothing here
+walks the keyspace: names and times come from the journals, payloads are fetched by key.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from engine.wire.state import CameraStatus
 
 
 class FrameStore(StoreBase):
-    """A tenant's stored frames. Threads may share one store; each waits for its own replies.
+    """A tenant's stored frames. Threads may share one store.
 
     A time (``When``) is int nanoseconds since the epoch (UTC), an aware datetime, RFC 3339 text, ``"now"``, or an
     offset from now: ``"-30s"``, or a negative timedelta. A duration (``Span``) is int nanoseconds, a timedelta, or text
     such as ``"500ms"`` or ``"5m"``. Ranges include both ends; None leaves an end open.
 
-    Every query counts the frames that are there. A frame that has expired while its journal entry stands is left out,
-    and counted in the iterator's ``missing``.
+    Queries return and count only frames that exist. An expired frame that is still in the journal is left out and
+    counted in the iterator's ``missing``.
 
-    Every query may raise: QueryError for invalid arguments; UnknownName for a camera that nobody knows, with the
-    nearest name; RedisUnavailable where Redis is away, after three tries; ServerRefused where Redis refuses this user;
-    WireError where something that the engine did not write stands under its names.
+    Every query may raise: QueryError for invalid arguments; UnknownName for an unknown camera, with the nearest name;
+    RedisUnavailable if Redis does not answer in three tries; ServerRefused if Redis refuses this user; WireError if one
+    of the engine's keys holds data that the engine did not write.
     """
 
     def _open(self) -> None:
@@ -43,19 +43,19 @@ class FrameStore(StoreBase):
         self.close()
 
     def close(self) -> None:
-        """Give the connections back. What is asked afterwards raises QueryError; closing again is nothing."""
+        """Close the connections. Later queries raise QueryError; closing twice is harmless."""
         self._transport.close()
 
     def latest(self, camera: str) -> Frame | None:
-        """The newest frame, in two round trips; None where there is none."""
+        """The newest frame, in two round trips; None if there is none."""
         return self._transport.run(self._queries.nearest(camera, None))
 
     def at(self, camera: str, when: When) -> Frame | None:
-        """The newest frame at or before a moment, in two round trips; None where there is none."""
+        """The newest frame at or before a time, in two round trips; None if there is none."""
         return self._transport.run(self._queries.nearest(camera, when))
 
     def get(self, key: str | bytes) -> Frame | None:
-        """The frame of a key, None where it is gone."""
+        """The frame of a key; None if it is gone."""
         return self._transport.run(self._queries.get_many([key]))[0]
 
     def get_many(self, keys: Iterable[str | bytes]) -> list[Frame | None]:
@@ -74,7 +74,7 @@ class FrameStore(StoreBase):
     ) -> Frames[Frame]:
         """Frames from ``start`` to ``end``, oldest first (newest first with ``reverse``).
 
-        ``step`` thins them out: of each span of that length the first frame met. ``limit`` bounds their number.
+        ``step`` keeps the first frame read in each span of that length. ``limit`` bounds the number of frames.
         """
         frames = self._queries.range(camera, start, end, limit=limit, step=step, reverse=reverse)
         return Frames(self._transport, frames)
@@ -94,23 +94,23 @@ class FrameStore(StoreBase):
         return Frames(self._transport, frames)
 
     def count(self, camera: str, start: When | None = None, end: When | None = None) -> int:
-        """How many frames there are in a range."""
+        """The number of frames in a range."""
         return self._transport.run(self._queries.count(camera, start, end))
 
     def rate(
         self, camera: str, start: When | None = None, end: When | None = None, bucket: Span = "1m"
     ) -> list[Bucket]:
-        """Frames, bytes and mean size in each span of ``bucket``, from the first frame's to the last's.
+        """Frames, bytes and mean size per ``bucket``, from the first frame's bucket to the last frame's.
 
-        Buckets are aligned to the epoch, so "1m" are the clock's minutes; those without frames are there too.
+        Buckets are aligned to the epoch, so "1m" gives the clock's minutes. Empty buckets are included.
         """
         return self._transport.run(self._queries.rate(camera, start, end, bucket))
 
     def tail(self, cameras: Sequence[str] | str | None = None, since: Since = None) -> Frames[Frame]:
-        """Frames as they are stored, of some cameras or (None) of all that there are and will be.
+        """Frames as they are stored, of some cameras or of all (None), including cameras that are added later.
 
-        Begins when the first frame is asked for, at a time, or behind an earlier tail's ``position``. Never ends;
-        ``poll`` does not wait for ever.
+        ``since`` is a time, the ``position`` of an earlier tail (continues after it), or None (begins when the first
+        frame is requested). The iterator never ends; use ``poll`` to wait for a limited time.
         """
         return Frames(self._transport, self._queries.tail(cameras, since, payload=True, block_ms=self._block_ms))
 
@@ -125,10 +125,10 @@ class FrameStore(StoreBase):
     def snapshot(self) -> dict[str, Frame]:
         """The newest frame of every camera that has one.
 
-        Two round trips, however many cameras; one more when a camera is met for the first time.
+        Takes two round trips for any number of cameras, and one more when there is a new camera.
         """
         return self._transport.run(self._queries.snapshot())
 
     def stats(self) -> StoreStats:
-        """Frames, bytes, oldest, newest and remaining lifetimes, of each camera and of all. Looks at every frame."""
+        """Frames, bytes, oldest, newest and remaining lifetimes, per camera and in total. Reads every frame's TTL."""
         return self._transport.run(self._queries.stats())

@@ -1,4 +1,4 @@
-"""What ``FrameStore`` and ``AsyncFrameStore`` are made from: a server, and whose frames to read."""
+"""The base of ``FrameStore`` and ``AsyncFrameStore``: which server, and which tenant's frames."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from engine.wire import urls
 
 #: Seconds that a server may take to answer.
 TIMEOUT_SECONDS = 5.0
-#: Where a tail begins: a time, the ``position`` of an earlier tail, or None for what comes from now on.
+#: Where a tail begins: at a time, after the ``position`` of an earlier tail, or (None) now.
 Since = When | Mapping[str, str] | None
 
 
 class StoreOptions(TypedDict, total=False):
-    """What ``from_site`` takes besides the file. See the constructor."""
+    """The options of ``from_site``. See the constructor."""
 
     timeout_seconds: float
     chunk_bytes: int
@@ -32,7 +32,7 @@ class StoreOptions(TypedDict, total=False):
 
 
 class StoreBase:
-    """The constructor of both stores. Subclasses say how they connect."""
+    """The constructor of both stores. Subclasses connect."""
 
     def __init__(
         self,
@@ -51,22 +51,23 @@ class StoreBase:
         sentinel_password: str | None = None,
         tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
     ) -> None:
-        """Nothing is connected before the first query.
+        """Connects only at the first query.
 
         ``url``: ``redis://``, ``rediss://``, ``unix://`` or ``host:port``; it may carry user, password and database.
         ``vhost``: the tenant; ``"/"`` is the same as ``"default"``. ``prefix``: the word between tenant and camera.
 
         ``timeout_seconds``: how long the server may take to connect, and to answer (5 s).
-        ``chunk_bytes``: payload bytes fetched in one round trip, and held at a time (4 MiB; one frame may be larger).
-        ``cameras``: cameras that exist even while nothing of them is stored, so that asking for one is no error.
+        ``chunk_bytes``: payload bytes fetched in one round trip and held at a time (4 MiB; one frame may be larger).
+        ``cameras``: cameras that exist even if nothing is stored for them, so that a query for one is not an error.
 
-        ``sentinels`` (``host:port`` each) and their ``service``, in place of ``url``: its master is asked, and found
-        again when it fails. ``sentinel_username`` and ``sentinel_password`` are for the sentinels themselves.
-        ``username`` and ``password``: instead of those in ``url``; None keeps what ``url`` says.
-        ``tls_files``: what a ``rediss://`` connection trusts and shows (the system's authorities, no certificate).
+        ``sentinels`` (``host:port`` each) and ``service`` replace ``url``: queries go to the service's master, which is
+        looked up again when it fails. ``sentinel_username`` and ``sentinel_password`` are for the sentinels themselves.
+        ``username`` and ``password`` override those in ``url``; None keeps them.
+        ``tls_files``: certificates for a ``rediss://`` connection (default: the system's authorities, no client
+        certificate).
 
-        Raises ConfigError for an address or a TLS file that cannot be used, QueryError (an InputError too) for a
-        vhost, prefix, camera or chunk that is invalid.
+        Raises ConfigError for an unusable address or TLS file, QueryError (also an InputError) for an invalid vhost,
+        prefix, camera or chunk.
         """
         if not isinstance(url, str | urls.RedisAddress):
             raise QueryError(f"{url!r} is no address; give text such as 'redis:6379'")
@@ -88,7 +89,7 @@ class StoreBase:
         self._address = address._replace(username=username or address.username, password=password or address.password)
         self._timeout = timeout_seconds
         self._queries = Queries("default" if vhost == "/" else vhost, prefix, cameras, chunk_bytes)
-        # Redis answers a waiting tail before the connection would be given up.
+        # Redis must answer a waiting tail before the connection times out.
         self._block_ms = max(min(TAIL_BLOCK_MS, int(timeout_seconds * 500)), 1)
         self._open()
 
@@ -97,10 +98,10 @@ class StoreBase:
 
     @classmethod
     def from_site(cls, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> Self:
-        """The store of a site file: its server, tenant, prefix, cameras and timeout. ``options`` are the constructor's.
+        """A store for a site file: its server, tenant, prefix, cameras and timeout. ``options`` are the constructor's.
 
-        REDIS_USERNAME and REDIS_PASSWORD in the environment count, as they do for the site. Raises ConfigError where
-        the file is missing or invalid.
+        REDIS_USERNAME and REDIS_PASSWORD from the environment apply, as they do for the site. Raises ConfigError if the
+        file is missing or invalid.
         """
         config = load(path, os.environ)
         options = {"timeout_seconds": config.redis.timeout_seconds, **options}

@@ -1,13 +1,12 @@
-"""A consumer's connection to RabbitMQ: pika's one door for receiving.
+"""A consumer's connection to RabbitMQ; the only module that receives through pika.
 
-It lives in a thread of its own. Between that thread and the one that dispatches go deliveries one way and verdicts the
-other. Both carry the connection's generation, because a delivery tag means nothing, or another message, on the next
-connection.
+The connection has its own thread. Deliveries go from it to the dispatcher's thread, verdicts come back. Both carry the
+connection's generation, because on another connection the same delivery tag means nothing, or another message.
 
-A quorum queue counts every delivery that comes back, also of messages that only waited in a consumer which then died.
-If a consumer that one message kills held a whole prefetch, its neighbours would use up their attempts with it. So each
-connection begins with one message at a time, and takes the rest of its prefetch when it meets the first message that
-was never delivered before: what came back comes first.
+A quorum queue counts every delivery that comes back, also of messages that only waited in a consumer that died. If one
+message kills its consumer, all other messages of the prefetch would lose an attempt too. So each connection begins with
+one message at a time. It takes the rest of its prefetch at the first message that was never delivered before: returned
+messages come first.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ from engine.servers.amqp.refusals import REFUSALS, connection_error
 from engine.wire import urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
-#: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
-#: the broker has closed is noticed.
+#: The longest turn of the I/O loop, in seconds. Verdicts and stop wake the loop; this bounds only how late it notices a
+#: channel that the broker has closed.
 _TURN_SECONDS = 1.0
-#: A connection that lasted this long, in seconds, ends a row of failures.
+#: A connection that lasted this long, in seconds, resets the pauses between retries.
 _SETTLED_SECONDS = 10.0
 
 
 class BrokerSubscription:
-    """The connection to the broker, kept up by a thread of its own, whose methods are the private ones."""
+    """Keeps the connection to the broker, in its own thread. The private methods run in that thread."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class BrokerSubscription:
         """See delivery.Subscription."""
         self._verdicts.append((delivery, verdict))
         if not self._woken:
-            # One call is enough for all verdicts until the loop looks at them.
+            # One call serves all verdicts until the loop reads them.
             self._woken = True
             self._wake()
 
@@ -86,9 +85,9 @@ class BrokerSubscription:
             self._wake()
 
     def close(self, timeout_seconds: float) -> None:
-        """Send the last verdicts and end; what is unsettled goes back to the queue.
+        """Send the last verdicts and end. Unsettled messages go back to the queue.
 
-        A broker that does not answer is not waited for: the thread, which keeps nobody alive, ends when it gives up.
+        If the broker does not answer in time, the daemon thread is left to end by itself.
         """
         self._closing.set()
         self._wake()
@@ -111,11 +110,11 @@ class BrokerSubscription:
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
                 failure = connection_error(self._address, error)
             except BaseException as error:
-                # Whoever waits for deliveries must learn that none will come.
+                # The dispatcher waits for deliveries and must learn that none will come.
                 self._dispatcher.inbox.put(error)
                 return
             finally:
-                # From here on deliveries of that connection are nobody's.
+                # From here on, deliveries of that connection cannot be settled.
                 self.generation += 1
                 self._connection = None
                 self._dispatcher.inbox.put(None)
@@ -146,7 +145,7 @@ class BrokerSubscription:
                     connection.close()
 
     def _declare(self, channel: Any) -> str:
-        """Exchange, queues and bindings; returns the queue's name, which for an exclusive one is the broker's."""
+        """Declare exchange, queues and bindings. Returns the queue's name; the broker names an exclusive queue."""
         topology = self._topology
         channel.exchange_declare(topology.exchange, exchange_type="topic", durable=topology.exchange_durable)
         if topology.dead_letter is not None:
@@ -164,11 +163,11 @@ class BrokerSubscription:
         self._cancelled = self._met_new = self._woken = False
         channel.add_on_cancel_callback(self._on_cancel)
         on_message = partial(self._on_message, self.generation)
-        # Messages that may be unsettled so far, of those that may be in the end.
+        # How much of the prefetch is used so far.
         taken = 0
         while not self._dispatcher.stopping and not self._closing.is_set():
             if self._allowed and taken < self._prefetch and (not taken or self._met_new):
-                # A second consumer beside the first: a quorum queue fixes a consumer's prefetch when it begins.
+                # A second consumer is added, because a quorum queue fixes a consumer's prefetch at its start.
                 more = self._prefetch - taken if taken or not self._topology.queue else 1
                 channel.basic_qos(prefetch_count=more)
                 channel.basic_consume(queue, on_message)
@@ -179,7 +178,7 @@ class BrokerSubscription:
                 raise pika.exceptions.ConsumerCancelled(f"the queue {queue} was deleted, or has moved")
             if not channel.is_open:
                 raise pika.exceptions.ChannelWrongStateError("the broker has closed the channel")
-        # Nothing more is taken, so that as little as possible goes back and is counted there as delivered.
+        # Stop consuming, so that few messages go back and count as delivered.
         for tag in list(channel.consumer_tags):
             channel.basic_cancel(tag)
         while not self._closing.is_set():
@@ -198,7 +197,7 @@ class BrokerSubscription:
         self._cancelled = True
 
     def _send_verdicts(self, channel: Any) -> None:
-        # Before looking, so that whoever comes later wakes the loop again.
+        # Cleared before reading, so that a later verdict wakes the loop again.
         self._woken = False
         while self._verdicts:
             delivery, verdict = self._verdicts.popleft()

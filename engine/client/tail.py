@@ -1,4 +1,4 @@
-"""Frames of some cameras as they are stored: a tail of their journals, a chunk at a time."""
+"""Follows the journals of some cameras, a chunk at a time."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from engine.client.times import NANO_MAX
 from engine.client.transport import Query
 from engine.wire import keys
 
-#: Milliseconds that a tail waits for new entries in one round trip, at most.
+#: The longest wait for new entries in one round trip, in milliseconds.
 TAIL_BLOCK_MS = 500
-#: Seconds between looks of a tail for cameras that have come.
+#: Seconds between a tail's checks for new cameras.
 _CAMERAS_SECONDS = 2.0
 
 
 class FrameTail(Payloads):
-    """Frames of some cameras (None: of all, also those that come later) as they are stored, from ``since`` on.
+    """Frames of some cameras (None: of all, also later ones) as they are stored, from ``since`` on.
 
-    ``since`` is a nanosecond, a position of an earlier tail, or None for what comes from now on. ``position`` moves
-    with what the caller has taken, by ``took``.
+    ``since`` is a nanosecond, the position of an earlier tail, or None for now. ``took`` moves ``position`` to the
+    frame that the caller has taken.
     """
 
     done = False
-    #: True where the last look found nothing new.
+    #: True if the last read found nothing new.
     idle = False
 
     def __init__(
@@ -52,11 +52,11 @@ class FrameTail(Payloads):
         self._cameras_at = 0.0
 
     def took(self, frame: FrameEntry) -> None:
-        """The caller has this frame; a tail that is begun from ``position`` goes on behind it."""
+        """The caller has taken this frame; a tail from ``position`` continues after it."""
         self.position[frame.camera] = frame.entry_id
 
     def chunk(self) -> Query[list[Any]]:
-        """The next frames or entries, by camera in order; none where nothing came for a while."""
+        """The next frames or entries, in order per camera; none if nothing came for a while."""
         if not self.pending:
             yield from self._look_for_cameras()
             yield from self._read()
@@ -86,7 +86,7 @@ class FrameTail(Payloads):
         elif isinstance(self._since, int):
             begins = [f"{self._since - 1}-{NANO_MAX}" if self._since else "0-0"] * len(new)
         elif self._begun:
-            # A camera that comes while we look is new as a whole.
+            # A camera that appears during the tail is read from its first entry.
             begins = ["0-0"] * len(new)
         else:
             newest = yield [("XREVRANGE", self._tenant.journal(camera), "+", "-", "COUNT", 1) for camera in new]
@@ -101,7 +101,7 @@ class FrameTail(Payloads):
         if streams:
             names, after = list(streams), list(self._read_to.values())
         else:
-            # No camera yet: wait on a stream that cannot be, for no camera's name is empty.
+            # No camera yet: wait on a stream that cannot exist, because no camera's name is empty.
             names, after = [keys.journal_key(self._tenant.vhost, self._tenant.prefix, "-")[:-1].encode()], ["0-0"]
         count = max(ENTRIES_MAX // len(names), 1)
         (reply,) = yield [("XREAD", "COUNT", count, "BLOCK", self._block_ms, "STREAMS", *names, *after)]

@@ -1,4 +1,4 @@
-"""Whose frames are read: a tenant's names in Redis, its cameras, and the entries of their journals."""
+"""A tenant's names in Redis, its cameras, and the entries of their journals."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from engine.errors import UnknownName, WireError
 from engine.wire import keys
 from engine.wire.journal import parse_entry
 
-#: Entries of one round trip: about 100 bytes each, and a millisecond of Redis's time.
+#: Entries of one round trip: about 100 bytes each, and 1 ms of Redis's time in all.
 ENTRIES_MAX = 1000
-#: The last id that a stream can hold; nothing can be asked for behind it.
+#: The last id that a stream can hold.
 LAST_ID = f"{NANO_MAX}-{NANO_MAX}".encode()
 
 
 class Tenant(NamedTuple):
-    """Whose frames are read: names as they are outside of keys. ``known`` are cameras that exist even where nothing of
-    them is stored yet."""
+    """The tenant whose frames are read. Names are unescaped. ``known``: cameras that exist even if nothing is stored
+    for them yet."""
 
     vhost: str
     prefix: str
@@ -38,7 +38,7 @@ class Tenant(NamedTuple):
         return keys.cameras_key(self.vhost, self.prefix)
 
     def names(self, reply: Iterable[bytes]) -> list[str]:
-        """The cameras of an HKEYS reply, and those known besides; what no camera could be called is passed over."""
+        """The cameras of an HKEYS reply, and the known ones. Skips invalid camera names."""
         found = set(self.known)
         for name in reply:
             with contextlib.suppress(UnicodeDecodeError, WireError):
@@ -47,7 +47,7 @@ class Tenant(NamedTuple):
         return sorted(found)
 
     def parse(self, camera: str, reply: Sequence[Sequence[Any]]) -> tuple[list[FrameEntry], int]:
-        """The entries of an XRANGE reply, and how many in it the engine did not write."""
+        """The entries of an XRANGE reply, and the number of those that the engine did not write."""
         found = []
         for identifier, fields in reply:
             with contextlib.suppress(WireError):
@@ -55,7 +55,7 @@ class Tenant(NamedTuple):
         return found, len(reply) - len(found)
 
     def check_camera(self, camera: str) -> Query[None]:
-        """Returns where the camera is known. Raises UnknownName with the nearest one."""
+        """Returns if the camera is known. Raises UnknownName with the nearest name."""
         if camera in self.known:
             return
         names, journal = yield [("HKEYS", self.cameras), ("EXISTS", self.journal(camera))]

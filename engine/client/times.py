@@ -1,4 +1,4 @@
-"""Times and durations as people give them, to integers of nanoseconds."""
+"""Converts times and durations as people write them to integer nanoseconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from engine.errors import QueryError, WireError
 from engine.wire.rfc3339 import NANO, parse_rfc3339
 
-#: A moment: int nanoseconds since the epoch (UTC), an aware datetime, RFC 3339 text with an offset, "now", or an offset
+#: A time: int nanoseconds since the epoch (UTC), an aware datetime, RFC 3339 text with an offset, "now", or an offset
 #: from now: "-30s", "-5m", or a timedelta that is not positive.
 When = int | datetime.datetime | datetime.timedelta | str
 #: A span: int nanoseconds, a timedelta, or text such as "500ms", "30s", "5m", "1h", "2d".
@@ -17,22 +17,22 @@ Span = int | datetime.timedelta | str
 _UNITS = {"ns": 1, "us": 1000, "ms": 1_000_000, "s": NANO, "m": 60 * NANO, "h": 3600 * NANO, "d": 86_400 * NANO}
 _SPAN = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)(ns|us|ms|s|m|h|d)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,20}(?:\.\d{1,20})?", re.ASCII)
-#: Digits of the latest time there is.
+#: Digits of the latest possible time.
 _DIGITS_MAX = 20
-#: What an int between the epoch's first year and our 19 digits is most likely meant to be, by its number of digits.
+#: Number of digits -> the unit that was probably meant, for an int that is too short for nanoseconds (19 digits).
 _LIKELY = {9: "seconds", 10: "seconds", 12: "milliseconds", 13: "milliseconds", 15: "microseconds", 16: "microseconds"}
-#: The end of 1970. Before it lies no frame: an int that says so was meant as something else. 0 is the beginning.
+#: The end of 1970. No frame is older, so a smaller int must have meant something else. 0 is allowed: the beginning.
 _FIRST_YEAR_NANO = 365 * 86_400 * NANO
-#: The least int that is a span: frames come no faster, and who gives less means seconds or milliseconds.
+#: The smallest int that is a span: frames come no faster, so a smaller one meant seconds or milliseconds.
 _SPAN_NANO_MIN = 1_000_000
-#: A stream's ids have 64 bits; nothing is later.
+#: The latest possible time: a stream's ids have 64 bits.
 NANO_MAX = 2**64 - 1
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND = datetime.timedelta(microseconds=1)
 
 
 def to_nano(when: When, now_nano: int) -> int:
-    """Nanoseconds since the epoch. Raises QueryError where ``when`` is ambiguous or no time at all."""
+    """Nanoseconds since the epoch. Raises QueryError if ``when`` is ambiguous or not a time."""
     if isinstance(when, bool):
         raise QueryError(f"{when!r} is no time")
     if isinstance(when, int):
@@ -99,7 +99,7 @@ def to_span(span: Span) -> int:
 
 
 def _text_span(text: str, what: str, given: str) -> int:
-    """Nanoseconds of a number and a unit, which are ``given`` as a part of something. Raises QueryError."""
+    """Nanoseconds of a number with a unit; ``given`` is shown in errors. Raises QueryError."""
     shown = f"{what} {given!r}"
     match = _SPAN.fullmatch(text)
     if not match:
@@ -116,9 +116,9 @@ def _text_span(text: str, what: str, given: str) -> int:
 
 
 def window(start: When | None, end: When | None, now_nano: int) -> tuple[int, int]:
-    """(first, last) nanosecond of a range; None is the beginning or the end of what there is.
+    """(first, last) nanosecond of a range; None leaves an end open.
 
-    Raises QueryError where the end comes before the start.
+    Raises QueryError if the end is before the start.
     """
     first = 0 if start is None else to_nano(start, now_nano)
     last = NANO_MAX if end is None else to_nano(end, now_nano)

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from engine.wire.amqp import check_name
 
-#: Messages that wait in an exclusive queue before the oldest give way: a listener that does not keep up must not fill
-#: the broker's memory, which would stop those who publish.
+#: Messages that an exclusive queue holds before it drops the oldest: a slow listener must not fill the broker's memory,
+#: which would stop the publishers.
 _WAITING_MAX = 100_000
 
 
 class Topology(NamedTuple):
-    """Exchange, bindings and queues; ``queue`` is empty for an exclusive one, which the broker names."""
+    """Exchange, bindings and queues. ``queue`` is empty for an exclusive queue, which the broker names."""
 
     exchange: str
     exchange_durable: bool
@@ -31,8 +31,8 @@ class Topology(NamedTuple):
     def arguments(self) -> dict[str, Any]:
         """The queue's arguments.
 
-        Refused messages are routed by the broker itself, through the default exchange to the queue of that name. A
-        quorum queue counts the times that a message came back, and takes it away at one more than its limit.
+        The broker routes refused messages itself, through the default exchange to the queue ``dead_letter``. A quorum
+        queue counts how often a message came back, and removes it when the count exceeds the limit.
         """
         found: dict[str, Any] = {}
         if self.dead_letter is not None:
@@ -41,7 +41,7 @@ class Topology(NamedTuple):
             return found | {"x-max-length": _WAITING_MAX}
         found |= {"x-queue-type": "quorum", "x-delivery-limit": self.attempts - 1}
         if self.dead_letter is not None:
-            # Kept until the other queue has confirmed; the broker does so only where the queue refuses what is too
-            # much for it, which without a length it never is.
+            # A message is kept until the other queue has confirmed it. The broker offers this only for queues that
+            # reject messages above a length; this queue has no length, so it rejects none.
             found |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return found

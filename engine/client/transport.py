@@ -1,10 +1,11 @@
-"""What carries a query to Redis and its replies back, over blocking connections; ``async_transport`` has asyncio's.
+"""Sends a query's commands to Redis and gives it the replies, over blocking connections; ``async_transport`` is for
+asyncio.
 
-A query is a generator that yields commands, many for one round trip, and is sent their replies (RESP2, as they came).
-What it returns is its result. So the queries are written once, and contain neither socket nor event loop.
+A query is a generator. It yields the commands of one round trip and is sent their replies (RESP2, unchanged). Its
+return value is the result. So each query is written once, and contains neither socket nor event loop.
 
-All commands of a query only read, so one that fails on a broken connection is sent again. Replies that are errors never
-reach a query: they become an error of ours here, with the server and the key.
+All commands of a query only read, so a command that fails on a broken connection is sent again. Error replies never
+reach a query: they become an EngineError here, with the server and the key.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ from engine.wire.urls import RedisAddress
 Result = TypeVar("Result")
 Query = Generator[Sequence[Command], list[Any], Result]
 
-#: Tries of one round trip before a query fails, and the pauses between them in seconds.
+#: Tries of one round trip before a query fails; the pauses between them are in seconds.
 TRIES = 3
 _PAUSE_SECONDS = 0.05
 _PAUSE_SECONDS_MAX = 0.5
-#: Connections that the threads or tasks of one store share; more wait for one.
+#: Connections that the threads or tasks of one store share; further ones wait.
 CONNECTIONS_MAX = 16
 
 
 class Patience:
-    """How often a round trip is tried: a few times; at a Sentinel service, whose next master takes a while to be
-    found, until the timeout has passed as well."""
+    """Limits the tries of a round trip: TRIES; for a Sentinel service, also until the timeout has passed, because a new
+    master takes a while to be found."""
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self._backoff = Backoff(_PAUSE_SECONDS, _PAUSE_SECONDS_MAX)
         self._until = time.monotonic() + timeout_seconds if address.sentinel else 0.0
 
     def ends(self) -> bool:
-        """After a failure: whether it was the last."""
+        """Called after a failure: whether to give up."""
         return self._backoff.failures + 1 >= TRIES and time.monotonic() >= self._until
 
     def pause(self) -> float:
@@ -60,13 +61,13 @@ class Transport:
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
         self._timeout_seconds = timeout_seconds
-        #: Made for the first question and, at a Sentinel service, anew for the master of that time after a failure.
+        #: Made for the first query; for a Sentinel service, made again after a failure, for the current master.
         self._pool: redis.BlockingConnectionPool | None = None
         self._making = threading.Lock()
         self._closed = False
 
     def run(self, query: Query[Result]) -> Result:
-        """Carry a query to its result. Raises QueryError where it is closed."""
+        """Run a query to its result. Raises QueryError if the transport is closed."""
         check_open(self._closed)
         try:
             commands = next(query)
@@ -93,7 +94,7 @@ class Transport:
             time.sleep(patience.pause())
 
     def close(self) -> None:
-        """Give all connections back, for good."""
+        """Close all connections for good."""
         with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
@@ -102,7 +103,7 @@ class Transport:
 
     def _connections(self) -> redis.BlockingConnectionPool:
         with self._making:
-            # A query of another thread's may find it closed on its way.
+            # Another thread may have closed the transport during the query.
             check_open(self._closed)
             if self._pool is None:
                 server = self.address
@@ -119,7 +120,7 @@ class Transport:
             return self._pool
 
     def _forget(self, pool: redis.BlockingConnectionPool | None) -> None:
-        """Ask the sentinels again, unless somebody has already."""
+        """Ask the sentinels again, unless another thread has already."""
         if self.address.sentinel and pool is not None and self._pool is pool:
             self._pool = None
             pool.disconnect(inuse_connections=False)
@@ -142,6 +143,6 @@ class Transport:
 
 
 def check_open(closed: bool) -> None:
-    """Raises QueryError where a transport is closed."""
+    """Raises QueryError if a transport is closed."""
     if closed:
         raise QueryError("this store is closed; make another one, or ask before it is closed")

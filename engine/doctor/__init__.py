@@ -1,1 +1,1 @@
-"""``edge-video doctor``: what was measured (``*_facts``), what it means (``*_checks``), put together (``examine``)."""
+"""``edge-video doctor``: ``*_facts`` measure, ``*_checks`` judge the facts, ``examine`` runs both."""

@@ -1,4 +1,4 @@
-"""From what RabbitMQ said to verdicts."""
+"""Verdicts on RabbitMQ, from its facts."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from engine.errors import Audience, Cause, EngineError, advice_of
 from engine.servers.amqp.probe import Rights
 from engine.wire.urls import mask
 
-#: Messages in one queue from which its consumers count as left behind.
+#: With more messages than this in a queue, its consumers count as lagging.
 QUEUE_MESSAGES_MAX = 10_000
-#: Share of the TTL that an event may wait; and seconds that are nothing.
+#: Share of the TTL that an event may wait, and a wait in seconds that is always fine.
 _AGE_SHARE_MAX = 0.5
 _AGE_SECONDS_SMALL = 5.0
 
 _finding = partial(Finding, "rabbitmq")
 
 _TLS = ("TLS", "both ends trust the other's certificate")
-_EXCHANGE = ("exchange", "an exchange as the site file has it")
+_EXCHANGE = ("exchange", "an exchange as in the site file")
 _CONNECTION = "a connection with its exchange, as the engine makes it"
-#: The check that a refusal fails, and what is good; what is not here is no connection at all.
+#: Cause of a refusal -> the check that fails, and the good state. Any other cause is a failed connection.
 _CHECKS = {
     Cause.BROKER_LOGIN: ("authentication", _CONNECTION),
     Cause.VHOST: ("vhost", _CONNECTION),
@@ -38,24 +38,24 @@ _CHECKS = {
 
 
 def refused(error: EngineError) -> Finding:
-    """The broker answers and will not serve us."""
+    """The broker answers but refuses to serve the engine."""
     check, good = _CHECKS.get(error.cause, ("reachable", "a connection within the timeout"))
     todo = advice_of(error, Audience.SITE) or "look at the broker's log, and whether TLS is meant (amqps://)"
     return _finding(check, "broken", mask(error.fact), good, todo)
 
 
 def exchange(name: str, rights: Rights, *, durable: bool) -> Finding:
-    """Whether the events' exchange stands, as the engine would have it."""
+    """Whether the events' exchange exists with the properties that the engine needs."""
     good = f"a {'durable' if durable else 'transient'} topic exchange"
     if rights.exists:
-        return _finding("exchange", "ok", f"{name} stands, as the site file has it", good)
+        return _finding("exchange", "ok", f"{name} exists, as in the site file", good)
     return _finding(
-        "exchange", "information", f"{name} does not stand yet", good, "the engine declares it at its start"
+        "exchange", "information", f"{name} does not exist yet", good, "the engine declares it at its start"
     )
 
 
 def may(name: str, rights: Rights) -> list[Finding]:
-    """The rights to declare, where that is needed, and to publish."""
+    """The rights to declare the exchange, if needed, and to publish."""
     found = []
     if not rights.exists and rights.declare is False:
         found.append(
@@ -74,7 +74,7 @@ def may(name: str, rights: Rights) -> list[Finding]:
     elif rights.publish:
         found.append(_finding("rights", "ok", f"this user may publish to {name}", "write right on the exchange"))
     elif not found:
-        why = "the broker takes nothing now" if rights.blocked else "it could only be told on an exchange that stands"
+        why = "the broker takes nothing now" if rights.blocked else "this needs an exchange that exists"
         found.append(_finding("rights", "information", f"right to publish not checked: {why}", "write right"))
     return found
 
@@ -92,7 +92,7 @@ def alarm(blocked: str, nodes: list[str]) -> Finding:
 
 
 def bound(name: str, seen: Management | None) -> list[Finding]:
-    """Whether anybody gets the events, and keeps up with them."""
+    """Whether a consumer receives the events and keeps up."""
     if seen is None:
         what = "queues bound and their backlog not checked: no management API answers this user"
         return [_finding("queues", "information", what, "a queue bound to the exchange", "")]

@@ -1,4 +1,4 @@
-"""What can be asked of RabbitMQ: by AMQP as the publisher would, and of its management API where that answers."""
+"""Facts about RabbitMQ: over AMQP as the publisher connects, and from its management API if it answers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from engine.stages.publisher.account import BEGINNING
 from engine.stages.publisher.journals import Journals
 from engine.wire import keys
 
-#: Where the management API is: scheme and port. TLS is asked last, and only verified certificates count.
+#: Scheme and port of the management API. https is tried last, and certificates are verified.
 MANAGEMENT_PORTS = (("http", 15_672), ("https", 15_671))
 _HTTP_SECONDS_MAX = 2.0
 
 
 class Queue(NamedTuple):
-    """A queue that the exchange's events reach, and how many messages and consumers it has."""
+    """A queue that gets the exchange's events, with its numbers of messages and consumers."""
 
     name: str
     messages: int
@@ -32,7 +32,8 @@ class Queue(NamedTuple):
 
 
 class Management(NamedTuple):
-    """What the management API says. ``alarms``: nodes with one; ``bound``: queues and exchanges bound to ours."""
+    """Facts from the management API. ``alarms``: nodes with an alarm. ``bound``: queues and exchanges bound to the
+    engine's exchange."""
 
     alarms: list[str]
     bound: list[str]
@@ -40,7 +41,7 @@ class Management(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """Events that wait for the publisher: camera, about how many, and the age of the oldest in seconds."""
+    """Events that wait for the publisher: camera, approximate number, and the age of the oldest in seconds."""
 
     camera: str
     waiting: int
@@ -48,14 +49,14 @@ class Backlog(NamedTuple):
 
 
 class Tls(Protocol):
-    """How the broker is met over TLS: whom to trust and what to show, and the host name to expect."""
+    """TLS settings for the broker: trusted authorities, client certificate, and expected host name."""
 
     context: SSLContext
     server_hostname: str | None
 
 
 class _NamedHttps(HTTPSConnection):
-    """Expects a host name of its own in the certificate."""
+    """An HTTPS connection that expects a given host name in the certificate."""
 
     def __init__(self, host: str, port: int, tls: Tls) -> None:
         super().__init__(host, port, timeout=_HTTP_SECONDS_MAX, context=tls.context)
@@ -75,7 +76,7 @@ def management(
     ports: tuple[tuple[str, int], ...],
     tls: Tls | None = None,
 ) -> Management | None:
-    """Ask each of ``ports`` in turn, https as the broker itself is met; None where none of them answers us."""
+    """Try ``ports`` in turn, https with the broker's TLS settings. None if none of them answers this user."""
     login = base64.b64encode(f"{user}:{password}".encode()).decode()
     for scheme, port in ports:
         get = partial(_get, partial(_connection, scheme, host, port, tls), login)
@@ -126,7 +127,7 @@ def _get(connect: Callable[[], HTTPConnection], login: str, path: str) -> list[d
 
 
 def backlog(config: Config) -> list[Backlog]:
-    """Cameras of whose journal something waits to be announced. Raises RedisUnavailable, ServerRefused."""
+    """The cameras with events that wait to be announced. Raises RedisUnavailable, ServerRefused."""
     cameras = [camera.id for camera in config.cameras]
     journals = Journals(
         config.publisher_redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
@@ -134,7 +135,7 @@ def backlog(config: Config) -> list[Backlog]:
     try:
         marks = journals.cursors().marks
         cursors = {camera: marks[camera].at if camera in marks else BEGINNING for camera in cameras}
-        # The oldest first: entries may come between the two questions, and only behind it.
+        # The oldest are read first: entries that come between the two reads are newer.
         oldest = {found.camera: found.entries[0] for found in journals.read(cursors, 1) if found.entries}
         newest = journals.overview().newest
     finally:
@@ -144,7 +145,7 @@ def backlog(config: Config) -> list[Backlog]:
     for camera, entry in oldest.items():
         last = newest.get(camera)
         if last is None:
-            # It was the last, and has expired since.
+            # The oldest entry was the last, and has expired since.
             continue
         if entry.number and last.number:
             waiting = last.number - entry.number + 1

@@ -1,4 +1,4 @@
-"""From what a camera sent, or its capture process says of it, to verdicts."""
+"""Verdicts on cameras, from what they sent or from what their capture processes report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RATE_SHARE_MIN = 0.8
 
 
 def reported(report: CameraReport) -> CameraFacts:
-    """What a running site knows of a camera; it is not opened a second time, many allow few sessions."""
+    """A running site's facts about a camera. The camera is not opened again, because many allow few sessions."""
     error = ""
     if report.state != "active":
         failures = f", {report.consecutive_failures} tries in a row" if report.consecutive_failures else ""
@@ -27,13 +27,13 @@ def reported(report: CameraReport) -> CameraFacts:
 
 
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
-    """One camera: whether it sends, what, and what it costs."""
+    """One camera: whether it sends, what it sends, and what that costs."""
     if facts.error:
         return Finding("cameras", camera.id, "broken", facts.error, _GOOD, facts.advice or _todo(camera))
     found = f"{facts.codec or 'unknown codec'} {facts.width}x{facts.height}, {facts.fps:.1f} fps, {facts.mode}"
     if facts.corrupt:
         return Finding(
-            "cameras", camera.id, "warning", f"{found}; {facts.corrupt:,} frames were no whole JPEG", _GOOD,
+            "cameras", camera.id, "warning", f"{found}; {facts.corrupt:,} frames were not complete JPEGs", _GOOD,
             "look at its network (transport = \"tcp\" for RTSP) and its firmware",
         )  # fmt: skip
     if camera.fps and 0 < facts.fps < camera.fps * _RATE_SHARE_MIN:
@@ -51,7 +51,7 @@ def verdict(camera: Camera, facts: CameraFacts) -> Finding:
 
 
 def why_not(camera: Camera, facts: CameraFacts) -> str:
-    """Why a camera's own JPEGs are not what is stored."""
+    """Why a camera's own JPEGs are not stored as they are."""
     if camera.encoding != "auto":
         return f'encoding = "{camera.encoding}" asks for it'
     if facts.codec.upper() not in ("MJPG", "JPEG"):
@@ -60,7 +60,7 @@ def why_not(camera: Camera, facts: CameraFacts) -> str:
 
 
 def cores(camera: Camera, facts: CameraFacts | None) -> float:
-    """Cores that a camera is reckoned with, from what was seen of it or, unseen, from the site file."""
+    """Estimated cores for a camera, from its facts or, without them, from the site file."""
     fps = facts.fps if facts and facts.fps else camera.fps or 25.0
     fps = min(fps, camera.fps) if camera.fps else fps
     passes = facts.mode != "transcode" if facts and facts.mode else camera.kind in ("test", "http")

@@ -1,7 +1,7 @@
-"""A camera opened for a moment, in a process of its own: a read can hang in native code, and is killed then.
+"""Opens a camera briefly in a separate process, which is killed if a read hangs in native code.
 
-The process is ``python -m engine.doctor.camera_probe``. The camera goes in by standard input, because a command line
-can be read by everybody and URLs carry credentials.
+The process is ``python -m engine.doctor.camera_probe``. It gets the camera by standard input, because URLs carry
+credentials and every user can read a command line.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from engine.errors import CameraUnavailable, WireError
 from engine.sources import check as camera_check
 from engine.wire import urls
 
-#: Seconds over which frames are counted, and those before, in which what FFmpeg held back while it was opening the
-#: stream comes at once; and cameras looked at together.
+#: Seconds over which frames are counted; seconds before that, in which frames come in a burst that FFmpeg held back
+#: while it opened the stream; cameras probed at the same time.
 MEASURE_SECONDS = 2.0
 SETTLE_SECONDS = 1.0
 TOGETHER_MAX = 8
-#: Seconds for a process to start and end around its work.
+#: Seconds for a process to start and end.
 _MARGIN_SECONDS = 5.0
 
 
 class CameraFacts(msgspec.Struct, frozen=True):
-    """What a camera sent. ``error`` where it sent nothing; ``corrupt`` frames were no whole JPEG."""
+    """What a camera sent. ``error`` is set if it sent nothing; ``corrupt`` frames were not complete JPEGs."""
 
     id: str
     codec: str = ""
@@ -43,12 +43,12 @@ class CameraFacts(msgspec.Struct, frozen=True):
     frame_bytes: int = 0
     corrupt: int = 0
     error: str = ""
-    #: What to do about the error, where more is known than for any camera.
+    #: What to do about the error, if more than the general advice is known.
     advice: str = ""
 
 
 def gather(cameras: Sequence[Camera]) -> list[CameraFacts]:
-    """Look at each, several at a time, each for so long as its timeouts and the measurement take."""
+    """Probe each camera, several at a time. Each takes as long as its timeouts and the measurement."""
     with ThreadPoolExecutor(TOGETHER_MAX) as pool:
         return list(pool.map(_look, cameras))
 
@@ -67,12 +67,12 @@ def _look(camera: Camera) -> CameraFacts:
     except subprocess.TimeoutExpired:
         return CameraFacts(camera.id, error=f"hung for {bound:.0f} s and was killed")
     except msgspec.MsgspecError:
-        return CameraFacts(camera.id, error=f"the look at it ended with exit code {done.returncode}")
+        return CameraFacts(camera.id, error=f"its probe ended with exit code {done.returncode}")
 
 
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
-    """Open it as the capture process would, and count frames for ``seconds`` once they come evenly. Blocks as long as
-    its timeouts let it."""
+    """Open the camera as the capture process does, and count frames for ``seconds`` once they come evenly. Blocks for
+    as long as the camera's timeouts allow."""
     from engine.sources.choose import open_source
     from engine.sources.source import NotOpened, Source, SourceEnded
     from engine.sources.video import prepare_process
@@ -126,8 +126,8 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
 
 
 def _rate(arrivals: Sequence[float]) -> float:
-    """Frames per second by the seconds at which they came, without the first ones, which may have come at once. Of a
-    camera that sends fewer than two in that time all count."""
+    """Frames per second from arrival times in seconds. The first ones do not count, because they may come in a burst.
+    If fewer than two are left, all count."""
     steady = [moment for moment in arrivals if moment >= arrivals[0] + SETTLE_SECONDS]
     counted = steady if len(steady) > 1 else arrivals
     passed = counted[-1] - counted[0] if counted else 0.0

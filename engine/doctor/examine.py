@@ -1,4 +1,4 @@
-"""A site from all sides: each part is asked, and a part that does not answer keeps none of the others from it."""
+"""Examines every part of a site. A part that does not answer does not keep the others from being examined."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from engine.wire.urls import RedisAddress, mask
 
 
 class Examined(NamedTuple):
-    """All findings in the order of a person's questions, and whether the site ran meanwhile."""
+    """All findings, in the order of the report, and whether the site was running."""
 
     running: bool
     findings: list[Finding]
@@ -42,7 +42,7 @@ class Examined(NamedTuple):
 def examine(
     config: Config, *, cameras: bool = True, management_ports: tuple[tuple[str, int], ...] = MANAGEMENT_PORTS
 ) -> Examined:
-    """Look at the site's servers, machine and, unless told not to, cameras. Takes as long as their timeouts."""
+    """Examine the site's servers, machine and, unless switched off, cameras. Takes as long as their timeouts."""
     report = collect(config, memory=False)
     findings, most = _redis(config, running=report.running)
     findings += rabbitmq(config, management_ports, running=report.running)
@@ -53,17 +53,17 @@ def examine(
     findings.append(redis_checks.memory_need(redis_memory(config, known), most, config.redis.ttl_seconds))
     findings += [camera_checks.verdict(camera, seen[camera.id]) for camera in config.cameras if camera.id in seen]
     if not cameras:
-        findings.append(Finding("cameras", "all", "information", "not looked at, as asked"))
+        findings.append(Finding("cameras", "all", "information", "not examined, as requested"))
     return Examined(report.running, findings)
 
 
 def redis(config: Config, *, running: bool) -> list[Finding]:
-    """Redis as the writer and, where it is another user, the publisher meets it."""
+    """Redis with the writer's user and, if it differs, the publisher's."""
     return _redis(config, running=running)[0]
 
 
 def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]:
-    """The findings, and its ``maxmemory``: 0 where it has none, None where nobody can tell."""
+    """The findings, and ``maxmemory``: 0 if it is not set, None if unknown."""
     if config.embedded and not running:
         return [_embedded_away("redis")], embedded_memory(config)
     address = config.redis_address
@@ -109,7 +109,7 @@ def _publisher_refused(error: EngineError) -> Finding:
 
 
 def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
-    """RabbitMQ as the publisher meets it, and the events that wait for it in Redis."""
+    """RabbitMQ with the publisher's user, and the events in Redis that wait for it."""
     if not config.publishes:
         why = "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
         return [Finding("rabbitmq", "publisher", "information", f"none: {why}; metadata stays in the journals")]
@@ -149,7 +149,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
     findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
     shut = None
     if rights.exists:
-        # As the engine does at its start: an exchange that stands is not changed by being declared again.
+        # The engine declares the exchange at its start too. Declaring an existing exchange does not change it.
         try:
             broker.check(config.amqp, exchange)
         except (ServerRefused, BrokerUnavailable) as error:
@@ -160,7 +160,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
 
 
 def look_at_cameras(config: Config, report: SiteReport) -> dict[str, CameraFacts]:
-    """By id: what the site's processes know of a camera, or, where none of them has it open, what it sends to us."""
+    """Facts by camera id: from the site's processes, or, if none of them has the camera open, from a probe."""
     held = {process.camera for process in report.processes if process.role == "capture" and process.alive}
     if report.running:
         held |= {camera.id for camera in report.cameras if camera.connects}

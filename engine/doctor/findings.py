@@ -1,4 +1,4 @@
-"""What a check says: what was found, what is good, and what to do."""
+"""The result of a check: what was found, what is good, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-#: ``information`` is what could not be asked, or is as it is for a reason: it makes no exit code.
+#: ``information``: could not be checked, or is intended. It does not affect the exit code.
 Verdict = Literal["ok", "information", "warning", "broken"]
 Part = Literal["redis", "rabbitmq", "machine", "cameras"]
 
@@ -15,7 +15,7 @@ _SEVERITY: dict[Verdict, int] = {"ok": 0, "information": 0, "warning": 1, "broke
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One check of one part of the site. ``good`` and ``todo`` are empty where there is nothing to say."""
+    """One check of one part of the site. ``good`` and ``todo`` may be empty."""
 
     part: Part
     check: str
@@ -26,13 +26,13 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """0 where all is good, 1 with warnings, 2 where something is broken."""
+    """0 if all is good, 1 with warnings, 2 if something is broken."""
     return max((_SEVERITY[finding.verdict] for finding in findings), default=0)
 
 
 def not_asked(part: Part, check: str, denied: str, what: str) -> Finding:
-    """A check whose command, ``denied``, the engine's user may not send."""
+    """The finding for a check whose command, ``denied``, the engine's user may not send."""
     return Finding(
         part, check, "information", f"not checked: this user may not ask {denied}", what,
-        "run it with REDIS_USERNAME and REDIS_PASSWORD of a user who may, to see",
+        "to see it, run the doctor with REDIS_USERNAME and REDIS_PASSWORD of a user who may",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""From what the machine has to verdicts."""
+"""Verdicts on the machine, from its facts."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from functools import partial
 from engine.doctor.findings import Finding
 from engine.doctor.machine_facts import MachineFacts, RunDirectory
 
-#: Frames that one core passes through in a second, and pixels that it transcodes: orders of magnitude, for a warning
-#: before the site runs; docs/benchmarks.md has them measured.
+#: Frames per second that one core passes through, and pixels per second that it transcodes. These are orders of
+#: magnitude for a warning before the site runs; docs/benchmarks.md has measured figures.
 PASSTHROUGH_FRAMES = 4000.0
 TRANSCODED_PIXELS = 60e6
-#: Share of the cores that may be taken, by the estimate and by load average.
+#: Share of the cores that the estimate and the load average may reach.
 _CPU_SHARE_MAX = 0.8
-#: Bytes that the run directory's disk should have left, for logs.
+#: Bytes that should be free on the run directory's disk, for logs.
 DISK_FREE_MIN = 200 * 2**20
 
 _finding = partial(Finding, "machine")
 
 
 def verdicts(facts: MachineFacts, cameras: int, need_cores: float, *, running: bool) -> list[Finding]:
-    """All that can be said of the machine; ``need_cores`` is the estimate for all cameras."""
+    """All findings about the machine; ``need_cores`` is the estimate for all cameras."""
     return [
         shared_memory(facts.shared_need, facts.shared_free, facts.shared_directory),
         files(facts.files_max, facts.files_need, cameras),
@@ -36,7 +36,7 @@ def shared_memory(need: int, free: int | None, directory: str) -> Finding:
     good = f"{_mib(need)} for the rings"
     if free is None:
         return _finding(
-            "shared memory", "broken", f"{directory} is no directory", good, "set ring.directory, or mount it"
+            "shared memory", "broken", f"{directory} is not a directory", good, "set ring.directory, or mount it"
         )
     bad = need > free
     return _finding(
@@ -47,7 +47,7 @@ def shared_memory(need: int, free: int | None, directory: str) -> Finding:
 
 
 def files(limit: int, need: int, cameras: int) -> Finding:
-    """Files that one process may have open, if it asks for as many as it may."""
+    """Files that one process may have open, by its hard limit."""
     bad = 0 <= limit < need
     shown = "unlimited" if limit < 0 else f"{limit:,}"
     return _finding(
@@ -57,23 +57,23 @@ def files(limit: int, need: int, cameras: int) -> Finding:
 
 
 def clock(synchronised: bool | None) -> Finding:
-    """Whether stamps can be compared with other machines'."""
+    """Whether timestamps are comparable with those of other machines."""
     good = "the kernel's clock follows a time server"
     if synchronised is None:
         return _finding("clock", "information", "cannot be told here", good)
     if synchronised:
         return _finding("clock", "ok", "synchronised", good)
     return _finding(
-        "clock", "warning", "not synchronised: stamps drift against other machines'", good,
+        "clock", "warning", "not synchronised: timestamps drift against other machines", good,
         "turn on chrony or systemd-timesyncd (in a container or virtual machine, on its host)",
     )  # fmt: skip
 
 
 def cpu(load: float, cores: int, need_cores: float, *, running: bool) -> Finding:
-    """Load of the last minute, and what the cameras will want besides where the site does not run yet."""
+    """The load of the last minute. If the site does not run yet, the cameras' estimate is added."""
     wanted = load + (0 if running else need_cores)
     bad = wanted > cores * _CPU_SHARE_MAX
-    found = f"load {load:.2f} on {cores} cores; the cameras are reckoned with {need_cores:.2f}"
+    found = f"load {load:.2f} on {cores} cores; estimate for the cameras {need_cores:.2f}"
     return _finding(
         "CPU", "warning" if bad else "ok", f"{found} (in the load)" if running else found,
         f"together at most {cores * _CPU_SHARE_MAX:.1f}",
@@ -82,25 +82,29 @@ def cpu(load: float, cores: int, need_cores: float, *, running: bool) -> Finding
 
 
 def run_directory(run: RunDirectory) -> Finding:
-    """Where locks, sockets and logs go: ours alone."""
-    good = "writable, and nobody else's to read (0700)"
+    """The directory of locks, sockets and logs: private to this user."""
+    good = "writable, and readable by this user only (0700)"
     if not run.writable:
         return _finding(
             "run directory",
             "broken",
             f"{run.path} cannot be written",
             good,
-            "mend its rights, or set site.run_directory",
+            "correct its rights, or set site.run_directory",
         )
     if not run.private:
         return _finding(
-            "run directory", "broken", f"{run.path} is open to others, or another user's", good, f"chmod 700 {run.path}"
+            "run directory",
+            "broken",
+            f"{run.path} is open to others, or belongs to another user",
+            good,
+            f"chmod 700 {run.path}",
         )
-    return _finding("run directory", "ok", f"{run.path}" if run.stands else f"to be made below {run.path}", good)
+    return _finding("run directory", "ok", f"{run.path}" if run.stands else f"will be created below {run.path}", good)
 
 
 def disk(run: RunDirectory) -> Finding:
-    """Room for logs and, with persistence, the append-only file."""
+    """Space for logs and, with persistence, the append-only file."""
     bad = run.free_bytes < DISK_FREE_MIN
     return _finding(
         "disk", "warning" if bad else "ok", f"{_mib(run.free_bytes)} free where {run.path} is",

@@ -1,4 +1,4 @@
-"""What can be seen of the machine without changing it."""
+"""Facts about the machine, read without changing it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from engine.runtime.limits import files_needed
 from engine.shm.segment import free_bytes
 from engine.shm.site import SitePaths, shared_memory_need
 
-#: adjtimex(2): the state it returns for a clock that nothing disciplines.
+#: adjtimex(2) returns this state for a clock that is not synchronised.
 _TIME_ERROR = 5
 _TIMEX_BYTES = 256
 
 
 class RunDirectory(NamedTuple):
-    """The run directory, or the nearest one above it that stands. ``private``: 0700 and ours, or still to be made."""
+    """The run directory, or its nearest existing parent. ``private``: 0700 and owned by this user, or not made yet."""
 
     path: Path
     stands: bool
@@ -30,7 +30,7 @@ class RunDirectory(NamedTuple):
 
 
 class MachineFacts(NamedTuple):
-    """``shared_free`` counts what the site holds already; None where ring.directory is no directory."""
+    """``shared_free`` includes what the site holds already; None if ring.directory is not a directory."""
 
     shared_need: int
     shared_free: int | None
@@ -44,7 +44,7 @@ class MachineFacts(NamedTuple):
 
 
 def gather(config: Config) -> MachineFacts:
-    """All of it. Raises nothing."""
+    """All facts. Raises nothing."""
     return MachineFacts(
         shared_need=shared_memory_need(config),
         shared_free=_shared_free(config),
@@ -73,7 +73,7 @@ def _shared_free(config: Config) -> int | None:
 
 
 def clock_synchronised() -> bool | None:
-    """Whether the kernel's clock is disciplined by something (NTP, PTP); None where it cannot be told."""
+    """Whether something (NTP, PTP) synchronises the kernel's clock; None if unknown."""
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (OSError, AttributeError):
@@ -82,7 +82,7 @@ def clock_synchronised() -> bool | None:
 
 
 def run_directory(path: Path) -> RunDirectory:
-    """The state of ``path``, or of where it would be made."""
+    """The state of ``path``, or of its nearest existing parent."""
     standing = path
     while not standing.exists() and standing != standing.parent:
         standing = standing.parent

@@ -1,4 +1,4 @@
-"""From what Redis said to verdicts: the product page's alerts and troubleshooting, and what the engine needs."""
+"""Verdicts on Redis, from its facts: the product page's alerts and troubleshooting, and what the engine needs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import RedisFacts, Sample, SlowCommand
 from engine.runtime.preflight import REDIS_VERSION_MIN
 
-#: The page's alerts: share of maxmemory, share of lookups that find nothing, connected clients.
+#: The product page's alerts: share of maxmemory, share of lookups that find nothing, connected clients.
 MEMORY_SHARE_MAX = 0.8
 MISSES_SHARE_MAX = 0.2
 CLIENTS_MAX = 1000
-#: Lookups below which their hit rate says nothing.
+#: Below this number of lookups, the hit rate means nothing.
 _LOOKUPS_MIN = 1000
-#: Round trips in milliseconds: what half of them, and all but one in a hundred, should stay below.
+#: Bounds for the median and the 99th percentile of round trips, in milliseconds.
 P50_MS_MAX = 5.0
 P99_MS_MAX = 50.0
-#: Seconds back that the slow log is of interest.
+#: Older entries of the slow log are ignored, in seconds.
 _SLOW_SECONDS = 3600
-#: Seconds that two clocks may differ before times of frames confuse their readers.
+#: Seconds that two clocks may differ before frame times mislead readers.
 CLOCK_SECONDS_MAX = 1.0
 
 _finding = partial(Finding, "redis")
@@ -29,7 +29,7 @@ _denied = partial(not_asked, "redis")
 
 
 def verdicts(facts: RedisFacts, ttl_seconds: int, now: float | None = None) -> list[Finding]:
-    """All that can be said of a Redis that answers."""
+    """All findings about a Redis that answers."""
     found = [version(facts.name, facts.version)]
     if facts.mode not in ("", "standalone"):
         found.append(mode(facts.mode))
@@ -65,7 +65,7 @@ def version(name: str, text: str) -> Finding:
 
 
 def mode(name: str) -> Finding:
-    """A node of a cluster, or a sentinel: the engine does not start with either."""
+    """The finding for a cluster node or a sentinel: the engine does not start with either."""
     good = "a server of its own, or the master of a Sentinel service"
     if name == "cluster":
         return _finding(
@@ -93,7 +93,7 @@ def memory(used: int, most: int) -> Finding:
 
 
 def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int) -> Finding:
-    """What the site's frames will take against ``maxmemory``; 0 where that is not set, None where nobody may ask."""
+    """The memory that the site's frames need, against ``maxmemory``: 0 if it is not set, None if it may not be read."""
     mean = need.bytes / need.frames if need.frames else 0.0
     found = (
         f"about {_mib(need.bytes)}: {need.frames_per_second:,.0f} frames/s for {ttl_seconds} s, "
@@ -113,7 +113,7 @@ def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int) -> Finding
 
 
 def policy(name: str) -> Finding:
-    """What Redis gives up when its memory is full."""
+    """What Redis evicts when its memory is full."""
     if name == "volatile-ttl":
         return _finding("eviction", "ok", name, "volatile-ttl: the oldest frames go first")
     if name == "noeviction":
@@ -129,7 +129,7 @@ def policy(name: str) -> Finding:
 
 
 def hit_rate(hits: int, misses: int) -> Finding:
-    """How many lookups find nothing."""
+    """The share of lookups that find nothing."""
     lookups = hits + misses
     good = f"at most {MISSES_SHARE_MAX:.0%} of lookups find nothing"
     if lookups < _LOOKUPS_MIN:
@@ -138,7 +138,7 @@ def hit_rate(hits: int, misses: int) -> Finding:
     bad = share > MISSES_SHARE_MAX
     return _finding(
         "hit rate", "warning" if bad else "ok", f"{share:.1%} of {lookups:,} lookups found nothing", good,
-        "readers come after the frames' end: raise redis.ttl_seconds, or find the reader that lags or guesses keys"
+        "readers come after the frames expired: raise redis.ttl_seconds, or find the reader that lags or guesses keys"
         if bad else "",
     )  # fmt: skip
 
@@ -164,7 +164,7 @@ def role(name: str) -> Finding:
 
 
 def persistence(info: dict[str, str], settings: dict[str, str] | None) -> Finding:
-    """Whether frames that live for minutes are written to disk, and whether that fails."""
+    """Whether short-lived frames are written to disk, and whether that fails."""
     good = "off, or kept up with: frames live for minutes"
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name, "ok") != "ok"]
     if failed:
@@ -189,8 +189,8 @@ def persistence(info: dict[str, str], settings: dict[str, str] | None) -> Findin
 
 
 def expiry(probe: str, info: dict[str, str] | None, ttl_seconds: int) -> Finding:
-    """Whether keys with a TTL go away, by a probe key and by the server's count."""
-    good = "a probe key is gone when its time is over; expired_keys grows"
+    """Whether keys with a TTL expire, by a probe key and by the server's count."""
+    good = "a probe key is gone after its TTL; expired_keys grows"
     if probe == "stays":
         return _finding(
             "expiry", "broken", "the probe key outlived its TTL", good, "look for DEBUG SET-ACTIVE-EXPIRE or a replica"
@@ -206,7 +206,7 @@ def expiry(probe: str, info: dict[str, str] | None, ttl_seconds: int) -> Finding
     if info is not None and not expired and lived > 2 * ttl_seconds and "keys=" in info.get("db0", ""):
         return _finding(
             "expiry", "warning", f"the probe key expired{counted}", good,
-            f"look at the keys' TTL: none came to its end within twice redis.ttl_seconds ({ttl_seconds} s)",
+            f"look at the keys' TTL: none expired within twice redis.ttl_seconds ({ttl_seconds} s)",
         )  # fmt: skip
     return _finding("expiry", "ok", f"the probe key expired{counted}", good)
 
@@ -226,7 +226,7 @@ def ttl(what: str, sample: Sample | None) -> Finding:
 
 
 def slow(entries: list[SlowCommand] | None, settings: dict[str, str] | None, now: float) -> Finding:
-    """Commands of the last hour that kept everyone waiting."""
+    """Slow commands of the last hour, which blocked all clients."""
     good = "none within the last hour"
     if entries is None:
         return _denied("slow log", "SLOWLOG", good)
@@ -247,7 +247,7 @@ def slow(entries: list[SlowCommand] | None, settings: dict[str, str] | None, now
 
 
 def latency(pings_ms: list[float], events: dict[str, int] | None) -> Finding:
-    """Round trips as measured here and, where Redis watches itself, its own worst event."""
+    """Round trips as measured here and, if Redis monitors its latency, its worst event."""
     good = f"p50 below {P50_MS_MAX:g} ms, p99 below {P99_MS_MAX:g} ms"
     if not pings_ms:
         return _denied("latency", "PING", good)
@@ -278,12 +278,12 @@ def clock(offset: float | None) -> Finding:
 
 
 def answered(check: str, address: str) -> Finding:
-    """The server let us in."""
+    """The server answers and accepts the credentials."""
     return _finding(check, "ok", f"{address} answers and takes the credentials", "a connection within the timeout")
 
 
 def maxmemory(info: dict[str, str] | None) -> int | None:
-    """The server's limit; 0 where it has none, None where it may not be asked."""
+    """The server's limit; 0 if it has none, None if it may not be read."""
     return None if info is None else _int(info, "maxmemory")
 
 

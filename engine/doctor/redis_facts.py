@@ -1,6 +1,6 @@
-"""What can be asked of Redis, each question by itself: a user of least privilege may ask few of them.
+"""Facts about Redis. Each is read separately, because a user of least privilege may read only some of them.
 
-Nothing is written but one probe key, which expires in a fifth of a second and is removed besides.
+Only one probe key is written. It expires after 0.2 s and is also deleted.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from engine.config import Config
 from engine.servers.redis.session import Session, glob_literal, is_error
 from engine.wire import keys
 
-#: Round trips measured; and seconds and keys that the look for keys without TTL may take.
+#: Round trips measured; bounds of the search for keys without TTL, in seconds and keys.
 _PINGS = 100
 _SCAN_SECONDS_MAX = 1.0
 _SCAN_FRAMES_MAX = 5000
 _SCAN_COUNT = 1000
-#: Lifetime of the probe key, and how long it may outlive it before expiry counts as broken.
+#: Lifetime of the probe key, and how late it may expire before expiry counts as broken.
 _PROBE_MS = 200
 _PROBE_SECONDS_MAX = 2.0
 _SLOW_ENTRIES = 128
@@ -35,7 +35,7 @@ class SlowCommand(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """Keys looked at, how many of them never expire, and whether these were all there are."""
+    """The number of keys checked, how many of them never expire, and whether these were all keys."""
 
     keys: int
     without_ttl: int
@@ -43,7 +43,8 @@ class Sample(NamedTuple):
 
 
 class RedisFacts(NamedTuple):
-    """The replies. None: this user may not ask. ``probe``: ``expired``, ``stays``, ``denied``, or Redis's refusal."""
+    """The replies; None if this user may not read it. ``probe``: ``expired``, ``stays``, ``denied``, or Redis's
+    refusal."""
 
     name: str
     version: str
@@ -60,7 +61,7 @@ class RedisFacts(NamedTuple):
 
 
 def gather(config: Config, session: Session) -> RedisFacts:
-    """All facts, over a connection as the engine's. Raises RedisUnavailable where it breaks."""
+    """All facts, over a connection like the engine's. Raises RedisUnavailable if it breaks."""
     asker = _Asker(session)
     fields = session.hello()
     return RedisFacts(
@@ -84,7 +85,7 @@ class _Asker:
         self.try_ask = session.try_call
 
     def ask(self, *command: Any) -> Any:
-        """The reply, None where it is an error: the user may not, or the server knows no such command."""
+        """The reply; None for an error: the user lacks the right, or the server lacks the command."""
         reply = self.try_ask(command)[0]
         return None if is_error(reply) else reply
 
@@ -124,12 +125,12 @@ def _slow(reply: Any) -> list[SlowCommand] | None:
 
 
 def _events(reply: Any) -> dict[str, int] | None:
-    """Event -> milliseconds of its worst, where the server's latency monitor is on."""
+    """Event -> its worst latency in milliseconds, if the server's latency monitor is on."""
     return None if reply is None else {_text(name): int(worst) for name, _, _, worst, *_ in reply}
 
 
 def _offset(asker: _Asker) -> float | None:
-    """Seconds that Redis's clock is ahead of ours, give or take half a round trip."""
+    """Seconds that Redis's clock is ahead of this machine's, to within half a round trip."""
     begun = time.time()
     reply = asker.ask("TIME")
     if reply is None:
@@ -138,7 +139,7 @@ def _offset(asker: _Asker) -> float | None:
 
 
 def _probe(asker: _Asker, config: Config) -> str:
-    # Among the drafts of journals: no documented pattern for frames, journals or states matches these.
+    # The key is named like a journal's draft: no documented pattern for frames, journals or states matches it.
     key = keys.rebuild_key(config.vhost, f"doctor-{secrets.token_hex(8)}")
     try:
         reply, there = asker.try_ask(("SET", key, "1", "PX", _PROBE_MS, "NX"), ("EXISTS", key))
@@ -158,7 +159,7 @@ def _probe(asker: _Asker, config: Config) -> str:
 
 
 def _frames(asker: _Asker, config: Config) -> Sample | None:
-    """As many of the tenant's frames as can be looked at in a second."""
+    """A sample of the tenant's frames: as many as can be checked in one second."""
     pattern = f"{glob_literal(keys.encode_part(config.vhost))}:{glob_literal(keys.encode_part(config.prefix))}:*"
     deadline = time.monotonic() + _SCAN_SECONDS_MAX
     looked = without = 0

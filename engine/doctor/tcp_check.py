@@ -1,4 +1,4 @@
-"""Whether a server's address can be connected to at all, and where on the way it ends."""
+"""Whether a server's address accepts connections, and if not, why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Way = Literal["answers", "no such name", "refused", "no answer", "unreachable", 
 
 
 class Reach(NamedTuple):
-    """How a try to connect ended, and from which host it was made."""
+    """The result of a try to connect, and the host that it was made from."""
 
     way: Way
     detail: str
@@ -20,7 +20,7 @@ class Reach(NamedTuple):
 
 
 def try_to_reach(host: str, port: int, path: str, timeout_seconds: float) -> Reach:
-    """Connect to a Unix socket where ``path`` is given, else by TCP, and say nothing. Never raises OSError."""
+    """Connect to a Unix socket if ``path`` is given, else by TCP, and send nothing. Never raises OSError."""
     origin = socket.gethostname()
     try:
         if path:
@@ -43,9 +43,9 @@ def try_to_reach(host: str, port: int, path: str, timeout_seconds: float) -> Rea
 
 
 def unreachable(part: Part, address: str, reach: Reach, error: str) -> Finding:
-    """The finding for a server that did not serve us; ``error`` is the engine's own words."""
+    """The finding for a server that could not be used; ``error`` is the engine's own message."""
     todo = {
-        "answers": "it accepts connections and does not speak as it should: look at its log, and whether TLS is meant",
+        "answers": "it accepts connections but speaks another protocol: look at its log, and whether TLS is meant",
         "no such name": "correct the host's name in the site file, or this machine's DNS",
         "refused": "start the server, or correct the port; look at its bind address and, in docker, its published port",
         "no answer": "look for a firewall between the two machines, and whether that host is up and not overloaded",

@@ -1,1 +1,1 @@
-"""Work on what is stored, beside a running site: tenants' rights, migration, mended journals, recovery."""
+"""Jobs on stored frames that may run next to a site: tenants' rights, migration, rebuilt journals, recovery."""

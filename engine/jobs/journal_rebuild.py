@@ -1,15 +1,15 @@
-"""Puts entries into a journal where they belong by time, while a site writes to it.
+"""Inserts entries into a journal in order of time, while a site writes to it.
 
-A stream only takes entries newer than its last, so older ones need a new stream: it is made beside the old one, from
-the old one's entries and the added ones in order, and takes its place in one transaction. The old one is watched from
-the last look at it: where the site has written meanwhile, the transaction does nothing, what has come is copied too,
-and it is tried again. So no entry of the site's is lost, and readers find one or the other, both whole. Where another
-job has swapped the journal since this one began to copy, or the draft has lost something because this job stood still
-for too long, it begins again.
+A stream only takes entries newer than its last, so older ones need a new stream. This job builds a draft from the old
+stream's entries and the added ones in order. Then the draft replaces the old stream in one transaction, which watches
+the old one since its last read. If the site has written meanwhile, the transaction does nothing; the job copies the new
+entries too, and tries again. So no entry of the site is lost, and readers find the old stream or the new one, both
+complete. The job begins again if another job has swapped the journal meanwhile, or if this job paused so long that its
+draft lost entries.
 
-Entries newer than the last of a journal that is being written are left out: with them in place, the site's next frames,
-which may have waited in a ring, could no longer be listed. A kill leaves at most a half-made
-stream, which expires by itself; the journal is as it was, or as it was to be.
+If a journal is being written, entries newer than its last are left out. With them in place, the site's next frames
+could no longer be listed, because they may have waited in a ring. A kill leaves at most an incomplete draft, which
+expires; the journal is the old one or the new one.
 """
 
 from __future__ import annotations
@@ -28,37 +28,37 @@ from engine.wire.journal import JournalEntry, entry_fields, entry_id, parse_entr
 from engine.wire.rfc3339 import NANO
 from engine.wire.state import CameraStatus, decode_status, encode_status
 
-#: Milliseconds after which a stream that nobody finished is gone.
+#: Milliseconds after which an abandoned draft expires.
 _ABANDONED_MS = 60_000
-#: Milliseconds that a swap is remembered: longer than any draft that it could have overtaken.
+#: Milliseconds that a swap is remembered: longer than any draft that it could make obsolete.
 _REMEMBERED_MS = 10 * _ABANDONED_MS
-#: Tries to take the journal's place; of a site at 1000 frames a second, every second one succeeds.
+#: Tries to replace the journal; with a site at 1000 frames a second, every second try succeeds.
 _TRIES_MAX = 200
-#: Nanoseconds since its last entry that the journal of a camera that is up counts as being written. A site that was cut
-#: off from Redis for longer may have frames refused when it comes back, which it counts.
+#: The journal of a camera that is up counts as being written until its last entry is this old, in nanoseconds. If a
+#: site was cut off from Redis for longer, frames may be refused when it reconnects; it counts them.
 _WRITTEN_NANO = 60 * NANO
-#: What PTTL answers for a key without a lifetime.
+#: PTTL's reply for a key without a lifetime.
 WITHOUT_TTL = -1
 
 
 class Merged(NamedTuple):
-    """How many entries were added, and the id from which on entries are too new to be added now."""
+    """The number of entries added, and the id from which on entries are too new to add now."""
 
     added: int
     limit: tuple[int, int]
 
 
 class _Overtaken(Exception):
-    """What was copied does not fit the journal any more; the rebuild begins again."""
+    """The copied entries no longer match the journal; the rebuild begins again."""
 
 
 def merge_entries(
     session: Session, vhost: str, prefix: str, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
 ) -> Merged:
-    """Add ``entries`` (in any order) to a camera's journal; those that it lists are left as they are.
+    """Add ``entries`` (in any order) to a camera's journal. Entries that it already lists stay unchanged.
 
-    The journal then lives for ``ttl_ms`` at least, or without end for WITHOUT_TTL. The camera is listed among the
-    tenant's, if it was not. Raises RedisUnavailable, and EngineError where the site never leaves a gap to write in.
+    The journal then lives for at least ``ttl_ms``, or for ever with WITHOUT_TTL. The camera is added to the tenant's
+    list. Raises RedisUnavailable, and EngineError if the journal changes in every try.
     """
     journal = keys.journal_key(vhost, prefix, camera)
     limit = _limit(session, vhost, prefix, camera)
@@ -79,18 +79,18 @@ def merge_entries(
 
 
 def list_camera(session: Session, vhost: str, prefix: str, camera: str) -> None:
-    """Name a camera among the tenant's, if it was not."""
+    """Add a camera to the tenant's list, if it is missing."""
     session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
 
 
 def drop_entries(session: Session, journal: str, identifiers: Sequence[bytes]) -> int:
-    """Remove entries from a journal by their ids; returns how many there were."""
+    """Remove entries from a journal by their ids. Returns how many existed."""
     return sum(session.call(("XDEL", journal, *part))[0] for part in batches(identifiers))
 
 
 def _limit(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
-    """The id from which on entries are too new: the journal's last where a site writes it, else the clock's, for
-    nothing may be listed in the future."""
+    """The id from which on entries are too new: the journal's last if a site writes it, else the current time, because
+    no entry may be in the future."""
     journal, states = keys.journal_key(vhost, prefix, camera), keys.cameras_key(vhost, prefix)
     newest, state = session.call(("XREVRANGE", journal, "+", "-", "COUNT", 1), ("HGET", states, camera))
     now = time.time_ns()
@@ -103,7 +103,7 @@ def _limit(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int,
 
 
 def _missing(session: Session, journal: str, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
-    """Those that the journal does not list."""
+    """The entries that the journal does not list."""
     missing = []
     for part in batches(entries):
         ids = [entry_id(entry.unix_nano, entry.sequence) for entry in part]
@@ -113,7 +113,7 @@ def _missing(session: Session, journal: str, entries: Sequence[JournalEntry]) ->
 
 
 class _Rebuild:
-    """One journal, made anew with more in it. ``added`` are in order, and none is in the journal."""
+    """Rebuilds one journal with added entries. ``added`` is in order, and none of it is in the journal."""
 
     def __init__(
         self,
@@ -168,11 +168,11 @@ class _Rebuild:
             raise
 
     def _following(self) -> Command:
-        """Asks for the journal's entries behind those that are copied."""
+        """The command that reads the journal's entries after those already copied."""
         return ("XRANGE", self._journal, self._copied_to, "+", "COUNT", BATCH_MAX)
 
     def _copy(self, found: Sequence[Sequence[Any]]) -> None:
-        """Put entries of the journal into the draft, each behind the added ones that come before it."""
+        """Copy entries of the journal into the draft, each after the added ones that precede it."""
         commands: list[Command] = []
         for identifier, fields in found:
             commands += self._added_before(parse_entry_id(identifier))
@@ -181,7 +181,7 @@ class _Rebuild:
         self._append(commands)
 
     def _added_before(self, identifier: tuple[int, int] | None) -> list[Command]:
-        """XADD for the added entries that are not in the draft yet, up to an id; None for all."""
+        """XADD commands for the added entries that are not in the draft yet, up to an id; None for all."""
         commands: list[Command] = []
         while self._next < len(self._added):
             entry = self._added[self._next]
@@ -201,7 +201,7 @@ class _Rebuild:
             self._length += len(part)
 
     def _swap(self, lifetime_ms: int) -> bool:
-        """Let the draft take the journal's place; False where the journal has changed since it was watched."""
+        """Replace the journal with the draft. Returns False if the journal has changed since it was watched."""
         if WITHOUT_TTL in (lifetime_ms, self._ttl_ms):
             keep: Command = ("PERSIST", self._draft)
         else:

@@ -1,5 +1,5 @@
-"""Frames that no journal may list: found by walking the keyspace, a step at a time, and asked for what a journal would
-say of them."""
+"""Finds frames that journals may not list, by a step-by-step scan of the keyspace, and reads the data that a journal
+would list."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from engine.wire import jpeg
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import FrameKey
 
-#: Keys that are held at a time; each camera's journal is made anew once for each such part.
+#: Keys held at a time; each camera's journal is rebuilt once for each such part.
 PART_MAX = 50_000
-#: Keys that are looked at in one round trip.
+#: Keys examined in one round trip.
 _LOOK_MAX = 100
-#: Bytes of a JPEG that hold its size in almost every case, and in those with large comments or thumbnails.
+#: Bytes of a JPEG that contain its size in almost every case, and if it has large comments or thumbnails.
 _HEAD_BYTES = 1024
 _LONG_HEAD_BYTES = 256 * 1024
 
 
 class Strange(NamedTuple):
-    """A key that is left alone, and why."""
+    """A key that a job leaves alone, and the reason."""
 
     key: str
     reason: str
 
 
 class Ears(NamedTuple):
-    """Who hears of a job: ``step`` of each step of its scan, ``strange`` of each key that it leaves alone."""
+    """Callbacks of a job: ``step`` after each step of its scan, ``strange`` for each key that it leaves alone."""
 
     step: Callable[[], None] = lambda: None
     strange: Callable[[Strange], None] = lambda _: None
 
     def leave(self, name: bytes, reason: str) -> None:
-        """Tell of a key."""
+        """Report a key that is left alone."""
         self.strange(Strange(name.decode("utf-8", "backslashreplace"), reason))
 
 
-#: Keys of one camera, as they stand in Redis, and the frames they name.
+#: Keys of one camera, as they are in Redis, and the frames that they name.
 Named = list[tuple[bytes, FrameKey]]
 
 
 class Stored(NamedTuple):
-    """A frame by its key in Redis, as a journal would list it; ``ttl_ms`` is WITHOUT_TTL where it has none."""
+    """A frame by its key in Redis, as a journal would list it; ``ttl_ms`` is WITHOUT_TTL if it has none."""
 
     name: bytes
     key: FrameKey
@@ -61,8 +61,8 @@ class Stored(NamedTuple):
 def scan_frames(
     session: Session, pattern: str, parse: Callable[[bytes], FrameKey | None], ears: Ears
 ) -> Iterator[dict[tuple[str, str], Named]]:
-    """Keys that match, in parts, by (vhost, camera). ``parse`` says None for keys that are none of ours, and raises
-    WireError for those to be told of."""
+    """Matching keys in parts, by (vhost, camera). ``parse`` returns None for keys to ignore, and raises WireError for
+    keys to report."""
     part: dict[bytes, FrameKey] = {}
     for found in session.scan(pattern):
         for name in found:
@@ -89,7 +89,8 @@ def _by_camera(part: dict[bytes, FrameKey]) -> dict[tuple[str, str], Named]:
 
 
 def look_at(session: Session, named: Named, ears: Ears) -> tuple[list[Stored], Named]:
-    """The frames of some keys, and the keys that are gone. What is no string is told of. Raises RedisUnavailable."""
+    """The frames of some keys, and the keys that are gone. Reports keys that are not strings. Raises
+    RedisUnavailable."""
     stored: list[Stored] = []
     gone: Named = []
     for part in batches(named, _LOOK_MAX):

@@ -1,10 +1,10 @@
-"""Frames under the old keys (``engine/wire/old_keys.py``) get the new ones, and are listed in the journals.
+"""Renames frames under old keys (``engine/wire/old_keys.py``) to new keys, and lists them in the journals.
 
-For each camera the frames are first entered in its journal and then renamed, one by one: RENAMENX moves a frame with
-its lifetime and without a copy, or does nothing. A kill in between leaves entries whose frames have no new name yet,
-which readers pass over; the next run finds the old names and goes on. A new name that is taken already is looked at:
-the same bytes are the same frame (a copy that another script made), and the old name goes; other bytes are a conflict,
-and both stay.
+For each camera, the job first adds the frames to its journal and then renames them, one by one. RENAMENX moves a frame
+with its lifetime and without a copy, or does nothing. A kill in between leaves entries whose frames do not have their
+new key yet; readers skip these. The next run finds the old keys and continues. If the new key already exists, both
+values are compared. The same bytes are the same frame (a copy made by another script), and the old key is removed.
+Different bytes are a conflict, and both keys stay.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from engine.wire.old_keys import parse_old_key
 
 
 class CameraMigration(msgspec.Struct):
-    """One camera's frames under old keys.
+    """Counts of one camera's frames under old keys.
 
-    ``found`` of ``bytes``; ``moved``: seen at their new keys, and listed, afterwards; ``duplicates``: there already;
-    ``expired`` meanwhile; ``conflicts``: another frame has the new key; ``deferred``: for a later run, mostly because
-    it is too new for the journal of a running site.
+    ``found`` and their ``bytes``. ``moved``: verified under their new keys, and listed. ``duplicates``: already under
+    their new keys. ``expired``: during the run. ``conflicts``: another frame has the new key. ``deferred``: for a later
+    run, mostly because they are too new for the journal of a running site.
     """
 
     vhost: str
@@ -43,7 +43,7 @@ class CameraMigration(msgspec.Struct):
 
 
 class Migration:
-    """One run over a server. ``vhost`` None migrates all tenants; ``dry_run`` only counts."""
+    """One run over a server. ``vhost`` None migrates all tenants; with ``dry_run`` it only counts."""
 
     def __init__(self, session: Session, prefix: str, vhost: str | None, ears: Ears, *, dry_run: bool = False) -> None:
         self._session = session
@@ -54,7 +54,7 @@ class Migration:
         self._cameras: dict[tuple[str, str], CameraMigration] = {}
 
     def run(self) -> list[CameraMigration]:
-        """Migrate; returns what was done, camera by camera. Raises RedisUnavailable; run again then."""
+        """Migrate. Returns the counts per camera. Raises RedisUnavailable; it is safe to run again."""
         for part in scan_frames(self._session, self.pattern, self._parse, self._ears):
             for (vhost, camera), named in part.items():
                 report = self._cameras.setdefault((vhost, camera), CameraMigration(vhost, camera))
@@ -62,19 +62,19 @@ class Migration:
         return [report for _, report in sorted(self._cameras.items()) if report.found or report.expired]
 
     def left(self) -> int:
-        """Count the frames that stand under old keys now."""
+        """The number of frames under old keys now."""
         parts = scan_frames(self._session, self.pattern, self._parse, Ears(step=self._ears.step))
         return sum(len(look_at(self._session, named, Ears())[0]) for part in parts for named in part.values())
 
     @property
     def pattern(self) -> str:
-        """What the old keys look like to SCAN."""
+        """The SCAN pattern of old keys."""
         # The broker's default vhost had no name then, or was called "/".
         tenant = "" if self._vhost in (None, keys.DEFAULT_VHOST) else glob_literal(f"{self._vhost}:")
         return f"{glob_literal(self._prefix)}:{tenant}*"
 
     def _parse(self, name: bytes) -> keys.FrameKey | None:
-        """The frame of an old key; None for other tenants', and for new keys. Raises WireError."""
+        """The frame of an old key; None for keys of other tenants, and for new keys. Raises WireError."""
         try:
             keys.parse_frame_key(name)
             return None
@@ -101,7 +101,7 @@ class Migration:
         ttl_ms = WITHOUT_TTL if WITHOUT_TTL in lifetimes else max(lifetimes)
         entries = [frame.entry for frame in wanted]
         merged = merge_entries(self._session, report.vhost, self._prefix, report.camera, entries, ttl_ms)
-        # The others would stand under their new keys without being listed; they wait for a later run.
+        # The others would be under their new keys without being listed; they wait for a later run.
         report.deferred += sum(frame.identifier >= merged.limit for frame in wanted)
         for some in batches([frame for frame in frames if frame.identifier < merged.limit]):
             self._rename(list(some), report)
@@ -109,7 +109,7 @@ class Migration:
             self._drop_copies(some, report)
 
     def _sort_out(self, frames: list[Stored], report: CameraMigration) -> tuple[list[Stored], list[Stored]]:
-        """The frames whose new keys are free, one for each key, and copies of frames that have their new keys."""
+        """The frames whose new keys are free, one per key, and copies of frames that already have their new keys."""
         free: dict[str, Stored] = {}
         copies: list[Stored] = []
         names = [keys.build_frame_key(frame.key) for frame in frames]
@@ -122,7 +122,7 @@ class Migration:
         return list(free.values()), copies
 
     def _drop_copies(self, copies: Sequence[Stored], report: CameraMigration) -> None:
-        """Remove old keys whose frames have their new ones, where they live on as long as they would have."""
+        """Remove old keys whose frames also have new keys. The new keys get at least the lifetime of the old ones."""
         names = [keys.build_frame_key(copy.key) for copy in copies]
         asked = [key for copy, name in zip(copies, names, strict=True) for key in (copy.name, name)]
         lifetimes = self._session.call(*(("PTTL", key) for key in asked))
@@ -136,12 +136,12 @@ class Migration:
         report.duplicates += replies[-1]
 
     def _same(self, name: bytes, other: str | bytes, report: CameraMigration) -> bool:
-        """Whether the same bytes stand at both; if not, that is a conflict."""
+        """Whether both keys hold the same bytes. If not, a conflict is counted."""
         ours, theirs = self._session.try_call(("GET", name), ("GET", other))
         if ours == theirs:
             return True
         if theirs is None:
-            # It has just expired, and the new key is free for the next run.
+            # The new key has just expired; it is free for the next run.
             report.deferred += 1
             return False
         report.conflicts += 1
@@ -161,13 +161,13 @@ class Migration:
             elif is_error(reply):
                 self._session.check([command], [reply])
             else:
-                # Taken since it was looked at; the next run sorts it out.
+                # The new key was taken since it was checked; the next run sorts it out.
                 report.conflicts += 1
                 self._ears.leave(frame.name, f"another frame has its new key: {command[2]}")
         self._verify(moved, report)
 
     def _verify(self, moved: list[Stored], report: CameraMigration) -> None:
-        """Count what was moved by looking for it: the frame and its entry."""
+        """Count the moved frames by reading each frame and its entry."""
         journal = keys.journal_key(report.vhost, self._prefix, report.camera)
         ids = [entry_id(*frame.identifier) for frame in moved]
         listed = self._session.call(*(("XRANGE", journal, identifier, identifier) for identifier in ids))
@@ -179,6 +179,6 @@ class Migration:
                 self._ears.leave(frame.name, "moved, but no longer listed: it is older than the site keeps frames")
 
     def _expired(self, frames: list[keys.FrameKey]) -> int:
-        """How many of these do not stand under their new keys."""
+        """How many of these frames do not exist under their new keys."""
         there = self._session.call_many([("EXISTS", keys.build_frame_key(key)) for key in frames])
         return there.count(0)

@@ -1,9 +1,9 @@
-"""Stored frames to an AMQP exchange, payload and all: what piled up while the uplink was away, oldest first.
+"""Sends stored frames with their payloads to an AMQP exchange, oldest first, after an outage of the uplink.
 
-A frame counts as sent when the broker has confirmed it and a queue took it. Behind each confirm that is written down in
-Redis (``sent.py``), and with ``delete`` the frame goes in the same transaction, so a job that was killed goes on at the
-exact frame: what was confirmed and not written down comes twice, with the same message id, and nothing is left out. Not
-more than a window of frames is held; a broken connection sends what is unconfirmed in it again.
+A frame counts as sent when the broker has confirmed it and a queue took it. After each confirm the job records that in
+Redis (``sent_ranges.py``), and with ``delete`` removes the frame in the same transaction. So a killed job continues at
+the exact frame: a frame that was confirmed but not recorded is sent twice, with the same message id, and no frame is
+left out. The job holds at most one window of frames. After a broken connection it sends the unconfirmed frames again.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.rfc3339 import NANO, rfc3339
 
-#: Exchange and routing key of the product's recovery service, and how it declares its messages.
+#: Exchange and routing key of the product's recovery service, and the properties of its messages.
 EXCHANGE = "cameras"
 ROUTING_KEY = "camera.backup"
 CONTENT_TYPE = "application/octet-stream"
 #: Frames and bytes that may be unconfirmed at a time.
 _WINDOW_FRAMES = 64
 _WINDOW_BYTES = 16 * 2**20
-#: Frames and bytes that are fetched ahead of the window.
+#: Frames and bytes fetched ahead of the window.
 _AHEAD_FRAMES = 32
 _AHEAD_BYTES = 4 * 2**20
-#: Seconds that one wait for the broker lasts at most.
+#: The longest single wait for the broker, in seconds.
 _PUMP_SECONDS = 0.2
 #: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
@@ -46,8 +46,8 @@ _BACKOFF_SECONDS_MAX = 30.0
 
 
 class RecoveryReport(msgspec.Struct):
-    """Frames that the broker confirmed, their bytes, frames deleted, frames that expired on the way, and connections
-    that were lost."""
+    """Counts: frames that the broker confirmed, their bytes, frames deleted, frames that expired before they were sent,
+    and connections lost."""
 
     confirmed: int = 0
     bytes: int = 0
@@ -57,7 +57,7 @@ class RecoveryReport(msgspec.Struct):
 
 
 class Rate:
-    """Holds frames to so many a second, and so many bytes a second; None does not bound."""
+    """Limits frames per second and bytes per second; None means no limit."""
 
     def __init__(self, frames_per_second: float | None, bytes_per_second: float | None) -> None:
         self._frame_seconds = 1 / frames_per_second if frames_per_second else 0.0
@@ -65,18 +65,18 @@ class Rate:
         self._due = time.monotonic()
 
     def wait_seconds(self) -> float:
-        """Seconds until the next frame may go; 0 where it may go now."""
+        """Seconds until the next frame may be sent; 0 if it may be sent now."""
         return max(self._due - time.monotonic(), 0.0)
 
     def sent(self, size: int) -> None:
-        """A frame of so many bytes went."""
+        """A frame of ``size`` bytes was sent."""
         self._due = max(self._due, time.monotonic()) + max(self._frame_seconds, size * self._byte_seconds)
 
 
 class Recovery:
     """One run over a tenant's frames.
 
-    ``delete`` removes what was confirmed. ``on_confirmed`` hears of each confirmed frame, ``on_away`` of each lost
+    ``delete`` removes confirmed frames. ``on_confirmed`` is called for each confirmed frame, ``on_away`` for each lost
     connection, with the reason.
     """
 
@@ -112,8 +112,8 @@ class Recovery:
     def pending(
         self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False
     ) -> Iterator[FrameEntry]:
-        """The entries to send, oldest first over all cameras: those not sent yet, unless they are to go ``again``."""
-        # Fixed now: a relative start that moved on until a camera is read would leave frames out and call them sent.
+        """The entries to send, oldest first over all cameras. Sent ones are left out unless ``again``."""
+        # Resolved once: a relative start that moved between cameras would skip frames and record them as sent.
         first, last = window(start, end, time.time_ns())
         self._begin = (first, 0)
         sent = self._session.call(*(("HGET", self._sent_key, camera) for camera in cameras))
@@ -122,10 +122,10 @@ class Recovery:
         return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
 
     def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
-        """Send them all, and wait for the last confirm.
+        """Send all entries, and wait for the last confirm.
 
-        Raises ServerRefused where no queue takes the frames, RedisUnavailable where Redis is away; a broker that is
-        away is waited for.
+        Waits while the broker is away. Raises ServerRefused if no queue takes the frames, RedisUnavailable if Redis is
+        away.
         """
         for part in _parts(entries):
             for frame in self._store.get_many(entry.key for entry in part):
@@ -161,7 +161,7 @@ class Recovery:
         self._broker.publish(frame.data, self._routing_key, frame, properties_of(frame))
 
     def _turn(self, seconds: float) -> None:
-        """Keep the connection, take what was confirmed."""
+        """Serve the connection and record confirms."""
         try:
             if not self._broker.opened:
                 if (pause := self._retry_at - time.monotonic()) > 0:
@@ -192,14 +192,14 @@ class Recovery:
         self._on_away(error.fact)
 
     def _take(self) -> None:
-        """Write down what was confirmed."""
+        """Record confirmed frames in Redis."""
         confirmed: list[Frame] = self._broker.take_confirmed()
         if not confirmed:
             return
         for _ in confirmed:
             self._unconfirmed_bytes -= self._unconfirmed.popleft().size
         for frame in confirmed:
-            # A camera's frames go in order: all from the begin of the run up to this one were sent, or are gone.
+            # A camera's frames are sent in order: all from the start of the run up to this one were sent, or are gone.
             self._sent[frame.camera].add(self._begin, (frame.unix_nano, frame.sequence))
         changed = dict.fromkeys(frame.camera for frame in confirmed)
         pairs = [part for camera in changed for part in (camera, self._sent[camera].text)]
@@ -219,7 +219,7 @@ class Recovery:
 
 
 def properties_of(frame: Frame) -> Any:
-    """A frame's metadata as AMQP headers; its key is the message id, by which a repeat is known."""
+    """A frame's metadata as AMQP headers. Its key is the message id, which identifies repeats."""
     return payload_properties(
         CONTENT_TYPE,
         frame.key,
@@ -240,7 +240,7 @@ def properties_of(frame: Frame) -> Any:
 
 
 def _parts(entries: Iterator[FrameEntry]) -> Iterator[list[FrameEntry]]:
-    """Entries in parts whose payloads may be held at a time."""
+    """Split entries into parts whose payloads may be held together."""
     part: list[FrameEntry] = []
     size = 0
     for entry in entries:

@@ -1,5 +1,5 @@
-"""Journals from frame keys alone: frames that the Go edition or a script stored are listed, and entries whose frames
-are gone are removed. Both may be done while the site writes, and again after a kill: what is right stays as it is.
+"""Repairs journals from frame keys: lists frames that the Go edition or a script stored, and removes entries whose
+frames are gone. The job may run while the site writes, and again after a kill: correct entries stay unchanged.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from engine.wire.journal import entry_id, parse_entry_id
 
 
 class CameraReindex(msgspec.Struct):
-    """One camera: ``frames`` by their keys, entries ``added`` for them, entries ``removed`` because their frames are
-    gone, and frames ``deferred``: too new for the journal of a running site."""
+    """Counts of one camera: ``frames`` found by key, entries ``added`` for them, entries ``removed`` because their
+    frames are gone, and frames ``deferred`` because they are too new for the journal of a running site."""
 
     camera: str
     frames: int = 0
@@ -35,7 +35,7 @@ class Reindex:
         self._cameras: dict[str, CameraReindex] = {}
 
     def run(self) -> list[CameraReindex]:
-        """Add and remove; returns what was done, camera by camera. Raises RedisUnavailable; run again then."""
+        """Add and remove entries. Returns the counts per camera. Raises RedisUnavailable; it is safe to run again."""
         pattern = f"{glob_literal(keys.encode_part(self._vhost))}:{glob_literal(keys.encode_part(self._prefix))}:*"
         for part in scan_frames(self._session, pattern, keys.parse_frame_key, self._ears):
             for (_, camera), named in part.items():
@@ -65,15 +65,15 @@ class Reindex:
         report.deferred += sum(frame.identifier >= merged.limit for frame in frames)
 
     def _unlisted(self, named: Named, camera: str) -> Named:
-        """Those that the camera's journal does not list."""
+        """The frames that the camera's journal does not list."""
         journal = keys.journal_key(self._vhost, self._prefix, camera)
         ids = [entry_id(key.unix_nano, key.sequence) for _, key in named]
         listed = self._session.call_many([("XRANGE", journal, identifier, identifier) for identifier in ids])
         return [pair for pair, found in zip(named, listed, strict=True) if not found]
 
     def _remove(self, report: CameraReindex) -> None:
-        """Entries of frames that are gone go too. The site stores a frame and its entry in one transaction, so an entry
-        without its frame has lost it."""
+        """Remove entries whose frames are gone. The site stores a frame and its entry in one transaction, so a frame
+        that is missing now will not come."""
         journal = keys.journal_key(self._vhost, self._prefix, report.camera)
         prefix = keys.frame_key_prefix(self._vhost, self._prefix, report.camera)
         begin = "-"
@@ -91,6 +91,6 @@ class Reindex:
 
 
 def _is_frame(identifier: bytes) -> bool:
-    """False for an id that no frame's key could have."""
+    """False for an id that no frame can have."""
     unix_nano, sequence = parse_entry_id(identifier)
     return 10**18 <= unix_nano < 10**19 and 1 <= sequence <= keys.SEQUENCE_MAX

@@ -1,7 +1,7 @@
-"""Which entries of a journal a recovery has sent: spans of ids, as text in a hash.
+"""Records which entries of a journal a recovery has sent: spans of ids, as text in a hash.
 
-``1731-0..1740-5,1800-0..1900-7``: everything that stood between the two ids of a span, both included, was sent. Runs
-over windows of time make several spans; spans that meet become one.
+``1731-0..1740-5,1800-0..1900-7``: all entries between the two ids of a span, both included, were sent. Runs over
+windows of time make several spans. Spans that touch are merged.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Spans:
 
     @property
     def text(self) -> str:
-        """The spans as they are stored."""
+        """The stored form of the spans."""
         return ",".join(f"{entry_id(*first)}..{entry_id(*last)}" for first, last in self._spans)
 
     def __contains__(self, identifier: Identifier) -> bool:
         return any(first <= identifier <= last for first, last in self._spans)
 
     def add(self, first: Identifier, last: Identifier) -> None:
-        """One more span, which may lie over others."""
+        """Add a span, which may overlap others."""
         if first > last:
             return
         apart = []

@@ -1,8 +1,8 @@
-"""Tenants of a server: who there is, and the Redis users of least privilege for each.
+"""Lists the tenants of a server, and makes Redis users of least privilege for each.
 
-A tenant is a vhost; its frames and its journals begin with its name. A user may use the commands that its role needs,
-on the keys that begin so, and nothing that speaks of keys without naming them (KEYS, SCAN, RANDOMKEY, keyspace events):
-so it learns nothing of its neighbours, not even that they are there.
+A tenant is a vhost. The keys of its frames and journals contain its name. A user may use the commands that its role
+needs, on these keys only. It may not use commands that reveal keys without naming them (KEYS, SCAN, RANDOMKEY, keyspace
+events). So it learns nothing about other tenants, not even that they exist.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Role = Literal["reader", "writer", "publisher"]
 
 
 class _Rights(NamedTuple):
-    """Commands, and key patterns to read, or to read and write, without the tenant's name."""
+    """Commands, key patterns to read, and key patterns to read and write. The patterns lack the tenant's name."""
 
     commands: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...] = ()
 
 
-# ROLE tells who finds a master through Sentinel that it is one; it names replicas, and no tenants.
+# ROLE confirms that a server found through Sentinel is a master. Its reply names replicas, but no tenants.
 _RIGHTS: dict[Role, _Rights] = {
-    # What FrameStore asks, and what the product page's recipes for a known key do.
+    # Commands of FrameStore, and of the product page's recipes for a known key.
     "reader": _Rights(
         (
             *("get", "mget", "strlen", "getrange", "exists", "type", "ttl", "pttl", "ping"),
@@ -36,17 +36,17 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
     ),
-    # Batches of frames and entries, the upkeep of journals, the cameras' states and leases.
+    # Batches of frames and entries, trimming of journals, the cameras' states, and leases.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
             *("hset", "hmget", "ping", "role", "getrange", "pttl"),
         ),
-        # The cursors tell the start which numbers were used.
+        # At its start the writer reads from the cursors which sequences were used.
         ("engine:{vhost}:cursor:*",),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:lease:*"),
     ),
-    # Entries that are not announced yet, whether their frames live, and the cursors.
+    # Entries that are not announced yet, whether their frames still exist, and the cursors.
     "publisher": _Rights(
         ("xread", "xrange", "xrevrange", "exists", "type", "hgetall", "hset", "ping", "role"),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
@@ -58,10 +58,10 @@ _RIGHTS: dict[Role, _Rights] = {
 def acl_rules(
     vhost: str, roles: Iterable[Role], password: str, *, database: int = 0, read_only_patterns: bool = True
 ) -> list[str]:
-    """What follows ``ACL SETUSER name``: the rights of ``roles`` together, and nothing else.
+    """The rules after ``ACL SETUSER name``: the combined rights of ``roles``, and nothing else.
 
-    The password stands there as its SHA-256. ``read_only_patterns`` False is for servers before version 7, which know
-    patterns for reading and writing only. Raises WireError for a name that no key can hold.
+    The password is given as its SHA-256. ``read_only_patterns`` False is for servers before version 7, whose patterns
+    always allow reading and writing. Raises WireError for a name that no key can hold.
     """
     rights = [_RIGHTS[role] for role in dict.fromkeys(roles)]
     name = keys.encode_part(vhost)
@@ -82,7 +82,7 @@ def acl_rules(
 
 
 def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
-    """Set the user; True where the server keeps it over a restart. Raises ServerRefused."""
+    """Set the user. Returns True if the server keeps it over a restart. Raises ServerRefused."""
     (reply,) = session.try_call(("ACL", "SETUSER", user, *rules))
     if is_error(reply):
         advice = "; for servers before version 7 give --redis-6" if "Syntax" in str(reply) else ""
@@ -92,8 +92,8 @@ def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
 
 
 def discover(session: Session) -> list[tuple[str, str]]:
-    """(vhost, prefix) of every tenant that has cameras. Walks the keyspace: nothing lists the tenants, so that none can
-    read of another."""
+    """(vhost, prefix) of every tenant that has cameras. Walks the keyspace, because no list of tenants exists: it would
+    show one tenant to another."""
     found: set[tuple[str, str]] = set()
     for names in session.scan(f"{keys.ENGINE}:*:cameras:*"):
         for name in names:
