@@ -193,8 +193,8 @@ CAPTURE = Role(
     agent=_capture,
     modules=("engine.sources.choose", "engine.stages.capture.agent"),
     finished=CaptureCount.FINISHED,
-    help="Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child "
-    "process. Several take added and removed cameras over from the site file at SIGHUP.",
+    help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
+    "With several, SIGHUP reads the site file again for added and removed cameras.",
 )
 
 #: In the order of start.
