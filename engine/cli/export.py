@@ -199,7 +199,7 @@ def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Do
 def _check_directory(out: Path) -> None:
     """Raises InputError if ``out`` is not a directory and cannot become one."""
     if str(out) == "-":
-        raise InputError("an export is no single stream; give a name that ends in .mp4, or a directory")
+        raise InputError("an export cannot go to standard output; give a name that ends in .mp4, or a directory")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} exists and is no directory")
     if not out.exists() and out.suffix.lower() in _OTHER_FILES:

@@ -304,7 +304,7 @@ def _check_out(out: str | None, *, force: bool, json: bool) -> None:
     elif json:
         raise InputError("-o - and --json would both write to standard output; give a file's name")
     elif sys.stdout.isatty():
-        raise InputError("a JPEG is nothing to read on a terminal; redirect standard output, or give a file's name")
+        raise InputError("a JPEG cannot be shown on a terminal; redirect standard output, or give a file's name")
 
 
 def _show_or_write(frame: Frame, out: str | None, *, force: bool, json: bool) -> None:

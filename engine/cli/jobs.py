@@ -194,7 +194,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
+        print("stopped; run it again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
     finally:
         signal.signal(signal.SIGTERM, before)

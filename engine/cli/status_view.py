@@ -78,8 +78,8 @@ def _not_running(report: SiteReport) -> list[Text]:
     if report.elsewhere:
         lines.append(Text(f"site {report.site} {report.elsewhere}"))
     if report.embedded_pid:
-        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
-        lines.append(Text(f"{text} with it, edge-video clean ends it"))
+        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run adopts it"
+        lines.append(Text(f"{text}, edge-video clean ends it"))
     return lines
 
 

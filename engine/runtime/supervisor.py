@@ -133,7 +133,7 @@ class Supervisor:
         """Call this after ``run``: removes shared memory, unless frames are left in it for the next start."""
         held = self._held()
         if held < 0:
-            self._log.error("rings cannot be looked at; they are left for the next start")
+            self._log.error("rings cannot be read; they are left for the next start")
         elif held:
             self._log.warning("frames left in shared memory for the next start", frames=held)
         self._leave(remove=not held, keep_server=bool(self._children.fatal) and self._adopted)
@@ -153,7 +153,7 @@ class Supervisor:
         self._children.watch()
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
-            self._log.error("embedded server ended; started again, what it held is gone")
+            self._log.error("embedded server ended; starting it again, its frames are lost")
             try:
                 self._server.start()
             except InputError as error:
@@ -188,7 +188,7 @@ class Supervisor:
         if server.adopted:
             self._log.info("embedded server of a former run adopted", pid=server.pid, frames=server.frames())
         elif server.replaced:
-            reason = "embedded server of a former run replaced; what it held is gone"
+            reason = "embedded server of a former run replaced; its frames are lost"
             self._log.error(reason, error=server.replaced)
 
     @property
