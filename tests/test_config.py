@@ -211,7 +211,7 @@ def test_a_camera_that_cannot_be_is_refused_by_its_place_and_id(text, message):
         ("[[cameras]]\nid = ''\nurl = 'test://'\n", "cameras[0] ().id must be text of at least 1 character"),
         ("[[cameras]]\nid = 5\nurl = 'test://'\n", "cameras[0].id must be text, not a whole number"),
         ("[[cameras]]\nid = 'a'\nurl = ''\n", "cameras[0] (a): url is empty"),
-        (CAMERA + CAMERA, "camera id 'cam1' stands twice"),
+        (CAMERA + CAMERA, "camera id 'cam1' is used twice"),
         ("[[cameras]]\nid = 'a'\nurl = 'ftp://h/x'\n", "cameras[0] (a): unsupported URL scheme 'ftp'"),
         ("[[cameras]]\nid = 'a'\nurl = 'test://?size=640'\n", "cameras[0] (a): size '640' is not WIDTHxHEIGHT"),
         ("[[cameras]]\nid = 'a'\nurl = 'test://?speed=1'\n", "cameras[0] (a): the test URL"),

@@ -1,6 +1,6 @@
-"""The command line: which commands there are, and in which module each is.
+"""The command line: the list of commands, and the module of each.
 
-A command's module is loaded when the command is called, so that none waits for the libraries of the others. The
+A command's module is loaded when the command is called, so that no command waits for the libraries of the others. The
 commands that run one role of a site alone come from the table of roles.
 """
 
@@ -17,34 +17,33 @@ from typer.main import get_command, get_group
 
 from engine import __version__
 
-#: Of each command, in the order of the list: the module that has a function, or a group of commands, of its name; and
-#: the first paragraph of its help text, so that the list can be shown with nothing loaded.
+#: The commands, in the order of the list. Of each: the module that has a function or a group of commands of that name,
+#: and the first paragraph of its help text, so that the list can be shown without loading the module.
 COMMANDS = {
     "demo": (
         "engine.cli.demo",
-        "Run test cameras into a server of its own, and say what happened. Needs nothing installed.",
+        "Run test cameras into a server of their own and report the result. Needs nothing installed.",
     ),
     "run": (
         "engine.cli.run",
-        "Run a site: all its processes, until SIGTERM or Ctrl-C. Shows a live table on a terminal, log lines "
-        "otherwise.",
+        "Run all processes of a site until SIGTERM or Ctrl-C. Shows a live table on a terminal, else log lines.",
     ),
     "check": (
         "engine.cli.look",
-        "Validate a site file; print the site as it will run, and the memory it needs against what the machine has.",
+        "Validate a site file. Prints the site as it will run, and the memory that it needs and that the machine has.",
     ),
     "status": (
         "engine.cli.look",
-        "Show a running site: cameras, processes, publisher. Exit code 1 where it does not run.",
+        "Show a running site: cameras, processes, publisher. The exit code is 1 if it is not running.",
     ),
     "clean": (
         "engine.cli.run",
-        "Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new "
-        "start would go on with them.",
+        "Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost. To keep "
+        "them, start the site again instead.",
     ),
     "doctor": (
         "engine.cli.doctor",
-        "Check servers, machine and cameras of a site; say what was found, what is good, what to do.",
+        "Check a site's servers, machine and cameras. Shows what was found, what is good, and what to do.",
     ),
     "frames": (
         "engine.cli.frames",
@@ -52,61 +51,68 @@ COMMANDS = {
     ),
     "consume": (
         "engine.cli.consume",
-        "Print each event as it is announced, and whether its frame is there or gone, until Ctrl-C or SIGTERM.",
+        "Print each announced event, and whether its frame is there or gone, until Ctrl-C or SIGTERM.",
     ),
     "tenants": (
         "engine.cli.tenants",
-        "Tenants: list them, add up what they store, give them Redis users.",
+        "List tenants, add up what they store, create Redis users for them.",
     ),
     "migrate": (
         "engine.cli.jobs",
-        "Give frames under old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) the new ones, and list them in the "
+        "Rename frames from old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) to new ones, and list them in the "
         "journals.",
     ),
     "reindex": (
         "engine.cli.jobs",
-        "Make a tenant's journals agree with its frames' keys: list what no journal lists, remove entries of "
-        "frames that are gone. It may be stopped and run again, while the site runs.",
+        "Make a tenant's journals match its frames: add frames that no journal lists, remove entries whose frames are "
+        "gone. The site may be running. If stopped, run it again to continue.",
     ),
     "recover": (
         "engine.cli.jobs",
-        "Send stored frames, payload and metadata headers, to an AMQP exchange, oldest first: what piled up while "
-        "the uplink was away. It may be stopped and run again, and goes on at the frame where it was.",
+        "Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and "
+        "metadata headers. If stopped, run it again to continue with the next frame.",
     ),
 }
 
 
 class _Unloaded(TyperCommand):
-    """A command in the list; ``load`` gives what runs when it is called."""
+    """A command in the list; ``load`` imports the function or group that runs when it is called."""
 
     def __init__(self, name: str, text: str, load: Callable[[], Any]) -> None:
         super().__init__(name, callback=None, help=text)
         self._load = load
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """The context of the loaded command, which thereby runs in place of this one."""
+        """The context of the loaded command, so that it runs instead of this one."""
         return self.loaded().make_context(info_name, args, parent, **extra)
 
     def loaded(self) -> Any:
         """The command itself."""
         found = self._load()
         if isinstance(found, typer.Typer):
-            return get_group(found)
+            return _unwrapped(get_group(found))
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(found)
-        return get_command(alone)
+        return _unwrapped(get_command(alone))
+
+
+def _unwrapped(command: Any) -> Any:
+    """A command whose help texts break lines only between paragraphs: rich keeps the line ends of the source."""
+    for one in (command, *getattr(command, "commands", {}).values()):
+        one.help = "\n\n".join(" ".join(part.split()) for part in (one.help or "").split("\n\n"))
+    return command
 
 
 class Commands(TyperGroup):
-    """All commands, unloaded."""
+    """All commands; their modules are not loaded yet."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """In the order of COMMANDS, then those of the roles."""
+        """The commands in the order of COMMANDS, then those of the roles."""
         self._add_roles()
         return super().list_commands(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of that name; None where there is none."""
+        """The command of that name; None if there is none."""
         if cmd_name not in self.commands:
             self._add_roles()
         return super().get_command(ctx, cmd_name)
@@ -121,7 +127,7 @@ class Commands(TyperGroup):
 _options = typer.Typer(
     name="edge-video",
     cls=Commands,
-    help="Takes many cameras, keeps their last minutes as JPEG frames in Redis, announces them through RabbitMQ.",
+    help="Reads many cameras, keeps their last minutes as JPEG frames in Redis, announces the frames through RabbitMQ.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -136,13 +142,15 @@ def _version(wanted: bool) -> None:
 
 @_options.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 
 
 def commands() -> TyperGroup:
-    """The command line as a whole."""
+    """The whole command line."""
     group = get_group(_options)
     for name, (module, text) in COMMANDS.items():
         group.commands[name] = _Unloaded(name, text, partial(_command, module, name))
@@ -150,7 +158,7 @@ def commands() -> TyperGroup:
 
 
 def app() -> None:
-    """Run the command that this process's arguments name; ends the process."""
+    """Run the command that this process's arguments name, then end the process."""
     commands().main()
 
 

@@ -1,4 +1,4 @@
-"""Who reads this command's errors: it depends on where the command got its servers from."""
+"""Who reads this command's errors. That depends on how the command was given its servers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _audience = Audience.SITE
 
 
 def explain_to(audience: Audience) -> None:
-    """Errors of this process are shown to ``audience`` from now on; at first, to someone with a site file."""
+    """Word errors of this process for ``audience`` from now on. The default is a reader with a site file."""
     global _audience  # noqa: PLW0603 - a process runs one command
     _audience = audience
 

@@ -1,4 +1,4 @@
-"""Rows of text in columns that fit a width, and whose first cell is never cut."""
+"""Rows of text in columns that fit a width. No cell is ever cut."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.cells import cell_len
 from rich.text import Text
 
 _GAP = "  "
-#: Columns that the first cells may take where not all fit; longer ones have a line of their own.
+#: Most columns of the terminal for first cells if not everything fits; longer first cells get their own line.
 _LABEL_MAX = 24
 
 
 class Column(NamedTuple):
-    """A column. ``rank`` 0 is always shown; of the others the highest goes first where not all fit."""
+    """A column. ``rank`` 0 is always shown. If not all columns fit, those with the highest rank are left out first."""
 
     name: str
     rank: int = 0
@@ -22,7 +22,7 @@ class Column(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Cells, the first of them the label; what is written below them, if anything; the style of the second cell."""
+    """Cells, of which the first is the label; an optional line below them; the style of the second cell."""
 
     cells: Sequence[str]
     below: str = ""
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def layout(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[list[Text]]:
-    """The header's line, and the lines of each row. Nothing is cut: a terminal too narrow for it wraps."""
+    """The header's line, and the lines of each row. Nothing is cut: a terminal that is too narrow wraps lines."""
     widths = [
         max([cell_len(column.name), *(cell_len(row.cells[at]) for row in rows)]) for at, column in enumerate(columns)
     ]
@@ -62,7 +62,7 @@ def _row(row: Row, columns: Sequence[Column], widths: list[int], shown: list[int
 
 
 def _rest(widths: list[int], shown: list[int]) -> int:
-    """Columns of all cells but the first, with their gaps."""
+    """Columns of the terminal for all cells but the first, with their gaps."""
     return sum(widths[at] + len(_GAP) for at in shown[1:])
 
 

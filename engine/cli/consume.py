@@ -1,4 +1,4 @@
-"""``edge-video consume``: the events of a site as they are announced, and whether their frames are there."""
+"""``edge-video consume``: prints announced events, and whether their frames are there."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from engine.client.frame import Frame
 from engine.errors import ConfigError
 from engine.wire.metadata import FrameEvent, StatusEvent
 
-#: Messages held at a time; what is printed needs no more.
+#: Messages held at a time; printing needs no more.
 _PREFETCH = 64
 
 
 class _OutputClosed(BaseException):
-    """Printing failed. That is no failure of the message's, which goes back: so this passes the consumer by."""
+    """Printing failed. The consumer must not count that as a failure of the message, which is requeued. So this is not
+    an ``Exception``."""
 
     def __init__(self, error: OSError) -> None:
         self.error = error
@@ -31,19 +32,19 @@ def consume(
     config: SiteFile = None,
     redis: RedisUrl = None,
     amqp: Annotated[
-        str | None, typer.Option(help="With --redis: this RabbitMQ. AMQP_URL counts too.", metavar="URL")
+        str | None, typer.Option(help="The RabbitMQ to use with --redis. Default: AMQP_URL.", metavar="URL")
     ] = None,
     queue: Annotated[
-        str, typer.Option(help="A durable queue that collects meanwhile.  [default: listen live]", metavar="NAME")
+        str, typer.Option(help="A durable queue that keeps events between runs. Default: listen live.", metavar="NAME")
     ] = "",
     dead_letter: Annotated[
-        str | None, typer.Option(help="The queue for messages that are no events.", metavar="NAME")
+        str | None, typer.Option(help="The queue for messages that are not events.", metavar="NAME")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.", metavar="N")] = None,
-    status: Annotated[bool, typer.Option("--status", help="Print cameras' changes of state as well.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="End after this many events.", metavar="N")] = None,
+    status: Annotated[bool, typer.Option("--status", help="Also print cameras' changes of state.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Print each event as it is announced, and whether its frame is there or gone, until Ctrl-C or SIGTERM."""
+    """Print each announced event, and whether its frame is there or gone, until Ctrl-C or SIGTERM."""
     from engine.client.consumer import FrameConsumer
 
     target = resolve(config, redis, None, None)
@@ -63,7 +64,7 @@ def consume(
     else:
         consumer = FrameConsumer.from_config(target.config, printer.frame, **options)
     printer.stop = consumer.stop
-    # What pika says here, it also raises, and the consumer says it in one line.
+    # pika also raises what it logs here, and the consumer reports it in one line.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.basicConfig(format="edge-video: %(message)s", level=logging.WARNING)
     try:
@@ -73,7 +74,7 @@ def consume(
 
 
 class _Printer:
-    """Prints events, one a line, and stops after ``limit`` of them."""
+    """Prints events, one per line, and stops after ``limit`` of them."""
 
     def __init__(self, limit: int | None, *, json: bool) -> None:
         self._left = limit
@@ -81,7 +82,7 @@ class _Printer:
         self.stop = _nothing
 
     def frame(self, event: FrameEvent, frame: Frame | None) -> None:
-        """An event, and whether its frame was there."""
+        """Print an event, and whether its frame was there."""
         found = "gone" if frame is None else "there"
         if self._json:
             self._print({**msgspec.to_builtins(event), "frame": found})
@@ -90,7 +91,7 @@ class _Printer:
             self._print(f"{event.camera_id}  {event.timestamp}  {event.redis_key}  {size} bytes  {found}")
 
     def status(self, event: StatusEvent) -> None:
-        """A camera's change of state."""
+        """Print a camera's change of state."""
         if self._json:
             self._print(event)
         else:
@@ -113,10 +114,11 @@ class _Printer:
 
 
 def _plain(line: str) -> str:
-    """Names come from whoever may publish: they must not drive the terminal, nor be more than it can show."""
+    """``line`` with only characters that the terminal can show. Names come from any publisher: they must not send
+    control characters to the terminal."""
     shown = "".join(character if character.isprintable() else "?" for character in line)
     return shown.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding)
 
 
 def _nothing() -> None:
-    """Until the consumer is there."""
+    """Takes the place of ``stop`` until the consumer exists."""

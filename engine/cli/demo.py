@@ -1,4 +1,4 @@
-"""``edge-video demo``: a site of test cameras and its own server, for some seconds, and what it did."""
+"""``edge-video demo``: runs a site of test cameras with its own server for some seconds, and reports the result."""
 
 from __future__ import annotations
 
@@ -31,21 +31,20 @@ from engine.runtime.status_cameras import Latency
 from engine.runtime.supervisor import Supervisor
 from engine.wire.urls import parse_size
 
-#: Seconds of frames that a demo's ring holds at least.
+#: A demo's ring holds at least this many seconds of frames.
 _RING_SECONDS = 4
-#: Sections that a demo takes of a profile as they are.
+#: Sections that a demo takes from a profile unchanged.
 _TAKEN = ("metadata", "writer", "publisher")
-#: Seconds before the end at which memory is measured: all runs, nothing has ended.
+#: Memory is measured this many seconds before the end, while all processes run.
 _MEASURE_SECONDS = 1.0
 
-
-#: What a demo runs where it is not told otherwise.
+#: What a demo runs by default.
 DEFAULT_PROFILE = "bench"
 DEFAULT_CAMERAS = 8
 
 
 class CpuSummary(msgspec.Struct, frozen=True):
-    """CPU seconds of all processes of a role, start to end."""
+    """CPU seconds of all processes of each role, from start to end."""
 
     capture: float
     writer: float
@@ -53,7 +52,7 @@ class CpuSummary(msgspec.Struct, frozen=True):
 
 
 class MemorySummary(msgspec.Struct, frozen=True):
-    """MiB, rings apart; of the mean capture process."""
+    """Memory in MiB without rings; for captures, the mean of one process."""
 
     capture_each: float
     writer: float
@@ -61,7 +60,7 @@ class MemorySummary(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a demo did. ``fps`` and ``mb_per_s`` (10^6 bytes) are of stored frames, all cameras together."""
+    """The result of a demo. ``fps`` and ``mb_per_s`` (10^6 bytes) count stored frames of all cameras together."""
 
     cameras: int
     seconds: float
@@ -78,16 +77,20 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def demo(
-    cameras: Annotated[int | None, typer.Option(min=1, max=1000, help="How many.  [default: 8]")] = None,
-    fps: Annotated[float | None, typer.Option(min=0.01, max=1000, help="Frames a second each.  [default: 30]")] = None,
-    size: Annotated[str | None, typer.Option(help="Pixels of a frame.  [default: 1280x720]")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, max=1000, help="Number of cameras. Default: 8.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="Frames a second of each camera. Default: 30.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="Pixels of a frame. Default: 1280x720.")] = None,
     kb: Annotated[int, typer.Option(min=1, max=65_536, help="Kilobytes of a frame.")] = 60,
-    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="How long.")] = 20,
-    source: Annotated[str | None, typer.Option(help="A path or URL for all cameras, in place of test frames.")] = None,
-    profile: Annotated[str | None, typer.Option(help="A profile's name or a site file: try its sizing.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
+    seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Length of the run.")] = 20,
+    source: Annotated[str | None, typer.Option(help="A path or URL for all cameras instead of test frames.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="The name of a profile, or a site file, whose sizing is tried.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print only one JSON object, at the end.")] = False,
 ) -> None:
-    """Run test cameras into a server of its own, and say what happened. Needs nothing installed."""
+    """Run test cameras into a server of their own and report the result. Needs nothing installed."""
     directory = Path(tempfile.mkdtemp(prefix="edge-video-demo-"))
     try:
         document = read_profile(profile or DEFAULT_PROFILE)
@@ -106,7 +109,7 @@ def demo(
 
 
 def read_profile(name: str) -> dict[str, Any]:
-    """A profile's TOML, by its name or path, of which what a demo takes is sound. Raises ConfigError."""
+    """A profile's TOML, by name or path. The parts that a demo uses are checked. Raises ConfigError."""
     path = Path(name)
     if not path.suffix:
         path = profiles_directory() / f"{name}.toml"
@@ -124,8 +127,8 @@ def read_profile(name: str) -> dict[str, Any]:
 
 
 def _check_profile(document: dict[str, Any]) -> None:
-    """Raises ConfigError where what a demo takes of a profile could not stand in a site file; its servers may be
-    elsewhere, and their files too."""
+    """Raises ConfigError if the parts that a demo uses are invalid in a site file. The profile's servers and their
+    files need not exist here."""
     taken = {name: document[name] for name in (*_TAKEN, "ring", "defaults", "cameras", "redis") if name in document}
     redis = taken.get("redis")
     if isinstance(redis, dict):
@@ -136,7 +139,7 @@ def _check_profile(document: dict[str, Any]) -> None:
 
 
 def profiles_directory() -> Path:
-    """Where the profiles are: in the package, or beside it in a checkout."""
+    """The directory of the profiles: in the package, or next to it in a checkout."""
     packaged = Path(str(resources.files("engine"))) / "profiles"
     return packaged if packaged.is_dir() else packaged.parent.parent / "profiles"
 
@@ -150,10 +153,10 @@ def demo_site(
     kb: int,
     source: str | None,
 ) -> Config:
-    """A profile's site with test cameras in place of its own, on a server of its own. Raises ConfigError.
+    """A profile's site with test cameras instead of its own, on its own server. Raises ConfigError.
 
-    Options that are None leave what the profile says. REDIS_ADDRESS and AMQP_URL count here as for any site; the
-    frames go under the prefix ``demo``, so that they meet no others.
+    Options that are None keep the profile's values. REDIS_ADDRESS and AMQP_URL apply as for any site. Frames get the
+    prefix ``demo``, so that they do not mix with others.
     """
     defaults = document.get("defaults", {})
     listed = document.get("cameras", [])
@@ -179,7 +182,7 @@ def demo_site(
 
 
 def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
-    """Run a site for ``seconds`` and drain it; returns what it did, and the exit code."""
+    """Run a site for ``seconds`` and drain it; returns the summary and the exit code."""
     log = open_log(config)
     set_title(SUPERVISOR.name, config.site.name)
     supervisor = Supervisor(config, log, log, server_outlives=False)
@@ -197,18 +200,18 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
 
     with live or nullcontext():
         code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
-    # Cameras record while others are still being started: the rate is reckoned from the very beginning.
+    # Some cameras record while others are still starting, so the rate counts from the very beginning.
     elapsed = time.monotonic() - begun
     report = collect(config, memory=False)
     cpu, store = supervisor.cpu_seconds, str(supervisor.store)
     supervisor.close()
-    # Where a signal came before the measure, there is none.
+    # If a signal came before the measurement, there is none.
     measured = memory[0] if memory else report
     return summarise(report, measured, elapsed, cpu, store + (" (embedded)" if config.embedded else "")), code
 
 
 def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
-    """The summary of a drained site: counts at its end, memory while it ran, CPU of its ended processes."""
+    """The summary of a drained site: counts at the end, memory while it ran, CPU of its ended processes."""
     pss: dict[str, list[float]] = {role.name: [] for role in CHILD_ROLES}
     for process in measured.processes:
         if process.alive:
@@ -236,7 +239,7 @@ def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any
 
 
 def print_summary(console: Console, summary: Summary, config: Config) -> None:
-    """The summary for people."""
+    """Print the summary as a table."""
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column()

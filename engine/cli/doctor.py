@@ -1,4 +1,4 @@
-"""``edge-video doctor``: what is wrong with a site's servers, machine and cameras, and what to do about it."""
+"""``edge-video doctor``: finds what is wrong with a site's servers, machine and cameras, and what to do about it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def doctor(
     config: Annotated[Path, typer.Option("--config", "-c", help="The site file (TOML).", metavar="FILE")] = Path(
         "site.toml"
     ),
-    cameras: Annotated[bool, typer.Option(help="Look at the cameras, too.")] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print for programs: one JSON object.")] = False,
+    cameras: Annotated[bool, typer.Option(help="Also check the cameras.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    """Check servers, machine and cameras of a site; say what was found, what is good, what to do.
+    """Check a site's servers, machine and cameras. Shows what was found, what is good, and what to do.
 
-    Exit code 0: all good. 1: warnings. 2: something is broken. Starts and changes nothing, but for one probe key in
+    Exit code 0: all good. 1: warnings. 2: something is broken. Starts and changes nothing, except for one probe key in
     Redis that expires at once.
     """
     site = load(config, os.environ)
@@ -50,7 +50,8 @@ def doctor(
 
 
 def print_findings(target: Console, findings: list[Finding]) -> None:
-    """A table a part: the check, its verdict, and what was found, with good and what to do where it is not ok."""
+    """Print one table per part. Each row has the check, its verdict and what was found; if the verdict is not ok, also
+    what is good and what to do."""
     for part, title in _TITLES.items():
         rows = [finding for finding in findings if finding.part == part]
         if not rows:

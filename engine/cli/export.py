@@ -1,4 +1,4 @@
-"""``edge-video frames export``: a camera's stored frames as an MP4 or as JPEG files, all or nothing of each file."""
+"""``edge-video frames export``: writes a camera's stored frames as an MP4 or as JPEG files. No file is left partial."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ from engine.errors import EXIT_NOTHING, InputError
 from engine.wire.rfc3339 import rfc3339
 
 _FILM = ".mp4"
-#: Endings that say that one file is wanted, of a kind that is not written here.
+#: Endings of single files that an export cannot write.
 _OTHER_FILES = frozenset({".avi", ".mkv", ".mov", ".webm", ".jpg", ".jpeg", ".png", ".zip", ".tar"})
 
 Start = Annotated[
     str | None,
-    typer.Option("--start", help="From here on: RFC 3339, nanoseconds, or from now, as -30s, -5m.", metavar="TIME"),
+    typer.Option(
+        "--start", help="First time: RFC 3339, nanoseconds, or relative to now, such as -30s or -5m.", metavar="TIME"
+    ),
 ]
-End = Annotated[str | None, typer.Option("--end", help="Up to here, as --start.", metavar="TIME")]
+End = Annotated[str | None, typer.Option("--end", help="Last time, in the same forms as --start.", metavar="TIME")]
 Step = Annotated[
-    str | None, typer.Option("--step", help="The first frame of each such span, as 500ms, 10s.", metavar="SPAN")
+    str | None, typer.Option("--step", help="Take the first frame of each span, such as 500ms or 10s.", metavar="SPAN")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")]
 
 
 class Question(NamedTuple):
-    """Which frames are exported; asked twice, so its times stand still."""
+    """Which frames are exported. It is asked twice, so its times are fixed."""
 
     camera: str
     start: str | int | None
@@ -50,22 +52,22 @@ class Question(NamedTuple):
     limit: int | None
 
     def entries(self, store: FrameStore) -> Frames[FrameEntry]:
-        """The frames without payloads."""
+        """The frames, without payloads."""
         return store.entries(self.camera, self.start, self.end, step=self.step, limit=self.limit)
 
     def frames(self, store: FrameStore) -> Frames[Frame]:
-        """The frames."""
+        """The frames, with payloads."""
         return store.range(self.camera, self.start, self.end, step=self.step, limit=self.limit)
 
 
 class Done:
-    """What was exported: frames and bytes, and the nanoseconds of the first and the last."""
+    """What was exported: number of frames and bytes, nanoseconds of the first and the last frame."""
 
     def __init__(self) -> None:
         self.frames = self.bytes = self.first_nano = self.last_nano = 0
 
     def add(self, frame: Frame) -> None:
-        """One more is written."""
+        """Count a frame that was written."""
         self.first_nano = self.first_nano or frame.unix_nano
         self.last_nano = frame.unix_nano
         self.frames += 1
@@ -75,7 +77,7 @@ class Done:
 def export(
     camera: Annotated[str, typer.Argument(help="The camera's id.", metavar="CAM")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A film's name, ending in .mp4, or a directory.", metavar="OUT")
+        Path, typer.Option("--out", "-o", help="A file name that ends in .mp4, or a directory.", metavar="OUT")
     ],
     start: Start = None,
     end: End = None,
@@ -88,9 +90,9 @@ def export(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Write a camera's frames as they are stored: one MP4, each frame at its own time, or a directory of JPEG files.
+    """Write a camera's stored frames as one MP4, each frame at its own time, or as a directory of JPEG files.
 
-    Nothing is encoded again. Files get the time of their (last) frame. JPEG files are named
+    Frames are not encoded again. Files get the time of their (last) frame. JPEG files are named
     CAMERA-NANOSECONDS-SEQUENCE.jpg.
     """
     target = resolve(config, redis, vhost, prefix)
@@ -100,7 +102,7 @@ def export(
         output.check_output(out, force=force)
     else:
         _check_directory(out)
-    # What is partial goes on SIGTERM as on Ctrl-C.
+    # SIGTERM removes partial files, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _exit)
     with target.store() as store, output.progress() as bar:
         question, total = _look(
@@ -118,13 +120,13 @@ def export(
 
 
 def fixed_times(start: str | None, end: str | None) -> tuple[str | None, str | None]:
-    """A range's ends as absolute times, so that several questions mean the same moments. Raises QueryError."""
+    """A range's ends as absolute times, so that several queries mean the same moments. Raises QueryError."""
     first, last = window(start, end, time.time_ns())
     return None if start is None else rfc3339(first), None if end is None else rfc3339(last)
 
 
 def nothing(message: str) -> NoReturn:
-    """End the command: it was answered, and there is nothing."""
+    """End the command: the query was answered, and nothing matches."""
     print(f"edge-video: {message}", file=sys.stderr)
     raise typer.Exit(EXIT_NOTHING)
 
@@ -135,9 +137,9 @@ def file_name(frame: FrameEntry) -> str:
 
 
 def _look(store: FrameStore, question: Question, directory: Path | None) -> tuple[Question, int]:
-    """How many frames there are, and the question about just these, whatever comes while they are written.
+    """Count the frames, and return the question limited to them, so that frames stored during the export are left out.
 
-    Raises InputError for the first that exists in ``directory`` already.
+    Raises InputError for the first file that exists in ``directory`` already.
     """
     total, first_nano, last_nano = 0, 0, 0
     for entry in question.entries(store):
@@ -146,13 +148,13 @@ def _look(store: FrameStore, question: Question, directory: Path | None) -> tupl
         last_nano = entry.unix_nano
         if directory is not None:
             output.check_output(directory / file_name(entry), force=False)
-    # Steps are counted from the start that was asked for.
+    # Steps count from the given start.
     start = first_nano if question.start is None else question.start
     return question._replace(start=start, end=last_nano) if total else question, total
 
 
 def _shown(bar: Progress, frames: Iterator[Frame], total: int) -> Iterator[Frame]:
-    """The frames, with progress as they are taken."""
+    """The frames; the progress bar advances as they are taken."""
     task = bar.add_task("exporting", total=total)
     for frame in frames:
         yield frame
@@ -195,9 +197,9 @@ def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Do
 
 
 def _check_directory(out: Path) -> None:
-    """Raises InputError for what is no directory and cannot become one."""
+    """Raises InputError if ``out`` is not a directory and cannot become one."""
     if str(out) == "-":
-        raise InputError("an export is no single stream; give a name that ends in .mp4, or a directory")
+        raise InputError("an export cannot go to standard output; give a name that ends in .mp4, or a directory")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} exists and is no directory")
     if not out.exists() and out.suffix.lower() in _OTHER_FILES:

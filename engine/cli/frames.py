@@ -1,4 +1,4 @@
-"""``edge-video frames``: what is stored of the cameras, to look at and to take out."""
+"""``edge-video frames``: shows and exports stored frames."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ frames = typer.Typer(no_args_is_help=True, help="Read stored frames: latest, by 
 frames.command()(export)
 
 Camera = Annotated[str, typer.Argument(help="The camera's id.", metavar="CAM")]
-AnyCamera = Annotated[str | None, typer.Argument(help="The camera's id; all cameras without.", metavar="CAM")]
+AnyCamera = Annotated[str | None, typer.Argument(help="The camera's id. Default: all cameras.", metavar="CAM")]
 Out = Annotated[
-    str | None, typer.Option("--out", "-o", help="Write the JPEG here; - is standard output.", metavar="FILE")
+    str | None, typer.Option("--out", "-o", help="Write the JPEG to this file; - is standard output.", metavar="FILE")
 ]
 _STDOUT = "-"
 #: Eighths of a character cell, for bars.
@@ -42,7 +42,7 @@ _BAR_WIDTH_MIN = 10
 
 @frames.callback()
 def prepare() -> None:
-    """Names that the terminal's encoding lacks are shown escaped."""
+    """Show characters that the terminal's encoding lacks with escapes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -58,7 +58,7 @@ def latest(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Show, or with -o write, the newest frame of a camera; without CAM list the newest of every camera."""
+    """Show the newest frame of a camera, or write it with -o. Without CAM, list the newest frame of every camera."""
     target = resolve(config, redis, vhost, prefix)
     _check_out(out, force=force, json=json)
     with target.store() as store:
@@ -88,7 +88,7 @@ def latest(
 
 @frames.command()
 def get(
-    key: Annotated[str, typer.Argument(help="The frame's key, as events have it.", metavar="KEY")],
+    key: Annotated[str, typer.Argument(help="The frame's key, as in events.", metavar="KEY")],
     out: Out = None,
     force: Force = False,
     config: SiteFile = None,
@@ -97,7 +97,7 @@ def get(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Show, or with -o write, the frame of a key. With --redis the key itself says whose it is."""
+    """Show the frame of a key, or write it with -o. With --redis, tenant and prefix come from the key."""
     if redis is not None and vhost is prefix is None:
         try:
             vhost, prefix, *_ = keys.parse_frame_key(key)
@@ -119,14 +119,14 @@ def list_(
     end: End = None,
     limit: Limit = None,
     step: Step = None,
-    reverse: Annotated[bool, typer.Option("--reverse", help="Newest first.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="List the newest first.")] = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """List frames without their payloads; without CAM of all cameras, one after the other."""
+    """List frames without their payloads. Without CAM, list all cameras, one after the other."""
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     missing = unreadable = listed = 0
@@ -141,7 +141,7 @@ def list_(
                 listed += 1
             missing += entries.missing
             unreadable += entries.unreadable
-    # Whoever reads us may have gone; that shows here, where it is no accident yet.
+    # The reader of a pipe may be gone. Flushing shows that here, where it is handled.
     sys.stdout.flush()
     _tell_losses(missing, unreadable)
     if not listed:
@@ -159,7 +159,7 @@ def count(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Print how many frames there are; without CAM of all cameras together (as JSON, of each)."""
+    """Print the number of frames. Without CAM, count all cameras together (with --json, each camera)."""
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     with target.store() as store:
@@ -178,8 +178,10 @@ def rate(
     camera: Camera,
     start: Start = None,
     end: End = None,
-    bucket: Annotated[str, typer.Option(help="The span of each line, as 10s, 1m, 1h.", metavar="SPAN")] = "1m",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Draw a bar chart, too.", metavar="FILE.png")] = None,
+    bucket: Annotated[
+        str, typer.Option(help="The time span of each line, such as 10s, 1m or 1h.", metavar="SPAN")
+    ] = "1m",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw a bar chart.", metavar="FILE.png")] = None,
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
@@ -187,7 +189,7 @@ def rate(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Show how many frames, and of which mean size, each span of time has; spans begin at round times, UTC."""
+    """Show the number and the mean size of frames in each time span. Spans begin at round times, UTC."""
     target = resolve(config, redis, vhost, prefix)
     if out is not None:
         if out.suffix.lower() != ".png":
@@ -215,10 +217,10 @@ def rate(
 @frames.command()
 def tail(
     cameras: Annotated[
-        list[str] | None, typer.Argument(help="Cameras' ids; all cameras without.", metavar="CAM")
+        list[str] | None, typer.Argument(help="Cameras' ids. Default: all cameras.", metavar="CAM")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(help="Begin here, as --start of list; now without.", metavar="TIME")
+        str | None, typer.Option(help="Begin at this time, in the forms of list --start. Default: now.", metavar="TIME")
     ] = None,
     limit: Limit = None,
     config: SiteFile = None,
@@ -244,7 +246,7 @@ def tail(
 
 
 class _Stop:
-    """Says when SIGINT or SIGTERM has come, so that no line is cut; a second one interrupts whatever hangs."""
+    """Records SIGINT and SIGTERM, so that no line is cut. A second signal interrupts whatever hangs."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -258,7 +260,7 @@ class _Stop:
 
 
 class _Rows:
-    """Entries as they come, none of them held: aligned rows below a header, or JSON lines."""
+    """Prints entries at once, as aligned rows below a header or as JSON lines."""
 
     def __init__(self, cameras: Iterable[str], *, json: bool) -> None:
         self._json = json
@@ -267,7 +269,7 @@ class _Rows:
         self._begun = False
 
     def print(self, entry: FrameEntry) -> None:
-        """One more; the first one brings the header."""
+        """Print an entry; before the first, the header."""
         if self._json:
             output.print_json(_fields(entry))
             return
@@ -302,7 +304,7 @@ def _check_out(out: str | None, *, force: bool, json: bool) -> None:
     elif json:
         raise InputError("-o - and --json would both write to standard output; give a file's name")
     elif sys.stdout.isatty():
-        raise InputError("a JPEG is nothing to read on a terminal; redirect standard output, or give a file's name")
+        raise InputError("a JPEG cannot be shown on a terminal; redirect standard output, or give a file's name")
 
 
 def _show_or_write(frame: Frame, out: str | None, *, force: bool, json: bool) -> None:
@@ -347,7 +349,7 @@ def _fields(entry: FrameEntry) -> dict[str, Any]:
 
 
 def _print_bars(buckets: list[Bucket]) -> None:
-    """A line a bucket, its bar as long as the terminal allows, the longest for the most frames."""
+    """Print one line per bucket. The longest bar, for the most frames, fills the terminal."""
     console = output.console()
     whole = all(bucket.start_nano % NANO == 0 for bucket in buckets)
     most = max(bucket.frames for bucket in buckets)
@@ -376,5 +378,5 @@ def _age(frame: FrameEntry) -> float:
 
 
 def _plain(name: str) -> str:
-    """A name without what would move a terminal's cursor."""
+    """A name without characters that would control the terminal."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

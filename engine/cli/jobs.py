@@ -1,4 +1,4 @@
-"""``edge-video migrate``, ``reindex`` and ``recover``: work on stored frames, beside a running site."""
+"""``edge-video migrate``, ``reindex`` and ``recover``: jobs on stored frames, which may run next to a running site."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from engine.wire import urls
 from engine.wire.amqp import check_name
 from engine.wire.amqp_url import parse_amqp_url
 
-#: Keys that are left alone and named one by one on a terminal; the rest is counted, and all are in --json.
+#: At most this many of the keys left alone are named on a terminal. The rest is counted. --json names all.
 _NAMED_MAX = 20
 
 
 class _Left:
-    """Keys that a job leaves alone: told as they come."""
+    """Reports keys that a job leaves alone, as they are found."""
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self.count = 0
 
     def hear(self, strange: Strange) -> None:
-        """One more."""
+        """Report one key."""
         self.count += 1
         if self._json:
             print_json({"left_alone": strange.key, "reason": strange.reason})
@@ -51,7 +51,7 @@ class _Left:
             print(f"left alone: {named}", file=sys.stderr)
 
     def summary(self) -> None:
-        """How many were not named."""
+        """Print how many were not named."""
         if not self._json and self.count > _NAMED_MAX:
             print(f"left alone: {self.count - _NAMED_MAX} more; --json names all", file=sys.stderr)
 
@@ -61,13 +61,15 @@ def migrate(
     redis: RedisUrl = None,
     vhost: Vhost = None,
     prefix: Prefix = None,
-    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Not only the site's (or --vhost's).")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count only; change nothing.")] = False,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="All tenants, not only the site's or --vhost's.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Give frames under old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) the new ones, and list them in the journals.
+    """Rename frames from old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) to new ones, and list them in the journals.
 
-    Lifetimes and nanoseconds stay as they are. It may be stopped and run again, while the site runs.
+    Lifetimes and nanoseconds stay the same. The site may be running. If stopped, run it again to continue.
     """
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
@@ -90,7 +92,7 @@ def migrate(
         tenant = "" if all_tenants else f" of tenant {target.vhost!r}; --all-tenants looks for all"
         print(f"no old keys under {target.prefix!r}{tenant}", file=sys.stderr)
         raise typer.Exit(EXIT_NOTHING)
-    # Frames that were not moved; what is no frame is not ours to judge.
+    # Old frames are left. Keys that are not frames do not count.
     if standing:
         raise typer.Exit(EXIT_FAILED)
 
@@ -98,8 +100,8 @@ def migrate(
 def reindex(
     config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
 ) -> None:
-    """Make a tenant's journals agree with its frames' keys: list what no journal lists, remove entries of frames that
-    are gone. It may be stopped and run again, while the site runs."""
+    """Make a tenant's journals match its frames: add frames that no journal lists, remove entries whose frames are
+    gone. The site may be running. If stopped, run it again to continue."""
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
@@ -114,26 +116,28 @@ def reindex(
 
 
 def recover(
-    cameras: Annotated[list[str] | None, typer.Argument(help="Cameras.  [default: all]", metavar="[CAM]...")] = None,
+    cameras: Annotated[list[str] | None, typer.Argument(help="Cameras. Default: all.", metavar="[CAM]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
     prefix: Prefix = None,
-    amqp: Annotated[str | None, typer.Option(help="The broker, where it is not the site's.", metavar="URL")] = None,
-    exchange: Annotated[str, typer.Option(help="Where the frames go; declared as it is named here.")] = EXCHANGE,
-    exchange_type: Annotated[str, typer.Option(help="topic, direct, fanout or headers.")] = "topic",
-    durable: Annotated[bool, typer.Option(help="How the exchange is declared.")] = True,
-    routing_key: Annotated[str, typer.Option(help="With which key.")] = ROUTING_KEY,
-    start: Annotated[str | None, typer.Option(help="From this time on, such as -1h.")] = None,
-    end: Annotated[str, typer.Option(help="Up to this time.")] = "now",
-    again: Annotated[bool, typer.Option("--again", help="Also what an earlier run has sent.")] = False,
+    amqp: Annotated[str | None, typer.Option(help="The broker, if not the site's.", metavar="URL")] = None,
+    exchange: Annotated[str, typer.Option(help="The exchange that gets the frames; it is declared.")] = EXCHANGE,
+    exchange_type: Annotated[
+        str, typer.Option(help="The exchange's type: topic, direct, fanout or headers.")
+    ] = "topic",
+    durable: Annotated[bool, typer.Option(help="Declare the exchange as durable or not.")] = True,
+    routing_key: Annotated[str, typer.Option(help="The routing key of the messages.")] = ROUTING_KEY,
+    start: Annotated[str | None, typer.Option(help="First time, such as -1h.")] = None,
+    end: Annotated[str, typer.Option(help="Last time.")] = "now",
+    again: Annotated[bool, typer.Option("--again", help="Also send frames that an earlier run has sent.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Remove each frame that the broker has confirmed.")] = False,
-    fps: Annotated[float | None, typer.Option(min=0.001, help="At most so many frames a second.")] = None,
-    mbit: Annotated[float | None, typer.Option(min=0.001, help="At most so many megabits a second.")] = None,
+    fps: Annotated[float | None, typer.Option(min=0.001, help="At most this many frames a second.")] = None,
+    mbit: Annotated[float | None, typer.Option(min=0.001, help="At most this many megabits a second.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Send stored frames, payload and metadata headers, to an AMQP exchange, oldest first: what piled up while the
-    uplink was away. It may be stopped and run again, and goes on at the frame where it was."""
+    """Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and
+    metadata headers. If stopped, run it again to continue with the next frame."""
     target = resolve(config, redis, vhost, prefix)
     audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)
@@ -141,7 +145,7 @@ def recover(
     check_name(routing_key, "--routing-key")
     where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
-    # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
+    # "now" is one moment for all cameras, so that frames stored during the job are left out.
     until: str | int = time.time_ns() if end == "now" else end
     with interruptible(), target.store() as store, target.session() as session:
         chosen = cameras or list(store.cameras())
@@ -181,7 +185,7 @@ def recover(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGTERM ends a job as Ctrl-C does: what is done is done, the rest is for the next run."""
+    """SIGTERM ends a job as Ctrl-C does. Finished work is kept; the next run does the rest."""
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -190,7 +194,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("stopped; run it again to go on", file=sys.stderr)
+        print("stopped; run it again to continue", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED) from None
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -202,7 +206,7 @@ def _ears(session: Session, bar: Progress, title: str, left: _Left) -> Ears:
 
 
 def _amqp_section(target: Target, url: str | None) -> AmqpSection:
-    """The broker that is named here, in the environment or in the site file. Raises InputError, ConfigError."""
+    """The broker named by the option, the environment or the site file. Raises InputError, ConfigError."""
     section = target.config.amqp if target.config else AmqpSection()
     chosen = url or os.environ.get("AMQP_URL") or str(section.amqp_url)
     if not chosen:
@@ -212,7 +216,7 @@ def _amqp_section(target: Target, url: str | None) -> AmqpSection:
 
 
 def _print_reports(reports: list[Any], names: tuple[str, ...], columns: tuple[str, ...], *, json: bool) -> None:
-    """A line for each camera, and for people a table with a sum."""
+    """Print one JSON line per camera, or a table with sums."""
     if json:
         for report in reports:
             print_json(report)

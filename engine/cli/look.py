@@ -1,4 +1,4 @@
-"""``edge-video check`` and ``status``: a site as it will run, and as it runs."""
+"""``edge-video check`` and ``status``: show a site as it will run, and as it is running."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.shm.segment import free_bytes
 
 
 def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Validate a site file; print the site as it will run, and the memory it needs against what the machine has."""
+    """Validate a site file. Prints the site as it will run, and the memory that it needs and that the machine has."""
     site_config = load_site(config)
     need = site.shared_memory_need(site_config)
     directory = Path(site_config.ring.directory)
@@ -50,13 +50,16 @@ def status(
     config: SiteFile = DEFAULT_SITE_FILE,
     json: AsJson = False,
     healthy: Annotated[
-        bool, typer.Option("--healthy", help="One line, and exit code 1 unless all is well: for Docker and others.")
+        bool,
+        typer.Option(
+            "--healthy", help="Print one line; exit code 1 unless all is well. For Docker and other watchdogs."
+        ),
     ] = False,
     share: Annotated[
-        float, typer.Option(min=0, max=1, help="Of the cameras, that must be active to be healthy.")
+        float, typer.Option(min=0, max=1, help="Share of the cameras that must be active in a healthy site.")
     ] = HEALTHY_SHARE,
 ) -> None:
-    """Show a running site: cameras, processes, publisher. Exit code 1 where it does not run."""
+    """Show a running site: cameras, processes, publisher. The exit code is 1 if it is not running."""
     report = collect(load_site(config), memory=not healthy, share=share)
     if json:
         print_json(report)

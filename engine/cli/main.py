@@ -13,9 +13,9 @@ import setproctitle
 
 from engine.runtime.streams import open_missing
 
-#: Read by libraries when they are loaded: one core serves many processes, so no library makes threads of its own, and
-#: FFmpeg, whose messages may carry a camera's credentials, says nothing. Looking a host up cannot be interrupted, so it
-#: ends before a process counts as hung (by default it takes 10 s for each name server that is silent).
+#: Libraries read these when they are loaded. Many processes share a core, so no library starts threads of its own.
+#: FFmpeg logs nothing, because its messages may contain a camera's credentials. A host lookup cannot be interrupted, so
+#: it ends before a process counts as hung (by default it takes 10 s for each silent name server).
 _LIBRARY_ENVIRONMENT = {
     "RES_OPTIONS": "timeout:2 attempts:2",
     "OPENBLAS_NUM_THREADS": "1",
@@ -31,7 +31,7 @@ def main() -> None:
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if any("://" in argument for argument in sys.argv):
-        # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
+        # An address on the command line may have a password. Hide it before loading libraries, which takes a while.
         setproctitle.setproctitle("edge-video")
     _show_any_text()
     from engine.cli.audience import explained
@@ -40,7 +40,7 @@ def main() -> None:
     from engine.wire.urls import mask, secrets_in
 
     try:
-        # Before the libraries are loaded, which opens files.
+        # Before loading libraries, because that opens files.
         allow_files(FILES_MIN, "edge-video")
         from engine.cli.app import app
 
@@ -51,15 +51,15 @@ def main() -> None:
     except OSError as error:
         if lack := _lack_of_memory(error):
             _end_without_memory(lack)
-        # Standard output is a full disk, or has gone.
+        # Standard output is on a full disk, or is gone.
         print(f"edge-video: {error.strerror or error}", file=sys.stderr)
-        # What is still buffered would fail once more when the interpreter ends.
+        # Output that is still buffered would fail once more when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except Exception as error:
         if lack := _lack_of_memory(error):
             _end_without_memory(lack)
-        # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
+        # A defect of the engine: show the whole traceback, without the secrets that this process was given.
         from engine.config import secrets_of
 
         secrets = secrets_of(os.environ).union(*(secrets_in(text) for text in sys.argv if "://" in text))
@@ -75,7 +75,7 @@ def _end_without_memory(lack: str) -> NoReturn:
 
 
 def _lack_of_memory(error: Exception) -> str:
-    """What this process, or a library that it loads, found no room for; empty for other errors."""
+    """What failed for lack of memory, in this process or a library that it loads; empty for other errors."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "none is left"
     lines = str(error).splitlines() if isinstance(error, ImportError) else []
@@ -83,7 +83,7 @@ def _lack_of_memory(error: Exception) -> str:
 
 
 def _show_any_text() -> None:
-    """Names with characters that the locale has not are shown with escapes; writing them would be an error."""
+    """Show characters that the locale lacks with escapes, because writing them would fail."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Options that the reading commands share: which Redis, which tenant, and how to print."""
+"""Options that the reading commands share: the Redis, the tenant, and the form of the output."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ DEFAULT_SITE_FILE = Path("site.toml")
 
 SiteFile = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help=f"The site file (TOML); {DEFAULT_SITE_FILE} without.", metavar="FILE"),
+    typer.Option("--config", "-c", help=f"The site file (TOML). Default: {DEFAULT_SITE_FILE}.", metavar="FILE"),
 ]
 RedisUrl = Annotated[
     str | None,
     typer.Option(
-        "--redis", help="Read this Redis, without a site file. TLS files and sentinels need one.", metavar="ADDRESS"
+        "--redis",
+        help="The Redis to use without a site file. TLS files and Sentinel need a site file.",
+        metavar="ADDRESS",
     ),
 ]
-Vhost = Annotated[str | None, typer.Option(help="The tenant, where it is not the site's.")]
-Prefix = Annotated[str | None, typer.Option(help="The prefix, where it is not the site's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print for programs: a JSON object a line.")]
-Force = Annotated[bool, typer.Option("--force", help="Write over files that exist.")]
+Vhost = Annotated[str | None, typer.Option(help="The tenant, if not the site's.")]
+Prefix = Annotated[str | None, typer.Option(help="The prefix, if not the site's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for programs.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 
 class Target(NamedTuple):
-    """Whose frames a command is about, and where they are. ``config`` is the site's, where a site file was read."""
+    """The frames that a command works on: server, tenant, prefix. ``config`` is the site's, if a site file was read."""
 
     address: urls.RedisAddress
     vhost: str
@@ -46,7 +48,7 @@ class Target(NamedTuple):
     config: Config | None
 
     def store(self) -> FrameStore:
-        """The store to ask."""
+        """The store to query."""
         return FrameStore(
             self.address, self.vhost, self.prefix, cameras=self.cameras, timeout_seconds=self.timeout_seconds
         )
@@ -57,11 +59,11 @@ class Target(NamedTuple):
 
 
 def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: str | None) -> Target:
-    """What the options mean: ``--redis`` stands for itself, otherwise a site file says where. Raises ConfigError.
+    """The target that the options name: ``--redis``, or else the server of a site file. Raises ConfigError.
 
-    REDIS_USERNAME and REDIS_PASSWORD count for both.
+    REDIS_USERNAME and REDIS_PASSWORD apply to both.
     """
-    # Addresses on the command line may carry passwords; nobody else on the machine is to read them.
+    # Addresses on the command line may have passwords in them. Hide them from other users of the machine.
     set_title("reader")
     if redis is not None:
         if config is not None:

@@ -1,4 +1,4 @@
-"""What the reading commands print and write: tables for people, JSON lines for programs, files that are whole."""
+"""Output of the reading commands: tables for people, JSON lines for programs, files that are never partial."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from engine.errors import InputError
 
-#: Columns of output that no terminal bounds.
+#: Columns of output that does not go to a terminal.
 _WIDTH = 240
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Plain text to standard output, with a terminal's width and colours where it is one, else as wide as it takes."""
+    """A console for plain text: with width and colours of a terminal, or _WIDTH columns elsewhere."""
     made = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDTH
@@ -28,15 +28,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on a line of its own, at once: what reads us may be waiting for it."""
-    # Bytes, because JSON is UTF-8 whatever the terminal's encoding is.
+    """Print one JSON object on a line and flush it, because a reader may be waiting for it."""
+    # As bytes, because JSON is UTF-8 whatever the terminal's encoding is.
     sys.stdout.flush()
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def progress() -> Progress:
-    """A progress bar on standard error; nothing where that is no terminal."""
+    """A progress bar on standard error; none if that is not a terminal."""
     target = console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -51,7 +51,7 @@ def progress() -> Progress:
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raises InputError where a file exists that may not be written over, or its directory does not."""
+    """Raises InputError if ``path`` exists and may not be overwritten, or if its directory does not exist."""
     if path.exists() and not force:
         raise InputError(f"{path} exists; give another name, or --force to write over it")
     if not path.parent.is_dir():
@@ -60,9 +60,9 @@ def check_output(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, force: bool) -> Iterator[Path]:
-    """A name to write to, which becomes ``path`` when all is written; what is partial is removed.
+    """A temporary name to write to. The file is renamed to ``path`` at the end; after an error it is removed.
 
-    Raises InputError where ``path`` exists already, and for a full disk or a directory that cannot be written.
+    Raises InputError if ``path`` exists already, if the disk is full, or if the directory cannot be written.
     """
     check_output(path, force=force)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")

@@ -1,6 +1,6 @@
-"""The commands that run one role of a site alone, for systemd, supervisord and the like.
+"""The commands that run one role of a site alone, for systemd, supervisord and similar.
 
-Captures and writers have options of their own; any other role of the table has a command made of its entry there.
+Capture and writer have options of their own. For any other role, the command is made from its entry in the table.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def capture(
     config: SiteFile = DEFAULT_SITE_FILE,
     json: AsJson = False,
 ) -> None:
-    """Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child process.
-    Several take added and removed cameras over from the site file at SIGHUP."""
+    """Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. With
+    several, SIGHUP reads the site file again for added and removed cameras."""
     site_config = load_site(config)
     names = list(dict.fromkeys(cameras or ()))
     if bool(names) == every:
@@ -65,7 +65,7 @@ def capture(
 
 def writer(
     config: SiteFile = DEFAULT_SITE_FILE,
-    number: Annotated[int, typer.Option(min=0, help="Which of writer.writers, from 0.")] = 0,
+    number: Annotated[int, typer.Option(min=0, help="The writer's number, from 0 to writer.writers - 1.")] = 0,
     json: AsJson = False,
 ) -> None:
     """Run a writer process alone, for supervisord or systemd."""
@@ -107,12 +107,12 @@ def _all_cameras(config: Config) -> Iterable[Camera]:
 
 
 def _cameras_named(names: list[str], config: Config) -> Iterable[Camera]:
-    """Those that are still in the site file."""
+    """Those of ``names`` that are still in the site file."""
     return [camera for camera in config.cameras if camera.id in names]
 
 
 def _run_alone(config: Config, title: str, main: Callable[[Notifier], int]) -> None:
-    """Run ``main`` as this process, beside the other roles of its site. No embedded server comes with it."""
+    """Run ``main`` in this process, next to the other roles of its site. It starts no embedded server."""
     keep_private()
     mask_standard_error(config)
     if config.embedded and not title.startswith("capture"):

@@ -1,4 +1,4 @@
-"""``edge-video run``, which runs a whole site, and ``clean``, which removes what a killed one left."""
+"""``edge-video run`` runs a whole site; ``clean`` removes what a killed site left."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from engine.shm import site
 
 
 def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Run a site: all its processes, until SIGTERM or Ctrl-C. Shows a live table on a terminal, log lines otherwise."""
+    """Run all processes of a site until SIGTERM or Ctrl-C. Shows a live table on a terminal, else log lines."""
     site_config = load_site(config)
     keep_private()
     mask_standard_error(site_config)
@@ -45,8 +45,8 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
 
 
 def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
-    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost; a new start
-    would go on with them."""
+    """Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost. To keep them,
+    start the site again instead."""
     site_config = load_site(config)
     lock = SiteLock(site_config, exclusive=True)
     try:

@@ -23,14 +23,14 @@ from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
 from engine.wire.urls import mask
 
-#: Seconds between pictures of the live table.
+#: Seconds between two drawings of the live table.
 _REFRESH_SECONDS = 0.5
-#: Lines of the terminal that are not the table's: its footer, and the prompt's.
+#: Lines of the terminal that the table must not use: for its footer and the prompt.
 _FRAME_LINES = 3
 
 
 class LiveTable:
-    """The site on a terminal, redrawn in place by ``refresh``, which may be called as often as one likes."""
+    """The site on a terminal. ``refresh`` redraws it in place and may be called at any rate."""
 
     def __init__(self, config: Config, footer: str) -> None:
         self._config = config
@@ -50,7 +50,7 @@ class LiveTable:
         self._draw(self._live.stop)
 
     def _draw(self, step: Callable[[], None]) -> None:
-        """Do what writes to the terminal, which may go away at any moment; the site goes on without."""
+        """Write to the terminal. It may go away at any moment; the site then continues without it."""
         try:
             step()
         except OSError:
@@ -58,7 +58,7 @@ class LiveTable:
             leave_terminal()
 
     def refresh(self) -> None:
-        """Draw the site anew, where the last picture is old enough."""
+        """Redraw the site if the last drawing is old enough."""
         now = time.monotonic()
         if self._gone or now < self._next:
             return
@@ -70,15 +70,15 @@ class LiveTable:
 
 
 def print_status(console: Console, report: SiteReport) -> None:
-    """A running site: headline, cameras, processes. A line that is too long is the terminal's to wrap; elsewhere none
-    is."""
+    """Print a running site: headline, cameras, processes. A terminal wraps lines that are too long; other output has no
+    limit."""
     width = console.width if console.is_terminal else sys.maxsize
     for line in status_lines(report, width):
         console.print(line, soft_wrap=True)
 
 
 def print_site(console: Console, config: Config, need: int, have: int, memory: MemoryNeed, most: int | None) -> None:
-    """A site as it will run."""
+    """Print a site as it will run."""
     table = Table(box=None, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -145,7 +145,7 @@ def masked(config: Config) -> dict[str, Any]:
 
 
 def _memory(need: MemoryNeed, most: int | None, ttl_seconds: int) -> str:
-    """What the frames take of Redis, beside what it may take."""
+    """The Redis memory that frames need, next to the server's limit."""
     text = f"about {need.bytes / 2**20:,.0f} MiB for {need.frames:,} frames"
     text += f" ({need.frames_per_second:,.0f}/s, {ttl_seconds} s)"
     if most is not None:

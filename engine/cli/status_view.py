@@ -1,4 +1,4 @@
-"""A running site as lines of text for people: what is wrong first, a line a camera, reasons below."""
+"""A running site as lines of text: first what is wrong, then a line for each camera with its error below."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CameraReport
 
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
-#: Seconds that events may lag before it is said in the first line.
+#: Seconds that events may lag before the first line says so.
 _LAG_SECONDS = 5.0
 _CAMERA_COLUMNS = (
     Column("camera"),
@@ -78,13 +78,13 @@ def _not_running(report: SiteReport) -> list[Text]:
     if report.elsewhere:
         lines.append(Text(f"site {report.site} {report.elsewhere}"))
     if report.embedded_pid:
-        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run goes on"
-        lines.append(Text(f"{text} with it, edge-video clean ends it"))
+        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run adopts it"
+        lines.append(Text(f"{text}, edge-video clean ends it"))
     return lines
 
 
 def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
-    """As much of the site as fits, cameras in trouble first where not all do."""
+    """As much of the site as fits. If not all cameras fit, those in trouble come first."""
     lines = headline(report)
     room = lines_max - sum(map(_height(width), lines))
     cameras = report.cameras
@@ -96,7 +96,7 @@ def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
     shown: list[list[Text]] = []
     for block in blocks:
         room -= sum(map(_height(width), block))
-        # A line is kept for what follows.
+        # Keep one line for "and N more".
         if room < (1 if len(shown) < len(blocks) - 1 else 0):
             break
         shown.append(block)
@@ -107,7 +107,7 @@ def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
 
 
 def headline(report: SiteReport) -> list[Text]:
-    """How the site does: in the first line whether anything is away, then its figures, then why."""
+    """The state of the site: a line that says what is away, a line of figures, then the reasons."""
     cameras = report.cameras
     active = sum(camera.state == "active" for camera in cameras)
     first = f"{report.site}: {active} of {len(cameras)} cameras active"
@@ -149,7 +149,7 @@ def headline(report: SiteReport) -> list[Text]:
 
 
 def duration(seconds: float) -> str:
-    """A while, as short as people say it."""
+    """A duration in one rounded unit."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"
@@ -192,7 +192,7 @@ def _camera_row(camera: CameraReport) -> Row:
 
 
 def _height(width: int) -> Callable[[Text], int]:
-    """Lines of the terminal that a line takes there, as words are kept together."""
+    """Counts the terminal lines that a line takes, with some room because words are not split."""
 
     def height(line: Text) -> int:
         return max(ceil(cell_len(line.plain) * 1.1 / width), 1) if cell_len(line.plain) > width else 1

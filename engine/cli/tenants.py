@@ -1,4 +1,4 @@
-"""``edge-video tenants``: who keeps frames on a server, how much, and the Redis users for them."""
+"""``edge-video tenants``: lists the tenants of a server and what they store, and makes Redis users for them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 
-tenants = typer.Typer(no_args_is_help=True, help="Tenants: list them, add up what they store, give them Redis users.")
+tenants = typer.Typer(no_args_is_help=True, help="List tenants, add up what they store, create Redis users for them.")
 
-#: Bytes of entropy in a password that is made up here.
+#: Bytes of entropy in a generated password.
 _PASSWORD_BYTES = 24
 _ROLES: dict[str, Role] = {"reader": "reader", "writer": "writer", "publisher": "publisher"}
 
 
 @tenants.command("list")
 def list_tenants(config: SiteFile = None, redis: RedisUrl = None, json: AsJson = False) -> None:
-    """List all tenants of the server, with their prefixes and cameras. Looks through all its keys."""
+    """List all tenants of the server, with their prefixes and cameras. Scans all keys."""
     target = resolve(config, redis, None, None)
     with target.session() as session:
         found = discover(session)
@@ -46,11 +46,11 @@ def list_tenants(config: SiteFile = None, redis: RedisUrl = None, json: AsJson =
 
 @tenants.command()
 def stats(
-    names: Annotated[list[str] | None, typer.Argument(help="Tenants.  [default: all]", metavar="[TENANT]...")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Tenants. Default: all.", metavar="[TENANT]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
     prefix: Prefix = None,
-    cameras: Annotated[bool, typer.Option("--cameras", help="A line for each camera, too.")] = False,
+    cameras: Annotated[bool, typer.Option("--cameras", help="Also print a line for each camera.")] = False,
     json: AsJson = False,
 ) -> None:
     """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Looks at every frame."""
@@ -72,18 +72,20 @@ def stats(
 @tenants.command()
 def acl(
     tenant: Annotated[str, typer.Argument(help="The tenant (vhost).", metavar="TENANT")],
-    role: Annotated[list[str], typer.Option(help="reader, writer or publisher; may be given several times.")],
-    user: Annotated[str | None, typer.Option(help="The user's name.  [default: TENANT-ROLE]")] = None,
+    role: Annotated[list[str], typer.Option(help="reader, writer or publisher. May be given several times.")],
+    user: Annotated[str | None, typer.Option(help="The user's name. Default: TENANT-ROLE.")] = None,
     password_file: Annotated[
-        Path | None, typer.Option(help="Where the password is, - for standard input.  [default: one is made up]")
+        Path | None, typer.Option(help="The file with the password, - for standard input. Default: generate one.")
     ] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Set the user on the server, as one who may.")] = False,
-    redis_6: Annotated[bool, typer.Option("--redis-6", help="For servers before version 7.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Set the user on the server; needs a login that may do so.")
+    ] = False,
+    redis_6: Annotated[bool, typer.Option("--redis-6", help="Rules for servers before version 7.")] = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Print the ACL SETUSER line of a user that may do what its role needs, for this tenant alone."""
+    """Print the ACL SETUSER line of a user with only the rights that its role needs, for only this tenant."""
     try:
         roles = [_ROLES[name] for name in role]
     except KeyError as error:
@@ -108,7 +110,7 @@ def acl(
         shown = {} if password_file else {"password": password}
         print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})
         return
-    # Not through rich: the line is one line, however long.
+    # Without rich, which would wrap the line.
     print(line)
     if not password_file:
         print(f"password of {name}: {password}", file=sys.stderr)
@@ -117,14 +119,14 @@ def acl(
 
 
 def _quoted(word: str) -> str:
-    """A word as redis-cli reads it back."""
+    """A word, quoted for redis-cli."""
     if not any(letter in "\"'\\" for letter in word):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:
-    """(vhost, prefix) of the tenants that were named, all without names. Raises UnknownName."""
+    """(vhost, prefix) of the named tenants; of all if none are named. Raises UnknownName."""
     with target.session() as session:
         if names and prefix:
             wanted = [(name, prefix) for name in names]
@@ -165,7 +167,7 @@ def _columns(stats_: CameraStats) -> list[str]:
 
 
 def _second(unix_nano: int) -> str:
-    """Month, day and time (UTC); a server keeps minutes, not years."""
+    """Month, day and time (UTC). No year, because a server keeps frames for minutes."""
     return rfc3339(unix_nano)[5:19].replace("T", " ") if unix_nano else "-"
 
 

@@ -90,7 +90,7 @@ def _check_names(config: Config) -> None:
     seen: set[str] = set()
     for camera in config.cameras:
         if camera.id in seen:
-            raise ConfigError(f"camera id {camera.id!r} stands twice; ids must differ")
+            raise ConfigError(f"camera id {camera.id!r} is used twice; ids must differ")
         seen.add(camera.id)
     for what, name in (
         ("redis.prefix", config.prefix),
@@ -108,7 +108,7 @@ def _check_names(config: Config) -> None:
 
 def _check_servers(config: Config) -> None:
     if not config.redis.enabled:
-        raise ConfigError("redis.enabled is false, but Redis is where frames go; set it to true or remove it")
+        raise ConfigError("redis.enabled is false, but frames are stored in Redis; set it to true or remove it")
     for key, path in (
         ("site.run_directory", config.site.run_directory),
         ("ring.directory", config.ring.directory),

@@ -35,7 +35,7 @@ def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> No
     if files.server_name and not urls.is_host(files.server_name):
         raise ConfigError(
             f"{section}.tls_server_name: {files.server_name!r} is no possible host; "
-            "give a name that stands in the server's certificate"
+            "give a name from the server's certificate"
         )
     client_context(files, section)
 

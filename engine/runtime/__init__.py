@@ -1,1 +1,1 @@
-"""Processes: the loop an agent runs in, children, the supervisor, the embedded server, logs and status."""
+"""Processes: the agent loop, child processes, the supervisor, the embedded server, logs and status."""

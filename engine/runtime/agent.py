@@ -1,4 +1,4 @@
-"""The loop that an agent runs in: work, heartbeat, idle, and the drain when it is told to stop."""
+"""The loop that runs an agent: work, heartbeat, idle, and a drain after a stop signal."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from engine.errors import EXIT_OK, EngineError
 from engine.runtime.notify import Notifier
 from engine.shm.status_page import StatusPage
 
-#: Seconds that a stopped agent whose native code does not return may hang before its process ends all the same.
+#: Seconds after a stop signal before the process of an agent ends although its native code has not returned.
 HANG_SECONDS = 2.0
-#: What to do where the kernel gives no process or thread (EAGAIN).
+#: What to do if the kernel grants no process or thread (EAGAIN).
 MORE_PROCESSES = "raise the limit on processes (ulimit -u; systemd: TasksMax, LimitNPROC; docker: --pids-limit)"
 
 
 class Agent(Protocol):
-    """One stage of the pipeline, turned by ``run_agent``. All methods run in the agent's own process."""
+    """One stage of the pipeline, run by ``run_agent``. All methods run in the agent's own process."""
 
-    #: True once there is nothing left to do, ever.
+    #: True once there will never be work again.
     finished: bool
 
     def on_start(self) -> None:
-        """Once, before the first round."""
+        """Called once, before the first round."""
         ...
 
     def do_work(self) -> int:
-        """One round; 0 where there was nothing to do."""
+        """Do one round; returns 0 if there was nothing to do."""
         ...
 
     def idle(self) -> None:
-        """After a round without work: wait for some, a quarter of a second at most."""
+        """Called after a round without work: wait for work, at most a quarter of a second."""
         ...
 
     def drained(self) -> bool:
-        """While stopping: True when nothing is left that this stage must pass on."""
+        """Called while stopping: True when this stage has nothing left to pass on."""
         ...
 
     def on_close(self) -> None:
-        """Once, after the last round."""
+        """Called once, after the last round."""
         ...
 
 
 class StopSignal:
-    """Becomes ``requested`` when the process gets SIGTERM, or SIGINT or SIGHUP that it does not ignore. Make it before
+    """Sets ``requested`` when the process gets SIGTERM, or SIGINT or SIGHUP unless it ignores them. Create it before
     any other thread.
 
-    A signal is taken by a thread that waits for it, because a handler would not run while native code (a camera's
-    read) holds the main thread. ``interrupts`` says that such a hang may be cut short: a producer killed at any moment
-    leaves its ring whole.
+    A thread waits for the signals, because a handler does not run while native code (a camera's read) blocks the main
+    thread. With ``interrupts``, the process ends if such a call does not return. That is safe for a producer: if it is
+    killed at any moment, its ring stays intact.
     """
 
     def __init__(self, *, interrupts: bool = False) -> None:
         self.requested = False
         self._interrupts = interrupts
-        # Children of a supervisor, and what nohup starts, ignore the others.
+        # Children of a supervisor, and processes started by nohup, ignore some of the others.
         others = {signal.SIGINT, signal.SIGHUP}
         signals = {signal.SIGTERM, *(number for number in others if signal.getsignal(number) != signal.SIG_IGN)}
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -77,9 +77,9 @@ class StopSignal:
 def run_agent(
     agent: Agent, name: str, page: StatusPage, stop: StopSignal, drain_seconds: float, notifier: Notifier | None = None
 ) -> int:
-    """Turn ``agent`` until it is finished, or stopped and drained or out of time; returns the exit code.
+    """Run ``agent`` until it is finished, or until it is stopped and drained or out of time; returns the exit code.
 
-    ``notifier`` tells systemd, for a process that no supervisor of ours has started, that ``name`` runs.
+    ``notifier`` tells systemd that ``name`` runs. Only a process without a supervisor has one.
     """
     agent.on_start()
     if notifier:

@@ -1,10 +1,10 @@
-"""``edge-video capture`` of several cameras: one process that forks a capture for each and watches over them.
+"""``edge-video capture`` of several cameras: one process that forks a capture process for each and watches them.
 
-What ``run`` does for captures, without the rest of a site, so that a supervisor of the machine can keep writer,
-publisher and captures apart and a camera still costs only the memory that its process changes. At SIGHUP the site file
-is read again: cameras that were added start, those that are gone stop, those that changed start anew.
+It does for captures what ``run`` does, without the rest of a site. So systemd or supervisord can run writer, publisher
+and captures separately, and a camera still costs only the memory that its process changes. SIGHUP reads the site file
+again: added cameras start, removed ones stop, changed ones restart.
 
-Rings outlive their captures. One whose camera has left the site file is removed once the writer has emptied it.
+Rings outlive their captures. The ring of a removed camera is removed once the writer has emptied it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from engine.runtime.notify import Notifier
 from engine.runtime.roles import CAPTURE, Launch, preload
 from engine.shm import site
 
-#: Seconds between two looks at rings that wait to be emptied.
+#: Seconds between two checks of rings that must be emptied.
 _SWEEP_SECONDS = 1.0
-#: Sections of a site file that are taken anew at SIGHUP.
+#: Sections of a site file that SIGHUP applies.
 _TAKEN = ("cameras", "defaults", "warnings")
 
 
 class Captures:
-    """Captures the cameras that ``select`` picks of a site; ``read`` reads its file again."""
+    """Captures the cameras that ``select`` picks from a site; ``read`` reads its file again."""
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Captures:
         self._child_log = log
         self._log = log.bind(role="captures")
         self._notifier = notifier
-        # SIGHUP of a terminal says that it has gone.
+        # On a terminal, SIGHUP means that the terminal is gone.
         self._children = Children(
             self._log, config.site.heartbeat_seconds, beat=notifier.beat, reloads=not os.isatty(0)
         )
         self._cameras: dict[str, Camera] = {}
-        #: Cameras that were let go, whose rings are to be removed.
+        #: Removed cameras whose rings must still be removed.
         self._left: set[str] = set()
         self._sweep_at = 0.0
 
     def run(self) -> int:
-        """Until a stop signal or a fatal failure; returns the exit code."""
+        """Run until a stop signal or a fatal failure; returns the exit code."""
         self._cameras = {camera.id: camera for camera in self._select(self._config)}
         children = self._children
         children.take_signals()
@@ -99,7 +99,7 @@ class Captures:
     # Reload
 
     def _reload(self) -> None:
-        """Read the site file again; one that is wrong changes nothing."""
+        """Read the site file again. An invalid file changes nothing."""
         self._notifier.reloading()
         try:
             fresh = self._read()
@@ -147,7 +147,7 @@ class Captures:
         return True
 
     def _sweep(self) -> None:
-        """Remove rings of cameras that were let go, once they are empty."""
+        """Remove empty rings of removed cameras."""
         now = time.monotonic()
         if not self._left or now < self._sweep_at:
             return

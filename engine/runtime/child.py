@@ -1,7 +1,7 @@
-"""Child processes, made by fork from a supervisor that has cv2 loaded and runs no thread.
+"""Child processes, forked from a supervisor that has loaded cv2 and runs no threads.
 
-The supervisor is its own fork server: a child costs a few milliseconds and the memory that it changes. It dies with its
-parent, also when that is killed with -9, because the kernel is asked to kill it then (PR_SET_PDEATHSIG).
+The supervisor is its own fork server: a child costs a few milliseconds and the memory that it changes. The kernel kills
+a child when its parent ends (PR_SET_PDEATHSIG), also when the parent is killed with -9.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ _PR_SET_PDEATHSIG = 1
 #: Signals that the supervisor blocks, to take them with sigtimedwait.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
 
-#: What the titles of all our processes begin with.
+#: The beginning of all titles of the engine's processes.
 _TITLE = "edge-video"
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when ``parent``, which started it, ends."""
+    """Ask the kernel to kill this process when its ``parent`` ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(EXIT_FAILED)
 
 
 def keep_private() -> None:
-    """Make this process, and those that it starts, keep what they hold from others: files are their user's alone, and
-    a crash leaves no core, which would have frames and secrets in it."""
+    """Protect the data of this process and its children: only their user can read their files, and a crash leaves no
+    core file, which would contain frames and secrets."""
     os.umask(0o077)
-    # Not 0: where the kernel pipes cores to a program, only 1 keeps it from that. A file of so much is not written.
+    # Not 0: if the kernel pipes cores to a program, only 1 prevents that. A file of one byte is not written.
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
 def reset_signals() -> None:
-    """Undo what the supervisor did to its signals, for a program that knows nothing of it."""
+    """Unblock the signals that the supervisor blocks, for another program that is about to start."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _BLOCKED)
 
 
 def start_advice(error: OSError) -> str:
-    """What a person can do where no process can be started."""
+    """What a person can do if a process cannot be started."""
     if error.errno == errno.EAGAIN:
         return MORE_PROCESSES
     if error.errno == errno.ENOMEM:
@@ -60,9 +60,9 @@ def start_advice(error: OSError) -> str:
 
 
 def set_title(role: str, site: str = "") -> None:
-    """Show the process as ``edge-video: site: role``; command line and environment with their secrets go from sight.
+    """Show the process as ``edge-video: site: role``. This hides command line and environment with their secrets.
 
-    Without ``site`` it stays the one of the title so far: a fork has its parent's.
+    Without ``site``, the site of the current title is kept: a fork has its parent's title.
     """
     before = setproctitle.getproctitle().rpartition(": ")[0]
     head = f"{_TITLE}: {site}" if site else before if before.startswith(_TITLE) else _TITLE
@@ -73,7 +73,7 @@ def fork(title: str, main: Callable[[], int]) -> int:
     """Run ``main`` in a child process; returns its pid. The child's exit code is what ``main`` returns."""
     parent = os.getpid()
     _flush()
-    # Objects made so far are the children's too, unchanged; the collector must not touch (and so copy) their pages.
+    # The children share all objects made so far. The collector must not touch their pages, which would copy them.
     gc.freeze()
     pid = os.fork()
     if pid:
@@ -81,8 +81,8 @@ def fork(title: str, main: Callable[[], int]) -> int:
     code = EXIT_FAILED
     try:
         die_with_parent(parent)
-        # SIGTERM stays blocked until the agent's StopSignal waits for it: sent earlier, it is kept and not lost.
-        # Ctrl-C, and the end of the terminal, reach the whole foreground group; the parent decides what they mean.
+        # SIGTERM stays blocked until the agent's StopSignal waits for it, so that an early one is not lost.
+        # Ctrl-C and a hangup reach the whole foreground group; the parent decides what they mean.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGCHLD, signal.SIGINT})
@@ -101,7 +101,7 @@ def fork(title: str, main: Callable[[], int]) -> int:
 
 
 def _flush() -> None:
-    """What is buffered goes out, where it can: nothing hangs on a full disk or a closed pipe."""
+    """Flush standard output and error. A full disk or a closed pipe is ignored."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""One child process across its restarts: its fork, its status page, and how it ended last."""
+"""One child process across its restarts: its fork, its status page, and its last exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BACKOFF_SECONDS_MAX = 30.0
 
 
 class Child:
-    """``instance`` of a role, started with ``launch``. Raises OSError, RingError where it cannot have a status page."""
+    """``instance`` of a role, started with ``launch``. Raises OSError, RingError if its status page cannot be made."""
 
     def __init__(self, instance: Instance, launch: Launch) -> None:
         self.role, self.name, self.camera = instance.role, instance.name, instance.camera
@@ -31,21 +31,21 @@ class Child:
         self.page = StatusPage.watch(instance.page)
         self.page.restarts = 0
         self.pid = 0
-        #: How it ended last: its exit code, or the signal's number below 0.
+        #: Its last exit code, or the negative number of the signal that killed it.
         self.code = EXIT_OK
         self.finished = False
-        #: True once it must end for good, or start again with another ``launch``.
+        #: ``released``: it must end for good. ``renewed``: it must start again with another ``launch``.
         self.released = False
         self.renewed = False
         self.backoff = Backoff(_BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
-        #: The errno for which it could not be started, while it cannot.
+        #: The errno of the last failed start; None after a successful one.
         self.refusal: int | None = None
         self.started_at = 0.0
         self.restart_at = 0.0
         self._unseen_since = 0.0
 
     def start(self, let_go: Callable[[], None]) -> None:
-        """Fork it; ``let_go`` closes, in the child, what is the supervisor's alone."""
+        """Fork it. In the child, ``let_go`` closes what belongs to the supervisor."""
         self._renew_page()
         self.started_at = time.monotonic()
 
@@ -56,13 +56,13 @@ class Child:
         self.pid = fork(self.name, main)
 
     def _renew_page(self) -> None:
-        """Look at the status page that the next process will have, should somebody have removed the one before."""
+        """Open the status page of the next process again, in case somebody has removed the file."""
         with contextlib.suppress(OSError, RingError, InputError):
             segment.private_directory(self._instance.page.parent)
             StatusPage.create(self._instance.page)
             fresh = StatusPage.watch(self._instance.page)
             if not fresh.pid:
-                # Numbers and counts go on, though nobody finds the one before any more.
+                # Counts continue although the old page cannot be found any more.
                 fresh.counts[:] = self.page.counts
             fresh.restarts = self.page.restarts
             self.page.close()
@@ -79,8 +79,8 @@ class Child:
         return time.monotonic() - max(beat, self.started_at)
 
     def unseen_seconds(self, now: float) -> float:
-        """Seconds, as far as this was looked at, for which its status page has had no name, so that nobody else finds
-        it."""
+        """Seconds since a call first found that its status page was removed, so that nobody else can find it; 0 if it
+        was not."""
         if not self.page.removed:
             self._unseen_since = 0.0
             return 0.0
@@ -89,6 +89,6 @@ class Child:
 
     @property
     def done(self) -> bool:
-        """True where it ended because its work is done for good, such as a file that was played to its end."""
+        """True if it ended because its work is done for good, such as a file that was played to its end."""
         finished = self.role.finished
         return self.code == EXIT_OK and finished is not None and bool(self.page.counts[finished])

@@ -1,8 +1,8 @@
-"""Child processes across their restarts: started, watched by their heartbeats, restarted with backoff, stopped.
+"""Starts child processes, watches their heartbeats, restarts them with backoff, stops them.
 
-Used by both processes that fork: the supervisor of a site, and ``edge-video capture`` of several cameras. Signals are
-blocked and taken with ``sigtimedwait``, which is also the parent's pause: nothing runs in a handler. The first stop
-signal drains, the second stops at once.
+Two processes use it: the supervisor of a site, and ``edge-video capture`` of several cameras. They block signals and
+take them with ``sigtimedwait``, which is also the parent's pause, so no code runs in a handler. The first stop signal
+drains, the second stops at once.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from engine.runtime.child import start_advice
 from engine.runtime.child_process import Child
 from engine.runtime.roles import Launch, Role
 
-#: The parent's pause, in seconds: how often heartbeats are looked at.
+#: The parent's pause, in seconds, between two checks of heartbeats.
 TICK_SECONDS = 0.1
-#: Seconds without a status page that anyone finds before a child is started again: by then captures whose rings were
-#: removed as well have made new ones, and the writer has emptied the old.
+#: Seconds after the removal of a child's status page before the child is restarted. By then captures have replaced
+#: rings that were removed too, and the writer has emptied the old ones.
 _UNSEEN_SECONDS = 3.0
-#: Seconds that a child must live for its next pause to be the shortest again.
+#: Seconds that a child must live to reset its backoff.
 _STABLE_SECONDS = 10.0
-#: Share of a drain's time that a role with nothing to pass on may take: its processes only have to notice.
+#: Seconds of a drain that a role with nothing to pass on may take. Its processes only have to notice the signal.
 NOTICE_SECONDS = HANG_SECONDS + 0.5
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Children:
-    """The processes of one parent. ``stops`` counts the stop signals that it got; ``fatal`` is an exit code once a
-    child has failed in a way that no restart can mend.
+    """The child processes of this process. ``stops`` counts the stop signals that it got. ``fatal`` is an exit code
+    once a child has failed in a way that a restart cannot fix.
 
-    ``let_go`` closes, in a child, what is the parent's alone; ``beat`` is called in every pause. Where the parent
+    ``let_go`` is called in a child and closes what belongs to the parent. ``beat`` is called in every pause. With
     ``reloads``, SIGHUP sets ``reload`` and stops nothing.
     """
 
@@ -63,7 +63,7 @@ class Children:
         self.fatal = EXIT_OK
         self._started_at = 0.0
         self._mask: set[int | signal.Signals] = set()
-        # A site that was started with nohup is to outlive its terminal. Blocked, an ignored signal would arrive.
+        # A site started with nohup must outlive its terminal. A signal that is ignored would arrive if it were blocked.
         ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else set()
         self._signals = {*_STOP_SIGNALS, signal.SIGCHLD} - ignored
         #: CPU seconds of ended children, by role.
@@ -74,18 +74,18 @@ class Children:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
 
     def stopping(self) -> bool:
-        """True where a stop signal waits for ``pause``."""
+        """True if a stop signal is pending for ``pause``."""
         return bool(signal.sigpending() & set(_STOP_SIGNALS))
 
     def leave_signals(self) -> None:
-        """Let signals do again what they did before."""
-        # Taken here, a stop signal that came late does not end the process behind its last line.
+        """Restore the signal mask of before ``take_signals``."""
+        # Discard late stop signals, which would end the process after its last log line.
         while signal.sigtimedwait(self._signals, 0):
             pass
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def start(self, children: list[Child]) -> None:
-        """Start all, in their order."""
+        """Start all, in their given order."""
         self.all = children
         self._started_at = time.monotonic()
         for child in children:
@@ -93,23 +93,23 @@ class Children:
 
     @property
     def running(self) -> int:
-        """How many run now."""
+        """The number of children that run now."""
         return sum(bool(child.pid) for child in self.all)
 
     def add(self, child: Child) -> None:
-        """One more, started at once."""
+        """Add a child and start it at once."""
         self.all.append(child)
         self._start(child)
 
     def release(self, child: Child) -> None:
-        """Stop one for good."""
+        """Stop a child for good."""
         child.released = True
         child.signal(signal.SIGTERM)
         if not child.pid:
             self._forget(child)
 
     def renew(self, child: Child, launch: Launch) -> None:
-        """Stop one, to start it again with another ``launch``."""
+        """Stop a child, then start it again with another ``launch``."""
         child.launch = launch
         child.renewed = bool(child.pid)
         child.finished = False
@@ -121,19 +121,19 @@ class Children:
         self.all.remove(child)
 
     def close(self) -> None:
-        """Unmap what is known of them."""
+        """Unmap the status pages of all children."""
         for child in self.all:
             child.page.close()
         self.all = []
 
     def _let_go(self) -> None:
-        """In a child: its parent's views of all processes are not its own."""
+        """Called in a child: close the parent's mappings."""
         self._let_go_parent()
         for child in self.all:
             child.page.close()
 
     def pause(self, seconds: float) -> None:
-        """Sleep, or less when a child ends; stop signals are counted."""
+        """Sleep for ``seconds``, or until a stop signal comes. Reaps children that end, counts stop signals."""
         self._beat()
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -150,7 +150,7 @@ class Children:
             self.reap()
 
     def watch(self) -> None:
-        """Restart what died, kill what hangs."""
+        """Restart children that died, kill children that hang."""
         now = time.monotonic()
         for child in self.all:
             if child.pid:
@@ -166,7 +166,7 @@ class Children:
                 self._start(child)
 
     def _start(self, child: Child) -> None:
-        """Fork it. Where the machine gives no process, that counts as a child that ended at once."""
+        """Fork a child. If the machine grants no process, that counts as a child that ended at once."""
         try:
             child.start(self._let_go)
         except OSError as error:
@@ -186,7 +186,7 @@ class Children:
             child.refusal = None
 
     def reap(self) -> None:
-        """Take note of children that have ended."""
+        """Collect children that have ended."""
         for child in list(self.all):
             if not child.pid:
                 continue
@@ -219,24 +219,24 @@ class Children:
         if lived > _STABLE_SECONDS:
             child.backoff.reset()
         if code == EXIT_INPUT:
-            # A person must mend something. A site that has run goes on with what works until then.
+            # A person must fix something. Until then, a site that has already run continues with what works.
             child.backoff.use_longest()
         self._back_off(child)
         self._log.warning("process ended; starting it again", process=child.name, code=code, lived_seconds=round(lived))
 
     def _back_off(self, child: Child) -> None:
-        """Put off its next start."""
+        """Delay the next start of a child."""
         child.restart_at = time.monotonic() + child.backoff.next_seconds()
 
     def drain(self, role: Role, deadline: float) -> bool:
-        """Stop all children of a role; those that pass on what they hold do so first. False where that took longer than
+        """Stop all children of a role; those that hold something pass it on first. False if that took longer than
         ``deadline`` (monotonic seconds)."""
         if not role.passes_on:
             deadline = min(deadline, time.monotonic() + NOTICE_SECONDS)
         stage = [child for child in self.all if child.role is role]
         self.reap()
         for child in stage:
-            # A process that is down when its turn comes, or ends before it is done, is started once more.
+            # A process that is down now, or ends before it is done, is started again.
             child.code = EXIT_OK if child.pid or not role.passes_on else EXIT_FAILED
             child.signal(signal.SIGTERM)
         while time.monotonic() < deadline and self.stops < 2:
@@ -254,15 +254,15 @@ class Children:
         if left and role.passes_on:
             self._log.warning("stage not drained in time", stage=role.name, processes=len(left))
         self._reap_killed(left)
-        # One killed here that passes on nothing, such as a capture that hung in its camera, leaves nothing undone.
+        # Killing a process that passes on nothing, such as a capture that hung in its camera, loses no work.
         return not (left and role.passes_on)
 
     def _needed(self, child: Child) -> bool:
-        """In a drain: whether it is down before it has passed on what it holds."""
+        """In a drain: True if a child is down and has not yet passed on what it holds."""
         return child.role.passes_on and not child.pid and child.code != EXIT_OK and not self.fatal
 
     def kill_all(self) -> None:
-        """SIGKILL to whatever still runs."""
+        """Send SIGKILL to all children that still run."""
         alive = [child for child in self.all if child.pid]
         for child in alive:
             child.signal(signal.SIGKILL)

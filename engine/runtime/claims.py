@@ -1,4 +1,4 @@
-"""A site's leases at its start: who this site is, whether another one lives, and how long to wait for that."""
+"""A site's leases at its start: its identity, whether another site holds them, and how long to wait for that one."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from engine.stages.writer.leases import LEASE_SECONDS, NAMED_MAX, Leases, open_l
 from engine.wire.lease import Lease
 from engine.wire.rfc3339 import rfc3339
 
-#: Seconds between looks at a lease that is waited for.
+#: Seconds between two checks of a lease that must lapse.
 _LOOK_SECONDS = 0.25
-#: Milliseconds by which the end of a lease must have moved for it to have been renewed.
+#: A lease counts as renewed if its end has moved by more than this many milliseconds.
 _RENEWED_MS = 1000
-#: Number of the field of /proc/PID/stat, after the name, that says when a process began, in ticks since the boot.
+#: Index of a process's start time, in ticks since the boot, among the fields after the name in /proc/PID/stat.
 _STARTED_FIELD = 19
 
 
 def identity(config: Config) -> Lease:
-    """What the leases of this process, and of those that it starts, say."""
+    """The content of the leases of this process and of those that it starts."""
     boot = _boot()
-    # Without a run directory that is locked, nobody but this process is this site.
+    # Without a locked run directory, only this process is this site.
     token = read_token(config) or f"process-{os.getpid()}-{time.time_ns()}"
     return Lease(
         site=config.site.name,
@@ -38,7 +38,7 @@ def identity(config: Config) -> Lease:
         run_directory=str(config.run_directory),
         version=__version__,
         since=rfc3339(time.time_ns()),
-        # A copy of a run directory on another machine is another site, and so is one from before a reboot.
+        # A copy of a run directory on another machine is another site, and so is a run from before a reboot.
         holder=f"{token}@{boot}",
         machine=f"{boot}/{_namespace()}",
         started=_started(os.getpid()),
@@ -52,10 +52,10 @@ def claim(
     log: FilteringBoundLogger,
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Take the leases of ``cameras``. A site whose process is seen to be dead loses its leases at once; those of one
-    that cannot be seen, such as a container that is gone, are waited for.
+    """Take the leases of ``cameras``. If the holder's process is visibly dead, they are taken over at once. If it is
+    not visible from here, such as in a container that is gone, this waits until they lapse.
 
-    Raises SiteInUse where another live site has one, or ``stopping()`` while waiting; InputError where Redis is away.
+    Raises SiteInUse if another live site holds one, or if ``stopping()`` while waiting; InputError if Redis is away.
     """
     try:
         with open_leases(config, own, log) as leases:
@@ -70,7 +70,7 @@ def claim(
 
 
 def release(config: Config, cameras: Iterable[str], own: Lease, log: FilteringBoundLogger) -> None:
-    """Give back what was claimed, where Redis answers; otherwise it lapses."""
+    """Give back the leases. If Redis does not answer, they lapse."""
     try:
         with open_leases(config, own, log) as leases:
             leases.release(list(cameras))
@@ -83,7 +83,7 @@ def _claim(
 ) -> None:
     deadline = time.monotonic() + LEASE_SECONDS + _LOOK_SECONDS
     said = taken_over = False
-    #: When the leases of others end, in milliseconds of our clock.
+    #: When the leases of others end, in milliseconds of this machine's clock.
     ends: dict[str, float] = {}
     while others := leases.take(cameras):
         alive = {camera: _lives(lease, own) for camera, lease in others.items()}
@@ -96,7 +96,7 @@ def _claim(
         if living := {camera: lease for camera, lease in others.items() if alive[camera]}:
             raise SiteInUse(_in_use(living))
         if taken_over:
-            # Redis does not take them now; the writer will try again.
+            # Redis does not accept them now; the writer will try again.
             return
         if not unseen or time.monotonic() > deadline:
             gone = str(next(iter(others.values())))
@@ -128,14 +128,14 @@ def _in_use(others: dict[str, Lease]) -> str:
 
 
 def _lives(lease: Lease, own: Lease) -> bool | None:
-    """Whether a lease's process lives; None where it would be no process that can be seen from here."""
+    """Whether a lease's process lives; None if it cannot be seen from here."""
     if not lease.machine or lease.machine != own.machine:
         return None
     return bool(lease.started) and _started(lease.pid) == lease.started
 
 
 def _started(pid: int) -> int:
-    """When a process began, in ticks since the boot; 0 where there is none."""
+    """When a process started, in ticks since the boot; 0 if there is none."""
     try:
         text = Path(f"/proc/{int(pid)}/stat").read_text(errors="replace")
         fields = text.rpartition(")")[2].split()
@@ -145,7 +145,7 @@ def _started(pid: int) -> int:
 
 
 def _boot() -> str:
-    """The running kernel; the host's name where it does not say."""
+    """The id of this boot; the host's name if it is unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -153,7 +153,7 @@ def _boot() -> str:
 
 
 def _namespace() -> str:
-    """In which a process id means the same process."""
+    """The namespace of process ids; empty if it is unknown."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

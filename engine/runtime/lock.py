@@ -1,9 +1,9 @@
-"""Who may use a site's run directory: one supervisor, or any number of single roles, never both.
+"""The lock of a site's run directory: for one supervisor, or for any number of single roles, never for both.
 
-The lock's file holds a random token, which lasts as long as the file does, how many directories had to be made for it,
-and the process id of who locked it last. The last process to unlock it removes it, and those directories, if they are
-empty. So a process that locks it may have locked a file that is gone: the name must still lead to that file, or all
-begins again. The token is what a killed site is known by when it is started again (``engine/stages/writer/leases.py``).
+The lock file contains a random token, which lasts as long as the file, the number of directories that were made for it,
+and the id of the process that locked it last. The last process to unlock it removes it, and those directories if they
+are empty. So a process may lock a file that was just removed: if the name no longer leads to that file, it tries again.
+The token identifies a killed site when it is started again (``engine/stages/writer/leases.py``).
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from engine.shm.segment import private_directory
 
 _NAME = "site.lock"
 _TOKEN_BYTES = 8
-#: Where the lines of the file begin: the token's hexadecimal digits, the directories' two decimal ones, the process id.
+#: Offsets of the second and third line: after the token's hexadecimal digits, and after the number of directories,
+#: which has two decimal digits. The third line is the process id.
 _MADE_AT = 2 * _TOKEN_BYTES + 1
 _PID_AT = _MADE_AT + 3
-#: Times that the file is opened anew, where those before it were removed meanwhile.
+#: Most attempts to open the file, each after the one before was removed meanwhile.
 _TRIES_MAX = 100
 
 
 class SiteLock:
-    """Holds the run directory for this process and its children. Raises SiteInUse with the pid of who has it."""
+    """Holds the run directory for this process and its children. Raises SiteInUse with the pid of the holder."""
 
     def __init__(self, config: Config, *, exclusive: bool) -> None:
         self._directory = config.run_directory
         self.path: Path = self._directory / _NAME
         levels = (self._directory, *self._directory.parents)
-        # Those of the default place are the engine's, even if an earlier start made them.
+        # Directories of the default place belong to the engine, even if an earlier start made them.
         made = 0 if config.site.run_directory else 2
         self._exclusive = exclusive
         for _ in range(_TRIES_MAX):
@@ -46,14 +47,14 @@ class SiteLock:
             raise InputError(f"{self.path} was removed {_TRIES_MAX} times while it was being locked")
         before = os.pread(self._descriptor, _PID_AT - _MADE_AT, _MADE_AT).strip()
         made = max(made, int(before) if before.isdigit() else 0)
-        #: Directories that go with the lock, if they are empty, the innermost first.
+        #: Directories to remove with the lock if they are empty, the innermost first.
         self._made = levels[:made]
         os.ftruncate(self._descriptor, _MADE_AT)
         os.pwrite(self._descriptor, b"%02d\n%d\n" % (made, os.getpid()), _MADE_AT)
         self._keep_from_cleaners()
 
     def _open(self, made: int) -> bool:
-        """Lock the file, made where it is missing; False where it was removed meanwhile. Raises SiteInUse."""
+        """Lock the file. False if it was missing, and is made now, or was removed meanwhile. Raises SiteInUse."""
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -74,22 +75,22 @@ class SiteLock:
         return False
 
     def _stands(self) -> bool:
-        """True where the file's name still leads to the file that is locked."""
+        """True if the file's name still leads to the locked file."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
         except FileNotFoundError:
             return False
 
     def _keep_from_cleaners(self) -> None:
-        """systemd-tmpfiles leaves a directory in /tmp alone for as long as somebody has a lock on it."""
+        """Lock the directory: systemd-tmpfiles leaves a directory in /tmp alone while somebody has a lock on it."""
         self._held_directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
             fcntl.flock(self._held_directory, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Let others have the directory. Nothing of it is left, if no other role has it and the site keeps no files."""
+        """Unlock the directory. It is removed if no other role uses it and the site keeps no files."""
         with contextlib.suppress(OSError):
-            # Of several roles the last one gets the exclusive lock; for the others it is the end of theirs.
+            # Only the last of several roles gets the exclusive lock; the others just lose theirs.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._stands():
                 self.path.unlink()
@@ -103,7 +104,7 @@ class SiteLock:
 
 
 def read_token(config: Config) -> str:
-    """The token of the lock that this process, or its supervisor, holds; empty where none is held."""
+    """The token of the lock that this process or its supervisor holds; empty if there is none."""
     try:
         with (config.run_directory / _NAME).open("rb") as file:
             return file.read(_MADE_AT).decode("ascii", "replace").strip()
@@ -112,7 +113,7 @@ def read_token(config: Config) -> str:
 
 
 def _create(path: Path, made: int) -> None:
-    """Make the file with a token in it, all at once: several roles may be starting. Raises InputError."""
+    """Make the file with its token atomically, because several roles may be starting. Raises InputError."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileExistsError):
@@ -122,7 +123,7 @@ def _create(path: Path, made: int) -> None:
             os.close(descriptor)
             path.hardlink_to(draft)
     except FileNotFoundError:
-        # The directory was removed by a site that stopped.
+        # A site that stopped has removed the directory.
         return
     except OSError as error:
         raise InputError(f"{path} cannot be made: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Where log lines end up: a descriptor that may be a full disk or a closed pipe, which must stop nobody."""
+"""Writes log lines to a descriptor. A full disk or a closed pipe must not stop the process."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import os
 from collections.abc import Callable
 from typing import IO, Any
 
-#: Makes a line, without its end, that says how many were lost.
+#: Makes a line, without its end, that reports how many lines were lost.
 Notice = Callable[[int], str]
 
 
 class Lines:
-    """A structlog logger that writes whole lines to a file's descriptor, one system call each.
+    """A structlog logger that writes whole lines to a file's descriptor, with one system call each.
 
-    A line that cannot be written is lost and counted; the first that can be again is preceded by ``notice``.
+    A line that cannot be written is lost and counted. Once writing works again, ``notice`` comes first.
     """
 
     def __init__(self, file: IO[Any], notice: Notice) -> None:
-        # Kept, because a file that nobody holds is closed.
+        # Keep a reference, or the file would be closed.
         self._file = file
         self._descriptor = file.fileno()
         self._notice = notice
         self._lost = 0
-        #: True where the last write ended in the middle of a line.
+        #: True if the last write ended in the middle of a line.
         self._torn = False
 
     def msg(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Structured log lines on standard error or into a file; secrets never pass."""
+"""Structured log lines on standard error or in a file, without secrets."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from engine.wire.urls import mask, secrets_in, spellings
 
 
 class Masking:
-    """Replaces the credentials of every URL, and every secret of a site, in text; as a structlog processor, in every
-    value of a log line."""
+    """Masks the credentials of every URL and every secret of a site in a text. As a structlog processor, it does so in
+    every value of a log line."""
 
     def __init__(self, config: Config) -> None:
         self._secrets = secrets_of(config)
 
     def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> EventDict:
-        """A structlog processor."""
+        """Mask all values of a log line, as a structlog processor."""
         return {key: self._clean(value) for key, value in event.items()}
 
     def text(self, text: str) -> str:
-        """``text`` as it may be shown."""
+        """``text`` without secrets."""
         return mask(text, self._secrets)
 
     def _clean(self, value: Any) -> Any:
-        """What is no plain number is shown as its text, so that nothing inside it passes unseen. A log belongs to a
-        site, so advice names keys of the site file."""
+        """Turn everything but plain numbers into masked text, so that no secret inside a value gets through. A log
+        belongs to a site, so advice names keys of the site file."""
         if isinstance(value, EngineError):
             return self.text(explain(value, Audience.SITE))
         return value if value is None or isinstance(value, bool | int | float) else self.text(str(value))
 
 
 class MaskedStream:
-    """A text stream that whatever is written to passes a ``Masking`` first."""
+    """A text stream that passes all text through a ``Masking``."""
 
     def __init__(self, stream: TextIO, masking: Masking) -> None:
         self._stream = stream
         self._masking = masking
 
     def write(self, text: str) -> int:
-        """As of any text stream."""
+        """Write text, masked."""
         self._stream.write(self._masking.text(text))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """As of any text stream; the stream's own would pass by ``write``."""
+        """Write lines, masked. The wrapped stream's own method would bypass ``write``."""
         for line in lines:
             self.write(line)
 
@@ -64,13 +64,13 @@ class MaskedStream:
 
 
 def mask_standard_error(config: Config) -> None:
-    """Let nothing out of this process, and of those that it forks, with a secret in it: tracebacks of what nobody
-    expected are written by Python itself, and so are warnings and what a thread dies of."""
+    """Mask secrets on standard error of this process and its forks, because Python itself writes tracebacks, warnings
+    and errors of threads there."""
     sys.stderr = cast("TextIO", MaskedStream(sys.stderr, Masking(config)))
 
 
 def secrets_of(config: Config) -> set[str]:
-    """Everything in a site that must not be printed, in each of its spellings."""
+    """Everything in a site that must not be printed, in all spellings."""
     redis, address = config.redis, config.redis_address
     found = set[str]()
     for secret in (redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""):
@@ -81,13 +81,13 @@ def secrets_of(config: Config) -> set[str]:
 
 
 def log_file(config: Config) -> Path:
-    """Where a site logs that has no standard error to log to."""
+    """The log file of a site without a usable standard error."""
     return private_directory(config.run_directory) / "edge-video.log"
 
 
 def open_log(config: Config, *, json: bool = False, file: Path | None = None) -> FilteringBoundLogger:
-    """The process's logger: logfmt lines, or JSON; to ``file`` if given, else to standard error, or where that is
-    closed into the run directory."""
+    """The process's logger, for logfmt lines or JSON. It writes to ``file`` if given, else to standard error, or to a
+    file in the run directory if that is closed."""
     if file is None and not has_standard_error():
         file = log_file(config)
     target: IO[Any] = file.open("ab", buffering=0) if file else sys.stderr
@@ -110,7 +110,7 @@ def open_log(config: Config, *, json: bool = False, file: Path | None = None) ->
         event = {"event": "log lines could not be written", "level": "warning", "lines": lost}
         return str(renderer(None, "warning", structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)))
 
-    # pika logs what its callers are told anyway, with addresses; only what nobody is told may pass.
+    # pika logs errors that it also raises, with addresses. Only its critical messages pass.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logger: FilteringBoundLogger = structlog.wrap_logger(
         Lines(target, notice),

@@ -1,4 +1,4 @@
-"""What this machine has for a site."""
+"""Resources of this machine."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from engine.config import Config
 
 
 def embedded_memory(config: Config) -> int:
-    """Bytes that the embedded server may take: its ``maxmemory``."""
+    """Bytes that the embedded server may use: its ``maxmemory``."""
     return int(psutil.virtual_memory().total * config.redis.max_memory_percent // 100)

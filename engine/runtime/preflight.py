@@ -1,4 +1,4 @@
-"""What is checked before anything is started: servers that answer and accept, shared memory that suffices."""
+"""Checks of the servers before a start: they must answer and accept the site."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.servers.redis.connect import check_mode
 from engine.servers.redis.session import Session
 from engine.wire.urls import RedisAddress
 
-#: XTRIM MINID and the rest of what is used came with this version.
+#: The first version with XTRIM MINID and all other commands that the engine uses.
 REDIS_VERSION_MIN = (6, 2)
 
 
 class Server(NamedTuple):
-    """A server's kind and version, as it says itself."""
+    """A server's kind and version, as the server reports them."""
 
     name: str
     version: str
@@ -29,8 +29,8 @@ class Server(NamedTuple):
 
 
 def check_redis(config: Config) -> Server:
-    """Connect as the writer and, where it is another user, as the publisher would. Raises ServerRefused: unreachable,
-    wrong credentials, too old, a node of a cluster."""
+    """Connect as the writer and, if it is another user, as the publisher. Raises ServerRefused if Redis is unreachable,
+    refuses the credentials, is too old, or is a node of a cluster."""
     server = _check_redis(config, config.redis_address)
     if config.publishes and config.publisher_redis_address != config.redis_address:
         _check_redis(config, config.publisher_redis_address)
@@ -66,7 +66,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_broker(config: Config, log: FilteringBoundLogger) -> None:
-    """Connect as the publisher would. Raises ServerRefused; a broker that is only away is a warning."""
+    """Connect as the publisher. Raises ServerRefused; only warns if the broker is away."""
     if not config.publishes:
         log.info("no broker: metadata stays in the journals", reason=_why_not(config))
         return

@@ -1,5 +1,5 @@
-"""The rings that a site's cameras need before their captures start: what a former run left is adopted or removed, and
-what is missing is made. A new ring's sequence numbers go on behind the last that Redis knows."""
+"""Prepares the rings of a site's cameras before their captures start: adopts or removes rings of a former run, and
+makes missing ones. A new ring's sequence numbers continue after the last one that Redis knows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
 from engine.stages.capture.last_frame import last_frame_id
 
-#: Seconds that Redis may take to tell the last numbers, where a capture can start without them.
+#: Seconds to wait for the last numbers from Redis if a capture can start without them.
 _NUMBERS_SECONDS_MAX = 2.0
 
 
 def adopt_or_make(config: Config, log: FilteringBoundLogger) -> None:
-    """For a supervisor: adopt the rings of a former run that fit, remove the others, make what is missing.
+    """For a supervisor: adopt rings of a former run that fit, remove the others, make missing ones.
 
-    Raises InputError where Redis does not answer, NoSpace.
+    Raises InputError if Redis does not answer, NoSpace.
     """
     for leftover in site.sweep(config):
         log.warning(
@@ -46,9 +46,9 @@ def adopt_or_make(config: Config, log: FilteringBoundLogger) -> None:
 
 
 def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundLogger) -> None:
-    """For captures that run beside a site's other roles: make the rings that are missing, also while Redis is away.
+    """For captures that run separately from a site's other roles: make missing rings, also while Redis is away.
 
-    A ring that cannot be used (another version's, damaged) is replaced. Raises NoSpace.
+    An unusable ring (from another version, or damaged) is replaced. Raises NoSpace.
     """
     paths = site.SitePaths.of(config)
     for camera in cameras:
@@ -60,7 +60,7 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
         _ask_last_numbers(config, last, min(config.redis.timeout_seconds, _NUMBERS_SECONDS_MAX))
     except EngineError as error:
         log.warning(
-            "redis cannot be asked for the last numbers; those of new rings may begin anew",
+            "redis does not tell the last numbers; those of new rings may start over",
             cameras=len(last),
             error=error,
         )
@@ -69,8 +69,8 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
 
 
 def remove_emptied(config: Config, cameras: Iterable[str]) -> set[str]:
-    """Remove the rings and status pages of cameras that nobody captures any more, where their rings are empty; returns
-    those cameras."""
+    """Remove rings and status pages of cameras that nobody captures any more, if their rings are empty. Returns those
+    cameras."""
     paths, removed = site.SitePaths.of(config), set()
     for camera in cameras:
         ring, page = paths.ring(camera), paths.capture(camera)
@@ -82,12 +82,12 @@ def remove_emptied(config: Config, cameras: Iterable[str]) -> set[str]:
 
 
 def standing_bytes(directory: Path) -> int:
-    """Bytes that the rings in a site's directory take."""
+    """Bytes of the rings in a site's directory."""
     return sum(path.stat().st_size for path in directory.glob("*.ring")) if directory.is_dir() else 0
 
 
 def _ask_last_numbers(config: Config, last: dict[str, tuple[int, int]], timeout_seconds: float) -> None:
-    """Fill in (unix_nano, sequence) of each camera's last frame, as far as Redis knows it. Raises RedisUnavailable,
+    """Fill in (unix_nano, sequence) of each camera's last frame, if Redis knows it. Raises RedisUnavailable,
     ServerRefused."""
     with Session(config.redis_address, timeout_seconds) as session:
         for camera in last:
@@ -107,14 +107,14 @@ def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogg
 
 
 def _in_use(page: Path) -> bool:
-    """True where a live process holds a camera's status page."""
+    """True if a live process holds a camera's status page."""
     with suppress(OSError, RingError), closing(StatusPage.watch(page)) as watched:
         return watched.owned
     return False
 
 
 def _held(ring: Path, camera: str) -> int:
-    """Frames in a ring; 0 for one that is gone or that nobody can read."""
+    """Frames in a ring; 0 if it is gone or unreadable."""
     with suppress(OSError, RingError), closing(Observer(ring, camera)) as observer:
         return observer.counts().held
     return 0

@@ -1,8 +1,8 @@
 """The roles of a site: one table. Supervisor, ``captures``, ``status`` and the command line iterate over it.
 
 ROLES is in the order of start. A drain goes through it backwards, which is a frame's order of travel: each role passes
-on what it holds to the one that stops next. What a role does stands in its agent (``engine/stages``); here stands how a
-process of it is named, found, started and stopped.
+what it holds to the role that stops next. A role's agent (``engine/stages``) defines what it does. This table defines
+how its processes are named, found, started and stopped.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ RoleName = Literal["supervisor", "publisher", "writer", "capture"]
 
 
 class Launch(NamedTuple):
-    """What a process is given at its start. ``lease`` is what its site's leases say, None where it takes none;
-    ``notifier`` speaks to systemd, for a process that no supervisor of ours has started."""
+    """What a process gets at its start. ``lease`` is the content of its site's leases, None if it takes none.
+    ``notifier`` sends messages to systemd; only a process without a supervisor has one."""
 
     config: Config
     log: FilteringBoundLogger
@@ -43,37 +43,37 @@ class Launch(NamedTuple):
 
 @dataclass(frozen=True)
 class Role:
-    """A kind of process. Its instances are told apart by a key: a writer's number, a camera's id; "" where the site has
-    only one."""
+    """A kind of process. A key tells its instances apart: a writer's number, a camera's id, or "" if the site has only
+    one."""
 
     name: RoleName
     #: The keys of the instances that a site runs.
     keys: Callable[[Config], Sequence[str]]
-    #: The status page of the instance with a key.
+    #: The path of an instance's status page, by its key.
     page: Callable[[SitePaths, str], Path]
-    #: What an instance counts in its status page.
+    #: The counters in an instance's status page.
     counts: type[Count] | None = None
-    #: Builds the agent that an instance runs; None for the supervisor, which is its own main program.
+    #: Makes the agent that an instance runs; None for the supervisor, which is its own main program.
     agent: Callable[[Instance, Launch, StatusPage], Agent] | None = None
-    #: Loaded before the first fork, so that all processes share it.
+    #: Modules to load before the first fork, so that all processes share them.
     modules: tuple[str, ...] = ()
-    #: True where a drain must let it finish, and starts it again if it is down, because others left it something to
-    #: pass on. Any other process holds nothing and may be killed at any moment.
+    #: True if a drain must let it finish, and start it again if it is down, because other roles left it something to
+    #: pass on. Other processes hold nothing and may be killed at any moment.
     passes_on: bool = False
-    #: True where the text of the status page lists the servers that the process misses.
+    #: True if the text of the status page lists the servers that are away.
     tells_outages: bool = False
-    #: Not 0 once an instance has done its work for good and must not be started again.
+    #: The counter that is not 0 once an instance has done its work for good and must not be started again.
     finished: Count | None = None
-    #: The help text of the command that runs it alone, and the error where the site file has no instance.
+    #: The help text of the command that runs it alone, and the error if the site file has no instance.
     help: str = ""
     absent: str = ""
 
     def instance(self, config: Config, key: str = "") -> Instance:
-        """The process with a key."""
+        """The instance with a key."""
         return Instance(self, key, self.page(SitePaths.of(config), key))
 
     def instances(self, config: Config) -> list[Instance]:
-        """All processes of this role that a site runs."""
+        """All instances of this role that a site runs."""
         return [self.instance(config, key) for key in self.keys(config)]
 
 
@@ -91,13 +91,13 @@ class Instance(NamedTuple):
 
     @property
     def camera(self) -> str:
-        """The camera that it captures; empty for other roles."""
+        """The camera that it captures; empty for roles other than capture."""
         return self.key if self.role is CAPTURE else ""
 
     def run(self, launch: Launch) -> int:
-        """Be this process, until its agent has finished or was stopped; returns the exit code.
+        """Run the agent in this process until it is finished or stopped; returns the exit code.
 
-        Raises EngineError where it cannot begin, SiteInUse where the process runs already.
+        Raises EngineError if it cannot begin, SiteInUse if this instance is running already.
         """
         assert self.role.agent
         config, notifier = launch.config, launch.notifier
@@ -112,7 +112,7 @@ class Instance(NamedTuple):
         try:
             code = run_agent(agent, self.name, page, stop, config.site.drain_seconds, notifier)
         except EngineError as error:
-            log.error("cannot go on", error=error)
+            log.error("cannot continue", error=error)
             return error.exit_code
         log.debug("stopped")
         return code if code else EXIT_OK
@@ -131,7 +131,7 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
-    """Makes the camera's ring where it is missing."""
+    """The agent of a capture. Makes the camera's ring if it is missing."""
     from engine.sources.choose import open_source
     from engine.sources.video import prepare_process
     from engine.stages.capture.agent import CaptureAgent
@@ -152,7 +152,7 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 
 def _writer_keys(config: Config) -> Sequence[str]:
-    """Numbers from 0; a writer that is alone has none."""
+    """Numbers from 0; a single writer has none."""
     return [str(number) for number in range(config.writer.writers)] if config.writer.writers > 1 else [""]
 
 
@@ -193,13 +193,13 @@ CAPTURE = Role(
     agent=_capture,
     modules=("engine.sources.choose", "engine.stages.capture.agent"),
     finished=CaptureCount.FINISHED,
-    help="Run captures alone, for systemd or supervisord: one camera in this process, or several, each in a child "
-    "process. Several take added and removed cameras over from the site file at SIGHUP.",
+    help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
+    "With several, SIGHUP reads the site file again for added and removed cameras.",
 )
 
-#: In the order of start.
+#: All roles, in the order of start.
 ROLES = (SUPERVISOR, PUBLISHER, WRITER, CAPTURE)
-#: Those that a supervisor starts.
+#: The roles that a supervisor starts.
 CHILD_ROLES = tuple(role for role in ROLES if role.agent)
 
 
@@ -210,7 +210,7 @@ def instances(config: Config) -> Iterator[Instance]:
 
 
 def preload(*roles: Role) -> None:
-    """Load what processes of these roles need, before the first fork."""
+    """Load the modules of these roles before the first fork."""
     for role in roles:
         for module in role.modules:
             import_module(module)

@@ -1,7 +1,8 @@
-"""The site as its supervisor started it, for ``edge-video status``: the file may say something else by now.
+"""The configuration with which a supervisor started its site, for ``edge-video status``: the file may have changed
+since.
 
-The supervisor leaves its configuration, without its secrets, beside the rings (``site.json``, 0600). Of each setting
-there is a salted mark besides, which tells whether the file's is still the same one without showing it.
+The supervisor saves its configuration, without secrets, next to the rings (``site.json``, 0600). With each setting it
+saves a salted mark, which shows whether the file's value is still the same without revealing it.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from engine.shm.site import SitePaths
 from engine.wire.urls import mask
 
 _NAME = "site.json"
-#: Bytes of a setting's mark: enough to tell two apart, too few to try passwords on.
+#: Bytes of a setting's mark: enough to tell two values apart, too few to test passwords against.
 _MARK_BYTES = 3
-#: Settings that say nothing of how the site runs, or that cameras carry already.
+#: Sections that do not affect how the site runs, or that are compared per camera.
 _NOT_COMPARED = ("cameras", "warnings", "defaults")
 
-#: Setting to its mark, by ``section.key``; or by key, of a camera.
+#: The mark of each setting: by ``section.key``, or by key for a camera.
 Marks = dict[str, str]
 
 
 class RunningSite(msgspec.Struct, frozen=True):
-    """What a supervisor leaves. ``environment`` names the settings that were given in its environment."""
+    """The record that a supervisor saves. ``environment`` names the settings that came from its environment."""
 
     config: Config
     salt: str
@@ -41,8 +42,7 @@ class RunningSite(msgspec.Struct, frozen=True):
 
 
 def write(config: Config, environment: Mapping[str, str]) -> None:
-    """Leave the site's configuration for others to see, in the supervisor. Where there is no room for it, status has to
-    go by the site file."""
+    """Save the site's configuration, in the supervisor. If there is no room for it, status uses the site file."""
     salt = secrets.token_hex(8)
     settings, cameras = _marks(config, salt)
     record = RunningSite(_masked(config), salt, settings, cameras, given_by(environment))
@@ -59,12 +59,12 @@ def write(config: Config, environment: Mapping[str, str]) -> None:
 
 
 def read(config: Config) -> RunningSite | None:
-    """What the supervisor that runs the site of ``config`` has left; None where it cannot be told, as with another
-    version's."""
+    """The record of the supervisor that runs the site of ``config``; None if it cannot be read, such as from another
+    version."""
     path: Path = SitePaths.of(config).directory / _NAME
     try:
         record = msgspec.json.decode(path.read_bytes(), type=RunningSite, dec_hook=lambda kind, text: kind(text))
-        # What is derived can be refused, too.
+        # Derived values can be invalid, too.
         _ = record.config.vhost, record.config.redis_address
     except (OSError, ValueError, EngineError, RecursionError):
         return None
@@ -72,9 +72,9 @@ def read(config: Config) -> RunningSite | None:
 
 
 def differences(running: RunningSite, config: Config, environment: Mapping[str, str]) -> list[str]:
-    """In what the site file says something else than what runs, a phrase each."""
+    """Differences between the site file and what runs, one phrase each."""
     settings, cameras = _marks(config, running.salt)
-    # A secret of the supervisor's environment need not be in this process's.
+    # A secret in the supervisor's environment need not be in this process's environment.
     given = {*running.environment, *given_by(environment)}
     found = [f"{name} changed" for name in _unlike(running.settings, settings) if name not in given]
     for what, names in (
@@ -102,7 +102,7 @@ def _marks(config: Config, salt: str) -> tuple[Marks, dict[str, Marks]]:
         if section not in _NOT_COMPARED:
             for key, value in msgspec.structs.asdict(getattr(config, section)).items():
                 settings[f"{section}.{key}"] = mark(value)
-    # Found by it, and left out of the file as often as not.
+    # The record was found by it, and many site files leave it out.
     del settings["site.run_directory"]
     cameras = {
         camera.id: {key: mark(value) for key, value in msgspec.structs.asdict(camera).items()}
@@ -112,7 +112,7 @@ def _marks(config: Config, salt: str) -> tuple[Marks, dict[str, Marks]]:
 
 
 def _masked(config: Config) -> Config:
-    """The configuration without its secrets; what follows from it (vhost, addresses, kinds of cameras) is the same."""
+    """The configuration without secrets; derived values (vhost, addresses, kinds of cameras) stay the same."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, msgspec.Struct):

@@ -1,10 +1,10 @@
-"""A server process that may outlive the one that started it, and how the next one finds it.
+"""A server process that may outlive the process that started it, and how the next process finds it.
 
-The server inherits a descriptor of a lock file and keeps it, knowing nothing of it, for as long as it lives; the lock
-says that it lives, its text who it is. The lock is taken before the fork and the text is written before the program is
-loaded, so its starter may be killed at any moment: a server that runs can always be found.
+The server inherits a descriptor of a lock file and unknowingly keeps it as long as it lives. The lock says that it
+lives; the file's text says which process it is. The lock is taken before the fork, and the text is written before the
+program is loaded. So a running server can always be found, even if its starter was killed at any moment.
 
-All who start one hold the site's lock (``engine/runtime/lock.py``), so no two start one at a time.
+A process holds the site's lock (``engine/runtime/lock.py``) while it starts a server, so only one starts at a time.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from pathlib import Path
 
 from engine.errors import InputError
 
-#: Seconds that a lock is waited for: one who looks has it for a moment.
+#: Seconds to wait for a lock that another process takes for a moment to look.
 _LOCK_SECONDS = 0.5
-#: Seconds that a lock is waited for whose holder is not the server: one just started has not said yet who it is, and a
-#: fork of one that was killed ends when it notices.
+#: Seconds to wait for a lock whose holder is not a known server: a server that just started has not written its text
+#: yet, and a fork of a killed server ends when it notices.
 _NAMELESS_SECONDS = 5.0
-#: Seconds between looks.
+#: Seconds between two checks.
 _TICK_SECONDS = 0.01
 _FILE_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class ServerProcess:
-    """A server that lived when it was found. The process id cannot come to mean another process while this is open."""
+    """A server that was alive when it was found. While this is open, its process id cannot be reused."""
 
     def __init__(self, pid: int, descriptor: int, child: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
         self._descriptor = descriptor
-        # Only who started it can collect it.
+        # Set in its parent, which alone can collect it.
         self._child = child
 
     def ended(self, seconds: float = 0.0) -> bool:
-        """True once it has ended; waits for that at most so long."""
+        """True once it has ended; waits for that at most ``seconds``."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         over = bool(poll.poll(1000 * seconds))
@@ -50,28 +50,28 @@ class ServerProcess:
         return over
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it lives."""
+        """Send a signal if it is alive."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, number)
 
     def close(self) -> None:
-        """Let go of it; it lives on."""
+        """Close the handle; the server keeps running."""
         os.close(self._descriptor)
         if self._child:
-            # Or it warns that nobody waits for it.
+            # Otherwise ``Popen`` warns that the process still runs.
             self._child.returncode = self._child.poll() or 0
 
 
 def lock_file(run_directory: Path) -> Path:
-    """The lock that the embedded server in a run directory holds."""
+    """The lock file of the embedded server in a run directory."""
     return run_directory / "server.lock"
 
 
 def find(lock: Path, seconds: float = _NAMELESS_SECONDS) -> ServerProcess | None:
-    """The server that holds ``lock``; None where none lives.
+    """The server that holds ``lock``; None if none is alive.
 
-    A lock whose holder does not turn out to be a server within ``seconds`` counts as nobody's. Raises InputError where
-    the lock cannot be looked at.
+    If the holder is not known as a server within ``seconds``, the lock counts as free. Raises InputError if the lock
+    cannot be opened.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -99,9 +99,10 @@ def spawn(
     environment: Mapping[str, str],
     prepare: Callable[[], None],
 ) -> ServerProcess:
-    """Start a server, which holds ``lock`` from its first moment on; ``prepare`` runs in it before its program.
+    """Start a server, which holds ``lock`` from its first moment; ``prepare`` runs in it before its program.
 
-    Only where ``find`` finds none. Raises OSError, or InputError where ``prepare`` failed, if it cannot be started.
+    Call it only if ``find`` finds none. Raises OSError if the server cannot be started, InputError if ``prepare``
+    failed.
     """
     descriptor = -1
     try:
@@ -109,7 +110,7 @@ def spawn(
         deadline = time.monotonic() + _LOCK_SECONDS
         while not _lock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                # Its holder is no server: what is left of one keeps the old file.
+                # Its holder is not a server. What is left of an old one keeps the old file.
                 lock.unlink()
                 os.close(descriptor)
                 descriptor = os.open(lock, _FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
@@ -138,7 +139,7 @@ def spawn(
             child.wait()
             raise
     except (OSError, subprocess.SubprocessError) as error:
-        # Nobody holds it: a program that could not be loaded has ended by now.
+        # Nobody holds it: the process whose program could not be loaded has ended by now.
         with contextlib.suppress(OSError):
             lock.unlink()
         if isinstance(error, OSError):
@@ -158,7 +159,7 @@ def _lock(descriptor: int, operation: int) -> bool:
 
 
 def _holder(descriptor: int) -> ServerProcess | None:
-    """The process that the lock's text names, if it has the lock's file open where the text says."""
+    """The process that the lock file's text names, if the descriptor named there is the lock file."""
     pid, _, number = os.pread(descriptor, 64, 0).decode("ascii", "replace").strip().partition(" ")
     if not (pid.isdigit() and number.isdigit()):
         return None

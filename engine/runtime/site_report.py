@@ -1,4 +1,4 @@
-"""What ``edge-video status`` says of a whole site: facts, without what collects them."""
+"""The report of ``edge-video status`` on a whole site: only facts, without the code that collects them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OutageReport(msgspec.Struct, frozen=True):
 
 
 class SiteReport(msgspec.Struct, frozen=True):
-    """A whole site, as it runs.
+    """A whole site and its state.
 
-    ``outages`` are the servers that are away, ``troubles`` is why the site is not healthy. ``rings_last_seconds`` is
-    when the first ring would be full if nobody drained it. ``file_differs`` is where the site file says something else
-    than what runs.
+    ``outages`` lists servers that are away, ``troubles`` says why the site is not healthy. ``rings_last_seconds`` is
+    the time until the first ring is full if nobody empties it. ``file_differs`` lists differences between the site file
+    and what runs.
     """
 
     site: str
@@ -39,9 +39,9 @@ class SiteReport(msgspec.Struct, frozen=True):
     writer: WriterReport
     publisher: PublisherReport | None
     latency_ms: Latency
-    #: Who else runs a site of this name, while this one does not run.
+    #: Another running site of this name, if this one does not run.
     elsewhere: Elsewhere | None
-    #: The embedded server's process id, also while the site does not run; 0 where none runs.
+    #: The embedded server's process id, also while the site does not run; 0 if none runs.
     embedded_pid: int
     outages: list[OutageReport]
     rings_last_seconds: float | None

@@ -1,4 +1,4 @@
-"""A running site's state, read from its shared memory; nothing is asked of any process."""
+"""A running site's state, read from its shared memory without asking any process."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from engine.shm.status_page import StatusPage
 
 
 def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteReport:
-    """The state now of the site that a file describes. ``memory`` False leaves PSS out, which takes the kernel a while
-    to add up; ``share`` of the cameras are active in a healthy site."""
+    """The present state of the site that a file describes. ``memory`` False leaves out PSS, which the kernel takes a
+    while to compute. In a healthy site at least ``share`` of the cameras are active."""
     paths = SitePaths.of(config)
     pid, started, supervised = 0, 0, False
     with (
@@ -45,7 +45,7 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
             config = started_with.config
     else:
         config = _with_standing(config, paths)
-    # A role that runs alone may have been told more, in its environment, than this process.
+    # A role that runs alone may have settings in its environment that this process lacks.
     instances = [one for role in CHILD_ROLES for one in role.instances(config) or [role.instance(config)]]
     processes = [report for one in instances if (report := process_report(one, memory=memory))]
     found = [camera_report(config, paths, camera) for camera in config.cameras]
@@ -77,8 +77,8 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
 
 
 def _with_standing(config: Config, paths: SitePaths) -> Config:
-    """The site with the cameras besides whose rings stand: roles that run by themselves may have been started with
-    another site file than this one."""
+    """The site, with cameras added that have a ring but are not in this file: roles that run alone may have been
+    started with another site file."""
     listed = CameraList(paths, lambda _path, _reason: None)
     listed.look()
     known = {camera.id for camera in config.cameras}
@@ -87,7 +87,7 @@ def _with_standing(config: Config, paths: SitePaths) -> Config:
 
 
 def _embedded_pid(config: Config) -> int:
-    """The embedded server's process id; 0 where none runs or nobody can tell."""
+    """The embedded server's process id; 0 if none runs or if it is unknown."""
     with contextlib.suppress(InputError):
         if server := server_process.find(server_process.lock_file(config.run_directory), 0):
             server.close()

@@ -27,8 +27,8 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class RingStatus(msgspec.Struct, frozen=True):
-    """A ring's filling: frames and bytes in it, its size, and the share taken. ``lasts_seconds`` is how long it would
-    take frames at the present rate if nobody drained it; None where none come."""
+    """A ring's fill: frames and bytes in it, its size, and the share in use. ``lasts_seconds`` is the time until it is
+    full at the present rate if nobody empties it; None if no frames come."""
 
     held: int
     held_bytes: int
@@ -40,9 +40,9 @@ class RingStatus(msgspec.Struct, frozen=True):
 class CameraReport(msgspec.Struct, frozen=True):
     """One camera. ``since`` is UTC nanoseconds of its last change of state.
 
-    ``stored`` is what was stored and that Redis has not lost since, so that ``captured`` is the sum of it, of all that
-    was ``dropped``, and of what the ring holds. ``stored_total`` and ``lost`` never fall while the ring stands: rates
-    are made of them.
+    ``stored`` counts stored frames that Redis has not lost since. So ``captured`` is the sum of ``stored``, of all
+    ``dropped`` frames and of the frames in the ring. ``stored_total`` and ``lost`` never fall while the ring exists, so
+    rates are computed from them.
     """
 
     id: str
@@ -72,7 +72,7 @@ class CameraReport(msgspec.Struct, frozen=True):
 
 
 def camera_report(config: Config, paths: SitePaths, camera: Camera) -> tuple[CameraReport, RingCounts | None]:
-    """One camera, and what its ring counts; None where it has no ring."""
+    """One camera, and the counts of its ring; None if it has no ring."""
     status, fps, connects, skipped, finished, alive = CameraStatus(), 0.0, 0, 0, False, False
     with (
         contextlib.suppress(OSError, RingError, WireError),
@@ -125,7 +125,7 @@ def camera_report(config: Config, paths: SitePaths, camera: Camera) -> tuple[Cam
 
 
 def latency(counts: list[int], longest_ms: float) -> Latency:
-    """The percentiles of a histogram (``engine/shm/histogram.py``), none above the longest."""
+    """The percentiles of a histogram (``engine/shm/histogram.py``), at most ``longest_ms``."""
     p50, p99 = (round(min(histogram.percentile(counts, share), longest_ms), 3) for share in (0.5, 0.99))
     return Latency(p50, p99, longest_ms)
 
@@ -138,7 +138,7 @@ def _lasts(config: Config, counts: RingCounts, fps: float) -> float | None:
 
 
 def ring_seconds(free_bytes: int, capacity: int, bytes_per_second: float, *, drops_oldest: bool) -> float | None:
-    """How long a ring can take frames while nobody drains it; None where none come."""
+    """How long a ring can take frames while nobody empties it; None if none come."""
     if bytes_per_second <= 0:
         return None
     reserve = capacity * _RESERVE_SHARE if drops_oldest else 0

@@ -1,4 +1,4 @@
-"""Which servers are away, as the processes that meet it say; how long rings last then; whether all that is well."""
+"""Which servers are away, as reported by their users; how long rings last; whether a site is healthy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from engine.shm.status_page import StatusPage
 from engine.wire.state import ServerAway, decode_outages
 from engine.wire.urls import mask
 
-#: Share of the cameras that are to be active for a site to count as healthy, where nothing else is asked for: beyond
-#: it the trouble is the site's, and not one camera's.
+#: Default share of the cameras that must be active in a healthy site. With fewer, the trouble is the site's and not one
+#: camera's.
 HEALTHY_SHARE = 0.5
 
 
 def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
-    """The servers that each live process misses; of a role with several processes, the longest outage of each
+    """The servers that are away for live processes. For a role with several processes, the longest outage of each
     server."""
     now = time.time_ns()
     found: dict[tuple[str, str], ServerAway] = {}
@@ -43,20 +43,20 @@ def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
 
 
 def rings_last(cameras: Sequence[CameraReport]) -> float | None:
-    """Seconds until the first ring is full at the present rates; None where no frames come."""
+    """Seconds until the first ring is full at the present rates; None if no frames come."""
     return min((camera.ring.lasts_seconds for camera in cameras if camera.ring.lasts_seconds is not None), default=None)
 
 
 def troubles(report: SiteReport, share: float = HEALTHY_SHARE) -> list[str]:
-    """Why a site is not healthy, a phrase each: it does not run, a process or a server is away, or fewer than
-    ``share`` of its cameras are active. Empty where all is well."""
+    """Why a site is not healthy, one phrase each: it does not run, a process is down, a server is away, or fewer than
+    ``share`` of its cameras are active. Empty if it is healthy."""
     if not report.running:
         return ["not running"]
     found = [f"{process.name} is down" for process in report.processes if not process.camera and not process.alive]
     for server in dict.fromkeys(outage.server for outage in report.outages):
         longest = max((one for one in report.outages if one.server == server), key=lambda one: one.seconds)
         found.append(f"{server} away for {longest.seconds:,.0f} s")
-    # A file that has been played to its end is no camera that failed.
+    # A file that was played to its end is not a failed camera.
     cameras = [camera for camera in report.cameras if not camera.finished]
     active = sum(camera.state == "active" for camera in cameras)
     if active < share * len(cameras):

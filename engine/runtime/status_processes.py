@@ -1,4 +1,4 @@
-"""A site's processes, from their status pages and the kernel, and what writers and publisher count."""
+"""A site's processes, from their status pages and the kernel, and the counts of writers and publisher."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MIB = 2**20
 
 
 class ProcessReport(msgspec.Struct, frozen=True):
-    """One process; ``name`` tells it from others of its role. Memory in MiB as own_memory, CPU in seconds and in
-    percent of one core since its start."""
+    """One process; ``name`` tells it from others of its role. Memory is that of ``own_memory`` in MiB. CPU is in
+    seconds, and in percent of one core since its start."""
 
     role: str
     name: str
@@ -36,7 +36,7 @@ class ProcessReport(msgspec.Struct, frozen=True):
 
 
 def process_report(instance: Instance, *, memory: bool) -> ProcessReport | None:
-    """One process; None where it has no status page. Its memory is left 0 unless ``memory``."""
+    """One process; None if it has no status page. Its memory is 0 unless ``memory``."""
     with (
         contextlib.suppress(OSError, RingError),
         contextlib.closing(StatusPage.watch(instance.page)) as page,
@@ -66,7 +66,7 @@ def process_report(instance: Instance, *, memory: bool) -> ProcessReport | None:
 
 
 def own_memory(pid: int) -> int:
-    """Bytes of a process's memory, its share of shared pages included (PSS), rings apart. 0 where it cannot be read."""
+    """Bytes of a process's memory without rings, including its share of shared pages (PSS). 0 if it cannot be read."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -76,7 +76,8 @@ def own_memory(pid: int) -> int:
 
 
 class PublisherReport(msgspec.Struct, frozen=True):
-    """The publisher's counts of frames' events; ``lag_seconds`` from the newest stored to the newest confirmed."""
+    """The publisher's counts of events. ``lag_seconds`` is the time between the newest stored and the newest confirmed
+    frame."""
 
     connected: bool
     published: int
@@ -95,19 +96,19 @@ class WriterReport(msgspec.Struct, frozen=True):
     batches: int
     connects: int
     retries: int
-    #: Cameras that another site stores under the same names; the log says which site.
+    #: Cameras that another site stores under the same names. The log says which site.
     contested: int
 
 
 class Counted(NamedTuple):
-    """What a process counts, or counted before it ended where it is not ``alive``."""
+    """A process's counts; the last ones if it is not ``alive``."""
 
     alive: bool
     counts: dict[Count, int]
 
 
 def read_counts(instance: Instance) -> Counted | None:
-    """What a process counts now; None where it has no status page."""
+    """A process's counts; None if it has no status page."""
     with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(instance.page)) as page:
         return Counted(page.owned, {count: page.counts[count] for count in instance.role.counts or ()})
     return None
@@ -125,7 +126,7 @@ def writer_report(config: Config) -> WriterReport:
 
 
 def publisher_report(config: Config) -> PublisherReport | None:
-    """The publisher; None where the site has none, or it has never run."""
+    """The publisher; None if the site has none, or if it has never run."""
     counted = read_counts(PUBLISHER.instance(config)) if config.publishes else None
     if counted is None:
         return None

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, or that go away with their terminal: neither may stop a site."""
+"""Standard streams that are closed, or that vanish with their terminal. Neither may stop a site."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _closed: set[int] = set()
 
 
 def open_missing() -> None:
-    """Open ``/dev/null`` in place of standard streams that are closed (``edge-video run >&-``). First of all: a file
-    opened later would get the free descriptor, and what is printed would go into it."""
+    """Open ``/dev/null`` for standard streams that are closed (``edge-video run >&-``). Call this before anything else:
+    the next opened file would get the free descriptor, and prints would go into it."""
     for descriptor, name in enumerate(_STREAMS):
         try:
             os.fstat(descriptor)
         except OSError:
             _closed.add(descriptor)
-            # The lowest free descriptor is the one that is missing.
+            # The missing descriptor is the lowest free one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         if getattr(sys, name) is None:
             setattr(sys, name, _text(descriptor))
@@ -32,12 +32,12 @@ def _text(descriptor: int) -> IO[str]:
 
 
 def has_standard_error() -> bool:
-    """False where log lines would go to nobody."""
+    """False if standard error was closed when the process began."""
     return 2 not in _closed
 
 
 def leave_terminal() -> None:
-    """The terminal of standard output has gone: what is written from now on, and what is still buffered, is lost."""
+    """Call this when the terminal of standard output is gone: later and buffered output goes to ``/dev/null``."""
     gone = os.fstat(1)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):

@@ -1,9 +1,9 @@
 """The supervisor: owns the site's shared memory and its processes.
 
-``start`` has the order of start: lock, shared memory, broker asked, Redis (the embedded one started), leases, rings,
-then the processes in the order of the table of roles (``engine/runtime/roles.py``). ``_drain`` and ``_leave`` reverse
-it: processes under one deadline, the embedded server, shared memory, lock. A process that happens to be dead is started
-again for its drain, since only it can pass on what it holds.
+``start`` has the order of start: lock, shared memory, check of the broker, Redis (the embedded one is started), leases,
+rings, then the processes in the order of the table of roles (``engine/runtime/roles.py``). ``_drain`` and ``_leave``
+reverse it: processes under one deadline, the embedded server, shared memory, lock. A dead process is started again for
+its drain, because only it can pass on what it holds.
 
 The first SIGTERM or SIGINT drains, the second stops at once (``engine/runtime/children.py``).
 """
@@ -31,7 +31,7 @@ from engine.shm.status_page import StatusPage
 
 
 class Supervisor:
-    """Runs a site. ``log`` is for itself; ``child_log`` is given to the children; ``notifier`` speaks to systemd. An
+    """Runs a site. ``log`` is its own, the children get ``child_log``, ``notifier`` sends messages to systemd. An
     embedded server outlives a supervisor that is killed, unless ``server_outlives`` is False."""
 
     def __init__(
@@ -53,14 +53,14 @@ class Supervisor:
         self._page: StatusPage | None = None
         self._notifier = notifier or Notifier()
         self._children = Children(self._log, config.site.heartbeat_seconds, self._let_go, beat=self._notifier.beat)
-        #: Redis as it presented itself.
+        #: Kind and version of Redis, as it reports them.
         self.store = preflight.Server("redis", "")
 
     # The order of start, and the drain that reverses it
 
     def start(self) -> None:
-        """Check everything, then start everything. Raises InputError with nothing started, and only that left behind
-        that a former run has left."""
+        """Check everything, then start everything. Raises InputError; then nothing runs, and only what a former run
+        left remains."""
         config = self._config
         allow_files(files_needed(config), f"site {config.site.name}")
         for warning in config.warnings:
@@ -68,7 +68,7 @@ class Supervisor:
         self._lock_site()
         self._children.take_signals()
         try:
-            # Rings of a former run are reserved already; those that fit are adopted.
+            # Rings of a former run have their space already; those that fit are adopted.
             site.check_space(config, reserved=rings.standing_bytes(self._paths.directory))
             preflight.check_broker(config, self._log)
             self._start_server()
@@ -85,7 +85,7 @@ class Supervisor:
         self._say_started()
 
     def _drain(self) -> int:
-        """Stop role by role in a frame's order of travel; returns EXIT_FAILED where time ran out or frames are left."""
+        """Stop role by role in a frame's order of travel; returns EXIT_FAILED if time ran out or frames are left."""
         self._notifier.stopping()
         self._children.stops = max(self._children.stops, 1)
         deadline = time.monotonic() + self._config.site.drain_seconds
@@ -95,7 +95,7 @@ class Supervisor:
         return EXIT_OK if in_time and not self._held() else EXIT_FAILED
 
     def _leave(self, *, remove: bool, keep_server: bool = False) -> None:
-        """Give back what no process needs; shared memory where ``remove``, the server unless ``keep_server``."""
+        """Release everything: shared memory if ``remove``, the server unless ``keep_server``, the lock."""
         if self._server and keep_server:
             self._server.leave()
         elif self._server:
@@ -114,7 +114,7 @@ class Supervisor:
     # The run
 
     def run(self, on_tick: Callable[[], None] = lambda: None, until: Callable[[], bool] = lambda: False) -> int:
-        """Watch over the site until a signal, a fatal failure, or ``until()``; then drain. Returns the exit code.
+        """Watch the site until a signal, a fatal failure or ``until()``, then drain it. Returns the exit code.
 
         ``on_tick`` is called about ten times a second.
         """
@@ -130,10 +130,10 @@ class Supervisor:
             children.kill_all()
 
     def close(self) -> None:
-        """After ``run``: remove shared memory, unless frames are left in it for the next start."""
+        """Call this after ``run``: removes shared memory, unless frames are left in it for the next start."""
         held = self._held()
         if held < 0:
-            self._log.error("rings cannot be looked at; they are left for the next start")
+            self._log.error("rings cannot be read; they are left for the next start")
         elif held:
             self._log.warning("frames left in shared memory for the next start", frames=held)
         self._leave(remove=not held, keep_server=bool(self._children.fatal) and self._adopted)
@@ -144,7 +144,7 @@ class Supervisor:
         return self._children.cpu_seconds
 
     def _watch(self) -> None:
-        """Restart what died, kill what hangs."""
+        """Restart processes that died, kill processes that hang."""
         now = time.monotonic()
         if self._page:
             self._page.beat()
@@ -153,7 +153,7 @@ class Supervisor:
         self._children.watch()
         if self._server and self._server.exited() and now >= self._server_restart_at:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
-            self._log.error("embedded server ended; started again, what it held is gone")
+            self._log.error("embedded server ended; starting it again, its frames are lost")
             try:
                 self._server.start()
             except InputError as error:
@@ -188,16 +188,16 @@ class Supervisor:
         if server.adopted:
             self._log.info("embedded server of a former run adopted", pid=server.pid, frames=server.frames())
         elif server.replaced:
-            reason = "embedded server of a former run replaced; what it held is gone"
+            reason = "embedded server of a former run replaced; its frames are lost"
             self._log.error(reason, error=server.replaced)
 
     @property
     def _adopted(self) -> bool:
-        """True with an embedded server that was there before: a start that fails leaves it as it was."""
+        """True if the embedded server was adopted. A start that fails leaves it running."""
         return self._server is not None and self._server.adopted
 
     def _let_go(self) -> None:
-        """In a child: the supervisor's own status page is not the child's."""
+        """Called in a child: close the supervisor's status page."""
         if self._page:
             self._page.close()
 
@@ -223,7 +223,7 @@ class Supervisor:
         self._notifier.ready(self._status())
 
     def _held(self) -> int:
-        """Frames that are in rings now; -1 where nobody can tell."""
+        """Frames in the rings now; -1 if unknown."""
         try:
             return sum(leftover.held for leftover in site.leftovers(self._config))
         except InputError:

@@ -25,7 +25,7 @@ FILES = {
     "syntax": ("[redis\n", "line 1"),
     "unknown key": ("[redis]\nttl_second = 3\n" + CAMERA, "did you mean 'ttl_seconds'"),
     "wrong type": ('[redis]\nttl_seconds = "long"\n' + CAMERA, "redis.ttl_seconds must be a whole number, not text"),
-    "twice": (CAMERA + CAMERA, "'cam1' stands twice"),
+    "twice": (CAMERA + CAMERA, "'cam1' is used twice"),
     "no cameras": ("[redis]\nttl_seconds = 3\n", "no cameras"),
     "vhost": ('[amqp]\namqp_url = "amqp://u:geheim@localhost/engine"\n' + CAMERA, "vhost 'engine' is reserved"),
     "zero ttl": (
