@@ -25,6 +25,8 @@ RESULTS = BENCHMARKS / "results"
 FRAME = ("__init__.py", "conftest.py", "harness.py", "report.py")
 PLOT_BYTES_MAX = 60_000
 
+pytestmark = pytest.mark.slow
+
 
 def start(directory: Path, *arguments: str, temporary: Path, **environment: str) -> subprocess.Popen[str]:
     """``pytest ARGUMENTS`` in ``directory``, as from a shell that it can be interrupted from."""

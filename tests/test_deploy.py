@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from engine.config import SiteSection
-from engine.runtime.children import CAPTURE_DRAIN_SECONDS
+from engine.runtime.agent import HANG_SECONDS
 from tests.system.site import ROOT, command
 
 UNITS = sorted((ROOT / "deploy/systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
 SITE = SiteSection()
-#: Seconds that a stop takes at most besides the drain: captures, the embedded server.
-STOP_SECONDS = CAPTURE_DRAIN_SECONDS + 5
+#: Seconds that a stop takes at most besides the drain: a process that hangs, the embedded server.
+STOP_SECONDS = HANG_SECONDS + 5
 
 
 def settings(path: Path) -> dict[str, list[str]]:
@@ -85,6 +85,7 @@ def test_units_start_commands_that_exist(unit: Path) -> None:
     assert "/etc/edge-video/site.toml: cannot be read" in done.stderr
 
 
+@pytest.mark.slow
 def test_supervisord_s_programs_start_commands_that_exist() -> None:
     parser = configparser.ConfigParser(inline_comment_prefixes=(" ;",), interpolation=None)
     parser.read(ROOT / "deploy/supervisord.conf")
@@ -113,6 +114,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "site-packages"
 
 
+@pytest.mark.slow
 def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "edge-video = engine.cli.main:main" in entry.read_text()
@@ -123,6 +125,7 @@ def test_the_wheel_has_all_that_a_box_needs(installed: Path) -> None:
     assert list(installed.glob("*.dist-info/licenses/LICENSE"))
 
 
+@pytest.mark.slow
 def test_an_engine_from_the_wheel_runs(installed: Path) -> None:
     """From the wheel's own files, not from the checkout, which is installed in place here."""
 

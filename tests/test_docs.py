@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import tomllib
@@ -12,16 +13,23 @@ import msgspec
 import pika.exceptions
 import pytest
 
+from engine.cli import status_view
 from engine.config import SECTIONS, Camera, CameraDefaults, MetadataSection, parse
-from engine.servers.amqp.refusals import SITE_FILE, mismatch
+from engine.errors import Audience, explain
+from engine.servers.amqp.refusals import connection_error
+from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent, encode_batch, encode_event
+from tests.faults.cases import GROUPS
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT, Site, command
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 README = (ROOT / "README.md").read_text()
 
 
@@ -74,6 +82,24 @@ def test_the_readme_reading_commands_work(site: Site, tmp_path: Path) -> None:
     assert site.stop() == 0
 
 
+def test_the_readme_s_picture_is_of_the_status_that_the_command_prints() -> None:
+    picture = html.unescape((ROOT / "docs/status.svg").read_text()).replace("\xa0", " ")
+    assert "edge-video status -c site.toml" in picture
+    for columns in (status_view._CAMERA_COLUMNS, status_view._PROCESS_COLUMNS):
+        assert re.search(" +".join(re.escape(column.name) for column in columns), picture), "python -m docs.picture"
+
+
+def test_the_readme_s_faults_are_those_of_the_report() -> None:
+    report = (ROOT / "docs/reliability.md").read_text()
+    faults, captured, stored, lost = re.search(
+        r"(\d+) faults are tested.*?([\d,]+) frames captured, ([\d,]+) stored; the other ([\d,]+) were",
+        README,
+        re.DOTALL,
+    ).groups()
+    assert int(faults) == sum(map(len, GROUPS.values()))
+    assert f"{captured} frames captured, {stored} stored; missing: {lost} `lost`." in report
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_paths_and_links_in_documents_exist(document: Path) -> None:
     text = document.read_text()
@@ -84,7 +110,7 @@ def test_commands_paths_and_links_in_documents_exist(document: Path) -> None:
         assert (ROOT / path).exists(), path
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (document.parent / link).exists(), link
-    for target in re.findall(r"make ([a-z]+)\b", text):
+    for target in re.findall(r"`make ([a-z-]+)", text):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
 
 
@@ -170,7 +196,8 @@ def test_the_names_of_the_events_page_are_the_defaults() -> None:
         f"PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{metadata.exchange}' in vhost 'meu-cliente': "
         "received 'false' but current is 'true'",
     )
-    assert mismatch(error, SITE_FILE).split("`")[3] in EVENTS
+    refused = connection_error(parse_amqp_url("amqp://h/meu-cliente"), error)
+    assert explain(refused, Audience.SITE).split("`")[3] in EVENTS
 
 
 @pytest.mark.parametrize("form", ["event", "batch"])

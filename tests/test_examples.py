@@ -111,7 +111,7 @@ def test_on_event(shop: Site, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     assert process.stdout is not None
     try:
         assert re.match(r"(till 20|till is|dock is)", process.stdout.readline()), "its queue is bound"
-        event = StatusEvent("gate", "", 1, "offline", 1, "port closed")
+        event = StatusEvent("gate", "2024-11-08T14:31:10.000000000Z", 1731076270000000000, "offline", 1, "port closed")
         connection = rabbitmq.connect("examples")
         connection.channel().basic_publish("camera.metadata", "camera.metadata.event.status", encode_event(event))
         connection.close()

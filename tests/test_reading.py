@@ -967,19 +967,19 @@ def test_times_are_exact_and_what_is_ambiguous_is_refused(reader: Reader, stock:
     assert exact == [before, newest]
 
 
-@runs("What is gone")
+@runs("Frames that are gone")
 def test_frames_that_are_gone_are_counted_as_missing(
     scratch: Reader, stock: Frames, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gone = stock.of("cam1")[3:8]
     scratch.client.delete(*gone)
-    scratch.python("What is gone", "Ours")
+    scratch.python("Frames that are gone", "Ours")
     assert capsys.readouterr().out == f"{len(stock.of('cam1')) - 5} frames, 5 gone\n"
     assert scratch.store.get_many(gone) == [None] * 5
     assert scratch.store.count("cam1") == len(stock.of("cam1")) - 5
 
 
-@runs("Live, and again from where it was")
+@runs("Live, and from where a script stopped")
 def test_a_tail_goes_on_behind_the_last_frame_that_was_handled(scratch: Reader, stock: Frames, live: Site) -> None:
     handled: list[str] = []
 
@@ -995,7 +995,7 @@ def test_a_tail_goes_on_behind_the_last_frame_that_was_handled(scratch: Reader, 
             handled.append(frame.key)
 
         with pytest.raises(Crash):
-            scratch.python("Live, and again from where it was", "Ours", {'"-1m"': '"-15m"'}, handle=handle)
+            scratch.python("Live, and from where a script stopped", "Ours", {'"-1m"': '"-15m"'}, handle=handle)
     assert handled == expected[:60]
     # And what a running site stores, as it comes.
     with FrameStore.from_site(live.file) as store:
@@ -1168,9 +1168,9 @@ def test_the_pages_consumer_finds_no_frame_of_the_default_vhost_and_of_encoded_n
     page.close()
 
 
-@runs("Of the page, as it was")
+@runs("Recipes of the page that stay as they are")
 def test_the_pages_questions_about_redis_itself_are_answered(scratch: Reader) -> None:
-    printed = scratch.sh("Of the page, as it was", "The page")
+    printed = scratch.sh("Recipes of the page that stay as they are", "The page")
     assert int(printed.splitlines()[0]) == scratch.client.dbsize()
     for name in ("keyspace_hits", "keyspace_misses", "instantaneous_ops_per_sec", "connected_clients"):
         assert re.search(rf"^{name}:\d+", printed, re.MULTILINE)

@@ -172,6 +172,7 @@ def title() -> Iterator[None]:
     setproctitle.setproctitle(before)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(300),
     deadline=None,

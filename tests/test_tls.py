@@ -15,7 +15,7 @@ import structlog
 from engine import AsyncFrameStore, FrameConsumer, FrameStore, TlsFiles
 from engine.config import Config, from_document
 from engine.doctor.examine import redis as examine_redis
-from engine.errors import ConfigError, InputError, ServerRefused, UnknownName
+from engine.errors import Audience, Cause, ConfigError, InputError, ServerRefused, UnknownName, explain
 from engine.runtime.preflight import check_broker, check_redis
 from engine.servers.redis.connect import connect
 from tests.servers.certificate import Authority, Signed, encrypt
@@ -154,7 +154,7 @@ def test_redis_is_met_with_the_right_certificates_only(meeting: Meeting, redis: 
             with pytest.raises(ServerRefused) as refused:
                 ask_it()
             assert f"Redis at {redis.tls_address}: TLS failed: " in str(refused.value)
-            assert meeting.refusal.format("redis") in str(refused.value)
+            assert meeting.refusal.format("redis") in explain(refused.value, Audience.SITE)
         else:
             # Nothing is stored, which only a server that lets us in can tell.
             with suppress(UnknownName):
@@ -175,8 +175,8 @@ def test_rabbitmq_is_met_with_the_right_certificates_only(
     for ask_it in (lambda: check_broker(config, structlog.get_logger()), lambda: consumer.run(signals=False)):
         with pytest.raises(ServerRefused) as refused:
             ask_it()
-        assert f"@localhost:{port}/%2F: TLS failed: " in str(refused.value)
-        assert meeting.refusal.format("amqp") in str(refused.value)
+        assert f"RabbitMQ at localhost:{port}: TLS failed: " in str(refused.value)
+        assert meeting.refusal.format("amqp") in explain(refused.value, Audience.SITE)
         assert "guest" not in str(refused.value)
 
 
@@ -193,8 +193,9 @@ def test_tls_before_1_3_tells_of_a_missing_client_certificate_too(redis: TlsRedi
     with redis.client() as client:
         client.config_set("tls-protocols", "TLSv1.2")
         try:
-            with pytest.raises(ServerRefused, match=SHOW.format("redis")):
+            with pytest.raises(ServerRefused) as refused:
                 connect(config.redis_address, 5)
+            assert refused.value.cause is Cause.TLS_CLIENT_CERTIFICATE
         finally:
             client.config_set("tls-protocols", "")
 
@@ -233,7 +234,7 @@ def break_file(papers: Papers, directory: Path, how: str) -> tuple[dict[str, str
     if how == "a directory":
         return keys | {"tls_ca_file": str(directory)}, "tls_ca_file", f"{directory} is no PEM certificate"
     if how == "certificate without key":
-        return keys | {"tls_key_file": ""}, "tls_key_file go together", ""
+        return keys | {"tls_key_file": ""}, "tls_key_file: they go together", ""
     if how == "encrypted key":
         encrypt(papers.signed["client"].key, broken)
         return keys | {"tls_key_file": str(broken)}, "tls_key_file", f"{broken} are no PEM certificate and its"
@@ -296,11 +297,11 @@ def test_tls_keys_for_a_plain_connection_are_refused(papers: Papers, redis: dict
 def test_stores_and_consumers_check_their_files_when_they_are_made(papers: Papers, tmp_path: Path):
     missing = TlsFiles(ca_file=str(tmp_path / "none.pem"))
     for kind in (FrameStore, AsyncFrameStore):
-        with pytest.raises(ConfigError, match=r"redis\.tls_ca_file: .*none\.pem does not exist"):
+        with pytest.raises(ConfigError, match=r"tls_files\.ca_file: .*none\.pem does not exist"):
             kind("rediss://localhost", tls_files=missing)
         with pytest.raises(InputError, match="this one is plain text"):
             kind("redis://localhost", tls_files=TlsFiles(str(papers.site)))
-    with pytest.raises(InputError, match=r"amqp\.tls_ca_file: .*none\.pem does not exist"):
+    with pytest.raises(InputError, match=r"tls_files\.ca_file: .*none\.pem does not exist"):
         FrameConsumer("amqps://localhost", "rediss://localhost", lambda *_: None, tls_files=missing)
 
 

@@ -129,6 +129,7 @@ def mypy(place: Path, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_script_that_uses_the_whole_library_passes_mypy_strict(outside: Path) -> None:
     done = mypy(outside, SCRIPT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,16 +15,16 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
+from engine.cli import audience
 from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
 from engine.cli.output import console, print_json, progress
 from engine.config import AmqpSection, Secret
-from engine.errors import EXIT_FAILED, EXIT_NOTHING, InputError
+from engine.errors import EXIT_FAILED, EXIT_NOTHING, Audience, InputError
 from engine.jobs.keyspace_scan import Ears, Strange
 from engine.jobs.migrate import Migration
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.reindex import Reindex
 from engine.servers.amqp import broker
-from engine.servers.amqp import refusals as broker_refusals
 from engine.servers.redis.session import Session
 from engine.wire import urls
 from engine.wire.amqp import check_name
@@ -135,10 +135,11 @@ def recover(
     """Send stored frames, payload and metadata headers, to an AMQP exchange, oldest first: what piled up while the
     uplink was away. It may be stopped and run again, and goes on at the frame where it was."""
     target = resolve(config, redis, vhost, prefix)
+    audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")
     check_name(routing_key, "--routing-key")
-    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True, wording=broker_refusals.RECOVER)
+    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # The end is a moment, not "now" anew for each camera: what is stored while the job runs is not its business.
     until: str | int = time.time_ns() if end == "now" else end

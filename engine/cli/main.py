@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import traceback
+from typing import NoReturn
 
 import setproctitle
 
@@ -32,7 +34,8 @@ def main() -> None:
         # An address on the command line may carry a password; before the libraries are loaded, which takes a while.
         setproctitle.setproctitle("edge-video")
     _show_any_text()
-    from engine.errors import EXIT_FAILED, EXIT_INPUT, EngineError
+    from engine.cli.audience import explained
+    from engine.errors import EXIT_FAILED, EngineError
     from engine.runtime.limits import FILES_MIN, allow_files
     from engine.wire.urls import mask, secrets_in
 
@@ -43,9 +46,11 @@ def main() -> None:
 
         app()
     except EngineError as error:
-        print(f"edge-video: {mask(str(error))}", file=sys.stderr)
+        print(f"edge-video: {mask(explained(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
+        if lack := _lack_of_memory(error):
+            _end_without_memory(lack)
         # Standard output is a full disk, or has gone.
         print(f"edge-video: {error.strerror or error}", file=sys.stderr)
         # What is still buffered would fail once more when the interpreter ends.
@@ -53,8 +58,7 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except Exception as error:
         if lack := _lack_of_memory(error):
-            print(f"edge-video: too little memory ({lack}); raise the limit (ulimit -v)", file=sys.stderr)
-            sys.exit(EXIT_INPUT)
+            _end_without_memory(lack)
         # A defect of ours: its whole story is wanted, but for the secrets that this process was given.
         from engine.config import secrets_of
 
@@ -63,9 +67,16 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
 
 
+def _end_without_memory(lack: str) -> NoReturn:
+    from engine.errors import EXIT_INPUT
+
+    print(f"edge-video: too little memory ({lack}); raise the limit (ulimit -v)", file=sys.stderr)
+    sys.exit(EXIT_INPUT)
+
+
 def _lack_of_memory(error: Exception) -> str:
     """What this process, or a library that it loads, found no room for; empty for other errors."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "none is left"
     lines = str(error).splitlines() if isinstance(error, ImportError) else []
     return next((line for line in lines if "failed to map segment" in line or "annot allocate memory" in line), "")

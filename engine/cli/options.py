@@ -8,10 +8,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from engine.cli import audience
 from engine.client.store import FrameStore
 from engine.client.store_base import TIMEOUT_SECONDS
 from engine.config import Config, load
-from engine.errors import ConfigError
+from engine.errors import Audience, ConfigError
 from engine.runtime.child import set_title
 from engine.servers.redis.session import Session
 from engine.wire import keys, urls
@@ -67,6 +68,7 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
             raise ConfigError("give --config or --redis, not both")
         if redis == urls.EMBEDDED:
             raise ConfigError("--redis takes an address; for an embedded server give the site's file with --config")
+        audience.explain_to(Audience.OPTIONS)
         address = urls.parse_redis_address(redis)
         address = address._replace(
             username=address.username or os.environ.get("REDIS_USERNAME") or None,

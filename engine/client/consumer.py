@@ -22,6 +22,7 @@ from engine.client.topology import Topology
 from engine.config import Config, MetadataSection, Secret, load
 from engine.errors import ConfigError, InputError
 from engine.wire import urls
+from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
 #: AMQP's prefetch is 16 bits, and 0 means no bound.
@@ -180,7 +181,7 @@ class FrameConsumer:
         if self._dispatcher.stopping:
             return
         subscription = BrokerSubscription(
-            self._parameters, urls.mask(self._amqp_url), self._topology, self._prefetch, self._dispatcher
+            self._parameters, parse_amqp_url(self._amqp_url), self._topology, self._prefetch, self._dispatcher
         )
         with stopped_by_signals(self._dispatcher.stop, signals):
             subscription.start()

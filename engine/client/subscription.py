@@ -27,12 +27,11 @@ from engine.client.delivery import Delivery, Verdict
 from engine.client.dispatch import Dispatcher, logger, server_backoff
 from engine.client.topology import Topology
 from engine.config import AmqpSection, Secret
-from engine.config.tls import TLS_FAILED
-from engine.errors import ConfigError, InputError, ServerRefused
-from engine.servers.amqp import refusals as broker_refusals
-from engine.servers.amqp.broker import parameters, say
+from engine.errors import Cause, ConfigError, InputError, ServerRefused
+from engine.servers.amqp.broker import parameters
+from engine.servers.amqp.refusals import REFUSALS, connection_error
 from engine.wire import urls
-from engine.wire.amqp_url import parse_amqp_url
+from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake it; this bounds only how late a channel that
 #: the broker has closed is noticed.
@@ -47,14 +46,14 @@ class BrokerSubscription:
     def __init__(
         self,
         parameters: pika.ConnectionParameters,
-        name: str,
+        address: AmqpAddress,
         topology: Topology,
         prefetch: int,
         dispatcher: Dispatcher,
     ) -> None:
         self.generation = 0
         self._parameters = parameters
-        self._name = name
+        self._address = address
         self._topology = topology
         self._prefetch = prefetch
         self._dispatcher = dispatcher
@@ -110,8 +109,7 @@ class BrokerSubscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                reason = broker_refusals.mismatch(error, broker_refusals.CONSUMER) or say(error)
-                advice = "" if self._established else self._topology.advice(error)
+                failure = connection_error(self._address, error)
             except BaseException as error:
                 # Whoever waits for deliveries must learn that none will come.
                 self._dispatcher.inbox.put(error)
@@ -121,19 +119,15 @@ class BrokerSubscription:
                 self.generation += 1
                 self._connection = None
                 self._dispatcher.inbox.put(None)
-            if not self._established and reason.startswith(TLS_FAILED):
-                self._dispatcher.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {reason}"))
-                return
-            if advice:
-                told = reason if broker_refusals.ADVISED in reason else f"{reason}; {advice}"
-                self._dispatcher.inbox.put(ServerRefused(f"RabbitMQ at {self._name}: {urls.mask(told)}"))
+            if not self._established and failure.cause in REFUSALS - {Cause.EXCHANGE_MISSING}:
+                self._dispatcher.inbox.put(ServerRefused.of(failure))
                 return
             if self._closing.is_set():
                 return
             if time.monotonic() - began > _SETTLED_SECONDS:
                 backoff.reset()
             pause = backoff.next_seconds()
-            logger.warning("RabbitMQ at %s: %s; connecting again in %.1f s", self._name, urls.mask(reason), pause)
+            logger.warning("%s; retrying in %.1f s", urls.mask(failure.fact), pause)
             self._closing.wait(pause)
 
     def _session(self) -> None:
@@ -224,7 +218,9 @@ def connection_parameters(
     try:
         tls = {f"tls_{key}": value for key, value in files._asdict().items()}
         return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
-    except (ConfigError, ValueError, TypeError) as error:
+    except ConfigError as error:
+        raise InputError.of(error) from None
+    except (ValueError, TypeError) as error:
         raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
 
 

@@ -1,4 +1,4 @@
-"""What a consumer declares at the broker, and what the broker's refusals ask for."""
+"""What a consumer declares at the broker."""
 
 from __future__ import annotations
 
@@ -45,18 +45,3 @@ class Topology(NamedTuple):
             # much for it, which without a length it never is.
             found |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return found
-
-    def advice(self, error: BaseException) -> str:
-        """What to do about pika's error; empty where the broker was merely away, and trying again can help."""
-        if type(error).__name__ in ("ProbableAuthenticationError", "AuthenticationError"):
-            return "check user and password of the AMQP URL"
-        code = getattr(error, "reply_code", 0)
-        if type(error).__name__ == "ProbableAccessDeniedError" or code == 530:
-            return "check the vhost in the AMQP URL, and the user's permissions on it"
-        if code == 403:
-            return "give the user configure, write and read permissions on the exchange and the queues"
-        if code == 405:
-            return "the queue belongs to another connection alone: name another queue"
-        if code == 406:
-            return "an exchange or a queue stands with other properties: delete it, or name another"
-        return ""

@@ -32,7 +32,8 @@ from engine.config.structs import (
     Url,
     WriterSection,
 )
-from engine.errors import ConfigError
+from engine.errors import Audience, ConfigError
+from engine.errors import explain as explain_error
 from engine.wire import urls
 
 #: Environment variables that win over the file, and the key each one sets.
@@ -116,7 +117,11 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     if ignored:
         document["warnings"] = [f"has no meaning here and is ignored: {', '.join(ignored)}"]
     config = _convert(document, Config)
-    check(config)
+    try:
+        check(config)
+    except ConfigError as error:
+        # Whoever reads a site file has one: its keys are named, whoever shows the error.
+        raise ConfigError(explain_error(error, Audience.SITE)) from None
     return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,6 +67,25 @@ def _refuse_unknown_fields(table: dict[str, Any], struct: type[msgspec.Struct], 
             raise ConfigError(f"unknown key '{where}.{key}'{suggestion(key, known)}")
 
 
+#: msgspec's words: what was expected, within which bound, and what was given.
+_EXPECTED = re.compile(r"Expected ((?:\w+)(?: \| \w+)*)(.*?)(?:, got (.*))?")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+    "date": "a date",
+    "datetime": "a time",
+}
+#: The same of what was given, where that reads better.
+_GIVEN = {"float": "a fraction"}
+_LENGTH = re.compile(r" of length (>=|<=) (\d+)")
+_LIMIT = re.compile(r" (>=|<=) (\S+)")
+_SIGNS = {">=": "at least", "<=": "at most"}
+
+
 def suggestion(word: str, known: list[str]) -> str:
     """The end of a sentence about an unknown ``word``: the nearest known one, or all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
@@ -88,9 +108,31 @@ def explain(message: str, document: dict[str, Any]) -> str:
                 value = value[step]
         except (KeyError, IndexError, ValueError, TypeError):
             value = None
+    shown = f", not {value!r}" if isinstance(value, int | float) and ", got" not in text else ""
+    return f"{label or 'site file'} {_plain(text)}{shown}"
+
+
+def _plain(text: str) -> str:
+    """msgspec's words about a value as the end of a sentence whose subject is the key."""
     text = text.replace("Object missing required field", "lacks the key").replace("`", "")
-    shown = f", got {value!r}" if isinstance(value, int | float) and ", got" not in text else ""
-    return f"{label or 'site file'}: {text[:1].lower()}{text[1:]}{shown}"
+    if match := _EXPECTED.fullmatch(text):
+        wanted, bound, got = match.groups()
+        return f"must be {_kinds(wanted)}{_bounded(bound)}{f', not {_GIVEN.get(got) or _kinds(got)}' if got else ''}"
+    if match := re.fullmatch(r"Invalid enum value (.*)", text):
+        return f"cannot be {match[1]}"
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def _kinds(words: str) -> str:
+    return " or ".join(_KINDS.get(word, word) for word in words.split(" | ") if word != "null") or "nothing"
+
+
+def _bounded(bound: str) -> str:
+    if match := _LENGTH.fullmatch(bound):
+        return f" of {_SIGNS[match[1]]} {match[2]} {'character' if match[2] == '1' else 'characters'}"
+    if match := _LIMIT.fullmatch(bound):
+        return f" of {_SIGNS[match[1]]} {match[2]}"
+    return bound
 
 
 def camera_label(number: int, camera: Any) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from typing import Any
+from typing import Any, NamedTuple
 
-from engine.errors import ConfigError
+from engine.errors import Cause, ConfigError
 from engine.wire.urls import TlsFiles
 
 #: OpenSSL's name of an error, and its text, as every library quotes them.
 _SSL_ERROR = re.compile(r"\[SSL: (?P<name>[A-Z0-9_]+)\] (?P<text>.*?)(?= \(_ssl|$)", re.DOTALL)
-
-#: What ``tls_refusal`` begins with.
-TLS_FAILED = "TLS failed"
 
 
 class _TellingSocket(ssl.SSLSocket):
@@ -39,18 +36,17 @@ class _TellingSocket(ssl.SSLSocket):
 
 def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
     """The context for connections to the server of a section. Raises ConfigError naming the key and its file."""
+    certificate_and_key = f"{section}.tls_certificate_file and {section}.tls_key_file"
     if bool(files.certificate_file) != bool(files.key_file):
-        raise ConfigError(
-            f"{section}.tls_certificate_file and {section}.tls_key_file go together; give both or neither"
-        )
+        raise ConfigError("they go together; give both or neither", setting=certificate_and_key)
     for key, path in zip(("tls_ca_file", "tls_certificate_file", "tls_key_file"), files, strict=False):
         if path and not os.access(path, os.R_OK):
             what = "cannot be read by this user" if os.path.exists(path) else "does not exist"
-            raise ConfigError(f"{section}.{key}: {path} {what}")
+            raise ConfigError(f"{path} {what}", setting=f"{section}.{key}")
     try:
         context = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{section}.tls_ca_file: {files.ca_file} is no PEM certificate: {error}") from None
+        raise ConfigError(f"{files.ca_file} is no PEM certificate: {error}", setting=f"{section}.tls_ca_file") from None
     context.sslsocket_class = _TellingSocket
     if files.certificate_file:
         try:
@@ -58,28 +54,37 @@ def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
             context.load_cert_chain(files.certificate_file, files.key_file, password="")
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{section}.tls_certificate_file: {files.certificate_file} and {section}.tls_key_file: "
-                f"{files.key_file} are no PEM certificate and its unencrypted key: {error}"
+                f"{files.certificate_file} and {files.key_file} are no PEM certificate and its unencrypted key: "
+                f"{error}",
+                setting=certificate_and_key,
             ) from None
     return context
 
 
-def tls_refusal(text: str, section: str) -> str:
-    """Why one end refused the other's certificate, and which key to set; empty where ``text``, a library's error, tells
-    of something else."""
-    match = _SSL_ERROR.search(text)
+#: What ``tls_refusal`` finds.
+TLS_CAUSES = frozenset(
+    {Cause.TLS_AUTHORITY, Cause.TLS_NAME, Cause.TLS_EXPIRED, Cause.TLS_CLIENT_CERTIFICATE, Cause.NOT_TLS}
+)
+
+
+class TlsRefusal(NamedTuple):
+    """Why a handshake failed: OpenSSL's words, and what follows from them."""
+
+    reason: str
+    cause: Cause
+
+
+def tls_refusal(error: object) -> TlsRefusal | None:
+    """Why one end refused the other's certificate; None where a library's error tells of something else. Libraries
+    pass OpenSSL's errors on as text."""
+    match = _SSL_ERROR.search(str(error)) or _SSL_ERROR.search(repr(error))
     if not match or match["name"] == "UNEXPECTED_EOF_WHILE_READING":
-        return ""
+        return None
     name, reason = match["name"], match["text"]
     if name == "CERTIFICATE_VERIFY_FAILED":
         if "match" in reason or "not valid for" in reason:
-            advice = f"set {section}.tls_server_name to a name in the server's certificate"
-        elif "expired" in reason or "not yet valid" in reason:
-            advice = "the server needs another certificate"
-        else:
-            advice = f"set {section}.tls_ca_file to the authority that signed the server's certificate"
-    elif "ALERT" in name:
-        advice = f"the server wants another client certificate: set {section}.tls_certificate_file and tls_key_file"
-    else:
-        advice = "check that the server speaks TLS on that port"
-    return f"{TLS_FAILED}: {reason}; {advice}"
+            return TlsRefusal(reason, Cause.TLS_NAME)
+        if "expired" in reason or "not yet valid" in reason:
+            return TlsRefusal(reason, Cause.TLS_EXPIRED)
+        return TlsRefusal(reason, Cause.TLS_AUTHORITY)
+    return TlsRefusal(reason, Cause.TLS_CLIENT_CERTIFICATE if "ALERT" in name else Cause.NOT_TLS)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.config.tls import TLS_FAILED
+from engine.config.tls import TLS_CAUSES
 from engine.doctor.broker_facts import Backlog, Management
 from engine.doctor.findings import Finding
+from engine.errors import Audience, Cause, EngineError, advice_of
 from engine.servers.amqp.probe import Rights
-from engine.servers.amqp.refusals import ADVISED
+from engine.wire.urls import mask
 
 #: Messages in one queue from which its consumers count as left behind.
 QUEUE_MESSAGES_MAX = 10_000
@@ -18,35 +19,29 @@ _AGE_SECONDS_SMALL = 5.0
 
 _finding = partial(Finding, "rabbitmq")
 
-
-#: What pika calls the broker's refusals, and AMQP's reply codes: the door that is shut, and who can open it.
-_DOORS = {
-    "AuthenticationError": ("authentication", "check user and password in amqp.amqp_url or AMQP_URL"),
-    "AccessDeniedError": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
-    "(530)": ("vhost", "check the vhost in amqp.amqp_url, and the user's permissions on it"),
-    "(403)": ("rights", "give the user configure and write permissions on the exchange"),
-    "(406)": ("exchange", "it stands with another type or durability: set metadata.exchange_durable, or delete it"),
+_TLS = ("TLS", "both ends trust the other's certificate")
+_EXCHANGE = ("exchange", "an exchange as the site file has it")
+_CONNECTION = "a connection with its exchange, as the engine makes it"
+#: The check that a refusal fails, and what is good; what is not here is no connection at all.
+_CHECKS = {
+    Cause.BROKER_LOGIN: ("authentication", _CONNECTION),
+    Cause.VHOST: ("vhost", _CONNECTION),
+    Cause.EXCHANGE_FORBIDDEN: ("rights", _CONNECTION),
+    Cause.EXCHANGE_MISSING: _EXCHANGE,
+    Cause.EXCHANGE_DURABLE: _EXCHANGE,
+    Cause.EXCHANGE_TRANSIENT: _EXCHANGE,
+    Cause.EXCHANGE_TYPE: _EXCHANGE,
+    Cause.EXCHANGE_MISMATCH: _EXCHANGE,
+    Cause.PRECONDITION: _EXCHANGE,
+    **dict.fromkeys(TLS_CAUSES, _TLS),
 }
 
 
-def refused(error: str) -> Finding:
+def refused(error: EngineError) -> Finding:
     """The broker answers and will not serve us."""
-    if TLS_FAILED in error:
-        found, _, todo = error.rpartition("; ")
-        return _finding("TLS", "broken", found, "both ends trust the other's certificate", todo)
-    found, advised, advice = error.partition(ADVISED)
-    if advised:
-        return _finding("exchange", "broken", f"{found}(406)", "an exchange as the site file has it", advice)
-    for sign, (check, todo) in _DOORS.items():
-        if sign in error:
-            return _finding(
-                check, "broken", error.rpartition("; ")[0] or error,
-                "a connection with its exchange, as the engine makes it", todo,
-            )  # fmt: skip
-    return _finding(
-        "reachable", "broken", error, "a connection within the timeout",
-        "look at the broker's log, and whether TLS is meant (amqps://)",
-    )  # fmt: skip
+    check, good = _CHECKS.get(error.cause, ("reachable", "a connection within the timeout"))
+    todo = advice_of(error, Audience.SITE) or "look at the broker's log, and whether TLS is meant (amqps://)"
+    return _finding(check, "broken", mask(error.fact), good, todo)
 
 
 def exchange(name: str, rights: Rights, *, durable: bool) -> Finding:

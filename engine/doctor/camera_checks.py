@@ -29,8 +29,7 @@ def reported(report: CameraReport) -> CameraFacts:
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
     """One camera: whether it sends, what, and what it costs."""
     if facts.error:
-        found, _, todo = facts.error.partition("; ")
-        return Finding("cameras", camera.id, "broken", found, _GOOD, todo or _todo(camera))
+        return Finding("cameras", camera.id, "broken", facts.error, _GOOD, facts.advice or _todo(camera))
     found = f"{facts.codec or 'unknown codec'} {facts.width}x{facts.height}, {facts.fps:.1f} fps, {facts.mode}"
     if facts.corrupt:
         return Finding(

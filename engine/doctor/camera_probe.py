@@ -43,6 +43,8 @@ class CameraFacts(msgspec.Struct, frozen=True):
     frame_bytes: int = 0
     corrupt: int = 0
     error: str = ""
+    #: What to do about the error, where more is known than for any camera.
+    advice: str = ""
 
 
 def gather(cameras: Sequence[Camera]) -> list[CameraFacts]:
@@ -79,7 +81,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     source: Source | None = None
     frames = corrupt = size = width = height = 0
     arrivals: list[float] = []
-    error = ""
+    error = advice = ""
     try:
         source = open_source(camera)
         end = time.monotonic() + camera.stall_seconds
@@ -98,7 +100,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
             width, height = frame.width, frame.height
             size += sum(len(part) for part in frame.parts)
     except NotOpened:
-        error = str(camera_check.examine(camera.url, camera.open_timeout_seconds))
+        error, advice = camera_check.examine(camera.url, camera.open_timeout_seconds)
     except SourceEnded as ended:
         error = "" if frames else str(ended)
     except CameraUnavailable as away:
@@ -119,6 +121,7 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
         frame_bytes=size // frames if frames else 0,
         corrupt=corrupt,
         error=urls.mask(error, urls.secrets_in(camera.url)),
+        advice=advice,
     )
 
 

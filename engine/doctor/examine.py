@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from engine.config import Config
 from engine.config.memory import Seen, redis_memory
-from engine.config.tls import TLS_FAILED
+from engine.config.tls import TLS_CAUSES
 from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
@@ -14,7 +14,15 @@ from engine.doctor.camera_probe import gather as open_cameras
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import gather as ask_redis
 from engine.doctor.tcp_check import try_to_reach, unreachable
-from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
+from engine.errors import (
+    Audience,
+    BrokerUnavailable,
+    Cause,
+    EngineError,
+    RedisUnavailable,
+    ServerRefused,
+    advice_of,
+)
 from engine.runtime.machine import embedded_memory
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
@@ -72,22 +80,32 @@ def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]
                 pass
             findings.append(redis_checks.answered("publisher's user", str(publisher)))
         except (RedisUnavailable, ServerRefused) as error:
-            findings.append(Finding("redis", "publisher's user", "broken", mask(str(error)), "may log in"))
+            findings.append(_publisher_refused(error))
     findings += redis_checks.verdicts(facts, config.redis.ttl_seconds)
     return findings, redis_checks.maxmemory(facts.info)
 
 
-def _redis_refused(address: RedisAddress, error: Exception, timeout_seconds: float) -> Finding:
+def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: float) -> Finding:
+    found = mask(error.fact)
     if isinstance(error, ServerRefused):
-        found, _, todo = mask(str(error)).rpartition("; ")
-        if TLS_FAILED in found:
+        todo = advice_of(error, Audience.SITE) or "look at the server's log"
+        if error.cause in TLS_CAUSES:
             return Finding("redis", "TLS", "broken", found, "both ends trust the other's certificate", todo)
+        if error.cause is Cause.UNKNOWN_SERVICE:
+            return Finding("redis", "reachable", "broken", found, "a sentinel that names a master", todo)
         return Finding("redis", "authentication", "broken", found, "the server takes the credentials", todo)
     if address.sentinel:
         todo = "start the sentinels and the servers, or correct redis.sentinels"
-        return Finding("redis", "reachable", "broken", mask(str(error)), "a sentinel that names a master", todo)
+        return Finding("redis", "reachable", "broken", found, "a sentinel that names a master", todo)
     reach = try_to_reach(address.host, address.port, address.path, timeout_seconds)
-    return unreachable("redis", str(address), reach, mask(str(error)))
+    return unreachable("redis", str(address), reach, found)
+
+
+def _publisher_refused(error: EngineError) -> Finding:
+    if error.cause is Cause.LOGIN:
+        error = EngineError.of(error, cause=Cause.PUBLISHER_LOGIN)
+    todo = advice_of(error, Audience.SITE)
+    return Finding("redis", "publisher's user", "broken", mask(error.fact), "may log in", todo)
 
 
 def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
@@ -101,7 +119,7 @@ def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: boo
     try:
         findings.append(broker_checks.backlog(broker_facts.backlog(config), config.redis.ttl_seconds))
     except RedisUnavailable as error:
-        if "refuses to be read" in str(error):
+        if error.cause is Cause.JOURNALS_FORBIDDEN:
             findings.append(not_asked("rabbitmq", "events waiting", "for journals and cursors", "few, and young"))
         else:
             findings.append(_not_checked("events waiting", "Redis does not answer"))
@@ -122,7 +140,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
     try:
         rights = broker_probe.rights(config.amqp, exchange)
     except BrokerUnavailable as error:
-        return [broker_checks.refused(mask(str(error)))]
+        return [broker_checks.refused(error)]
     findings = [
         Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
     ]
@@ -135,7 +153,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         try:
             broker.check(config.amqp, exchange)
         except (ServerRefused, BrokerUnavailable) as error:
-            shut = broker_checks.refused(mask(str(error)))
+            shut = broker_checks.refused(error)
     findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
     findings += broker_checks.may(exchange.name, rights)
     return findings + broker_checks.bound(exchange.name, seen)

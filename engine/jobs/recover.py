@@ -186,10 +186,10 @@ class Recovery:
         unroutable = self._broker.unroutable
         self._broker.close()
         if unroutable:
-            raise ServerRefused(f"{error}; bind a queue that keeps the frames, or name another exchange or key")
+            raise ServerRefused.of(error)
         self.report.reconnects += 1
         self._retry_at = time.monotonic() + self._backoff.next_seconds()
-        self._on_away(str(error))
+        self._on_away(error.fact)
 
     def _take(self) -> None:
         """Write down what was confirmed."""

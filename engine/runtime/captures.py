@@ -105,7 +105,7 @@ class Captures:
             fresh = self._read()
             selected = list(self._select(fresh))
         except EngineError as error:
-            self._log.error("site file not taken; nothing changes", error=str(error))
+            self._log.error("site file not taken; nothing changes", error=error)
         else:
             for warning in fresh.warnings:
                 self._log.warning("site file", warning=warning)
@@ -140,7 +140,7 @@ class Captures:
             rings.make_missing(self._config, [camera], self._log)
             child = self._child(camera)
         except (EngineError, OSError) as error:
-            self._log.error("camera refused", camera=camera.id, error=str(error))
+            self._log.error("camera refused", camera=camera.id, error=error)
             return False
         self._left.discard(camera.id)
         self._children.add(child)

@@ -30,7 +30,7 @@ _UNSEEN_SECONDS = 3.0
 #: Seconds that a child must live for its next pause to be the shortest again.
 _STABLE_SECONDS = 10.0
 #: Share of a drain's time that a role with nothing to pass on may take: its processes only have to notice.
-_NOTICE_SECONDS = HANG_SECONDS + 0.5
+NOTICE_SECONDS = HANG_SECONDS + 0.5
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -232,7 +232,7 @@ class Children:
         """Stop all children of a role; those that pass on what they hold do so first. False where that took longer than
         ``deadline`` (monotonic seconds)."""
         if not role.passes_on:
-            deadline = min(deadline, time.monotonic() + _NOTICE_SECONDS)
+            deadline = min(deadline, time.monotonic() + NOTICE_SECONDS)
         stage = [child for child in self.all if child.role is role]
         self.reap()
         for child in stage:

@@ -66,7 +66,7 @@ def claim(
                 leases.release(names)
                 raise
     except RedisUnavailable as error:
-        raise InputError(str(error)) from None
+        raise InputError.of(error) from None
 
 
 def release(config: Config, cameras: Iterable[str], own: Lease, log: FilteringBoundLogger) -> None:
@@ -75,7 +75,7 @@ def release(config: Config, cameras: Iterable[str], own: Lease, log: FilteringBo
         with open_leases(config, own, log) as leases:
             leases.release(list(cameras))
     except (RedisUnavailable, InputError) as error:
-        log.warning("leases not given back; they lapse", error=str(error))
+        log.warning("leases not given back; they lapse", error=error)
 
 
 def _claim(

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from engine.config import Config
-from engine.errors import InputError, RedisUnavailable, ServerRefused
+from engine.errors import Audience, Cause, EngineError, InputError, RedisUnavailable, ServerRefused, explain
 from engine.runtime import server_process
 from engine.runtime.child import die_with_parent, reset_signals, start_advice
 from engine.runtime.server_process import ServerProcess
@@ -99,7 +99,7 @@ class EmbeddedServer:
                 self.adopted = self._wanted = True
                 return
             except (RedisUnavailable, ServerRefused) as error:
-                self.replaced = str(error)
+                self.replaced = explain(error, Audience.SITE)
                 self.stop(keep_log=True)
         self._refuse_strangers()
         try:
@@ -183,13 +183,13 @@ class EmbeddedServer:
                     (reply,) = session.try_call(("PING",))
                 if not isinstance(reply, Exception):
                     return
-                error: Exception = RedisUnavailable(str(reply))
+                error: EngineError = RedisUnavailable(reply)
             except (RedisUnavailable, ServerRefused) as refused:
                 error = refused
-            loading = "loading" in str(error).lower()
+            loading = error.cause is Cause.LOADING
             patience = _START_SECONDS_MAX if loading else silence_seconds
             if self._server.ended():
-                raise RedisUnavailable(f"the server has ended; {error}")
+                raise RedisUnavailable(f"the server has ended; {error.fact}")
             if time.monotonic() > begun + patience:
                 raise error
             time.sleep(0.01)

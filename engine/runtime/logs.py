@@ -12,6 +12,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from engine.config import Config
+from engine.errors import Audience, EngineError, explain
 from engine.runtime.log_writer import Lines
 from engine.runtime.streams import has_standard_error
 from engine.shm.segment import private_directory
@@ -34,7 +35,10 @@ class Masking:
         return mask(text, self._secrets)
 
     def _clean(self, value: Any) -> Any:
-        """What is no plain number is shown as its text, so that nothing inside it passes unseen."""
+        """What is no plain number is shown as its text, so that nothing inside it passes unseen. A log belongs to a
+        site, so advice names keys of the site file."""
+        if isinstance(value, EngineError):
+            return self.text(explain(value, Audience.SITE))
         return value if value is None or isinstance(value, bool | int | float) else self.text(str(value))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
-from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused
+from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
 from engine.servers.amqp import broker
 from engine.servers.redis.connect import check_mode
 from engine.servers.redis.session import Session
@@ -42,14 +42,20 @@ def _check_redis(config: Config, address: RedisAddress) -> Server:
         with Session(address, config.redis.timeout_seconds) as session:
             fields = session.hello()
     except RedisUnavailable as error:
-        what = "redis.sentinels and redis.service" if address.sentinel else "redis.address"
-        raise ServerRefused(f"{error}; check {what} and that the server runs") from None
+        cause = Cause.SENTINELS if address.sentinel else Cause.REDIS_ADDRESS
+        raise ServerRefused.of(error, cause=cause) from None
+    except ServerRefused as error:
+        if error.cause is Cause.LOGIN and address != config.redis_address:
+            raise ServerRefused.of(error, cause=Cause.PUBLISHER_LOGIN) from None
+        raise
     name, version = fields.get("server", ""), fields.get("version", "")
     check_mode(address, fields.get("mode", ""))
     if name != "valkey" and _numbers(version) < REDIS_VERSION_MIN:
         known = f"version {version}" if version else "of a version before 6"
         raise ServerRefused(
-            f"Redis at {address} is {known}; {'.'.join(map(str, REDIS_VERSION_MIN))} or later is needed"
+            f"Redis at {address} is {known}; {'.'.join(map(str, REDIS_VERSION_MIN))} or later is needed",
+            cause=Cause.OLD_SERVER,
+            subject=f"Redis at {address}",
         )
     return Server(name, version)
 
@@ -67,7 +73,7 @@ def check_broker(config: Config, log: FilteringBoundLogger) -> None:
     try:
         broker.check(config.amqp, broker.metadata_exchange(config.metadata))
     except BrokerUnavailable as error:
-        log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=str(error))
+        log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=error)
 
 
 def _why_not(config: Config) -> str:

@@ -38,7 +38,7 @@ def adopt_or_make(config: Config, log: FilteringBoundLogger) -> None:
     try:
         _ask_last_numbers(config, last, config.redis.timeout_seconds)
     except RedisUnavailable as error:
-        raise InputError(str(error)) from None
+        raise InputError.of(error) from None
     for camera, numbers in last.items():
         ring_place.ensure(config, camera, *numbers)
     if sum(adopted.values()):
@@ -62,7 +62,7 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
         log.warning(
             "redis cannot be asked for the last numbers; those of new rings may begin anew",
             cameras=len(last),
-            error=str(error),
+            error=error,
         )
     for camera_id, numbers in last.items():
         ring_place.ensure(config, camera_id, *numbers)

@@ -112,7 +112,7 @@ class Instance(NamedTuple):
         try:
             code = run_agent(agent, self.name, page, stop, config.site.drain_seconds, notifier)
         except EngineError as error:
-            log.error("cannot go on", error=str(error))
+            log.error("cannot go on", error=error)
             return error.exit_code
         log.debug("stopped")
         return code if code else EXIT_OK

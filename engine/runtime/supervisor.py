@@ -156,7 +156,7 @@ class Supervisor:
             try:
                 self._server.start()
             except InputError as error:
-                self._log.error("embedded server does not start", error=str(error))
+                self._log.error("embedded server does not start", error=error)
 
     def _status(self) -> str:
         return f"{self._children.running} of {len(self._children.all)} processes run"

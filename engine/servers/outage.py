@@ -8,7 +8,7 @@ import time
 
 from structlog.typing import FilteringBoundLogger
 
-from engine.errors import WireError
+from engine.errors import Audience, EngineError, WireError, explain
 from engine.shm.status_page import StatusPage
 from engine.wire.state import OUTAGE_CHARACTERS_MAX, ServerAway, decode_outages, encode_outages
 
@@ -37,16 +37,17 @@ class Outage:
 
     def lost(self, error: Exception) -> None:
         """It is away, or still, for this reason; numbers in it do not make it another one."""
-        reason = re.sub(r"\d+", "#", str(error))
+        reason = re.sub(r"\d+", "#", error.fact if isinstance(error, EngineError) else str(error))
+        text = explain(error, Audience.SITE)
         if not self._since:
             self._since = time.monotonic()
             self._reasons = {reason}
-            self._log.warning(f"{self._server} {self._consequence}", error=str(error))
-            self._show(error)
+            self._log.warning(f"{self._server} {self._consequence}", error=text)
+            self._show(text)
         elif reason not in self._reasons and len(self._reasons) < _REASONS_MAX:
             self._reasons.add(reason)
-            self._log.warning(f"{self._server} is still away", error=str(error))
-            self._show(error)
+            self._log.warning(f"{self._server} is still away", error=text)
+            self._show(text)
 
     def over(self) -> None:
         """It works, as far as is known; said where it did not before."""
@@ -60,11 +61,11 @@ class Outage:
         shown.pop(self._server, None)
         self._page.text = encode_outages(shown)
 
-    def _show(self, error: Exception) -> None:
+    def _show(self, error: str) -> None:
         shown = self._shown()
         since = self._inherited.since_nano if self._inherited else time.time_ns()
         self._inherited = self._inherited or ServerAway(since, "")
-        shown[self._server] = ServerAway(since, str(error)[:OUTAGE_CHARACTERS_MAX])
+        shown[self._server] = ServerAway(since, error[:OUTAGE_CHARACTERS_MAX])
         self._page.text = encode_outages(shown)
 
     def _shown(self) -> dict[str, ServerAway]:

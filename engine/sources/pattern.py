@@ -65,7 +65,7 @@ def _head_template(camera: str) -> bytes:
 
 
 def _picture(pattern: urls.Pattern, camera: str) -> bytes:
-    """A JPEG without its first two bytes, so large that with the stamp it has the pattern's size."""
+    """A JPEG without its first two bytes, so large that with the test mark it has the pattern's size."""
     room = pattern.kb * 1024 - len(_head_template(camera) % (1, 10**18))
     colours = _colour_bars(pattern.width, pattern.height, zlib.crc32(camera.encode()))
     for quality in _QUALITIES:

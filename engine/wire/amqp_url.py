@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from engine.errors import ConfigError
+from engine.errors import Cause, ConfigError
 from engine.wire.amqp import SHORT_STRING_BYTES_MAX
 from engine.wire.keys import DEFAULT_VHOST, ENGINE
 from engine.wire.urls import host_port, is_host, mask, secrets_in
@@ -23,12 +23,13 @@ _GUEST = "guest"
 _PORTS = {"amqp": 5672, "amqps": 5671}
 _FORM = "amqp://user:password@host:port/vhost"
 #: Where the meaning of a query parameter, known from other clients, is set.
+_TLS_KEYS = "amqp.tls_ca_file amqp.tls_certificate_file amqp.tls_key_file amqp.tls_server_name"
 _PARAMETER_KEYS = {
     "heartbeat": "amqp.heartbeat_seconds",
     "connection_timeout": "amqp.timeout_seconds",
     "socket_timeout": "amqp.timeout_seconds",
     "stack_timeout": "amqp.timeout_seconds",
-    "ssl_options": "amqp.tls_ca_file, tls_certificate_file, tls_key_file and tls_server_name",
+    "ssl_options": _TLS_KEYS,
     "cacertfile": "amqp.tls_ca_file",
     "certfile": "amqp.tls_certificate_file",
     "keyfile": "amqp.tls_key_file",
@@ -75,7 +76,7 @@ def parse_amqp_url(url: str, what: str = "amqp.amqp_url") -> AmqpAddress:
     try:
         return _parse(url)
     except ConfigError as error:
-        raise ConfigError(f"{what} {error}") from None
+        raise ConfigError.of(error, f"{what} {error.fact}") from None
 
 
 def _parse(url: str) -> AmqpAddress:
@@ -112,11 +113,11 @@ def _no_form(url: str) -> ConfigError:
 
 def _refused_query(url: str, parts: SplitResult) -> ConfigError:
     names = list(dict.fromkeys(name for name, _ in parse_qsl(parts.query, keep_blank_values=True)))
-    advice = "; ".join(f"in place of {name} set {_PARAMETER_KEYS[name]}" for name in names if name in _PARAMETER_KEYS)
     listed = f": {', '.join(names)}" if names else ""
     return ConfigError(
-        f"({_shown(url)}) has query parameters{listed}, which are not read; remove them{advice and f'; {advice}'} "
-        "(a ? in a vhost is written %3F)"
+        f"({_shown(url)}) has query parameters{listed}, which are not read",
+        cause=Cause.URL_PARAMETERS,
+        settings=",".join(f"{name}={_PARAMETER_KEYS[name]}" for name in names if name in _PARAMETER_KEYS),
     )
 
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from engine.errors import ConfigError
+from engine.errors import Cause, ConfigError
 
 SourceKind = Literal["rtsp", "http", "file", "device", "test"]
 _SCHEMES: dict[str, SourceKind] = {
@@ -217,30 +217,37 @@ class RedisAddress(NamedTuple):
         return f"RedisAddress({self})"
 
 
-def parse_redis_address(address: str, port: int = REDIS_PORT) -> RedisAddress:
-    """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError."""
-    text = address if "://" in address else f"redis://{address}"
-    parts = _split(text, "redis.address")
+def parse_redis_address(address: str, port: int = REDIS_PORT, setting: str = "redis.address") -> RedisAddress:
+    """``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError that blames ``setting``."""
+    try:
+        return _parse_redis_address(address, port)
+    except ConfigError as error:
+        error.setting = setting
+        raise
+
+
+def _parse_redis_address(address: str, port: int) -> RedisAddress:
+    parts = _split(address if "://" in address else f"redis://{address}")
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ConfigError(f"redis.address: use host:port, redis://, rediss://, unix:// or {EMBEDDED!r}")
+        raise ConfigError("is no address of Redis", cause=Cause.ADDRESS_FORM)
     username, password = _decoded(parts.username), _decoded(parts.password)
     query = dict(parse_qsl(parts.query))
     try:
         if parts.scheme == "unix":
             if not parts.path:
-                raise ConfigError("redis.address names no socket path")
+                raise ConfigError("names no socket path")
             database = int(query.get("db", "0"))
             return RedisAddress("", 0, unquote(parts.path), False, database, username, password)
         database = int(query.get("db") or parts.path.strip("/") or "0")
         port = parts.port if parts.port is not None else port
     except ValueError:
-        raise ConfigError("redis.address: port and database are numbers") from None
+        raise ConfigError("port and database are numbers") from None
     if not parts.hostname:
-        raise ConfigError("redis.address names no host")
+        raise ConfigError("names no host")
     if not is_host(parts.hostname):
-        raise ConfigError(f"redis.address: {parts.hostname!r} is no possible host; give its name or address")
+        raise ConfigError(f"{parts.hostname!r} is no possible host; give its name or address")
     if port < 1 or database < 0:
-        raise ConfigError(f"redis.address: port {port} or database {database} cannot be")
+        raise ConfigError(f"port {port} or database {database} is out of range")
     return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
 
 
@@ -250,22 +257,21 @@ def parse_sentinels(
     """The address of a Sentinel service, from ``host:26379`` or ``rediss://host:26379``. Raises ConfigError."""
     if not entries or not service:
         raise ConfigError(
-            "redis.sentinels and redis.service go together; give the sentinels' addresses and the service's name"
+            "they go together; give the sentinels' addresses and the service's name",
+            setting="redis.sentinels and redis.service",
         )
     found = []
     for entry in entries:
-        try:
-            address = parse_redis_address(entry, SENTINEL_PORT)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("redis.address", "redis.sentinels")) from None
+        address = parse_redis_address(entry, SENTINEL_PORT, "redis.sentinels")
         if address.path or address.database or address.username or address.password:
             raise ConfigError(
-                "redis.sentinels takes host:port or rediss://host:port and nothing else; credentials go into "
-                "redis.sentinel_username and redis.sentinel_password"
+                "each is host:port or rediss://host:port and nothing else",
+                cause=Cause.SENTINEL_FORM,
+                setting="redis.sentinels",
             )
         found.append(address)
     if len({address.tls for address in found}) > 1:
-        raise ConfigError("redis.sentinels: all entries begin with rediss://, or none does")
+        raise ConfigError("all entries begin with rediss://, or none does", setting="redis.sentinels")
     hosts = tuple((address.host, address.port) for address in found)
     return found[0]._replace(sentinel=Sentinel(service, hosts, username or None, password or None))
 
@@ -292,14 +298,14 @@ def is_local(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _split(url: str, what: str) -> SplitResult:
-    """urlsplit, whose errors say nothing of where they come from."""
+def _split(url: str, what: str = "") -> SplitResult:
+    """The parts of a URL. Raises ConfigError that begins with ``what``. It leaves out the standard library's own words,
+    which may quote a part of the URL with its password."""
     try:
         return urlsplit(url)
-    except ValueError as error:
-        # The standard library's own words may quote a part of the URL, with its password.
-        reason = "a [ without its ]" if "IPv6" in str(error) else "characters that no host has"
-        raise ConfigError(f"{what}: {reason}") from None
+    except ValueError:
+        reason = "a [ without its ]" if url.count("[") != url.count("]") else "characters that no host has"
+        raise ConfigError(f"{what}{': ' if what else ''}{reason}") from None
 
 
 def _decoded(text: str | None) -> str | None:

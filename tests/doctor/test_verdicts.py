@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pika.exceptions import (
+    ChannelClosedByBroker,
+    ConnectionClosedByBroker,
+    ProbableAuthenticationError,
+    StreamLostError,
+)
 
 from engine.config import from_document
 from engine.config.memory import MemoryNeed
@@ -16,6 +22,8 @@ from engine.doctor.machine_facts import RunDirectory, run_directory
 from engine.doctor.redis_facts import Sample, SlowCommand
 from engine.doctor.tcp_check import Reach, unreachable
 from engine.servers.amqp.probe import Rights
+from engine.servers.amqp.refusals import connection_error
+from engine.wire.amqp_url import parse_amqp_url
 
 MIB = 2**20
 NEED = MemoryNeed(800 * MIB, 1200, 20.0, ("a", "b", "c", "d", "e"))
@@ -150,6 +158,14 @@ def test_a_camera(fields, facts, verdict, says):
     assert says in found.found
 
 
+def test_a_camera_that_fails_has_its_error_and_its_advice_apart():
+    told = camera_checks.verdict(camera(), CameraFacts("door", error="no such path (404)", advice="correct the path"))
+    assert (told.verdict, told.found, told.todo) == ("broken", "no such path (404)", "correct the path")
+    other = camera_checks.verdict(camera(), CameraFacts("door", error="sent nothing; for a while"))
+    assert other.found == "sent nothing; for a while"
+    assert other.todo
+
+
 @pytest.mark.parametrize("way", ["answers", "no such name", "refused", "no answer", "unreachable", "no socket"])
 def test_each_way_of_not_reaching_a_server_has_its_advice(way):
     found = unreachable("redis", "redis://box:1", Reach(way, "why", "here"), "its error")
@@ -161,16 +177,18 @@ def test_each_way_of_not_reaching_a_server_has_its_advice(way):
 @pytest.mark.parametrize(
     ("error", "check"),
     [
-        ("ProbableAuthenticationError: ...", "authentication"),
-        ("ConnectionClosedByBroker (530) NOT_ALLOWED", "vhost"),
-        ("ChannelClosedByBroker (403) ACCESS_REFUSED", "rights"),
-        ("ChannelClosedByBroker (406) PRECONDITION_FAILED", "exchange"),
-        ("StreamLostError", "reachable"),
+        (ProbableAuthenticationError("..."), "authentication"),
+        (ConnectionClosedByBroker(530, "NOT_ALLOWED"), "vhost"),
+        (ChannelClosedByBroker(403, "ACCESS_REFUSED"), "rights"),
+        (ChannelClosedByBroker(406, "PRECONDITION_FAILED"), "exchange"),
+        (StreamLostError("Stream connection lost"), "reachable"),
     ],
 )
 def test_a_broker_that_refuses(error, check):
-    found = broker_checks.refused(error)
+    found = broker_checks.refused(connection_error(parse_amqp_url("amqp://h/v"), error))
     assert (found.verdict, found.check) == ("broken", check)
+    assert found.todo
+    assert found.todo not in found.found
 
 
 def test_the_run_directory_is_looked_at_and_not_made(tmp_path):

@@ -46,6 +46,7 @@ def mutated(draw: st.DrawFn, target: str) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_mutation_breaks_a_promise(target: str) -> None:
     @settings(

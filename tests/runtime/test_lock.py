@@ -124,6 +124,7 @@ def test_a_lock_whose_file_was_removed_while_it_was_waited_for_is_none(directory
     assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_of_many_that_start_and_stop_at_once_never_two_hold_it(directory: Path) -> None:
     seeds = [random.SystemRandom().randrange(2**32) for _ in range(4)]
     running = [

@@ -149,6 +149,7 @@ def test_what_is_no_fifo_is_refused(shm):
     page.close()
 
 
+@pytest.mark.slow
 def test_every_frame_wakes_a_writer_that_would_sleep_for_an_hour(shm):
     page, frames, bell = shm / "writer 0.status", shm / "cam.ring", shm / "writer 0.doorbell"
     ring_file.create(frames, 4096, "cam")

@@ -39,6 +39,7 @@ def test_every_small_latency_is_counted_within_its_bucket():
         assert index == 0 or latency > upper_bound(index - 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(300), deadline=None)
 @given(latencies.filter(lambda latency: latency <= LONGEST))
 def test_a_bucket_is_at_most_a_quarter_wider_than_what_it_counts(latency):

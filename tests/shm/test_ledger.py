@@ -65,6 +65,7 @@ def span_of(first, last, deleted=None):
     return JournalSpan(*((frame.unix_nano, frame.sequence) if frame else (0, 0) for frame in (first, last, deleted)))
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(400), deadline=None)
 @given(histories(parts=few), st.data())
 def test_lost_is_what_lies_outside_the_journal_and_was_not_deleted(frames, data):
@@ -97,6 +98,7 @@ def test_what_is_lost_bit_by_bit_is_lost_once(frames, data):
     assert (total, runs) == (len(frames), [])
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(histories(parts=many), st.data())
 def test_with_more_gaps_than_runs_never_too_many_are_counted_and_few_too_few(frames, data):

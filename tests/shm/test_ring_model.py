@@ -6,6 +6,7 @@ import contextlib
 from collections import Counter
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -311,7 +312,7 @@ class RingModel(RuleBasedStateMachine):
         assert look(self.path).held_bytes == 0
 
 
-TestRingModel = RingModel.TestCase
+TestRingModel = pytest.mark.slow(RingModel.TestCase)
 TestRingModel.settings = settings(
     max_examples=examples(300),
     stateful_step_count=60,

@@ -62,7 +62,7 @@ def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
 
 
 @pytest.mark.parametrize(
-    ("known", "status page", "expected"),
+    ("known", "page", "expected"),
     [
         ((0, 0), (0, 0), 0),
         ((NANO, 5), (0, 0), 5),
@@ -129,10 +129,10 @@ def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
         place.open()
 
 
-def test_a_page_knows_the_numbers_of_the_ring_before_the_first_frame(place):
+def test_a_page_knows_the_last_of_the_ring_before_the_first_frame(place):
     ring_place.ensure(place.config, "cam1", NANO, 7)
     place.open()
-    assert ring_place.numbers_of(place.page) == (NANO, 7)
+    assert ring_place.last_of(place.page) == (NANO, 7)
 
 
 def test_a_ring_in_its_place_is_left_there(place):

@@ -52,6 +52,7 @@ def stored_frames(log: Path) -> list[tuple[int, int]]:
     return frames
 
 
+@pytest.mark.slow
 def test_every_frame_arrives_whole_and_in_order_or_is_counted_as_lost(path, shm):
     log = shm / "frames"
     log.touch()
@@ -91,6 +92,7 @@ def test_every_frame_arrives_whole_and_in_order_or_is_counted_as_lost(path, shm)
         assert gaps % SEQUENCE_MAX == counts.dropped % SEQUENCE_MAX, "a number is missing and nobody counted it"
 
 
+@pytest.mark.slow
 def test_a_ring_that_is_never_full_loses_nothing_at_full_speed(path, shm):
     """A producer that waits for room, which capture never does: every single frame must come out."""
     log = shm / "frames"

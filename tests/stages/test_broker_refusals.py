@@ -12,9 +12,10 @@ import pytest
 
 from engine.client.consumer import FrameConsumer
 from engine.config import AmqpSection, Secret
-from engine.errors import ServerRefused
-from engine.servers.amqp import refusals as broker_refusals
+from engine.errors import Audience, Cause, ServerRefused, explain
 from engine.servers.amqp.broker import Exchange, check
+from engine.servers.amqp.refusals import connection_error
+from engine.wire.amqp_url import parse_amqp_url
 from tests.servers.rabbitmq import RabbitMQ
 
 NAME = "camera.metadata"
@@ -26,10 +27,11 @@ def channel(rabbitmq: RabbitMQ, vhost: str) -> Iterator[Any]:
         yield connection.channel()
 
 
-def refusal(rabbitmq: RabbitMQ, vhost: str, exchange: Exchange) -> str:
+def refusal(rabbitmq: RabbitMQ, vhost: str, exchange: Exchange, audience: Audience = Audience.SITE) -> str:
     with pytest.raises(ServerRefused) as refused:
         check(AmqpSection(Secret(rabbitmq.url(vhost))), exchange)
-    return str(refused.value).partition(": ")[2]
+    assert refused.value.subject == f"RabbitMQ at 127.0.0.1:{rabbitmq.port}"
+    return explain(refused.value, audience).removeprefix(f"{refused.value.subject}: ")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def test_each_difference_has_its_sentence(rabbitmq, vhost, channel, stands, decl
     said = refusal(rabbitmq, vhost, Exchange(NAME, **declared))
     assert said.startswith(f"exchange {NAME} exists in vhost {vhost} and ")
     assert found in said
-    assert f"(406); {way}, or delete it once (`" in said
+    assert f"; {way}, or delete it once (`" in said
     command = shlex.split(said.split("`")[-2])
     assert command == ["rabbitmqadmin", f"--vhost={vhost}", "delete", "exchange", f"name={NAME}"]
     # What the command does.
@@ -70,12 +72,12 @@ def test_both_ways_out_of_a_durable_exchange_work(rabbitmq, vhost, channel):
 
 def test_a_job_is_told_of_its_own_options(rabbitmq, vhost, channel):
     channel.exchange_declare(NAME, exchange_type="direct", durable=True)
-    where = Exchange(NAME, mandatory=True, wording=broker_refusals.RECOVER)
-    assert "is of type direct, not topic (406); give --exchange-type direct, or delete" in refusal(
-        rabbitmq, vhost, where
+    where = Exchange(NAME, mandatory=True)
+    assert "is of type direct, not topic; give --exchange-type direct, or delete" in refusal(
+        rabbitmq, vhost, where, Audience.RECOVER
     )
     durable = where._replace(kind="direct", durable=False)
-    assert "is durable (406); give --durable, or delete" in refusal(rabbitmq, vhost, durable)
+    assert "is durable; give --durable, or delete" in refusal(rabbitmq, vhost, durable, Audience.RECOVER)
 
 
 def test_names_that_a_shell_would_take_apart_are_quoted(rabbitmq, vhost, channel):
@@ -89,9 +91,9 @@ def test_names_that_a_shell_would_take_apart_are_quoted(rabbitmq, vhost, channel
 @pytest.mark.parametrize(
     ("stands", "options", "says"),
     [
-        ({"durable": True}, {"exchange_durable": False}, "is durable (406); set `exchange_durable = true`, or delete"),
-        ({"durable": False}, {}, "is not durable (406); set `exchange_durable = false`, or delete it once"),
-        ({"exchange_type": "fanout"}, {}, "is of type fanout, not topic (406); name another with exchange, or delete"),
+        ({"durable": True}, {"exchange_durable": False}, "is durable; give exchange_durable=True, or delete"),
+        ({"durable": False}, {}, "is not durable; give exchange_durable=False, or delete it once"),
+        ({"exchange_type": "fanout"}, {}, "is of type fanout, not topic; name another with exchange, or delete"),
     ],
     ids=["durable", "transient", "type"],
 )
@@ -107,7 +109,7 @@ def test_a_queue_that_stands_otherwise(rabbitmq, vhost, channel, redis_server):
     channel.queue_declare("mine", durable=True, arguments={"x-queue-type": "quorum", "x-delivery-limit": 8})
     with pytest.raises(ServerRefused) as refused:
         FrameConsumer(rabbitmq.url(vhost), redis_server.url, print, queue="mine").run(signals=False)
-    assert f"queue mine exists in vhost {vhost} with x-delivery-limit 8, not 2 (406); attempts and dead_letter" in str(
+    assert f"queue mine exists in vhost {vhost} with x-delivery-limit 8, not 2; attempts and dead_letter" in str(
         refused.value
     )
     assert f"(`rabbitmqctl -p {vhost} delete_queue mine`)" in str(refused.value)
@@ -116,5 +118,7 @@ def test_a_queue_that_stands_otherwise(rabbitmq, vhost, channel, redis_server):
 @pytest.mark.parametrize(
     "text", ["PRECONDITION_FAILED - something else", "PRECONDITION_FAILED - inequivalent arg 'durable' for exch", ""]
 )
-def test_what_reads_otherwise_is_left_to_the_caller(text):
-    assert broker_refusals.mismatch(pika.exceptions.ChannelClosedByBroker(406, text), broker_refusals.SITE_FILE) == ""
+def test_where_the_text_reads_otherwise_the_code_counts(text):
+    refused = connection_error(parse_amqp_url("amqp://h/v"), pika.exceptions.ChannelClosedByBroker(406, text))
+    assert refused.cause is Cause.PRECONDITION
+    assert refused.fact == f"RabbitMQ at h:5672 closed the channel: {text} (406)"

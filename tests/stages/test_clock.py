@@ -79,6 +79,7 @@ def test_time_is_right_again_when_the_clock_has_caught_up():
     assert clock.stamp()[0] == clocks.wall
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 10**13), st.lists(st.integers(2, 10**10), min_size=1, max_size=30))
 def test_a_stamp_comes_closer_to_the_truth_with_every_frame(back, steps):

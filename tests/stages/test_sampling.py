@@ -46,6 +46,7 @@ def test_a_source_that_is_slower_than_the_limit_loses_nothing(source, limit):
     assert taken(limit, arrivals) == arrivals
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(200), deadline=None)
 @given(st.integers(1, 30), st.lists(st.floats(-0.45, 0.45), min_size=300, max_size=300))
 def test_the_average_rate_is_kept_for_frames_that_come_early_and_late(limit, jitter):

@@ -103,7 +103,7 @@ def test_tls_has_no_sendmsg_and_stores_the_same(
         assert store.receive() == [{}]
         check_stored(server.client(), records)
         monkeypatch.delenv("SSL_CERT_FILE")
-        with pytest.raises(ServerRefused, match=r"certificate.*redis\.tls_ca_file"):
+        with pytest.raises(ServerRefused, match=r"certificate.*TlsFiles\(ca_file"):
             store_at(f"rediss://localhost:{port}")
 
 

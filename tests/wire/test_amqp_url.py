@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from engine.config import AmqpSection, Secret
-from engine.errors import ConfigError
+from engine.errors import Audience, ConfigError, explain
 from engine.servers.amqp.broker import parameters
 from engine.wire import keys
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
@@ -76,7 +76,10 @@ def test_what_is_no_amqp_url_is_refused_and_the_form_shown(url):
         ("a?heartbeat=1&heartbeat=2", "query parameters: heartbeat,"),
         ("a?connection_timeout=5", "set amqp.timeout_seconds"),
         ("a?cacertfile=/x&verify=verify_none", "cacertfile, verify, which are not read; remove them; in place of cac"),
-        ("a?ssl_options={'x'", "set amqp.tls_ca_file, tls_certificate_file, tls_key_file and tls_server_name"),
+        (
+            "a?ssl_options={'x'",
+            "set amqp.tls_ca_file, amqp.tls_certificate_file, amqp.tls_key_file and amqp.tls_server_name",
+        ),
         ("a?foo=1", "query parameters: foo, which are not read; remove them (a ?"),
         ("a?frame_max=1", "query parameters: frame_max"),
         (f"a?password={SECRET}", "query parameters: password"),
@@ -97,9 +100,19 @@ def test_what_is_no_amqp_url_is_refused_and_the_form_shown(url):
 def test_a_path_that_could_be_read_in_two_ways_is_refused_with_what_to_write(rest, says):
     with pytest.raises(ConfigError) as caught:
         parse_amqp_url(f"amqp://u:{SECRET}@h/{rest}")
-    assert str(caught.value).startswith("amqp.amqp_url ")
-    assert says in str(caught.value)
-    assert SECRET not in str(caught.value)
+    text = explain(caught.value, Audience.SITE)
+    assert text.startswith("amqp.amqp_url ")
+    assert says in text
+    assert SECRET not in text + repr(caught.value)
+
+
+def test_a_script_is_told_of_its_own_parameters():
+    with pytest.raises(ConfigError) as caught:
+        parse_amqp_url("amqp://h/a?heartbeat=30&cacertfile=/x", "AMQP URL")
+    assert "in place of heartbeat set heartbeat_seconds; in place of cacertfile set tls_files.ca_file" in str(
+        caught.value
+    )
+    assert "amqp." not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import ConfigError
+from engine.errors import Audience, ConfigError, explain
 from engine.wire import urls
 from engine.wire.urls import Pattern, RedisAddress
 from tests.examples import examples
@@ -163,7 +163,10 @@ def test_an_address_of_redis_is_read(address, parsed):
 @pytest.mark.parametrize(
     ("address", "part"),
     [
-        ("http://h", "use host:port, redis://, rediss://, unix:// or 'embedded'"),
+        (
+            "http://h",
+            "redis.address: is no address of Redis; use host:port, redis://, rediss://, unix:// or 'embedded'",
+        ),
         ("unix://", "no socket path"),
         ("redis://", "no host"),
         (":6379", "no host"),
@@ -176,8 +179,10 @@ def test_an_address_of_redis_is_read(address, parsed):
     ],
 )
 def test_an_address_that_cannot_be_is_refused(address, part):
-    with pytest.raises(ConfigError, match=part):
+    with pytest.raises(ConfigError) as caught:
         urls.parse_redis_address(address)
+    assert part in explain(caught.value, Audience.SITE)
+    assert "redis.address" not in str(caught.value)
 
 
 def test_an_address_shows_no_password():

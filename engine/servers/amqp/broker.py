@@ -19,13 +19,13 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from engine.config import AmqpSection, MetadataSection
-from engine.config.tls import TLS_FAILED, client_context, tls_refusal
-from engine.errors import BrokerUnavailable, ConfigError, ServerRefused
-from engine.servers.amqp import refusals as broker_refusals
+from engine.config.tls import client_context
+from engine.errors import BrokerUnavailable, Cause, ConfigError, ServerRefused
+from engine.servers.amqp.refusals import REFUSALS, away, connection_error
 from engine.servers.overrides.pika import GatheringConnection
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
+from engine.wire.amqp_url import AmqpAddress
 from engine.wire.metadata import CONTENT_TYPE
-from engine.wire.urls import mask
 
 #: AMQP's delivery mode of a message that survives a restart of the broker.
 _PERSISTENT = 2
@@ -37,14 +37,12 @@ _BLOCKED_SECONDS_MAX = 30
 
 
 class Exchange(NamedTuple):
-    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss. ``wording`` tells
-    people what to set when the exchange exists with other properties."""
+    """Where messages go. With ``mandatory`` one that no queue takes is an error, not a silent loss."""
 
     name: str
     durable: bool = True
     kind: str = "topic"
     mandatory: bool = False
-    wording: broker_refusals.Wording = broker_refusals.SITE_FILE
 
 
 class Broker:
@@ -52,12 +50,13 @@ class Broker:
 
     def __init__(self, amqp: AmqpSection, exchange: Exchange) -> None:
         self._amqp = amqp
+        self._address = address_of(amqp)
         self._exchange = exchange
         self._loop: IOLoop | None = None
         self._connection: GatheringConnection | None = None
         self._channel: Channel | None = None
         self._ready = False
-        self._error: str | None = None
+        self._error: BrokerUnavailable | None = None
         self._give_up_at = 0.0
         #: Tokens of the messages sent and not yet taken as confirmed, oldest first.
         self._tokens: deque[Any] = deque()
@@ -135,7 +134,7 @@ class Broker:
         Raises BrokerUnavailable once the connection has failed; what was confirmed can still be taken before ``close``.
         """
         if self._loop is None or self._connection is None:
-            raise BrokerUnavailable("RabbitMQ is not connected")
+            raise BrokerUnavailable("RabbitMQ is not connected", cause=Cause.BROKER_AWAY)
         alarm = self._loop.call_later(timeout_seconds, _nothing)
         try:
             self._connection.flush()
@@ -146,9 +145,9 @@ class Broker:
             self._fail(error)
         self._loop.remove_timeout(alarm)
         if self._error is None and not self._ready and time.monotonic() > self._give_up_at:
-            self._error = f"no answer within {self._amqp.timeout_seconds:g} s"
+            self._error = away(self._address, f" did not answer within {self._amqp.timeout_seconds:g} s")
         if self._error is not None:
-            raise BrokerUnavailable(f"RabbitMQ at {mask(self._amqp.amqp_url)}: {self._error}")
+            raise self._error
 
     def publish(
         self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
@@ -236,7 +235,8 @@ class Broker:
 
     def _on_return(self, _: Any, method: Any, __: Any, ___: Any) -> None:
         self.unroutable = True
-        self._fail(f"exchange {method.exchange!r} has no queue bound for {method.routing_key!r}")
+        what = f" has no queue bound to exchange {method.exchange!r} for {method.routing_key!r}"
+        self._fail(away(self._address, what, Cause.UNROUTABLE))
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self.blocked = str(frame.method.reason) or "blocked"
@@ -247,7 +247,7 @@ class Broker:
     def _fail(self, error: object) -> None:
         self._ready = False
         if self._error is None:
-            self._error = broker_refusals.mismatch(error, self._exchange.wording) or say(error)
+            self._error = connection_error(self._address, error)
 
 
 def payload_properties(
@@ -268,14 +268,19 @@ def metadata_exchange(metadata: MetadataSection) -> Exchange:
     return Exchange(metadata.exchange, metadata.exchange_durable)
 
 
+def address_of(amqp: AmqpSection) -> AmqpAddress:
+    """The broker of a section. Raises ConfigError where none is named."""
+    if amqp.address is None:
+        raise ConfigError("is not set", setting="amqp.amqp_url")
+    return amqp.address
+
+
 def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
     """pika's parameters for the section's broker; its URL is not shown to pika, which reads it otherwise than keys do.
 
     Raises ConfigError for a URL that has not one meaning.
     """
-    address = amqp.address
-    if address is None:
-        raise ConfigError("amqp.amqp_url is not set")
+    address = address_of(amqp)
     tls = None
     if address.tls:
         tls = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), amqp.tls_server_name or address.host)
@@ -304,41 +309,11 @@ def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> N
         while not broker.ready and not broker.blocked:
             broker.pump(beat_seconds)
     except BrokerUnavailable as error:
-        text = str(error)
-        if TLS_FAILED in text or broker_refusals.ADVISED in text:
-            raise ServerRefused(text) from None
-        for sign, advice in _REFUSALS.items():
-            if sign in text:
-                raise ServerRefused(f"{text}; {advice}") from None
+        if error.cause in REFUSALS:
+            raise ServerRefused.of(error) from None
         raise
     finally:
         broker.close()
-
-
-#: What pika calls the broker's refusals (names of its exceptions, and AMQP's reply codes), and what to do about each.
-_REFUSALS = {
-    "ProbableAuthenticationError": "check user and password in amqp.amqp_url or AMQP_URL",
-    "AuthenticationError": "check user and password in amqp.amqp_url or AMQP_URL",
-    "ProbableAccessDeniedError": "check the vhost in amqp.amqp_url, and the user's permissions on it",
-    "(530)": "check the vhost in amqp.amqp_url, and the user's permissions on it",
-    "(403)": "give the user write permission on the exchange, and configure permission or declare it beforehand",
-    "(404)": "declare the exchange beforehand, or give the user configure permission on it",
-    "(406)": "the exchange stands with another type or durability: set metadata.exchange_durable, or delete it once",
-}
-
-
-def say(error: object) -> str:
-    """pika's errors as text: the type's name, and AMQP's reply code and text where there are some; of TLS, why."""
-    if refusal := tls_refusal(repr(error), "amqp"):
-        return refusal
-    code = getattr(error, "reply_code", None)
-    if code is not None:
-        return f"{type(error).__name__} ({code}) {getattr(error, 'reply_text', '')}".strip()
-    if isinstance(error, BaseException):
-        inner = error.args[0] if error.args else ""
-        detail = say(inner) if isinstance(inner, BaseException) else str(error)
-        return f"{type(error).__name__}: {detail}" if detail else type(error).__name__
-    return str(error)
 
 
 def _nothing() -> None:

@@ -17,8 +17,8 @@ import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from engine.config import AmqpSection
-from engine.errors import BrokerUnavailable
-from engine.servers.amqp.broker import Exchange, parameters, say
+from engine.servers.amqp.broker import Exchange, address_of, parameters
+from engine.servers.amqp.refusals import connection_error
 
 _FORBIDDEN, _MISSING, _REFUSED = 403, 404, 406
 #: Seconds that the broker is given to say that it takes nothing (memory or disk alarm).
@@ -59,7 +59,7 @@ def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
             with contextlib.suppress(AMQPError):
                 connection.close()
     except (AMQPError, OSError) as error:
-        raise BrokerUnavailable(say(error)) from None
+        raise connection_error(address_of(amqp), error) from None
     return Rights(exists, declare, publish, said[0] if said else "")
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from engine.errors import ServerRefused
+from engine.errors import Cause
 from engine.servers.redis.connection import call, open_connection
-from engine.servers.redis.errors import CLUSTER
+from engine.servers.redis.errors import CLUSTER, refuse
 from engine.servers.redis.sentinel import find_master
 from engine.wire.urls import RedisAddress
 
@@ -43,8 +43,6 @@ def hello_fields(reply: list[Any]) -> dict[str, str]:
 def check_mode(address: RedisAddress, mode: str) -> None:
     """Raises ServerRefused for a server that cannot hold frames and their journals together."""
     if mode == "cluster":
-        raise ServerRefused(f"Redis at {address} {CLUSTER}")
+        raise refuse(address, f" {CLUSTER}", Cause.CLUSTER)
     if mode == "sentinel":
-        raise ServerRefused(
-            f"Redis at {address} is a sentinel, which stores nothing; name it in redis.sentinels, and its redis.service"
-        )
+        raise refuse(address, " is a sentinel, which stores nothing", Cause.SENTINEL_ADDRESS)

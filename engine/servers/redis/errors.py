@@ -8,6 +8,7 @@ from typing import Any
 from redis.exceptions import (
     AskError,
     AuthenticationError,
+    BusyLoadingError,
     ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
@@ -18,34 +19,35 @@ from redis.exceptions import (
 )
 
 from engine.config.tls import tls_refusal
-from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
+from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused, WireError
 from engine.wire.urls import RedisAddress
 
 Command = tuple[Any, ...]
 
 #: What the parser raises, besides its own errors, for bytes that are no RESP2; and our look at the shape of a reply.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
-#: What to do about refused credentials, of a server and of a sentinel.
-LOGIN = "set redis.username and redis.password, or REDIS_USERNAME and REDIS_PASSWORD"
-SENTINEL_LOGIN = "set redis.sentinel_username and redis.sentinel_password, or REDIS_SENTINEL_PASSWORD"
-#: Why a node of a cluster is refused: a frame and its journal are written together, and lie in different slots there.
-CLUSTER = (
-    "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet; name a server that is none in "
-    "redis.address, or sentinels in redis.sentinels"
-)
+#: A frame and its journal are written together, and lie in different slots of a cluster.
+CLUSTER = "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet"
 
 
 def connection_error(
     address: RedisAddress, error: Exception, what: str = "cannot be reached"
 ) -> RedisUnavailable | ServerRefused:
     """The error of ours that a failed connection is."""
-    if refusal := tls_refusal(str(error), "redis"):
-        return ServerRefused(f"Redis at {address}: {refusal}")
+    if refusal := tls_refusal(error):
+        return refuse(address, f": TLS failed: {refusal.reason}", refusal.cause, server="redis")
     if isinstance(error, AuthenticationError):
-        return ServerRefused(f"Redis at {address} refuses the credentials ({str(error).rstrip('.')}); {LOGIN}")
+        return refuse(address, f" refuses the credentials ({str(error).rstrip('.')})", Cause.LOGIN)
     if isinstance(error, ResponseError):
-        return ServerRefused(f"Redis at {address} refuses the connection: {error}")
-    return RedisUnavailable(f"Redis at {address} {what}: {error}")
+        return refuse(address, f" refuses the connection: {error}")
+    cause = Cause.LOADING if isinstance(error, BusyLoadingError) else Cause.REDIS_AWAY
+    return RedisUnavailable(f"Redis at {address} {what}: {error}", cause=cause, subject=f"Redis at {address}")
+
+
+def refuse(address: RedisAddress, what: str, cause: Cause = Cause.OTHER, **details: str) -> ServerRefused:
+    """The refusal of a server; ``what`` follows its name."""
+    subject = f"Redis at {address}"
+    return ServerRefused(f"{subject}{what}", cause=cause, subject=subject, **details)
 
 
 def demoted(reply: object) -> bool:
@@ -67,21 +69,23 @@ def checked(address: RedisAddress, commands: Sequence[Command], replies: list[An
 def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> EngineError:
     text = str(error)
     name = _text(command[0])
+    subject = f"Redis at {address}"
     if isinstance(error, NoPermissionError):
-        return ServerRefused(f"Redis at {address} does not permit {name} to this user: {text}")
+        return refuse(address, f" does not permit {name} to this user: {text}", Cause.FORBIDDEN)
     if isinstance(error, ClusterCrossSlotError | AskError):
-        return ServerRefused(f"Redis at {address} {CLUSTER}")
+        return refuse(address, f" {CLUSTER}", Cause.CLUSTER)
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
-        return WireError(f"Redis at {address}:{key} holds another type than {name} reads; the engine did not write it")
+        fact = f"{subject}:{key} holds another type than {name} reads; the engine did not write it"
+        return WireError(fact, cause=Cause.WRONG_TYPE, subject=subject)
     # UNBLOCKED: it waited at a master that has become a replica.
     if (
         demoted(error)
         or isinstance(error, TryAgainError | ClusterDownError)
         or text.startswith(("BUSY ", "UNBLOCKED "))
     ):
-        return RedisUnavailable(f"Redis at {address} cannot answer now: {text}")
-    return ServerRefused(f"Redis at {address} refuses {name}: {text}")
+        return RedisUnavailable(f"{subject} cannot answer now: {text}", cause=Cause.BUSY, subject=subject)
+    return refuse(address, f" refuses {name}: {text}")
 
 
 def _text(word: Any) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 from redis.connection import AbstractConnection
 from redis.exceptions import NoPermissionError, ResponseError
 
-from engine.errors import RedisUnavailable, ServerRefused
+from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused
 from engine.servers.redis.connection import call, open_connection
-from engine.servers.redis.errors import LOGIN, SENTINEL_LOGIN
 from engine.wire.urls import RedisAddress, Sentinel, host_port
 
 
@@ -22,41 +21,45 @@ def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAdd
     """
     assert address.sentinel is not None
     service = address.sentinel.service
-    said = []
-    refusals = 0
+    subject = f"Redis at {address}"
+    said: list[EngineError] = []
     for host, port in address.sentinel.hosts:
         asked = f"the sentinel at {host_port(host, port)}"
         try:
             found = _ask_sentinel(address, address.sentinel, host, port, timeout_seconds)
         except RedisUnavailable as error:
-            said.append(f"{asked}: {error}")
+            said.append(RedisUnavailable.of(error, f"{asked}: {error.fact}"))
             continue
         except ServerRefused as error:
-            refusals += 1
-            said.append(f"{asked}: {error}".replace(LOGIN, SENTINEL_LOGIN))
+            # These are the sentinel's own user and password.
+            cause = Cause.SENTINEL_LOGIN if error.cause is Cause.LOGIN else error.cause
+            said.append(ServerRefused.of(error, f"{asked}: {error.fact}", cause))
             continue
         if isinstance(found, ResponseError):
-            refusals += 1
-            said.append(f"{asked} refuses to answer: {found}; {SENTINEL_LOGIN}")
+            said.append(ServerRefused(f"{asked} refuses to answer: {found}", cause=Cause.SENTINEL_LOGIN))
             continue
         if not found:
-            refusals += 1
-            said.append(f"{asked} knows no service {service!r}; check redis.service")
+            said.append(ServerRefused(f"{asked} knows no service {service!r}", cause=Cause.UNKNOWN_SERVICE))
             continue
         master = address._replace(host=found[0].decode(), port=int(found[1]), sentinel=None)
         try:
             connection = open_connection(master, timeout_seconds)
             (role,) = call(master, connection, ("ROLE",))
         except RedisUnavailable as error:
-            said.append(f"{asked} names {master}, but: {error}")
+            said.append(RedisUnavailable.of(error, f"{asked} names {master}, but: {error.fact}"))
             continue
         if isinstance(role, NoPermissionError) or (isinstance(role, list) and role[0] == b"master"):
             return master, connection
         connection.disconnect()
         what = str(role) if isinstance(role, ResponseError) else f"a {role[0].decode()}"
-        said.append(f"{asked} names {master}, which is no master ({what})")
-    text = f"no master of {address}: {'; '.join(said)}"
-    raise ServerRefused(text) if refusals == len(said) else RedisUnavailable(text)
+        said.append(RedisUnavailable(f"{asked} names {master}, which is no master ({what})", cause=Cause.REDIS_AWAY))
+    fact = f"no master of {address}: {'; '.join(error.fact for error in said)}"
+    if all(isinstance(error, ServerRefused) for error in said):
+        # The first one's advice: sentinels of one service are set up alike.
+        refused = ServerRefused.of(said[0], fact)
+        refused.subject = subject
+        raise refused
+    raise RedisUnavailable(fact, cause=Cause.REDIS_AWAY, subject=subject)
 
 
 def _ask_sentinel(address: RedisAddress, sentinel: Sentinel, host: str, port: int, timeout_seconds: float) -> Any:

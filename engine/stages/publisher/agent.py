@@ -19,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.backoff import Backoff
 from engine.config import Config
-from engine.errors import BrokerUnavailable, RedisUnavailable, ServerRefused, WireError
+from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused, WireError
 from engine.servers.amqp.broker import Broker, metadata_exchange
 from engine.servers.outage import Outage
 from engine.shm.status_page import PublisherCount, StatusPage
@@ -158,7 +158,7 @@ class PublisherAgent:
         try:
             self._accounts.save()
         except (RedisUnavailable, ServerRefused) as error:
-            self._log.warning("cursors not written; some events will be sent again", error=str(error))
+            self._log.warning("cursors not written; some events will be sent again", error=error)
         self._broker.close()
         self._journals.close()
         self._counts[PublisherCount.CONNECTED] = 0
@@ -226,11 +226,15 @@ class PublisherAgent:
             self._log.info("rabbitmq connected")
         if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 0
-            self._broker_outage.lost(BrokerUnavailable(f"RabbitMQ takes no messages: {self._broker.blocked}"))
+            self._broker_outage.lost(
+                BrokerUnavailable(f"RabbitMQ takes no messages: {self._broker.blocked}", cause=Cause.BROKER_BLOCKED)
+            )
         confirmed = self._take_confirmed()
         if self._broker.nacked:
             self._counts[PublisherCount.NACKED] += self._broker.nacked
-            self._broker_lost(BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)"))
+            self._broker_lost(
+                BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)", cause=Cause.BROKER_BLOCKED)
+            )
         return confirmed
 
     def _take_confirmed(self) -> int:

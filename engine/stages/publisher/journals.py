@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import ResponseError
 
-from engine.errors import RedisUnavailable, WireError
+from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
@@ -248,7 +248,9 @@ class Journals:
         replies = self._session.try_call(*commands)
         for reply in replies:
             if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
-                raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}")
+                raise RedisUnavailable(
+                    f"Redis at {self._session.address} refuses to be read: {reply}", cause=Cause.JOURNALS_FORBIDDEN
+                )
         return replies
 
 

@@ -158,7 +158,7 @@ class WriterAgent:
                 if self._leases:
                     self._leases.release(list(self._writers))
         except RedisUnavailable as error:
-            self._log.warning("last camera states not written", error=str(error))
+            self._log.warning("last camera states not written", error=error)
         self._store.close()
         self._rings.close()
         self._doorbell.close()

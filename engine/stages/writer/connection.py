@@ -13,7 +13,7 @@ from collections.abc import Callable
 from redis.connection import AbstractConnection
 
 from engine.backoff import Backoff
-from engine.errors import EngineError, RedisUnavailable
+from engine.errors import Cause, EngineError, RedisUnavailable
 from engine.stages.writer.connection_state import Event, State, after
 from engine.stages.writer.store import Store
 
@@ -84,19 +84,19 @@ class _Attempt:
 
     def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
         self._connection: AbstractConnection | None = None
-        self._error = "it was interrupted"
+        self._error = RedisUnavailable("Redis: the try to connect was interrupted", cause=Cause.REDIS_AWAY)
         self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
             # The machine has no thread to give now.
-            self._error = str(error)
+            self._error = RedisUnavailable(f"Redis: {error}", cause=Cause.REDIS_AWAY)
 
     def _run(self, connect: Callable[[], AbstractConnection]) -> None:
         try:
             self._connection = connect()
         except EngineError as error:
-            self._error = str(error)
+            self._error = RedisUnavailable.of(error)
 
     def done(self) -> bool:
         """True when there is a result."""
@@ -105,5 +105,5 @@ class _Attempt:
     def result(self) -> AbstractConnection:
         """The connection. Raises RedisUnavailable, also where the server refused: it may change its mind."""
         if self._connection is None:
-            raise RedisUnavailable(self._error)
+            raise self._error
         return self._connection
