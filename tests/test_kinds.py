@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.conftest import kind_of
+from tests.conftest import kind_of, longest_first
 
 HERE = Path(__file__).parent
 
@@ -35,3 +35,24 @@ def test_kind_follows_from_directory_imports_and_fixtures(
 def test_this_test_is_of_its_kind(request: pytest.FixtureRequest) -> None:
     kinds = {"unit", "server", "system", "fault"}
     assert {mark.name for mark in request.node.iter_markers()} & kinds == {"unit"}
+
+
+class Named:
+    """As much of a test as its order needs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_closest_marker(self, name: str) -> bool:
+        return name in self.name
+
+
+def test_each_worker_begins_with_its_share_of_the_long_tests() -> None:
+    names = ["a1", "a2", "fault1", "fault2", "slow3", "b1", "b2", "b3", "slow4"]
+    orders = {
+        1: ["fault1", "fault2", "slow3", "slow4", "a1", "a2", "b1", "b2", "b3"],
+        2: ["fault1", "slow3", "a1", "a2", "fault2", "slow4", "b1", "b2", "b3"],
+        6: ["fault1", "fault2", "a1", "slow3", "a2", "slow4", "b1", "b2", "b3"],
+    }
+    for workers, order in orders.items():
+        assert [item.name for item in longest_first([Named(name) for name in names], workers)] == order
