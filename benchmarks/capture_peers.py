@@ -1,7 +1,7 @@
-"""The clips that capture is measured with, and what it is compared to: OpenCV as its manual has it, and FFmpeg.
+"""Clips for the capture benchmark, and its peers: OpenCV as in its manual, and FFmpeg.
 
-CPU time is that of all threads of this process, or of a child, as the kernel counts it; the clock on the wall plays no
-part, so that other work on the machine does not either, but for the caches that it takes.
+The kernel counts the CPU time of all threads of this process, or of a child. Wall-clock time is not used, so other work
+on the machine matters only through the caches that it takes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Literal, NamedTuple
 import cv2
 
 Codec = Literal["h264", "mjpeg"]
-#: FFmpeg's scale of quality at which its JPEGs of these clips come nearest in size to OpenCV's at quality 85.
+#: FFmpeg's quality at which its JPEGs of these clips are closest in size to OpenCV's at quality 85.
 FFMPEG_QUALITY = 3
 FPS = 30
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 
 
 class Cost(NamedTuple):
-    """CPU seconds of ``frames`` frames, and their JPEGs' bytes together."""
+    """CPU seconds of ``frames`` frames, and the total bytes of their JPEGs."""
 
     cpu_seconds: float
     frames: int
@@ -30,13 +30,13 @@ class Cost(NamedTuple):
 
     @property
     def ms(self) -> float:
-        """CPU milliseconds a frame."""
+        """CPU milliseconds per frame."""
         return self.cpu_seconds / self.frames * 1e3
 
 
 def make_clip(path: Path, codec: Codec, width: int, height: int, frames: int) -> Path:
-    """A moving test picture with some noise, as a camera's: H.264 without B-frames; or of that, so that both show the
-    same, JPEGs one behind the other."""
+    """Make a clip of a moving test picture with some noise, like a camera's. It is H.264 without B-frames, or MJPEG
+    made from that H.264 clip, so both show the same."""
     h264 = f"-c:v libx264 -preset veryfast -profile:v main -bf 0 -g {2 * FPS} -pix_fmt yuv420p".split()
     h264 += ["-b:v", str(width * height * 3)]
     mjpeg = f"-c:v mjpeg -q:v {FFMPEG_QUALITY} -pix_fmt yuvj420p".split()
@@ -51,12 +51,12 @@ def make_clip(path: Path, codec: Codec, width: int, height: int, frames: int) ->
 
 
 def packets(clip: Path) -> list[bytes]:
-    """The JPEGs of an MJPEG clip, as they stand in it."""
+    """The JPEGs of an MJPEG clip, unchanged."""
     return split(_ffmpeg("-i", str(clip), "-c:v", "copy", "-f", "image2pipe", "-"))
 
 
 def split(stream: bytes) -> list[bytes]:
-    """JPEGs that follow each other: between an end and the next beginning there is nothing."""
+    """Split JPEGs that follow each other without a gap."""
     parts = stream.split(EOI + SOI)
     return [
         (b"" if not number else SOI) + part + (b"" if number == len(parts) - 1 else EOI)
@@ -65,7 +65,7 @@ def split(stream: bytes) -> list[bytes]:
 
 
 def plain(clip: Path, frames: int, quality: int) -> Cost:
-    """``VideoCapture.read`` and ``imencode`` as OpenCV does them; opening and the first frame are not counted."""
+    """Measure OpenCV's ``VideoCapture.read`` and ``imencode``, without opening and the first frame."""
     capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     size = 0
@@ -82,7 +82,7 @@ def plain(clip: Path, frames: int, quality: int) -> Cost:
 
 
 def plain_frames(clip: Path, frames: int, quality: int) -> list[bytes]:
-    """The first JPEGs that the same makes."""
+    """The first JPEGs that plain OpenCV makes."""
     capture = cv2.VideoCapture(str(clip), cv2.CAP_FFMPEG)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
     try:
@@ -92,9 +92,9 @@ def plain_frames(clip: Path, frames: int, quality: int) -> list[bytes]:
 
 
 def ffmpeg(clip: Path, frames: int) -> Cost:
-    """One ffmpeg that turns the clip into JPEGs in a pipe: its CPU, and this process's for reading and splitting them.
+    """Measure one ffmpeg that writes the clip's JPEGs into a pipe: its CPU, and this process's for reading them.
 
-    Its start, which a camera pays once, is a run of one frame, taken off.
+    The cost of a run of one frame is subtracted, because a camera pays the start only once.
     """
     one, _ = _image2pipe(clip, 1)
     all_of_it, sizes = _image2pipe(clip, frames + 1)

@@ -1,4 +1,4 @@
-"""Options and fixtures of the benchmarks: ``--bench once|quick|full`` says how much is done."""
+"""Options and fixtures of the benchmarks: ``--bench once|quick|full`` sets how much they do."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _interrupt(number: int, _: object) -> NoReturn:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A run that is told to end takes its servers and sites with it, as with Ctrl-C.
+    # SIGTERM ends a run like Ctrl-C: its servers and sites end too.
     signal.signal(signal.SIGTERM, _interrupt)
     config.stash[_RESULTS] = Results(Scale(cast("Mode", config.getoption("--bench"))))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """A benchmark fails once all its ratios are known."""
+    """Fail a benchmark after all its ratios are known."""
     results = item.config.stash[_RESULTS]
     results.missed.clear()
     yield
@@ -42,7 +42,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """A run that was interrupted, or of which only a part was asked for, replaces nothing."""
+    """Write the results, unless the run was interrupted or was a part only."""
     whole = session.config.args == ["benchmarks"] and not session.config.getoption("keyword")
     complete = whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
     path = session.config.stash[_RESULTS].write(complete)
@@ -73,7 +73,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(autouse=True, scope="session")
 def servers_are_here() -> None:
-    """What is missing is named with the package that brings it."""
+    """Name the packages that are missing, and exit."""
     packages = {"redis-server": "redis-server", "redis-benchmark": "redis-tools", "rabbitmq-server": "rabbitmq-server"}
     packages |= {"ffmpeg": "ffmpeg"}
     missing = [package for program, package in packages.items() if not _which(program)]

@@ -1,9 +1,8 @@
-"""How benchmarks measure, and where what they find goes.
+"""How benchmarks measure and record results.
 
-A claim is a ratio: the engine beside what it is compared to, in the same process and run. ``paired`` runs two sides
-alternately and ``in_turns`` any number, so that a noisy neighbour or a slowing clock affects all alike. The ratio is
-the median of the rounds' ratios. Every ratio is arranged so that more is better; ``floors.toml`` has the least that
-each may be, and why.
+A claim is a ratio of the engine to a peer, in the same process and run. ``paired`` runs two sides alternately and
+``in_turns`` any number, so a noisy neighbour or a slowing clock affects all sides alike. The ratio is the median of the
+rounds' ratios. For every ratio more is better; ``floors.toml`` gives the minimum of each, and its reason.
 """
 
 from __future__ import annotations
@@ -24,16 +23,17 @@ import psutil
 from pytest_benchmark.fixture import BenchmarkFixture
 
 HERE = Path(__file__).parent
-#: What ``latest.json`` says of each ratio; ``raw.json`` has the runs behind it as well.
+#: The fields of each ratio in ``latest.json``; ``raw.json`` also has the single runs.
 LATEST_KEYS = ("value", "floor", "unit", "against")
 RESULTS = HERE / "results"
 FLOORS = HERE / "floors.toml"
 
-#: ``once`` proves that a benchmark works (make test), ``quick`` looks (make bench-quick), ``full`` guards (make bench).
+#: ``once`` proves that a benchmark works (make test), ``quick`` gives a first look (make bench-quick), ``full`` guards
+#: the floors (make bench).
 Mode = Literal["once", "quick", "full"]
 Value = TypeVar("Value")
 Measure = TypeVar("Measure")
-#: The engine's own side, in what ``in_turns`` takes.
+#: The name of the engine's side for ``in_turns``.
 OURS = "ours"
 
 
@@ -43,19 +43,19 @@ class Scale(NamedTuple):
     mode: Mode
 
     def pick(self, once: Value, quick: Value, full: Value) -> Value:
-        """The one that is meant for this run: rounds, seconds, sizes."""
+        """Pick the value for this run's mode: rounds, seconds, sizes."""
         return {"once": once, "quick": quick, "full": full}[self.mode]
 
 
 class Pairs(NamedTuple):
-    """Seconds of the engine's side and of the other's, round by round."""
+    """Seconds of the engine's side and of the other side, per round."""
 
     ours: list[float]
     theirs: list[float]
 
     @property
     def ratio(self) -> float:
-        """How many times as long the other takes: the median over the rounds."""
+        """How many times longer the other side takes: the median over the rounds."""
         return statistics.median(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
 
@@ -66,7 +66,7 @@ def paired(
     rounds: int,
     warmup: int = 1,
 ) -> Pairs:
-    """Time two callables alternately, theirs right before ours; pytest-benchmark keeps the statistics of ours."""
+    """Time two callables in turn, the peer right before the engine. pytest-benchmark keeps the engine's statistics."""
     pairs = Pairs([], [])
 
     def timed(side: Callable[[], object], times: list[float]) -> None:
@@ -87,9 +87,9 @@ def paired(
 def in_turns(
     benchmark: BenchmarkFixture, sides: Mapping[str, Callable[[], Measure]], rounds: int, warmup: int = 1
 ) -> dict[str, list[Measure]]:
-    """Run each side in every round, ours last, and return what the sides measured of themselves, round by round.
+    """Run each side in every round, the engine last. Returns the sides' own measurements per round.
 
-    pytest-benchmark keeps the statistics of ours. The warm-up rounds are left out.
+    pytest-benchmark keeps the engine's statistics. Warm-up rounds are left out.
     """
     measured: dict[str, list[Measure]] = {side: [] for side in sides}
 
@@ -106,12 +106,12 @@ def in_turns(
 
 
 def quotients(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
-    """How many times ours theirs was, in each round."""
+    """The peer's value divided by the engine's, for each round."""
     return [their / our for their, our in zip(theirs, ours, strict=True)]
 
 
 class Results:
-    """What a run has found: guarded and unguarded ratios, figures, curves, and what was skipped."""
+    """The results of a run: guarded and unguarded ratios, figures, curves, and skipped parts."""
 
     def __init__(self, scale: Scale) -> None:
         self.scale = scale
@@ -119,16 +119,16 @@ class Results:
         self.figures: dict[str, dict[str, Any]] = {}
         self.curves: dict[str, dict[str, Any]] = {}
         self.skipped: dict[str, str] = {}
-        #: What the benchmark at hand has found below its floor.
+        #: Ratios of the current benchmark that are below their floors.
         self.missed: list[str] = []
         self._floors = tomllib.loads(FLOORS.read_text())
 
     def ratio(
         self, name: str, value: float, *, against: str, unit: str = "times", runs: object = None, goal: str = ""
     ) -> None:
-        """Record a ratio of which more is better; one below its floor goes to ``missed``, which fails its benchmark.
+        """Record a ratio for which more is better. One below its floor is added to ``missed``; its benchmark fails.
 
-        ``runs`` are the single measurements behind it, ``goal`` is the figure that the engine is built to. What
+        ``runs`` are the single measurements behind it; ``goal`` is the figure that the engine is built to. A ratio that
         ``floors.toml`` does not name is shown, not guarded.
         """
         floor = self._floors.get(name, {}).get("floor")
@@ -144,19 +144,19 @@ class Results:
         self.ratio(name, statistics.median(runs), against=against, unit=unit, runs=list(runs), goal=goal)
 
     def figure(self, name: str, value: float | str, unit: str, **details: Any) -> None:
-        """Record an absolute figure: of this machine and this run, guarded by nothing."""
+        """Record an absolute figure of this machine and run. Figures are never guarded."""
         self.figures[name] = {"value": value, "unit": unit, **details}
 
     def curve(
         self, name: str, x: str, y: str, series: dict[str, Sequence[tuple[float, float]]], note: str = ""
     ) -> None:
-        """Record how ``y`` grows with ``x``, for each of some things that are compared."""
+        """Record how ``y`` grows with ``x``, for each compared series."""
         self.curves[name] = {"x": x, "y": y, "series": {key: list(points) for key, points in series.items()}}
         self.curves[name]["note"] = note
 
     def fits(self, name: str, memory: int, shared: int = 0) -> bool:
-        """Whether this machine has so many bytes of memory, and of them in /dev/shm; where it has not, ``name`` is
-        skipped."""
+        """Whether this machine has ``memory`` bytes free, and ``shared`` of them in /dev/shm. If not, ``name`` is
+        recorded as skipped."""
         have, have_shared = psutil.virtual_memory().available, shutil.disk_usage("/dev/shm").free
         if memory > have:
             self.skip(name, f"it takes {memory / 2**30:.1f} GB of memory, {have / 2**30:.1f} are free")
@@ -165,11 +165,11 @@ class Results:
         return memory <= have and shared <= have_shared
 
     def skip(self, name: str, reason: str) -> None:
-        """Record what this machine is too small for."""
+        """Record a part that this machine is too small for."""
         self.skipped[name] = reason
 
     def write(self, complete: bool) -> Path | None:
-        """Write ``latest.json`` and ``raw.json``; only a full run that came to its end replaces them."""
+        """Write ``latest.json`` and ``raw.json``. Only a complete full run replaces them."""
         if self.scale.mode != "full" or not complete:
             return None
         RESULTS.mkdir(exist_ok=True)
@@ -190,7 +190,7 @@ class Results:
 
 
 def describe_run() -> dict[str, Any]:
-    """When, of what, and on which machine."""
+    """The date, commit and machine of a run."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False
     ).stdout.strip()

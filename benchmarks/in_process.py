@@ -1,4 +1,4 @@
-"""In-process agents: a benchmark calls the writer's and the publisher's ``do_work`` itself, without a supervisor."""
+"""In-process agents: benchmarks call the ``do_work`` of writer and publisher themselves, without a supervisor."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from engine.stages.publisher.agent import PublisherAgent
 from engine.stages.writer.agent import WriterAgent
 from engine.wire.ring_owner import build_owner
 
-#: Seconds after which what does not come fails the benchmark.
+#: A benchmark fails after waiting this long, in seconds.
 PATIENCE_SECONDS = 60.0
-#: Rings and status pages stand in real shared memory, as a site's do.
+#: Rings and status pages are in real shared memory, as in a site.
 SHARED_MEMORY = "/dev/shm"
 WIDTH, HEIGHT = 1280, 720
 
 
 class Spent(NamedTuple):
-    """What a piece of work took: seconds by the clock, and seconds of this process's CPU."""
+    """The cost of some work: wall-clock seconds, and CPU seconds of this process."""
 
     seconds: float
     cpu_seconds: float
@@ -50,14 +50,14 @@ class Stopwatch:
 
 
 def quiet_log() -> FilteringBoundLogger:
-    """A log of warnings and what is worse."""
+    """A log of warnings and errors."""
     quiet = structlog.make_filtering_bound_logger(logging.WARNING)
     log: FilteringBoundLogger = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=quiet)
     return log
 
 
 def site_config(run_directory: Path, redis_address: str, cameras: int, **sections: Mapping[str, Any]) -> Config:
-    """A site of ``cameras`` cameras, cam0 and so on, with the engine's defaults but for ``sections``."""
+    """A site of ``cameras`` cameras (cam0 and so on), with the engine's defaults except for ``sections``."""
     document: dict[str, Any] = {
         "site": {"run_directory": str(run_directory)},
         "ring": {"directory": SHARED_MEMORY},
@@ -88,10 +88,10 @@ class _InProcess:
         site.remove(self.paths)
 
     def _give_back(self) -> None:
-        """Close what the agent does not close itself."""
+        """Close everything that the agent does not close itself."""
 
     def turn(self, until: Callable[[], object]) -> None:
-        """Turn the agent as its own loop does."""
+        """Run the agent as its own loop does."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not until():
             assert time.monotonic() < deadline, "it did not come"
@@ -100,7 +100,7 @@ class _InProcess:
 
 
 class InProcessWriter(_InProcess):
-    """A WriterAgent, and the producers of its cameras' rings."""
+    """A WriterAgent with the producers of its cameras' rings."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -115,12 +115,12 @@ class InProcessWriter(_InProcess):
         self._nano = time.time_ns()
         self.agent = WriterAgent(config, 0, self._pages[0], quiet_log())
         self.agent.on_start()
-        # One frame through all of it: connected, and everything that is made once is made.
+        # One frame goes through, so that everything is connected and created.
         self.fill(1, [memoryview(b"first")])
         self.drain()
 
     def fill(self, frames: int, payloads: Iterable[memoryview], rings: int | None = None) -> None:
-        """Write ``frames`` frames, the next payload each, in turns into the first ``rings`` rings (None: into all)."""
+        """Write ``frames`` frames, each with the next payload, in turn into the first ``rings`` rings (None: all)."""
         turns: Iterator[Producer] = itertools.cycle(self.producers[:rings])
         bodies = itertools.cycle(payloads)
         for _ in range(frames):
@@ -130,7 +130,7 @@ class InProcessWriter(_InProcess):
         self.written += frames
 
     def drain(self) -> Spent:
-        """Turn the writer until Redis has acknowledged all that was written."""
+        """Run the writer until Redis has acknowledged every frame."""
         missing = self.written - self._stored()
         with Stopwatch() as watch:
             while missing > 0:
@@ -161,7 +161,7 @@ class InProcessPublisher(_InProcess):
         self.turn(lambda: self._page.counts[PublisherCount.CONNECTED])
 
     def drain(self, events: int) -> Spent:
-        """Turn the publisher until the broker has confirmed ``events`` more events."""
+        """Run the publisher until the broker has confirmed ``events`` more events."""
         counts = self._page.counts
         goal = counts[PublisherCount.CONFIRMED] + events
         with Stopwatch() as watch:
@@ -175,7 +175,7 @@ class InProcessPublisher(_InProcess):
 
 
 def run_publisher_process(run_directory: Path, redis_address: str, cameras: int, amqp_url: str) -> None:
-    """The publisher as the supervisor would start it; for a process of its own."""
+    """Run the publisher as the supervisor would start it, in a separate process."""
     from engine.runtime.roles import PUBLISHER, Launch
 
     config = site_config(run_directory, redis_address, cameras, amqp={"amqp_url": amqp_url})

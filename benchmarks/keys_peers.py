@@ -1,6 +1,7 @@
-"""Keys as they were before: the timestamp as RFC 3339 with nine digits, written and read with ``datetime``.
+"""The former keys: timestamps as RFC 3339 with nine digits, written and read with ``datetime``.
 
-``datetime`` knows microseconds, so the last three digits are taken beside it: both forms are exact to the nanosecond.
+``datetime`` has microseconds only, so the last three digits are handled separately: both forms are exact to the
+nanosecond.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from engine.wire.rfc3339 import NANO
 
 #: Characters of an RFC 3339 timestamp with nine digits and Z.
 RFC3339_CHARACTERS = 30
-#: Bytes that go to Redis in one piece while keys are loaded.
+#: Bytes sent to Redis at a time while keys are loaded.
 _LOAD_BYTES = 2**18
 
 
@@ -29,7 +30,7 @@ def nano(text: str) -> int:
 
 
 def build(head: str, unix_nano: int, sequence: int) -> str:
-    """The key, behind the part of it that a camera's keys share; nothing is checked."""
+    """Build a key from the part that a camera's keys share; nothing is checked."""
     return f"{head}{timestamp(unix_nano)}:{sequence:05d}"
 
 
@@ -41,13 +42,13 @@ def parse(key: str) -> tuple[str, str, str, int, int]:
 
 
 def go_timestamp(unix_nano: int) -> str:
-    """The same as Go's ``time.RFC3339Nano`` writes it: without the fraction's zeros at its end."""
+    """The same as Go's ``time.RFC3339Nano``: without trailing zeros of the fraction."""
     text = timestamp(unix_nano)[:-1].rstrip("0").rstrip(".")
     return f"{text}Z"
 
 
 def load(socket_path: str, keys: Iterable[bytes], ttl_ms: int) -> None:
-    """Store one byte under each key, with a lifetime, and return when the server has done it."""
+    """Store one byte under each key, with a lifetime. Returns when the server has done so."""
     with socket.socket(socket.AF_UNIX) as link:
         link.connect(socket_path)
         pending = bytearray(b"CLIENT REPLY OFF\r\n")

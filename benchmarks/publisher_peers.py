@@ -1,5 +1,5 @@
-"""What the publisher is compared to: one confirmed message at a time, and messages that nobody confirms; and who
-receives while the publisher's latency is measured."""
+"""The publisher's peers: one confirmed message at a time, and unconfirmed messages. Also the receiver for the
+publisher's latency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.wire.metadata import CONTENT_TYPE, decode_event
 
 EXCHANGE = "camera.metadata"
 QUEUE = "events"
-#: Messages that are handed to pika before it is let send them.
+#: Messages that are given to pika before it sends them.
 _HANDFUL = 512
 _PERSISTENT = pika.BasicProperties(content_type=CONTENT_TYPE, delivery_mode=2)
 
@@ -43,10 +43,10 @@ def one_at_a_time(connection: pika.BlockingConnection, bodies: Sequence[bytes], 
 
 
 def blast(url: str, bodies: Sequence[bytes], routing_key: str) -> Spent:
-    """Messages on pika's SelectConnection that nobody confirms, until the broker has taken them all.
+    """Unconfirmed messages on pika's SelectConnection, until the broker has taken them all.
 
-    The broker answers the channel's close behind the last message; some may still be on their way into the queue then,
-    which favours this side. Connecting is not timed.
+    The broker answers the channel's close after the last message. Some messages may not be in the queue then, which
+    favours this side. Connecting is not timed.
     """
     watch = Stopwatch()
     state: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def blast(url: str, bodies: Sequence[bytes], routing_key: str) -> Spent:
 
 
 class Receiver:
-    """A consumer in a thread of its own, which notes when each event came (nanoseconds UTC), by camera and time."""
+    """A consumer in its own thread. It records when each event arrived (nanoseconds UTC), by camera and time."""
 
     def __init__(self, connect: Callable[[], pika.BlockingConnection]) -> None:
         self.received: dict[tuple[str, int], int] = {}

@@ -1,10 +1,10 @@
-"""docs/benchmarks.md, docs/benchmarks-tables.md and their plots, made of results/raw.json and nothing else: the same
-results make the same bytes. The first has ten figures with their curves, the second everything that was measured.
+"""Writes docs/benchmarks.md, docs/benchmarks-tables.md and their plots from results/raw.json alone: the same results
+give the same bytes. The first has ten figures with their curves, the second all measurements.
 
-A group is the part of a name before its first dot. The report knows the groups' order and what each compares; names
-within them are the benchmarks' own. Of a figure's details, ``goal`` ("<= 25", ">= 5000"; ``target=5000`` is the same
-as the latter) puts it into the table of goals, and ``claim`` into the table of what the product page says. All others
-are shown beside it as remarks.
+A group is the part of a name before its first dot. The report defines the groups' order and descriptions; the
+benchmarks define the names within them. Two details place a figure: ``goal`` ("<= 25", ">= 5000"; ``target=5000`` is
+the same as the latter) puts it into the table of goals, ``claim`` into the table of the product page's claims. All
+other details are shown as remarks.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw.json"
 TRIED = HERE / "tried.md"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
-#: The file of the tables, beside the document.
+#: The file of the tables, in the document's directory.
 TABLES = "benchmarks-tables.md"
-#: The plots' directory, beside the document.
+#: The plots' directory, relative to the document's.
 PLOTS = "benchmarks"
 #: The README shows the ten figures between these lines.
 MEASURED_MARKS = ("<!-- measured: written by benchmarks/report.py -->", "<!-- measured ends -->")
-#: Ratio of the largest to the smallest value from which an axis is logarithmic.
+#: An axis is logarithmic from this ratio of the largest to the smallest value.
 _LOGARITHMIC = 20.0
 #: Exponents that count as flat and as proportional: y grows with the power of x.
 _FLAT, _PROPORTIONAL = 0.1, 0.15
-#: Told apart without colour: marker and line style of each series, in turn.
+#: Marker and line style of each series, in turn, so that series differ without colour.
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("x", "--"), ("P", ":"), ("*", "-."))
 
 
@@ -49,7 +49,7 @@ class Highlight(NamedTuple):
     curve: str = ""
 
 
-#: What a reader needs who chooses between the engine and what he would use instead.
+#: The figures that matter for a choice between the engine and an alternative.
 HIGHLIGHTS = (
     Highlight(
         "Cameras without a loss, 30 fps, 60 KB a frame",
@@ -111,7 +111,7 @@ HIGHLIGHTS = (
 
 
 class Group(NamedTuple):
-    """A section: its heading, and what is compared in it."""
+    """A section: its heading, and what it compares."""
 
     title: str
     text: str
@@ -167,8 +167,8 @@ _QUIET_DETAILS = {"value", "unit", "goal", "target", "claim", "runs", "load"}
 
 
 def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED) -> Path:
-    """Write the report of the results in ``raw``: both texts and the plots, and the figures in the README of the
-    directory above if there is one. Writes all of it or nothing."""
+    """Write the report of the results in ``raw``: both texts, the plots, and the figures in the README of the parent
+    directory if it exists. Writes all or nothing."""
     results = json.loads(raw.read_text())
     readme = document.parent.parent / "README.md"
     document.parent.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
 
 
 def with_measured(readme: str, results: Mapping[str, Any]) -> str:
-    """The README with the run's figures between its marks. Raises ValueError where it has no marks."""
+    """The README with the run's figures between its marks. Raises ValueError if it has no marks."""
     before, first, rest = readme.partition(MEASURED_MARKS[0])
     _, last, after = rest.partition(MEASURED_MARKS[1])
     if not (first and last):
@@ -210,7 +210,7 @@ def with_measured(readme: str, results: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits: it finds the old report or the new one."""
+    """Delay Ctrl-C, so that it leaves the old report or the new one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -252,7 +252,7 @@ def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
 
 
 def render_tables(results: Mapping[str, Any], plots: Iterable[str]) -> str:
-    """Everything that was measured, group by group."""
+    """All measurements, by group."""
     lines = [
         "# Benchmarks: all tables",
         "",
@@ -283,7 +283,7 @@ def _highlights(results: Mapping[str, Any]) -> list[str]:
 
 
 def _group_names(results: Mapping[str, Any]) -> list[str]:
-    """Groups that have anything, in the report's order; unknown ones last."""
+    """Groups that are not empty, in the report's order; unknown ones last."""
     found = {group_of(name) for kind in ("ratios", "figures", "curves", "skipped") for name in results[kind]}
     return [name for name in GROUPS if name in found] + sorted(found - set(GROUPS))
 
@@ -294,7 +294,7 @@ def group_of(name: str) -> str:
 
 
 def _of(group: str, entries: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """A group's entries by their names within it."""
+    """A group's entries, by their names within the group."""
     return [(name.partition(".")[2] or name, entry) for name, entry in entries.items() if group_of(name) == group]
 
 
@@ -306,7 +306,7 @@ def _failures(ratios: Mapping[str, Any]) -> list[str]:
 
 
 def _goals(results: Mapping[str, Any]) -> list[str]:
-    """The table of what the engine is built to."""
+    """The table of goals."""
     entries = [*results["figures"].items(), *results["ratios"].items()]
     rows = [(name, {**entry, "goal": goal}) for name, entry in entries if (goal := _goal(entry))]
     rows.sort(key=lambda row: list(GROUPS).index(group_of(row[0])) if group_of(row[0]) in GROUPS else len(GROUPS))
@@ -387,7 +387,7 @@ def _curve(name: str, title: str, curve: Mapping[str, Any], plots: set[str]) -> 
 
 
 def growth(points: Iterable[tuple[float, float]]) -> str:
-    """How a series grows, in words and numbers, from its ends."""
+    """Describe how a series grows, from its ends, in words and numbers."""
     (x0, y0), *_, (x1, y1) = sorted(tuple(point) for point in points)
     if min(x0, y0, y1) <= 0 or x0 == x1:
         return f"from {number(y0)} to {number(y1)}"
@@ -423,7 +423,7 @@ def _cell(text: str) -> str:
 
 
 def number(value: Any) -> str:
-    """A number as it is read best: three or four digits, thousands apart."""
+    """Format a number for reading: three or four digits, thousands separated."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if value == 0 or math.isinf(value) or math.isnan(value):
@@ -454,7 +454,7 @@ def draw(results: Mapping[str, Any], directory: Path) -> None:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    # Text as text keeps the files small; the salt keeps the bytes the same from run to run.
+    # Text stays text, which keeps the files small; the salt makes the bytes the same in every run.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "edge-video", "font.size": 9})
     for name, curve in results["curves"].items():
         _draw_curve(pyplot, curve, directory / plot_name(name))

@@ -1,8 +1,8 @@
-"""The other process of the ring's benchmarks: it sends frames on demand, through the ring or through a peer of it.
+"""The sending process of the ring's benchmarks: it sends frames on demand, through the ring or through a peer.
 
-Everything that is sent through is made before it starts. A frame carries the monotonic nanosecond at which it was
-handed over; the ring has a place for it, a queue takes it beside the payload, and for pipe and socket it is written
-into the payload's first eight bytes.
+Rings, queues, pipes and sockets are made before it starts. A frame carries the monotonic nanosecond at which it was
+handed over. The ring has a field for it, a queue takes it together with the payload, and for pipe and socket it is
+written into the payload's first eight bytes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from engine.wire.ring_layout import ALIGN
 
 CAMERA = "cam1"
 WIDTH, HEIGHT = 1280, 720
-#: Different payloads that are sent in turns, so that not one of them stays in the nearest cache by itself.
+#: Different payloads that are sent in turn, so that no single one stays in the nearest cache.
 PAYLOADS = 4
-#: Bytes of the stamp where it stands in the payload.
+#: Bytes of the stamp at the start of the payload.
 STAMP_BYTES = 8
-#: Seconds that a sender sleeps when the ring is full: far less than its reader needs to empty it.
+#: Seconds that the sender sleeps when the ring is full: far less than the reader needs to empty it.
 _FULL_SECONDS = 0.0002
 
 
 class Order(NamedTuple):
-    """What the sender is asked for: ``frames`` frames of ``size`` bytes through ``side``, ``pause`` seconds between."""
+    """An order to the sender: ``frames`` frames of ``size`` bytes through ``side``, ``pause`` seconds apart."""
 
     side: str
     size: int
@@ -52,7 +52,7 @@ class Ways(NamedTuple):
 
 
 def payloads(size: int) -> list[bytes]:
-    """The bytes that both processes know; the stamp's place is zero."""
+    """The payloads that both processes know; the stamp's bytes are zero."""
     return [bytes(STAMP_BYTES) + random.Random(number).randbytes(size - STAMP_BYTES) for number in range(PAYLOADS)]
 
 
@@ -72,7 +72,7 @@ def bell_path(directory: Path) -> Path:
 
 
 def serve(ways: Ways) -> None:
-    """The process: for each order a line with its own CPU seconds when all frames are handed over; None ends it."""
+    """The process. For each order it replies with its own CPU seconds when all frames are handed over; None ends it."""
     producer = Producer(ring_path(ways.directory), CAMERA)
     bell = Bell(bell_path(ways.directory), StatusPage.watch(page_path(ways.directory)))
     try:
@@ -93,7 +93,7 @@ def serve(ways: Ways) -> None:
 
 
 def _sender(side: str, ways: Ways, producer: Producer, bell: Bell, bodies: Sequence[bytes]) -> Callable[[int], None]:
-    """A callable that sends the body of a number."""
+    """A callable that sends the payload with a given number."""
     views = [memoryview(body) for body in bodies]
     stamped = [bytearray(body) for body in bodies]
     now = time.monotonic_ns
@@ -101,7 +101,7 @@ def _sender(side: str, ways: Ways, producer: Producer, bell: Bell, bodies: Seque
     def ring(number: int) -> None:
         body = views[number]
         stamp = now()
-        # The engine's producer drops a frame when the ring is full; here all frames are to arrive.
+        # The engine's producer drops a frame when the ring is full; here all frames must arrive.
         while producer.write((body,), producer.floor_nano + 1, stamp, WIDTH, HEIGHT) is None:
             time.sleep(_FULL_SECONDS)
         bell.wake()
@@ -123,8 +123,8 @@ def _sender(side: str, ways: Ways, producer: Producer, bell: Bell, bodies: Seque
 
 
 def memcpy_seconds(area: memoryview, size: int, frames: int) -> float:
-    """Seconds of copying so many payloads once, from ordinary memory into an area as large as the ring, one behind the
-    other: what no way between two processes can do without."""
+    """Seconds to copy the payloads once, one after the other, from ordinary memory into an area as large as the ring.
+    Every transport between two processes needs at least this."""
     views = [memoryview(body) for body in payloads(size)]
     step = -(-size // ALIGN) * ALIGN
     begin, last = 0, len(area) - size

@@ -1,10 +1,10 @@
 """Capture: CPU milliseconds of a frame from a file into the ring, against OpenCV's plain way and against ffmpeg.
 
-Measured is CPU time, not time by the clock: of all threads of this process for the engine and for plain OpenCV, of the
-child and of this process's reading for ffmpeg. Ours is a CaptureAgent with a VideoSource, turned as in its process:
-grab, stamp, retrieve, copy into the ring, ring the bell; only the pace that files are held to is taken out. The others
-end with the JPEG in memory, and put it nowhere. Not counted, on any side: starting, opening, the first frame; the clips
-are made before. The engine gives each camera one decoding thread, the others have their defaults.
+The benchmark measures CPU time, not wall-clock time. For the engine and plain OpenCV it counts all threads of this
+process; for ffmpeg it counts the child, and this process's reading. The engine's side is a CaptureAgent with a
+VideoSource that runs as in its process: grab, stamp, retrieve, copy into the ring, ring the bell. Only the pacing of
+files is removed. The others end with the JPEG in memory. Starting, opening and the first frame are not counted on any
+side, and the clips are made before. The engine gives each camera one decoding thread; the others use their defaults.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from engine.wire import jpeg
 from engine.wire.state import Mode
 
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
-#: What is measured where nothing is.
+#: The measurement of a side that is not run.
 SMALL = (320, 184)
-#: Room for all of a round's frames, so that nothing is read out meanwhile.
+#: Room for all frames of a round, so that nothing is read out meanwhile.
 RING_BYTES = 64 * 2**20
 
 
 class Captured:
-    """One camera's agent, its ring, and the ring's other end."""
+    """One camera's agent, its ring, and the ring's reader."""
 
     def __init__(self, directory: Path, camera: Camera) -> None:
         ring = directory / "cam1.ring"
@@ -57,7 +57,7 @@ class Captured:
 
         def open_source() -> Source:
             source = VideoSource(camera)
-            # A file is held to its frames per second; here it goes as fast as it can.
+            # Files are paced to their frame rate; here the file is read as fast as possible.
             source._pacer = None
             self.mode = source.mode
             return source
@@ -67,7 +67,7 @@ class Captured:
         self._agent.on_start()
 
     def capture(self, frames: int) -> tuple[Cost, list[bytes]]:
-        """Capture one frame, and then so many whose CPU counts; all JPEGs, and what those cost."""
+        """Capture one frame, and then the frames whose CPU counts. Returns all JPEGs, and the cost."""
         self._turn(1)
         bodies = self._drain()
         before = self.consumer.counts()
@@ -94,7 +94,7 @@ class Captured:
         return bodies
 
     def close(self) -> None:
-        """Give all back."""
+        """Release everything."""
         self._agent.on_close()
         self.consumer.close()
         self._page.close()
@@ -102,7 +102,7 @@ class Captured:
 
 @pytest.fixture(scope="module")
 def clip(scale: Scale) -> Iterator[Callable[[Codec, int, int], Path]]:
-    """Makes a clip of a codec and size, once."""
+    """Makes each clip once, by codec and size."""
     directory = Path(tempfile.mkdtemp(prefix="evb-clips-"))
 
     def make(codec: Codec, width: int, height: int) -> Path:
@@ -122,7 +122,7 @@ def shared() -> Iterator[Path]:
 
 
 def frames_of(scale: Scale) -> int:
-    """Frames of a round; the same clip serves all rounds."""
+    """Frames per round; all rounds use the same clip."""
     return scale.pick(8, 10, 40)
 
 
@@ -149,7 +149,7 @@ def test_cpu_of_a_frame(
 
     def ours() -> Cost:
         nonlocal bodies
-        # As in a capture process (source.prepare_process); what OpenCV has otherwise comes back for the others.
+        # As in a capture process (source.prepare_process); OpenCV's default is restored for the other sides.
         cv2.setNumThreads(0)
         try:
             shutil.rmtree(shared)
@@ -190,7 +190,7 @@ def test_cpu_of_a_frame(
 
 
 def check(path: Path, bodies: list[bytes], frames: int, mode: Mode, quality: int, size: tuple[int, int]) -> None:
-    """All frames came; passed through they are the clip's own bytes, transcoded what plain OpenCV makes of it."""
+    """Check that all frames came. With passthrough they are the clip's own bytes; transcoded, plain OpenCV's output."""
     assert len(bodies) == frames
     if mode == "passthrough":
         assert bodies == peers.packets(path)[:frames]

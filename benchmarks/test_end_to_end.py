@@ -1,8 +1,9 @@
-"""A whole site beside the product page's way: latency, CPU, memory, and how many cameras run without a loss.
+"""A whole site against the product page's way: latency, CPU, memory, and the number of cameras without a loss.
 
 The site is ``edge-video run`` with test cameras, the embedded Valkey and a real RabbitMQ. The page's way is one Python
-process that takes ready frames and does, for each, ``r.setex`` and ``channel.basic_publish``, as the page shows: into
-the same kind of server, over a Unix socket like ours. It reads no camera, asks for no confirms and keeps no journal.
+process that takes ready frames and calls ``r.setex`` and ``channel.basic_publish`` for each, as the page shows. It uses
+the same kind of server, over a Unix socket like the site. It reads no camera, requests no confirms and keeps no
+journal.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ from tests.system.site import Site
 
 FPS = 30
 TTL_SECONDS = 5
-#: Frames of the figure for CPU, and of all others.
+#: Frame sizes: for the CPU figure, and for all others.
 CPU_KB, KB = 48, 60
 EXCHANGE, ROUTING_KEY = "camera.metadata", "camera.metadata.event"
-#: Share of the frames offered that must be captured and stored while a rate counts as carried.
+#: A rate counts as carried if at least this share of the offered frames was captured and stored.
 CARRIED = 0.97
-#: Seconds for which a consumer waits for events of frames that are captured already.
+#: Seconds that a consumer waits for events of frames that are captured already.
 LATE_SECONDS = 1.0
-#: Roles whose CPU is the engine's own; the servers' is shown apart, as it would be with any other program.
+#: Roles whose CPU counts as the engine's. The servers' CPU is shown separately; other programs need servers too.
 OWN_ROLES = ("capture", "writer", "publisher", "supervisor")
 _spawn = multiprocessing.get_context("spawn")
 
 
 class Snapshot(NamedTuple):
-    """A site's sums at one moment."""
+    """A site's totals at one time."""
 
     at: float
     cpu: Counter[str]
@@ -62,7 +63,7 @@ class Snapshot(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What a site did between two snapshots. Latencies in milliseconds, CPU in seconds by role."""
+    """A site's work between two snapshots. Latencies in milliseconds, CPU in seconds by role."""
 
     seconds: float
     cpu: dict[str, float]
@@ -82,7 +83,7 @@ class Window(NamedTuple):
 
     @property
     def frames_per_storing_cpu_second(self) -> float:
-        """Without capture, which is not in what this is compared to."""
+        """CPU without capture, which the peer does not do."""
         return self.stored / (self.cpu["writer"] + self.cpu["publisher"])
 
     def percentile(self, share: float) -> float:
@@ -90,7 +91,7 @@ class Window(NamedTuple):
 
 
 class Watch:
-    """Looks at a running site from outside: its rings' counts and the kernel's account of its processes."""
+    """Observes a running site from outside: the counts of its rings, and the kernel's account of its processes."""
 
     def __init__(self, site: Site, broker: RabbitMQ | None = None) -> None:
         paths = site.paths
@@ -108,11 +109,11 @@ class Watch:
             observer.close()
 
     def capturing(self) -> int:
-        """How many cameras have captured a frame."""
+        """The number of cameras that have captured a frame."""
         return sum(observer.counts().captured > 0 for observer in self._observers)
 
     def roles(self) -> dict[int, str]:
-        """Every process of the site, by its id; the servers as well."""
+        """Every process of the site by its id, including the servers."""
         site = self.site
         assert site.process is not None
         roles = {child.pid: "supervisor" for child in site.children()}
@@ -141,7 +142,7 @@ class Watch:
         )
 
     def window(self, seconds: float) -> Window:
-        """Let the site run for ``seconds`` and see what it did in them."""
+        """Let the site run for ``seconds``, and return its work in that time."""
         roles = self.roles()
         first = self.snapshot(roles)
         time.sleep(seconds)
@@ -158,7 +159,7 @@ class Watch:
         )
 
     def memory(self) -> dict[str, list[float]]:
-        """MiB of each process by role: its share of shared pages included (PSS), rings apart."""
+        """MiB of each process by role, as PSS: with its share of shared pages, without rings."""
         found: dict[str, list[float]] = {}
         for pid, role in self.roles().items():
             found.setdefault(role, []).append(own_memory(pid) / MIB)
@@ -166,7 +167,7 @@ class Watch:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process's threads: to the nanosecond where the kernel keeps it so, else in clock ticks."""
+    """CPU time of a process's threads: in nanoseconds if the kernel counts them, else in clock ticks."""
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
@@ -184,7 +185,7 @@ def running_site(
     ring_mb: int = 8,
     settle: float = 0.0,
 ) -> Iterator[Watch]:
-    """A site that captures from all its cameras, and then for ``settle`` seconds more; nothing is left of it after."""
+    """A site that captures from all its cameras, after ``settle`` more seconds. It leaves nothing behind."""
     site = Site(directory / "site")
     amqp_url = broker[0].url(broker[1]) if broker else ""
     site.write(
@@ -208,7 +209,7 @@ def _remove(directory: Path) -> None:
 
 
 def steady(scale: Scale) -> float:
-    """Seconds until a site's memory no longer grows: rings were used all round, and frames expire as they come."""
+    """Seconds until a site's memory no longer grows: rings were used completely, and frames expire as they come."""
     return scale.pick(0.5, 1.0, TTL_SECONDS + 2.0)
 
 
@@ -217,7 +218,7 @@ def pattern_cameras(count: int, kb: int, fps: float = FPS) -> list[dict[str, Any
 
 
 class PageRun(NamedTuple):
-    """What the page's way did. Latencies in seconds from a frame's arrival to the reply to its SETEX."""
+    """The page's results. Latencies in seconds from a frame's arrival to the reply to its SETEX."""
 
     frames: int
     seconds: float
@@ -234,7 +235,7 @@ class PageRun(NamedTuple):
 
 
 def page_loop(pipe: Connection, socket: str, amqp_url: str, size: int, seconds: float, rate: float) -> None:
-    """The page's way, in a process of its own; ``rate`` frames a second, or as many as it can where that is 0."""
+    """The page's way, in a separate process: ``rate`` frames per second, or as many as possible if ``rate`` is 0."""
     client = redis.Redis(unix_socket_path=socket, decode_responses=False)
     connection = pika.BlockingConnection(pika.URLParameters(amqp_url))
     channel = connection.channel()
@@ -249,7 +250,7 @@ def page_loop(pipe: Connection, socket: str, amqp_url: str, size: int, seconds: 
         arrived = begun + number / rate if rate else now
         if arrived > now:
             time.sleep(arrived - now)
-        # A frame is stamped when it arrived, which is not when a loop that is late comes to it.
+        # A frame's stamp is its arrival time, even if the loop is late.
         unix_nano = time.time_ns() - int((time.perf_counter() - arrived) * 1e9) if rate else time.time_ns()
         number += 1
         camera, sequence = f"cam{number % 25}", f"{number % 99_999 + 1:05d}"
@@ -292,7 +293,7 @@ def page_run(server: RedisServer, amqp_url: str, kb: int, seconds: float, rate: 
 
 
 def listen(pipe: Connection, amqp_url: str) -> None:
-    """A consumer in a process of its own: notes of each event its stamp and how long ago that was."""
+    """A consumer in a separate process. It records each event's stamp and its age at receipt."""
     connection = pika.BlockingConnection(pika.URLParameters(amqp_url))
     channel = connection.channel()
     channel.exchange_declare(EXCHANGE, exchange_type="topic", durable=True)
@@ -308,7 +309,7 @@ def listen(pipe: Connection, amqp_url: str) -> None:
             seen.append((stamp, now - stamp))
         if method is None or len(seen) % 32 == 0:
             if math.isinf(end) and pipe.poll():
-                # What was stamped until now is still on its way.
+                # Events with older stamps may still arrive.
                 end = now + LATE_SECONDS * 1e9
             if now >= end:
                 break
@@ -317,7 +318,7 @@ def listen(pipe: Connection, amqp_url: str) -> None:
 
 @contextmanager
 def consumer(amqp_url: str) -> Iterator[list[float]]:
-    """Milliseconds from stamp to receipt of the events stamped within the block, in the list once it is left."""
+    """Milliseconds from stamp to receipt, for events stamped within the block. The list is filled at its end."""
     ours, theirs = _spawn.Pipe()
     process = _spawn.Process(target=listen, args=(theirs, amqp_url), daemon=True)
     process.start()
@@ -342,12 +343,12 @@ def share(values: Sequence[float], part: float) -> float:
 
 
 def page_server(directory: Path) -> RedisServer:
-    """The server of the page's way: the same Valkey as the site's, on a Unix socket as well."""
+    """The server of the page's way: the same Valkey as the site's, also on a Unix socket."""
     return RedisServer(directory / "page", binary="valkey", unix=True)
 
 
 def add_vhost(broker: RabbitMQ, name: str) -> str:
-    """A virtual host, and its URL. On a busy machine the broker's back door now and then does not open at once."""
+    """A virtual host, and its URL. On a busy machine the broker's control port sometimes does not open at once."""
     for tries in range(3, 0, -1):
         try:
             broker.add_vhost(name)
@@ -362,7 +363,7 @@ def add_vhost(broker: RabbitMQ, name: str) -> str:
 def test_cpu_and_memory_against_the_page(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path, rabbitmq: RabbitMQ
 ) -> None:
-    """CPU of a frame by role with many cameras, beside a page's loop that never has to wait for a frame."""
+    """CPU per frame by role with many cameras, against the page's loop, which never waits for a frame."""
     cameras = scale.pick(4, 40, 100)
     seconds = scale.pick(1.0, 2.0, 5.0)
     pages: list[PageRun] = []
@@ -370,7 +371,7 @@ def test_cpu_and_memory_against_the_page(
     memory: dict[str, list[float]] = {}
 
     def one() -> None:
-        # The page's server is gone before ours stands: neither shares the two cores with the other's.
+        # The page's server ends before the site starts, so the two do not share the cores.
         with page_server(directory) as server:
             pages.append(page_run(server, rabbitmq.url("cpu"), CPU_KB, seconds / 2))
         with running_site(
@@ -415,7 +416,7 @@ def _cpu_ratio(results: Results, name: str, pages: Sequence[PageRun], windows: S
 def test_latency_against_the_page(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path, rabbitmq: RabbitMQ
 ) -> None:
-    """From a frame's stamp until it can be read, and until a consumer has its event, both at the same rate."""
+    """Time from a frame's stamp until it can be read, and until a consumer has its event, both at the same rate."""
     cameras = scale.pick(2, 25, 25)
     seconds = scale.pick(1.0, 2.0, 5.0)
     pages: list[PageRun] = []
@@ -472,7 +473,7 @@ def _page_share(pages: Sequence[PageRun], part: float) -> float:
 
 
 def room(cameras: int, ring_mb: int = 4) -> tuple[int, int]:
-    """Bytes that a try takes, and of them in /dev/shm: frames in Redis and some expired ones, rings, processes."""
+    """Bytes that a try needs, in all and in /dev/shm: frames in Redis with some expired ones, rings, processes."""
     shared = cameras * (ring_mb * MIB + MIB // 8)
     return shared + int(cameras * (FPS * KB * 1024 * TTL_SECONDS * 1.4 + 12 * MIB)), shared
 
@@ -488,9 +489,9 @@ class Probe(NamedTuple):
 def test_cameras_without_a_loss(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path, rabbitmq: RabbitMQ
 ) -> None:
-    """How many cameras run with nothing dropped: short tries upwards, and a long one at what they have found.
+    """The number of cameras that run with no frame dropped: short tries upwards, then a long run at their result.
 
-    A ring holds seconds of frames, which would hide a rate that is too high from a short try: its rings are small.
+    A ring holds seconds of frames, which would hide an excessive rate from a short try. So its rings are small.
     """
     if scale.mode == "quick":
         pytest.skip("one short try says nothing of the most")
@@ -513,14 +514,14 @@ def test_cameras_without_a_loss(
         for cameras in steps:
             if not results.fits(f"e2e.{cameras} cameras", *room(cameras)):
                 break
-            # A neighbour's burst may fail a try; a rate that is too high fails the next one too.
+            # A burst of other work may fail one try; an excessive rate fails the next one too.
             tried = probe(cameras, seconds, 4)
             probes.append(tried if tried.carried else probe(cameras, seconds, 4))
             if not probes[-1].carried:
                 break
 
     def confirm() -> Probe | None:
-        """The most that a long run carries; None where time has run out before one did."""
+        """The most that a long run carries; None if time runs out first."""
         for cameras in sorted({tried.cameras for tried in probes if tried.carried}, reverse=True):
             if not results.fits(f"e2e.{cameras} cameras for {length:.0f} s", *room(cameras, ring_mb=8)):
                 continue

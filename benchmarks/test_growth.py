@@ -1,9 +1,9 @@
-"""How costs grow: with the cameras of a site, with the size of frames, with the frames that are stored.
+"""How costs grow with the number of cameras, the size of frames, and the number of stored frames.
 
-Writer and publisher: the CPU of their process for each frame or event, while an agent is turned in this one from full
-rings or journals until all is acknowledged; filling is not counted, nor what the servers spend. Ring: the time of a
-write, a poll and a commit in one process. Queries: the time of each call, asked of servers that hold few frames and
-many in turns, and beside them the product page's recipes with KEYS and SCAN.
+Writer and publisher: CPU of this process per frame or event, while it runs an agent from full rings or journals until
+everything is acknowledged. Filling and the servers' CPU are not counted. Ring: the time of a write, a poll and a commit
+in one process. Queries: the time of each call, in turn on servers that hold few frames and many, against the product
+page's recipes with KEYS and SCAN.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.servers.redis_server import RedisServer
 KIB = 1024
 MIB = 2**20
 VHOST = "default"
-#: Stocked frames: of ten cameras in turns, 100 bytes each, 1 ms apart, with a lifetime of an hour.
+#: Stored frames: ten cameras in turn, 100 bytes each, 1 ms apart, with a lifetime of an hour.
 STOCKED_CAMERAS = 10
 STOCKED_GAP_NANO = 1_000_000
 STOCKED_TTL_MS = 3_600_000
@@ -53,13 +53,13 @@ def server(directory: Path) -> Iterator[RedisServer]:
 
 
 def microseconds(spent: list[Spent], frames: int) -> float:
-    """CPU a frame, the median of some measurements of ``frames`` frames each."""
+    """CPU per frame: the median of some measurements of ``frames`` frames each."""
     return round(statistics.median(one.cpu_seconds for one in spent) / frames * 1e6, 2)
 
 
 def test_writer_by_cameras(results: Results, scale: Scale, directory: Path, server: RedisServer) -> None:
-    """Three states of a site's rings: all full; a frame in each; a frame in one of them, which is the dearest way to
-    work, and what an idle site does."""
+    """Three states of a site's rings: all full; one frame in each; one frame in one ring, which costs most per frame
+    and is an idle site's state."""
     counts = scale.pick([1, 8], [1, 50, 200], [1, 10, 25, 50, 100, 200])
     rounds = scale.pick(1, 5, 15)
     payload = memoryview(os.urandom(10 * KIB))
@@ -103,14 +103,14 @@ def test_writer_by_cameras(results: Results, scale: Scale, directory: Path, serv
 
 
 def _record_flat(results: Results, name: str, points: Points, what: str) -> None:
-    """Cost at the curve's beginning over cost at its end."""
+    """The cost at the curve's start divided by the cost at its end."""
     results.ratio(name, points[0][1] / points[-1][1], against=what, unit="of it")
 
 
 def test_publisher_by_cameras(
     results: Results, scale: Scale, directory: Path, server: RedisServer, rabbitmq: RabbitMQ
 ) -> None:
-    """The same number of entries, in one journal or in many, announced in batches and singly."""
+    """The same number of entries, in one journal or in many, announced in batches or singly."""
     counts = scale.pick([1, 8], [1, 50, 200], [1, 10, 50, 100, 200])
     events = scale.pick(200, 2_000, 4_000)
     rounds = scale.pick(1, 1, 5)
@@ -194,7 +194,7 @@ def test_by_frame_size(results: Results, scale: Scale, directory: Path, server: 
 
 
 def _through_ring(producer: Producer, consumer: Consumer, payload: memoryview, frames: int) -> float:
-    """Seconds a frame."""
+    """Seconds per frame."""
     begun = time.perf_counter()
     for _ in range(frames):
         producer.write((payload,), producer.floor_nano + 1, time.monotonic_ns(), 1280, 720)
@@ -205,7 +205,7 @@ def _through_ring(producer: Producer, consumer: Consumer, payload: memoryview, f
 
 
 def _record_straight(results: Results, name: str, points: Points) -> None:
-    """The largest size's cost as the line through the smallest and the middle foretells it, over what it was."""
+    """The largest size's cost as predicted by the line through the two smaller sizes, divided by the real cost."""
     (x0, y0), (x1, y1), (x2, y2) = points[0], points[-2], points[-1]
     line = y0 + (y1 - y0) * (x2 - x0) / max(x1 - x0, 1)
     results.ratio(name, line / y2, against="the line through the curve's other points", unit="of its cost")
@@ -247,7 +247,7 @@ def fill_server(server: RedisServer, frames: int, begin_nano: int) -> None:
 
 
 class Asked:
-    """A server with many frames, and the ways to ask it: the engine's, and the product page's."""
+    """A server with many frames, and the queries to it: the engine's, and the product page's."""
 
     def __init__(self, server: RedisServer, frames: int) -> None:
         self.frames = frames
@@ -260,7 +260,7 @@ class Asked:
         self._random = random.Random(frames)
 
     def moment(self) -> tuple[str, int, int]:
-        """A camera, the time of one of its frames, and that of the 99th behind it."""
+        """A camera, the time of one of its frames, and the time of the 99th frame after it."""
         number = self._random.randrange(STOCKED_CAMERAS)
         mine = self.frames // STOCKED_CAMERAS
         place = self._random.randrange(mine - RANGE) * STOCKED_CAMERAS + number
@@ -279,7 +279,7 @@ class Asked:
         return found
 
     def ask_engine(self) -> None:
-        """latest, at and range once each, at a place drawn by chance; answers are checked."""
+        """Call latest, at and range once each, at a random place, and check the results."""
         camera, start, end = self.moment()
         frame = self._timed("latest", lambda: [_nano(self.store.latest(camera))])
         assert frame == [self.newest_nano(camera)]
@@ -290,7 +290,7 @@ class Asked:
         assert len(self._timed("bare range", lambda: bare_range(self.client, camera, start, end))) == RANGE
 
     def ask_as_the_page(self) -> None:
-        """The same with the page's recipes."""
+        """Do the same with the page's recipes."""
         camera, start, end = self.moment()
         assert self._timed("latest", lambda: page_latest(self.client, camera)) == [self.newest_nano(camera)]
         assert self._timed("at", lambda: page_at(self.client, camera, start + 1)) == [start]
@@ -301,13 +301,13 @@ class Asked:
         return statistics.median(self.times[name]) * 1e3
 
     def close(self) -> None:
-        """Leave the server."""
+        """Disconnect from the server."""
         self.store.close()
         self.client.close()
 
 
 def bare_range(client: redis.Redis, camera: str, start: int, end: int) -> list[int]:
-    """The least that a range can be with redis-py: XRANGE, MGET, and nothing looked at."""
+    """The minimal range query with redis-py: XRANGE, MGET, and no checks."""
     ids = [
         entry for entry, _ in client.execute_command("XRANGE", f"engine:{VHOST}:journal:frames:{camera}", start, end)
     ]
@@ -330,7 +330,7 @@ def page_latest(client: redis.Redis, camera: str) -> list[int]:
 
 
 def page_at(client: redis.Redis, camera: str, when: int) -> list[int]:
-    """The same keys, and the last of those that are not later."""
+    """The same keys, and the last one that is not later than the given time."""
     keys = client.keys(f"{VHOST}:frames:{camera}:*")
     nano, found = max((nano, key) for key in keys if (nano := int(key.split(b":")[3])) <= when)
     assert client.get(found)
@@ -338,7 +338,7 @@ def page_at(client: redis.Redis, camera: str, when: int) -> list[int]:
 
 
 def page_range(client: redis.Redis, camera: str, start: int, end: int) -> list[int]:
-    """``get_frames_last_hour``: every key of the camera by SCAN, its time looked at, those in the range fetched."""
+    """``get_frames_last_hour``: find all keys of the camera by SCAN, compare their times, fetch those in the range."""
     found = {}
     for key in client.scan_iter(match=f"{VHOST}:frames:{camera}:*"):
         if start <= (nano := int(key.split(b":")[3])) <= end:
@@ -347,9 +347,9 @@ def page_range(client: redis.Redis, camera: str, start: int, end: int) -> list[i
 
 
 def test_by_frames_stored(results: Results, scale: Scale, directory: Path) -> None:
-    """Frames of 100 bytes, so that a million fit; the engine's queries are asked of all servers in turns."""
+    """Frames have 100 bytes, so that a million fit. The engine's queries go to all servers in turn."""
     counts = scale.pick([2_000, 5_000], [10_000, 100_000], [10_000, 100_000, 1_000_000])
-    # 300 bytes a frame with its entry; the page's way takes as much again here, as a list of all keys.
+    # 300 bytes per frame with its entry; the page's list of all keys needs as much again in this process.
     counts = [count for count in counts if results.fits(f"growth.{count:,} frames stored", 800 * count)]
     queries = scale.pick(5, 200, 1_000)
     with ExitStack() as stack:
@@ -393,7 +393,7 @@ def test_by_frames_stored(results: Results, scale: Scale, directory: Path) -> No
             goal=">= 0.667" if name == "latest" else "",
         )
         results.ratio(
-            # Its time is the number of frames: each number of them has a floor of its own.
+            # Its time is proportional to the number of frames, so each number has its own floor.
             f"growth.{name}.page.{counts[-1] // 1000}k",
             page[name][-1][1] / points[-1][1],
             against=f"the page's {recipes[name]} with {counts[-1]:,} frames stored",

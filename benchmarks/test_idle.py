@@ -1,4 +1,4 @@
-"""What a site costs before anything happens: starting, waiting with cameras connected, memory of a camera process."""
+"""The cost of an idle site: start-up, waiting with connected cameras, memory of a camera process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.rabbitmq import RabbitMQ
 
 KB = 60
-#: A camera's process of its own, as one would write it first: an interpreter that loads OpenCV.
+#: The simplest process per camera: an interpreter that loads OpenCV.
 INTERPRETER = [sys.executable, "-c", "import cv2"]
 
 
 def start_interpreters(count: int) -> float:
-    """Seconds until ``count`` interpreters, started all at once, have loaded OpenCV."""
+    """Seconds until ``count`` interpreters, started at the same time, have loaded OpenCV."""
     begun = time.perf_counter()
     running = [subprocess.Popen(INTERPRETER) for _ in range(count)]
     try:
@@ -48,7 +48,7 @@ def start_interpreters(count: int) -> float:
 def test_start_and_idle(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path, rabbitmq: RabbitMQ
 ) -> None:
-    """From the command until every camera has captured, and what the site then costs at one frame a second each."""
+    """Time from the command until every camera has captured, and the site's cost at one frame per second and camera."""
     cameras = scale.pick(4, 30, 100)
     interpreters = scale.pick(1, 10, 50)
     rounds = scale.pick(1, 1, 3)
@@ -105,7 +105,7 @@ def test_start_and_idle(
 
 
 def make_clip(path: Path, *encoder: str) -> Path:
-    """Two seconds of 1280x720 at 15 fps, as ``encoder`` makes it."""
+    """Two seconds of 1280x720 at 15 fps, made by ``encoder``."""
     source = "testsrc2=size=1280x720:rate=15:duration=2"
     command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source, "-pix_fmt", "yuvj420p", *encoder, str(path)]
     subprocess.run(command, check=True, timeout=60)
@@ -129,10 +129,10 @@ def plain_interpreter() -> Iterator[int]:
 def test_memory_of_a_camera_process(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path
 ) -> None:
-    """Own memory of a capture process, passthrough and transcoding 720p, beside an interpreter with OpenCV.
+    """Memory of a capture process, for passthrough and for transcoding 720p, against an interpreter with OpenCV.
 
-    PSS shares out a page among the processes that map it. The interpreter is measured alone, as the first of its kind
-    on the machine would be; the camera processes are measured with their site, which is how they come.
+    PSS divides a page among the processes that map it. The interpreter is measured alone, like the first of its kind on
+    a machine. The camera processes are measured within their site, as they run in practice.
     """
     cameras = scale.pick(1, 5, 10)
     clips = {
@@ -146,7 +146,7 @@ def test_memory_of_a_camera_process(
         with plain_interpreter() as pid:
             plain.append(own_memory(pid) / MIB)
         for mode, clip in clips.items():
-            # A transcoding camera costs CPU: few frames a second are enough to have all its buffers made.
+            # Transcoding costs CPU; a few frames per second are enough to allocate all buffers.
             listed = [{"id": f"cam{n}", "url": str(clip), "loop": True, "fps": 2.0} for n in range(cameras)]
             with running_site(directory, listed, settle=scale.pick(0.2, 1.0, 4.0)) as watch:
                 modes = {camera["mode"] for camera in watch.site.status()["cameras"]}

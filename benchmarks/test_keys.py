@@ -1,9 +1,9 @@
-"""Keys: 19 digits of nanoseconds against the 30 characters of RFC 3339 that stood there before.
+"""Keys: 19 digits of nanoseconds against the former 30 characters of RFC 3339.
 
-Timed: building, parsing, comparing and filtering some thousand keys or timestamps in a loop of one process; what is
-compared was made before, where the name does not say that it is parsed. Both loops are the same but for the operation.
-Not timed: making the stamps, loading Redis. The engine's own functions check every part; the RFC 3339 side checks
-nothing, which favours it. Memory is ``used_memory`` of a redis-server of its own, that holds nothing but the keys.
+Timed: building, parsing, comparing and filtering some thousand keys or timestamps in a loop of one process. Compared
+values are made before, unless the name says that they are parsed. Both loops differ only in the operation. Not timed:
+making the stamps, loading Redis. The engine's functions check every part; the RFC 3339 side checks nothing, which
+favours it. Memory is ``used_memory`` of a separate redis-server that holds only the keys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.servers.redis_server import RedisServer
 VHOST, PREFIX, CAMERA = "supermercado_vhost", "frames", "cam4"
 HEAD = keys.frame_key_prefix(VHOST, PREFIX, CAMERA)
 BEGIN_NANO = 1_731_076_200_123_456_789
-#: Nanoseconds between frames, and by how much they come early or late.
+#: Nanoseconds between frames, and the range of a random delay.
 INTERVAL_NANO, JITTER_NANO = 33_333_333, 5_000_000
 FRAME_BYTES = 60 * 1024
 MILLION = 1_000_000
@@ -38,7 +38,7 @@ TTL_MS = 3_600_000
 
 
 def stamps_of(count: int) -> list[int]:
-    """Stamps of a camera of 30 fps, in order."""
+    """Stamps of a camera with 30 fps, in order."""
     chance = random.Random(19)
     return [BEGIN_NANO + number * INTERVAL_NANO + chance.randrange(JITTER_NANO) for number in range(count)]
 
@@ -64,7 +64,7 @@ def compare(
     rounds: int,
     against: str,
 ) -> None:
-    """Time both in turns; record the ratio, and nanoseconds of each of ``count`` operations."""
+    """Time both sides in turn. Record the ratio, and the nanoseconds per operation of ``count`` operations."""
     pairs = paired(benchmark, ours, theirs, rounds)
     runs = [their / our for our, their in zip(pairs.ours, pairs.theirs, strict=True)]
     results.ratio(name, pairs.ratio, against=against, unit="times faster", runs=runs)
@@ -73,7 +73,7 @@ def compare(
 
 
 def test_building(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int) -> None:
-    """A camera's next key, behind the part that does not change, which both sides have made before."""
+    """Build a camera's next key. Both sides have built the constant part before."""
     suffix = keys.frame_key_suffix
     built = [HEAD + suffix(stamp, 7) for stamp in stamps]
     assert built == [keys.build_frame_key(FrameKey(VHOST, PREFIX, CAMERA, stamp, 7)) for stamp in stamps]
@@ -91,7 +91,7 @@ def test_building(benchmark: BenchmarkFixture, results: Results, stamps: list[in
 
 
 def test_parsing_checked(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int) -> None:
-    """A whole key into its parts, each part checked on both sides."""
+    """Parse a whole key into its parts, with each part checked on both sides."""
     ours = [HEAD + keys.frame_key_suffix(stamp, 7) for stamp in stamps]
     theirs = [f"{PREFIX}:{VHOST}:{CAMERA}:{peers.timestamp(stamp)}:00007" for stamp in stamps]
     parts = [FrameKey(VHOST, PREFIX, CAMERA, stamp, 7) for stamp in stamps]
@@ -110,7 +110,7 @@ def test_parsing_checked(benchmark: BenchmarkFixture, results: Results, stamps: 
 
 
 def test_parsing_unchecked(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int) -> None:
-    """The engine's checked parse against a split and fromisoformat that check nothing: below 1 the checks cost more."""
+    """The engine's checked parse against unchecked split and fromisoformat. Below 1, the checks cost more."""
     ours = [HEAD + keys.frame_key_suffix(stamp, 7) for stamp in stamps]
     theirs = [peers.build(HEAD, stamp, 7) for stamp in stamps]
     assert [peers.parse(key) for key in theirs] == [keys.parse_frame_key(key) for key in ours]
@@ -127,7 +127,7 @@ def test_parsing_unchecked(benchmark: BenchmarkFixture, results: Results, stamps
 
 
 def test_reading_the_timestamp(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int) -> None:
-    """The timestamp alone, from text to nanoseconds."""
+    """Read only the timestamp, from text to nanoseconds."""
     digits = [str(stamp) for stamp in stamps]
     texts = [peers.timestamp(stamp) for stamp in stamps]
     assert [peers.nano(text) for text in texts] == [int(text) for text in digits] == stamps
@@ -143,7 +143,7 @@ def test_reading_the_timestamp(benchmark: BenchmarkFixture, results: Results, st
     )
 
 
-#: What is compared, and how: (how the new form is read, how the old one is, what is said of it).
+#: Way of comparing -> its description.
 WAYS = {
     "parsed": ("19 digits through int() against 30 characters through fromisoformat, at every comparison"),
     "strings": ("30 characters compared as strings; ours are integers already"),
@@ -152,17 +152,17 @@ WAYS = {
 
 
 def forms(way: str, stamps: Sequence[int]) -> tuple[list[int] | list[str], list[str], Callable[[str], int] | None]:
-    """Our values, theirs, and what theirs must go through before it is compared; with it, ours go through int()."""
+    """The engine's values, the peer's, and the peer's parser or None. With a parser, the engine's side uses int()."""
     if way == "parsed":
         return [str(stamp) for stamp in stamps], [peers.timestamp(stamp) for stamp in stamps], peers.nano
-    # New integers, so that both lists lie in memory in their own order.
+    # New integers, so that both lists are contiguous in memory in their own order.
     integers = [int(str(stamp)) for stamp in stamps]
     return integers, [peers.timestamp(stamp) if way == "strings" else str(stamp) for stamp in stamps], None
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_comparing(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int, way: str) -> None:
-    """Which of two stamps is the later, for neighbours in a shuffled list."""
+    """Find the later of two stamps, for neighbours in a shuffled list."""
     shuffled = random.Random(4).sample(stamps, len(stamps))
     ours, theirs, read = forms(way, shuffled)
     later = sum(a < b for a, b in itertools.pairwise(shuffled))
@@ -204,7 +204,7 @@ def test_comparing(benchmark: BenchmarkFixture, results: Results, stamps: list[i
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_range_filter(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int, way: str) -> None:
-    """The stamps of a tenth of the time, out of a shuffled list of all: the page's ``>= X AND <= Y``."""
+    """Filter the stamps of a tenth of the time from a shuffled list: the page's ``>= X AND <= Y``."""
     shuffled = random.Random(5).sample(stamps, len(stamps))
     ours, theirs, read = forms(way, shuffled)
     first, last = stamps[len(stamps) * 4 // 10], stamps[len(stamps) // 2]
@@ -235,7 +235,7 @@ def test_range_filter(benchmark: BenchmarkFixture, results: Results, stamps: lis
 
 
 def test_characters(results: Results, stamps: list[int]) -> None:
-    """How much shorter: the timestamp, and the whole key of the page's example; and which texts sort by time.
+    """How much shorter the timestamp and the page's example key are, and which texts sort by time.
 
     Nothing is timed.
     """
@@ -266,7 +266,7 @@ def test_characters(results: Results, stamps: list[int]) -> None:
         claim="-11 MB per million",
         it_holds="of the timestamps' characters, counted",
     )
-    # Whole seconds and round fractions are where Go's form, which drops zeros at the end, falls out of order.
+    # Go's form drops trailing zeros, so whole seconds and round fractions sort out of order.
     chance = random.Random(9)
     tidy = sorted({BEGIN_NANO // 10**9 * 10**9 + chance.randrange(10**5) * 10**5 for _ in range(len(stamps))})
     fixed, short = [peers.timestamp(stamp) for stamp in tidy], [peers.go_timestamp(stamp) for stamp in tidy]
@@ -283,10 +283,10 @@ def test_characters(results: Results, stamps: list[int]) -> None:
 
 
 def test_verdicts(benchmark: BenchmarkFixture, results: Results, stamps: list[int], rounds: int) -> None:
-    """The claim "10x faster", beside each thing that it could mean; ours is the comparison of two integers.
+    """The claim "10x faster", against each of its possible meanings. The engine compares two integers.
 
-    Timed here is the reading that the claim is taken from: integers that are integers already against RFC 3339 that
-    is parsed at every comparison.
+    This test times the claim's own meaning: a comparison of existing integers, against RFC 3339 that is parsed at every
+    comparison.
     """
     texts = [peers.timestamp(stamp) for stamp in stamps]
     low, high = stamps[len(stamps) // 3], stamps[len(stamps) // 2]
@@ -321,14 +321,14 @@ def test_verdicts(benchmark: BenchmarkFixture, results: Results, stamps: list[in
 def server() -> Iterator[RedisServer]:
     path = Path(tempfile.mkdtemp(prefix="evb-keys-"))
     with RedisServer(path, unix=True) as running:
-        # What a server takes once, it takes here.
+        # The server's one-time allocations happen here.
         memory_of(running, str, stamps_of(1000))
         yield running
     shutil.rmtree(path, ignore_errors=True)
 
 
 def used_memory(server: RedisServer) -> int:
-    """Bytes that the server has in use, once they stand still: tables that grow are moved over in the background."""
+    """The server's used bytes, once they are constant: growing tables are rehashed in the background."""
     with server.client() as client:
         before, deadline = -1, time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -341,7 +341,7 @@ def used_memory(server: RedisServer) -> int:
 
 
 def memory_of(server: RedisServer, build: Callable[[int], str], stamps: Sequence[int]) -> float:
-    """Bytes that each of so many keys takes with its byte of value and its lifetime; the server is empty afterwards."""
+    """Bytes per key, with a value of one byte and a lifetime. Empties the server afterwards."""
     with server.client() as client:
         client.flushall()
         empty = used_memory(server)
@@ -355,22 +355,22 @@ def memory_of(server: RedisServer, build: Callable[[int], str], stamps: Sequence
 
 
 def memory_of_both(server: RedisServer, head: str, stamps: Sequence[int]) -> tuple[float, float]:
-    """Bytes of a key with 19 digits, and of the same with RFC 3339."""
+    """Bytes of a key with 19 digits, and of the same key with RFC 3339."""
     ours = memory_of(server, lambda stamp: head + keys.frame_key_suffix(stamp, 1), stamps)
     return ours, memory_of(server, lambda stamp: peers.build(head, stamp, 1), stamps)
 
 
 def test_memory_of_a_million_keys(results: Results, scale: Scale, server: RedisServer) -> None:
-    """Bytes of both forms in a real redis-server, everything that a key costs there counted: its string, its places in
-    the tables of keys and of lifetimes. Nothing is timed."""
+    """Bytes of both forms in a real redis-server. All costs of a key count: its string, and its entries in the tables
+    of keys and lifetimes. Nothing is timed."""
     count = scale.pick(1000, 100_000, MILLION)
-    # The server's table, and the stamps and commands here.
+    # Memory for the server's table, and for the stamps and commands in this process.
     if not results.fits("keys.memory of a million keys", 800 * count):
         return
     stamps = stamps_of(count)
     ours, theirs = memory_of_both(server, HEAD, stamps)
     less = theirs - ours
-    # Of a thousand keys the server's own comings and goings are more than the difference.
+    # With a thousand keys, the server's own allocations exceed the difference.
     assert less > 0 or scale.mode == "once"
     results.figure("keys.memory.unix_nano", round(ours, 1), "bytes a key", keys=count)
     results.figure("keys.memory.rfc3339", round(theirs, 1), "bytes a key", keys=count)
@@ -407,8 +407,8 @@ def test_memory_of_a_million_keys(results: Results, scale: Scale, server: RedisS
 
 
 def test_memory_over_names(results: Results, scale: Scale, server: RedisServer) -> None:
-    """Bytes a key as vhost and camera have longer names: where the allocator's steps let the 11 characters show, and
-    where they do not. Nothing is timed."""
+    """Bytes per key for longer names of vhost and camera. The allocator's size steps decide whether the 11 characters
+    matter. Nothing is timed."""
     stamps = stamps_of(scale.pick(1000, 10_000, 40_000))
     series: list[tuple[float, float, float]] = []
     for length in scale.pick((18,), (1, 18), (4, 12, 20, 28, 36)):

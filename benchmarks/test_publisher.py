@@ -1,9 +1,8 @@
 """The publisher: journal entries to confirmed, persistent messages in a durable queue.
 
-Timed: turning a PublisherAgent, connected and with its journals filled, from its first look at them until the broker
-has confirmed every event. Not timed: connecting, filling the journals (by four cameras in turns), emptying the queue.
-Redis, broker and publisher share the machine. The peers send the same bodies and read no journal: what is unequal
-favours them.
+Timed: a connected PublisherAgent with filled journals, from its first read until the broker has confirmed every event.
+Not timed: connecting, filling the journals (by four cameras in turn), emptying the queue. Redis, broker and publisher
+share the machine. The peers send the same bodies and read no journal, which favours them.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ VHOST = "default"
 TTL_SECONDS = 300
 SIZE = 60 * 1024
 EVENTS_PER_SECOND = 400
-#: The publisher looks for new entries every 10 ms while there are some, so 5 are the least that a median can be; what
-#: it then does with a few entries is to take no longer than that again.
+#: The publisher polls for new entries every 10 ms while there are some, so the median wait is at least 5 ms. Handling a
+#: few entries should take no longer than that again.
 LATENCY_MS = 10.0
 
 
@@ -51,7 +50,7 @@ def server(directory: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def connection(rabbitmq: RabbitMQ) -> Iterator[pika.BlockingConnection]:
-    # The benchmarks leave it alone for long.
+    # The benchmarks do not serve this connection for long times.
     made = pika.BlockingConnection(pika.URLParameters(rabbitmq.url() + "?heartbeat=0"))
     peers.declare(made)
     yield made
@@ -60,7 +59,7 @@ def connection(rabbitmq: RabbitMQ) -> Iterator[pika.BlockingConnection]:
 
 
 def entries(count: int) -> list[Stored]:
-    """Entries of this moment, and their frames, by four cameras in turns."""
+    """Entries of the current time, and their frames, by four cameras in turn."""
     now = time.time_ns()
     return [
         Stored(f"cam{number % CAMERAS}", now + number, number // CAMERAS % keys.SEQUENCE_MAX + 1, bytes(100))
@@ -69,7 +68,7 @@ def entries(count: int) -> list[Stored]:
 
 
 def bodies_of(stored: list[Stored], batch_max: int) -> list[bytes]:
-    """The messages that the publisher makes of entries: one each, or arrays of ``batch_max``."""
+    """The messages that the publisher makes from entries: one each, or arrays of ``batch_max``."""
     makers = {f"cam{number}": FrameEvents(VHOST, "frames", f"cam{number}", TTL_SECONDS) for number in range(CAMERAS)}
     events = [
         makers[camera].event(JournalEntry(nano, sequence, len(payload), 64, 48, "jpeg", True))
@@ -105,8 +104,8 @@ def test_entries_to_confirmed_messages(
     filled: list[Stored] = []
 
     def emptied(messages: int) -> None:
-        """What was sent is in the queue, and then no longer."""
-        # What nobody confirmed may still be on its way from the broker's channel to its queue.
+        """Check that all messages are in the queue, then empty it."""
+        # Unconfirmed messages may still be on their way from the broker's channel to the queue.
         there = lambda: channel.queue_declare(peers.QUEUE, passive=True).method.message_count == messages  # noqa: E731
         wait_until(there, 20, "the queue has every message")
         channel.queue_purge(peers.QUEUE)
@@ -137,7 +136,7 @@ def test_entries_to_confirmed_messages(
 
 
 def _check_received(channel: pika.adapters.blocking_connection.BlockingChannel, sent: list[Stored], per: int) -> None:
-    """Every event is there once, whole, each camera's in order."""
+    """Check that every event is there once and complete, and that each camera's are in order."""
     found: dict[str, list[int]] = {}
     while (got := channel.basic_get(peers.QUEUE, auto_ack=True))[0] is not None:
         events = [decode_event(got[2])] if per == 1 else decode_batch(got[2])
@@ -183,10 +182,10 @@ def test_stored_to_received(
     rabbitmq: RabbitMQ,
     connection: pika.BlockingConnection,
 ) -> None:
-    """Latency, at 400 events a second by four cameras: from Redis's answer to the entry until a consumer has the
-    event. The publisher is a process of its own, storing and consuming are this one's.
+    """Latency at 400 events per second by four cameras: from Redis's reply to the entry until a consumer has the event.
+    The publisher is a separate process; this process stores and consumes.
 
-    Beside it, what an unshared loop would do: the same entry, and then one confirmed publish.
+    The peer is a single loop: the same entry, and then one confirmed publish.
     """
     events = scale.pick(60, 600, 2_400)
     config = site_config(directory / "run", server.address, CAMERAS, amqp={"amqp_url": rabbitmq.url()})
@@ -237,7 +236,7 @@ def test_stored_to_received(
 
 
 def _store_at_a_pace(client: redis.Redis, events: int, then: Callable[[Stored], None]) -> dict[tuple[str, int], int]:
-    """Store entries, one each 2.5 ms; returns when Redis had said yes to each (nanoseconds UTC), by camera and time."""
+    """Store one entry every 2.5 ms. Returns when Redis acknowledged each (nanoseconds UTC), by camera and time."""
     stored_at: dict[tuple[str, int], int] = {}
     due = time.monotonic()
     for number in range(events):

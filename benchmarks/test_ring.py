@@ -1,13 +1,13 @@
 """The ring between two processes, against one plain copy (the limit), multiprocessing's Queue and Pipe, a Unix socket.
 
-Timed: from the word to go until the last frame's bytes lie in a buffer of the reading process. A frame is written into
-the ring as a capture process does it (the bell rung behind it), polled, committed and waited for as a writer does it,
-with the engine's default batch, and copied out once, which the writer leaves to the kernel: so that all sides deliver
-the same. Not timed: making processes, rings, pipes and payloads. The limit copies each frame once, in one process: two
-processes that copy in and out at the same time on two cores can come near it, not beyond.
+Timed: from the order until the last frame's bytes are in a buffer of the reading process. A frame is written into the
+ring as in a capture process, including the bell. It is polled, committed and waited for as in a writer, with the
+engine's default batch. It is also copied out once, which the writer leaves to the kernel, so that all sides deliver the
+same. Not timed: making processes, rings, pipes and payloads. The limit copies each frame once, in one process. Two
+processes that copy in and out at the same time on two cores can approach it, not exceed it.
 
-Hand-over latency is from before a frame is written until its bytes lie in the reader's buffer, the reader asleep until
-then: frames come at 2 ms.
+Hand-over latency is the time from before a frame is written until its bytes are in the reader's buffer. The reader
+sleeps until then: frames come every 2 ms.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from engine.shm.status_page import StatusPage
 
 KIB = 1024
 SIZES_KB = (10, 60, 200, 1000)
-#: Size of the frames whose latency is taken.
+#: Size of the frames whose latency is measured.
 LATENCY_KB = 60
-#: Seconds between frames whose latency is taken.
+#: Seconds between frames whose latency is measured.
 PAUSE_SECONDS = 0.002
-#: Bytes that a socket is asked to buffer.
+#: Requested buffer size of a socket, in bytes.
 SOCKET_BYTES = 4 * 2**20
-#: Seconds that the reader of the ring sleeps at most, as the writer does.
+#: The longest sleep of the ring's reader in seconds, as in the writer.
 IDLE_SECONDS = 0.25
 PEERS = {
     "queue": "multiprocessing.Queue",
@@ -52,8 +52,8 @@ PEERS = {
 
 
 class Taken(NamedTuple):
-    """A passage of frames: seconds by the clock, CPU seconds of both processes, and each frame's nanoseconds on the
-    way. ``bodies`` are the frames, where they were asked for."""
+    """A transfer of frames: wall-clock seconds, CPU seconds of both processes, and each frame's latency in nanoseconds.
+    ``bodies`` are the frames, if requested."""
 
     seconds: float
     cpu_seconds: float
@@ -62,7 +62,7 @@ class Taken(NamedTuple):
 
 
 class Reader:
-    """The reading process's ends, and the process that sends."""
+    """The reading process's ends, and the sending process."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -86,7 +86,7 @@ class Reader:
             end.close()
 
     def take(self, side: str, size: int, frames: int, *, pause: float = 0.0, keep: bool = False) -> Taken:
-        """Let so many frames come through ``side``."""
+        """Transfer frames through ``side``."""
         self._control.send(peers.Order(side, size, frames, pause))
         assert self._control.recv() == "ready"
         latencies: list[int] = []
@@ -145,7 +145,7 @@ class Reader:
                 bodies.append(bytes(peers.STAMP_BYTES) + bytes(target[peers.STAMP_BYTES :]))
 
     def close(self) -> None:
-        """End the other process, and give all back."""
+        """End the other process, and release everything."""
         if self._process.is_alive():
             self._control.send(None)
         self._process.join(10)
@@ -172,7 +172,7 @@ def reader() -> Iterator[Reader]:
 
 @pytest.fixture(scope="module")
 def area() -> memoryview:
-    """Ordinary memory, as much of it as a ring has."""
+    """Ordinary memory of a ring's size."""
     return memoryview(bytearray(b"\xff" * RingSection().capacity))
 
 
@@ -185,7 +185,7 @@ def rates() -> dict[str, list[tuple[float, float]]]:
 @pytest.mark.parametrize("side", [OURS, *PEERS])
 @pytest.mark.parametrize("kilobytes", SIZES_KB)
 def test_bytes_arrive_as_they_were(reader: Reader, side: str, kilobytes: int) -> None:
-    """Every byte of every frame, in order, through each side. Nothing is timed."""
+    """Check every byte of every frame, in order, through each side. Nothing is timed."""
     size, frames = kilobytes * KIB, 2 * peers.PAYLOADS
     before = reader.consumer.counts()
     taken = reader.take(side, size, frames, keep=True)
@@ -207,7 +207,7 @@ def test_frames_between_two_processes(
     rates: dict[str, list[tuple[float, float]]],
     kilobytes: int,
 ) -> None:
-    """Frames as fast as they go: the sender never pauses, and the reader sleeps only when there is nothing."""
+    """Frames at full speed: the sender never pauses, and the reader sleeps only when there is no frame."""
     size = kilobytes * KIB
     megabytes = scale.pick(2, 16, 160 if kilobytes > 10 else 64)
     frames = megabytes * 2**20 // size
@@ -242,7 +242,7 @@ def test_frames_between_two_processes(
     for side, what in PEERS.items():
         times = quotients(seconds[side], seconds[OURS])
         results.median(f"{name}.{side}", times, against=what, unit="times its speed")
-        # The clock depends much on what else runs; CPU is what a slower ring shows in first.
+        # Wall-clock time depends on other work; a slower ring shows first in CPU.
         cpus = quotients([one.cpu_seconds for one in taken[side]], [one.cpu_seconds for one in taken[OURS]])
         results.median(f"{name}.{side}.cpu", cpus, against=f"{what}: CPU of both processes", unit="times less CPU")
     share = quotients(seconds["memcpy"], seconds[OURS])
@@ -251,7 +251,7 @@ def test_frames_between_two_processes(
 
 
 def test_hand_over(benchmark: BenchmarkFixture, results: Results, scale: Scale, reader: Reader) -> None:
-    """How long a single frame is on its way to a reader that sleeps."""
+    """The latency of a single frame to a sleeping reader."""
     size, frames = LATENCY_KB * KIB, scale.pick(20, 100, 250)
     sides = {side: (lambda side=side: reader.take(side, size, frames, pause=PAUSE_SECONDS)) for side in (*PEERS, OURS)}
     rounds = scale.pick(1, 1, 5)

@@ -1,10 +1,10 @@
 """The writer: frames from rings to Redis, each a new key with a TTL and a journal entry.
 
-Timed: turning a WriterAgent from four full rings until Redis has acknowledged every frame. Not timed: filling the
-rings, emptying the server before each measurement, connecting. Nothing is captured meanwhile, so these are the writer's
-own figures; a site at work is measured end to end. The rings hold all of a round's frames, many times what a cache
-holds, while the peers send from sixteen buffers, and redis-benchmark from one, without journal and without
-transaction: what is unequal favours them. All of a round's sides run right after each other, on the same server.
+Timed: a WriterAgent with four full rings until Redis has acknowledged every frame. Not timed: filling the rings,
+emptying the server before each measurement, connecting. Nothing is captured meanwhile, so these are the writer's own
+figures; test_end_to_end measures a working site. The rings hold all frames of a round, many times what a cache holds.
+The peers send from sixteen buffers, redis-benchmark from one, without journal and without transaction, which favours
+them. All sides of a round run right after each other, on the same server.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def test_frames_to_redis(
     size = kilobytes * KIB
     frames = scale.pick(2, 12, 48) * MIB // size
     rounds = scale.pick(1, 2, 9)
-    # 16 distinct payloads, so that none stays in the cache by itself.
+    # 16 distinct payloads, so that no single one stays in the cache.
     payloads = [os.urandom(size) for _ in range(16)]
     views = [memoryview(payload) for payload in payloads]
     capacity_mb = -(-frames // CAMERAS) * (size + 128) // MIB + 2
     config = site_config(directory / "run", server.address, CAMERAS, ring={"capacity_mb": capacity_mb})
-    # As many frames as one of the writer's batches holds.
+    # The number of frames in one of the writer's batches.
     depth = max(min(config.writer.batch_kb * KIB // size, config.writer.batch_frames), 1)
     sides: dict[str, list[Spent]] = {}
     client = server.client()
@@ -64,7 +64,7 @@ def test_frames_to_redis(
     def run(side: str, work: Callable[[], Spent]) -> None:
         client.flushall()
         sides.setdefault(side, []).append(work())
-        # Every key a new one, but for what chance draws twice.
+        # Every key is new, except for keys that are drawn twice by chance.
         assert client.dbsize() >= frames * 0.99
 
     with InProcessWriter(config) as writer:
@@ -120,7 +120,7 @@ def _record(results: Results, name: str, size: int, frames: int, sides: dict[str
         ),
         "setex": ("setex", "a SETEX a frame with redis-py, no journal"),
     }
-    # A quick run's two rounds say little of a race between processes; only what a full run finds is guarded.
+    # The two rounds of a quick run say little about a race between processes; only a full run is guarded.
     suffix = "" if results.scale.mode == "full" else ".quick"
     for short, (side, what) in against.items():
         ratios = [theirs.seconds / ours.seconds for theirs, ours in zip(sides[side], sides["ours"], strict=True)]
