@@ -111,7 +111,7 @@ def test_a_ring_made_anew_under_its_writer_goes_on_where_the_former_one_was(
     found = counts(bench, "cam1")
     assert (found.captured, found.stored, found.dropped) == (22, 22, 0)
     assert sum(found.latency) == 22
-    assert [line["log_level"] for line in lines if "anew" in line["event"]] == ["info"]
+    assert [line["log_level"] for line in lines if "ring was replaced" in line["event"]] == ["info"]
 
 
 def test_a_ring_that_its_capture_still_writes_to_is_drained_though_it_has_no_name(
