@@ -262,7 +262,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(stocked: Stocked, tmp_p
         "duration 'week'": [("rate", "cam1", "--bucket", "week")],
         "ends in .png": [("rate", "cam1", "-o", tmp_path / "rate.jpg")],
         "films are written as .mp4": [("export", "cam1", "-o", tmp_path / "a.avi")],
-        "single stream": [("export", "cam1", "-o", "-")],
+        "standard output": [("export", "cam1", "-o", "-")],
         "is no directory": [
             ("latest", "cam1", "-o", tmp_path / "none" / "a.jpg"),
             ("export", "cam1", "-o", tmp_path / "none" / "a"),
