@@ -120,7 +120,7 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     try:
         check(config)
     except ConfigError as error:
-        # The caller has a site file, so the text names its keys, whoever shows the error.
+        # The caller has a site file, so the advice names its keys, in a script too.
         raise ConfigError(explain_error(error, Audience.SITE)) from None
     return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
 

@@ -1,8 +1,8 @@
 """The ring buffer between one capture process and its writer.
 
 What. One producer, one consumer, one file (layout: ``engine/wire/ring_layout.py``). The producer copies a frame into
-the ring once. The consumer hands out views of it, sends them without a copy, and moves the tail when Redis has
-acknowledged them. The tail is the commit: the next consumer of the ring continues there.
+the ring once. The consumer returns views of it. The writer sends them without a copy, and moves the tail when Redis
+has acknowledged them. The tail is the commit: the next consumer of the ring continues there.
 
 Order. The processes communicate through two words, ``head`` and ``tail``. Each is written by one side. A frame's bytes
 must be visible before the head that covers them. The reader must have finished with bytes before the tail that gives
@@ -159,7 +159,7 @@ class Producer(RingEnd):
 
 
 class Consumer(ConsumerAccounts):
-    """The writer's end. ``poll`` hands out the frames after those already handed out; ``rewind`` starts again at the
+    """The writer's end. ``poll`` returns the frames after those that it returned before; ``rewind`` starts again at the
     tail. ``ttl_seconds`` is how long Redis keeps a frame."""
 
     def __init__(self, path: Path, camera: str, *, ttl_seconds: float = math.inf) -> None:
@@ -271,7 +271,7 @@ class Consumer(ConsumerAccounts):
         return lost
 
     def rewind(self) -> None:
-        """Hand out all uncommitted frames again."""
+        """Start again at the tail: ``poll`` returns all uncommitted frames once more."""
         self.cursor = self._tail
         self._index = self._released()
 
