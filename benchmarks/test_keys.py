@@ -304,7 +304,11 @@ def test_verdicts(benchmark: BenchmarkFixture, results: Results, stamps: list[in
     )
     value = round(pairs.ratio, 1)
     results.figure(
-        "keys.compare.integers_against_parsing", value, "times", claim="10x faster", it_holds="for times that are integers already"
+        "keys.compare.integers_against_parsing",
+        value,
+        "times",
+        claim="10x faster",
+        it_holds="for times that are integers already",
     )
     said = {
         "keys.compare.parsed": "where both begin as text, as every key does",

@@ -42,7 +42,7 @@ class Accounts:
         self._journals = journals
         self._log = log
         self._booking = Booking(page)
-        self._roster = CameraList(
+        self._camera_list = CameraList(
             SitePaths.of(config), lambda path, reason: log.warning("ring passed over", path=str(path), error=reason)
         )
         #: Cameras whose rings have gone, and since when (monotonic seconds).
@@ -51,8 +51,8 @@ class Accounts:
 
     def begin(self) -> None:
         """Continue where the last publisher stopped. Called once per process, with the first connection to Redis."""
-        self._roster.look()
-        cameras = dict.fromkeys([*self._configured, *self._roster.rings, *self._remembered()])
+        self._camera_list.look()
+        cameras = dict.fromkeys([*self._configured, *self._camera_list.rings, *self._remembered()])
         for camera in cameras:
             self._journals.add(camera)
         cursors = self._journals.cursors()
@@ -61,7 +61,7 @@ class Accounts:
             # Redis lost the cursors. The numbers announced so far are unknown, so counting restarts.
             cursors = cursors._replace(marks=dict.fromkeys(cameras, _NO_CURSOR))
         now = time.monotonic()
-        unseen = cameras.keys() - self._roster.rings.keys() - set(self._configured)
+        unseen = cameras.keys() - self._camera_list.rings.keys() - set(self._configured)
         self._gone = dict.fromkeys(unseen, now)
         self._saved = dict(cursors.marks)
         self.by_camera = {camera: Account(cursors.marks.get(camera)) for camera in cameras}
@@ -90,9 +90,9 @@ class Accounts:
             if mark and mark.entries and nothing_left and camera not in self._journals.foreign:
                 account.vanished(mark.entries)
         now = time.monotonic()
-        went = self._roster.look().went
+        went = self._camera_list.look().went
         self._gone |= dict.fromkeys(set(went) & self.by_camera.keys(), now)
-        standing = self._roster.rings.keys()
+        standing = self._camera_list.rings.keys()
         for camera in self._gone.keys() & standing:
             del self._gone[camera]
         if new := sorted(standing - self.by_camera.keys()):

@@ -35,7 +35,7 @@ class OpenRings:
         self._log = log
         self._warn_once = warn_once
         self._paths = SitePaths.of(config)
-        self._roster = CameraList(
+        self._camera_list = CameraList(
             self._paths,
             lambda path, reason: warn_once(path.name, "file passed over", f"{path}: {reason}"),
             owner=build_owner(config.owner),
@@ -46,13 +46,13 @@ class OpenRings:
 
     def look(self) -> bool:
         """Follow added and removed rings, while nothing is in flight; True if ``writers`` has changed."""
-        self._roster.look()
+        self._camera_list.look()
         changed = False
         for camera, writer in list(self.writers.items()):
             self._renew_page(camera)
-            if self._roster.rings.get(camera) != writer.consumer.inode and self._is_done(camera, writer):
+            if self._camera_list.rings.get(camera) != writer.consumer.inode and self._is_done(camera, writer):
                 changed |= self._replace(camera, writer)
-        for camera in self._roster.rings:
+        for camera in self._camera_list.rings:
             if camera not in self.writers and self._config.writer_of(camera) == self._number:
                 changed |= self._open(camera)
         return changed
@@ -60,14 +60,14 @@ class OpenRings:
     @property
     def behind(self) -> bool:
         """True if a new ring waits until the previous one is empty."""
-        standing = self._roster.rings
+        standing = self._camera_list.rings
         return any(camera in standing and standing[camera] != d.consumer.inode for camera, d in self.writers.items())
 
     def close(self) -> None:
         """Release all rings."""
         for camera, writer in self.writers.items():
             held = writer.consumer.counts().held
-            if held and self._roster.rings.get(camera) != writer.consumer.inode:
+            if held and self._camera_list.rings.get(camera) != writer.consumer.inode:
                 self._log.error("frames are lost with the ring that was removed", camera=camera, frames=held)
             writer.consumer.close()
 
@@ -83,7 +83,7 @@ class OpenRings:
         """Switch from a finished ring to the one in its place, or release the camera."""
         former, counts = writer.consumer, writer.consumer.counts()
         said = {"camera": camera, "captured": counts.captured, "stored": counts.stored, "dropped": counts.dropped}
-        if camera in self._roster.rings:
+        if camera in self._camera_list.rings:
             path = self._paths.ring(camera)
             try:
                 goes_on = ring_file.hand_over(former, path)
