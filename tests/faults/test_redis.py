@@ -114,7 +114,8 @@ def test_cut_in_the_middle_of_a_reply(run: FaultRun) -> None:
 @pytest.mark.case("redis-oom", args=("--maxmemory-policy", "noeviction"))
 def test_out_of_memory(run: FaultRun) -> None:
     # Few frames a second: what is kept free in a ring must last for as long as a busy machine lets the writer wait.
-    run.start([{"id": name, "url": "test://?size=320x240&fps=6&kb=100"} for name in CAMERAS])
+    cameras = [{"id": name, "url": "test://?size=320x240&fps=3&kb=100"} for name in CAMERAS]
+    run.start(cameras, ring={"capacity_mb": 4})
     client = run.redis.client()
     client.config_set("maxmemory", client.info("memory")["used_memory"] - 2**20)
     wait_until(lambda: run.site.dropped().get("outage", 0) > len(CAMERAS), 60, "rings overflow")
