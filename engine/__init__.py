@@ -39,8 +39,8 @@ if TYPE_CHECKING:
         WireError,
     )
     from engine.wire.metadata import CameraState, FrameEvent, StatusEvent
+    from engine.wire.redis_address import TlsFiles
     from engine.wire.state import CameraStatus
-    from engine.wire.urls import TlsFiles
 
 __version__ = "0.1.0"
 __all__ = [
@@ -107,7 +107,7 @@ _MODULES = {
     ),
     "engine.wire.metadata": ("CameraState", "FrameEvent", "StatusEvent"),
     "engine.wire.state": ("CameraStatus",),
-    "engine.wire.urls": ("TlsFiles",),
+    "engine.wire.redis_address": ("TlsFiles",),
 }
 _EXPORTS = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -12,7 +12,7 @@ from engine.client.store import FrameStore
 from engine.doctor.examine import redis as examine_redis
 from engine.errors import ServerRefused
 from engine.servers.redis.session import Session
-from engine.wire.urls import parse_redis_address
+from engine.wire.redis_address import parse_redis_address
 from tests.servers.redis_server import RedisServer
 from tests.servers.sentinel import SentinelService
 from tests.servers.wait import free_port, wait_until

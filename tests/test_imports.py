@@ -157,7 +157,7 @@ def test_pyav_has_one_door():
 def test_pika_has_one_door_for_each_direction():
     """And one that only looks, for the doctor; one module knows what its errors mean."""
     doors = {"servers/amqp/broker.py", "servers/amqp/probe.py", "servers/amqp/refusals.py"}
-    doors |= {"servers/overrides/pika.py", "client/subscription.py"}
+    doors |= {"servers/amqp/parameters.py", "servers/overrides/pika.py", "client/subscription.py"}
     assert {"servers/amqp/broker.py"} <= importers("pika") <= doors
 
 

@@ -12,7 +12,7 @@ import pytest
 from engine.errors import RedisUnavailable, ServerRefused, WireError
 from engine.servers.redis import session as module
 from engine.servers.redis.session import Session, is_error
-from engine.wire.urls import parse_redis_address, parse_sentinels
+from engine.wire.redis_address import parse_redis_address, parse_sentinels
 from tests.fuzz.replies import Connection
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port

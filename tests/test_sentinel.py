@@ -20,7 +20,7 @@ from engine.doctor.examine import redis as examine_redis
 from engine.errors import Audience, Cause, ConfigError, InputError, QueryError, RedisUnavailable, ServerRefused, explain
 from engine.runtime.preflight import check_redis
 from engine.servers.redis.connect import connect
-from engine.wire.urls import parse_sentinels
+from engine.wire.redis_address import parse_sentinels
 from tests.client.stocked import row, stock
 from tests.servers.redis_server import RedisServer
 from tests.servers.sentinel import SentinelService

@@ -32,7 +32,7 @@ from engine.runtime.limits import files_needed
 from engine.runtime.logs import Masking, open_log
 from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect, to_json
-from engine.servers.amqp.broker import metadata_exchange, parameters
+from engine.servers.amqp.parameters import metadata_exchange, parameters
 from engine.servers.redis.connection import connection_kind, connection_options
 from engine.shm import ring_file, site
 from engine.shm.status_page import StatusPage

@@ -6,25 +6,22 @@ import io
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.cells import cell_len, set_cell_size
 from rich.table import Table
 
 from engine.cli import output
 from engine.cli.export import End, Limit, Start, Step, export, fixed_times, nothing
+from engine.cli.frames_view import Rows, age, fields, plain, print_bars, tell_losses
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
-from engine.client.frame import Frame, FrameEntry
-from engine.client.stats import Bucket
+from engine.client.frame import Frame
 from engine.client.store import FrameStore
 from engine.errors import InputError, QueryError, WireError
 from engine.wire import keys
-from engine.wire.rfc3339 import NANO, rfc3339
+from engine.wire.rfc3339 import rfc3339
 
 frames = typer.Typer(no_args_is_help=True, help="Read stored frames: latest, by key, by time, live, as files.")
 frames.command()(export)
@@ -35,9 +32,6 @@ Out = Annotated[
     str | None, typer.Option("--out", "-o", help="Write the JPEG to this file; - is standard output.", metavar="FILE")
 ]
 _STDOUT = "-"
-#: Eighths of a character cell, for bars.
-_BLOCKS = " ▏▎▍▌▋▊▉█"
-_BAR_WIDTH_MIN = 10
 
 
 @frames.callback()
@@ -75,14 +69,14 @@ def latest(
         nothing(f"no frame of tenant {store.vhost!r} is stored under prefix {store.prefix!r}")
     if json:
         for frame in snapshot.values():
-            output.print_json(_fields(frame) | {"age_seconds": _age(frame)})
+            output.print_json(fields(frame) | {"age_seconds": age(frame)})
         return
     table = Table(box=None, header_style="dim")
     for name in ("camera", "time", "age s", "bytes", "size", "key"):
         table.add_column(name, justify="right" if name in ("age s", "bytes", "size") else "left", overflow="fold")
     for frame in snapshot.values():
         when, size = rfc3339(frame.unix_nano), f"{frame.width}x{frame.height}"
-        table.add_row(_plain(frame.camera), when, f"{_age(frame):.1f}", f"{frame.size:,}", size, frame.key)
+        table.add_row(plain(frame.camera), when, f"{age(frame):.1f}", f"{frame.size:,}", size, frame.key)
     output.console().print(table)
 
 
@@ -132,7 +126,7 @@ def list_(
     missing = unreadable = listed = 0
     with target.store() as store:
         cameras = _chosen(store, camera)
-        rows = _Rows(cameras, json=json)
+        rows = Rows(cameras, json=json)
         for name in cameras:
             left = None if limit is None else limit - listed
             entries = store.entries(name, start, end, limit=left, step=step, reverse=reverse)
@@ -143,7 +137,7 @@ def list_(
             unreadable += entries.unreadable
     # The reader of a pipe may be gone. Flushing shows that here, where it is handled.
     sys.stdout.flush()
-    _tell_losses(missing, unreadable)
+    tell_losses(missing, unreadable)
     if not listed:
         nothing("no frames are stored in that range")
 
@@ -206,7 +200,7 @@ def rate(
                 {"camera": camera, "start": rfc3339(one.start_nano), "start_nano": one.start_nano} | number
             )
     else:
-        _print_bars(buckets)
+        print_bars(buckets)
     if out is not None:
         from engine.client.chart import rate_chart
 
@@ -234,7 +228,7 @@ def tail(
     stop = _Stop()
     with target.store() as store:
         entries = store.tail_entries(cameras or None, since)
-        rows = _Rows(cameras or store.cameras(), json=json)
+        rows = Rows(cameras or store.cameras(), json=json)
         printed = 0
         while not stop.asked and (limit is None or printed < limit):
             entry = entries.poll()
@@ -242,7 +236,7 @@ def tail(
                 rows.print(entry)
                 sys.stdout.flush()
                 printed += 1
-    _tell_losses(entries.missing, entries.unreadable)
+    tell_losses(entries.missing, entries.unreadable)
 
 
 class _Stop:
@@ -257,34 +251,6 @@ class _Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-class _Rows:
-    """Prints entries at once, as aligned rows below a header or as JSON lines."""
-
-    def __init__(self, cameras: Iterable[str], *, json: bool) -> None:
-        self._json = json
-        self._width = max((cell_len(_plain(camera)) for camera in cameras), default=0)
-        self._width = max(self._width, len("camera"))
-        self._begun = False
-
-    def print(self, entry: FrameEntry) -> None:
-        """Print an entry; before the first, the header."""
-        if self._json:
-            output.print_json(_fields(entry))
-            return
-        if not self._begun:
-            self._begun = True
-            header = self._row("time", "camera", "number", "bytes", "size", "key")
-            output.console().print(header, style="dim", soft_wrap=True)
-        size = f"{entry.width}x{entry.height} {entry.encoding}"
-        number, length = f"{entry.sequence:05d}", f"{entry.size:,}"
-        row = self._row(rfc3339(entry.unix_nano), _plain(entry.camera), number, length, size, entry.key)
-        sys.stdout.write(row + "\n")
-
-    def _row(self, when: str, camera: str, number: str, length: str, size: str, key: str) -> str:
-        name = set_cell_size(camera, max(self._width, cell_len(camera)))
-        return f"{when:30}  {name}  {number:6}  {length:>10}  {size:14}  {key}"
 
 
 def _chosen(store: FrameStore, camera: str | None) -> list[str]:
@@ -312,14 +278,14 @@ def _show_or_write(frame: Frame, out: str | None, *, force: bool, json: bool) ->
         sys.stdout.buffer.write(frame.data)
         sys.stdout.buffer.flush()
         return
-    fields: dict[str, Any] = _fields(frame) | {"age_seconds": _age(frame)}
+    shown: dict[str, Any] = fields(frame) | {"age_seconds": age(frame)}
     if out is not None:
         with output.whole_file(Path(out), force=force) as partial:
             partial.write_bytes(frame.data)
             os.utime(partial, ns=(frame.unix_nano, frame.unix_nano))
-        fields["file"] = out
+        shown["file"] = out
     if json:
-        output.print_json(fields)
+        output.print_json(shown)
     elif out is not None:
         print(f"{out}: {frame.size:,} bytes, {rfc3339(frame.unix_nano)}, {frame.key}")
     else:
@@ -327,56 +293,8 @@ def _show_or_write(frame: Frame, out: str | None, *, force: bool, json: bool) ->
         table.add_column(style="dim")
         table.add_column(overflow="fold")
         table.add_row("key", frame.key)
-        table.add_row("camera", _plain(frame.camera))
+        table.add_row("camera", plain(frame.camera))
         table.add_row("time", rfc3339(frame.unix_nano))
-        table.add_row("age", f"{_age(frame):.1f} s")
+        table.add_row("age", f"{age(frame):.1f} s")
         table.add_row("size", f"{frame.size:,} bytes, {frame.width}x{frame.height} {frame.encoding}")
         output.console().print(table)
-
-
-def _fields(entry: FrameEntry) -> dict[str, Any]:
-    return {
-        "key": entry.key,
-        "camera": entry.camera,
-        "time": rfc3339(entry.unix_nano),
-        "timestamp_nano": entry.unix_nano,
-        "sequence": entry.sequence,
-        "size": entry.size,
-        "width": entry.width,
-        "height": entry.height,
-        "encoding": entry.encoding,
-    }
-
-
-def _print_bars(buckets: list[Bucket]) -> None:
-    """Print one line per bucket. The longest bar, for the most frames, fills the terminal."""
-    console = output.console()
-    whole = all(bucket.start_nano % NANO == 0 for bucket in buckets)
-    most = max(bucket.frames for bucket in buckets)
-    blocks = (console.encoding or "").startswith("utf")
-    head = f"{'time':{20 if whole else 30}}  {'frames':>8}  {'mean bytes':>10}  "
-    width = max(console.width - len(head), _BAR_WIDTH_MIN)
-    console.print(head.rstrip(), style="dim", soft_wrap=True)
-    for bucket in buckets:
-        when = rfc3339(bucket.start_nano)
-        when = f"{when[:19]}Z" if whole else when
-        full, part = divmod(bucket.frames * width * 8 // most, 8)
-        bar = _BLOCKS[-1] * full + _BLOCKS[part].strip() if blocks else "#" * full
-        sys.stdout.write(f"{when}  {bucket.frames:8,}  {bucket.mean_bytes:10,.0f}  {bar}".rstrip() + "\n")
-    sys.stdout.flush()
-
-
-def _tell_losses(missing: int, unreadable: int) -> None:
-    if missing:
-        print(f"edge-video: {missing:,} older frames have expired and are left out", file=sys.stderr)
-    if unreadable:
-        print(f"edge-video: {unreadable:,} entries were met that the engine did not write", file=sys.stderr)
-
-
-def _age(frame: FrameEntry) -> float:
-    return round((time.time_ns() - frame.unix_nano) / NANO, 3)
-
-
-def _plain(name: str) -> str:
-    """A name without characters that would control the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)

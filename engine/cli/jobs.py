@@ -25,6 +25,7 @@ from engine.jobs.migrate import Migration
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
 from engine.jobs.reindex import Reindex
 from engine.servers.amqp import broker
+from engine.servers.amqp.parameters import Exchange
 from engine.servers.redis.session import Session
 from engine.wire import urls
 from engine.wire.amqp import check_name
@@ -143,7 +144,7 @@ def recover(
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")
     check_name(routing_key, "--routing-key")
-    where = broker.Exchange(exchange, durable, exchange_type, mandatory=True)
+    where = Exchange(exchange, durable, exchange_type, mandatory=True)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # "now" is one moment for all cameras, so that frames stored during the job are left out.
     until: str | int = time.time_ns() if end == "now" else end

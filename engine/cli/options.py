@@ -15,7 +15,7 @@ from engine.config import Config, load
 from engine.errors import Audience, ConfigError
 from engine.runtime.child import set_title
 from engine.servers.redis.session import Session
-from engine.wire import keys, urls
+from engine.wire import keys, redis_address
 
 DEFAULT_SITE_FILE = Path("site.toml")
 
@@ -40,7 +40,7 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files."
 class Target(NamedTuple):
     """The frames that a command works on: server, tenant, prefix. ``config`` is the site's, if a site file was read."""
 
-    address: urls.RedisAddress
+    address: redis_address.RedisAddress
     vhost: str
     prefix: str
     cameras: tuple[str, ...]
@@ -68,10 +68,10 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
     if redis is not None:
         if config is not None:
             raise ConfigError("give --config or --redis, not both")
-        if redis == urls.EMBEDDED:
+        if redis == redis_address.EMBEDDED:
             raise ConfigError("--redis takes an address; for an embedded server give the site's file with --config")
         audience.explain_to(Audience.OPTIONS)
-        address = urls.parse_redis_address(redis)
+        address = redis_address.parse_redis_address(redis)
         address = address._replace(
             username=address.username or os.environ.get("REDIS_USERNAME") or None,
             password=address.password or os.environ.get("REDIS_PASSWORD") or None,

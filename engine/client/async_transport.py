@@ -18,8 +18,8 @@ from engine.servers.overrides.redis import AsyncTlsConnection, TlsConnection
 from engine.servers.redis.connection import connection_kind, connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
 from engine.servers.redis.sentinel import find_master
+from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress
 
 #: Blocking connection class -> its asyncio counterpart.
 _KINDS: dict[Any, Any] = {

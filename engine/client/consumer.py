@@ -21,7 +21,7 @@ from engine.client.subscription import BrokerSubscription, connection_parameters
 from engine.client.topology import Topology
 from engine.config import Config, MetadataSection, Secret, load
 from engine.errors import ConfigError, InputError
-from engine.wire import urls
+from engine.wire import redis_address, urls
 from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent
 
@@ -43,7 +43,7 @@ class ConsumerOptions(TypedDict, total=False):
     on_status: StatusCallback | None
     timeout_seconds: float
     heartbeat_seconds: int
-    tls_files: urls.TlsFiles
+    tls_files: redis_address.TlsFiles
 
 
 class FrameConsumer:
@@ -66,7 +66,7 @@ class FrameConsumer:
     def __init__(
         self,
         amqp_url: str,
-        redis_url: str | urls.RedisAddress,
+        redis_url: str | redis_address.RedisAddress,
         callback: FrameCallback,
         *,
         queue: str = "",
@@ -80,7 +80,7 @@ class FrameConsumer:
         on_status: StatusCallback | None = None,
         timeout_seconds: float = 5.0,
         heartbeat_seconds: int = 30,
-        tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
+        tls_files: redis_address.TlsFiles = redis_address.SYSTEM_TLS,
     ) -> None:
         """Connects only in ``run``.
 
@@ -112,7 +112,7 @@ class FrameConsumer:
             raise InputError("dead_letter needs a name that differs from queue")
         if isinstance(routing_keys, str) or not routing_keys:
             raise InputError("routing_keys must be a sequence of at least one routing key")
-        if redis_url == urls.EMBEDDED:
+        if redis_url == redis_address.EMBEDDED:
             raise InputError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
         keys = dict.fromkeys(routing_keys)
         if on_status is not None:
@@ -125,7 +125,7 @@ class FrameConsumer:
         self._timeout_seconds = timeout_seconds
         self._callback = callback
         self._on_status = on_status
-        address = urls.parse_redis_address(redis_url) if isinstance(redis_url, str) else redis_url
+        address = redis_address.parse_redis_address(redis_url) if isinstance(redis_url, str) else redis_url
         self._fetcher = Fetcher(address, timeout_seconds)
         policy = Policy(attempts, retry_seconds, dead_letter, bool(queue))
         self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, policy)

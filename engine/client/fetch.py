@@ -9,7 +9,7 @@ from engine.servers.redis.session import Session
 from engine.wire import jpeg
 from engine.wire.events import key_of
 from engine.wire.metadata import FrameEvent
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 #: Bounds of one round trip: frames, and their bytes according to the events. They bound the payloads held.
 FRAMES_MAX = 32

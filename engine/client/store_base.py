@@ -13,7 +13,7 @@ from engine.client.times import When
 from engine.config import load
 from engine.config.tls import client_context
 from engine.errors import ConfigError, QueryError
-from engine.wire import urls
+from engine.wire import redis_address
 
 #: Seconds that a server may take to answer.
 TIMEOUT_SECONDS = 5.0
@@ -28,7 +28,7 @@ class StoreOptions(TypedDict, total=False):
     chunk_bytes: int
     username: str | None
     password: str | None
-    tls_files: urls.TlsFiles
+    tls_files: redis_address.TlsFiles
 
 
 class StoreBase:
@@ -36,7 +36,7 @@ class StoreBase:
 
     def __init__(
         self,
-        url: str | urls.RedisAddress = "",
+        url: str | redis_address.RedisAddress = "",
         vhost: str = "default",
         prefix: str = "frames",
         *,
@@ -49,7 +49,7 @@ class StoreBase:
         password: str | None = None,
         sentinel_username: str | None = None,
         sentinel_password: str | None = None,
-        tls_files: urls.TlsFiles = urls.SYSTEM_TLS,
+        tls_files: redis_address.TlsFiles = redis_address.SYSTEM_TLS,
     ) -> None:
         """Connects only at the first query.
 
@@ -69,18 +69,18 @@ class StoreBase:
         Raises ConfigError for an unusable address or TLS file, QueryError (also an InputError) for an invalid vhost,
         prefix, camera or chunk.
         """
-        if not isinstance(url, str | urls.RedisAddress):
+        if not isinstance(url, str | redis_address.RedisAddress):
             raise QueryError(f"{url!r} is no address; give text such as 'redis:6379'")
         if not (url or sentinels or service):
             raise ConfigError("give the address of a server such as 'redis:6379', or use from_site")
-        if url == urls.EMBEDDED:
+        if url == redis_address.EMBEDDED:
             raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
         if url and (sentinels or service):
             raise QueryError("give the address of a server, or sentinels and service: one of them, not both")
         if sentinels or service:
-            address = urls.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
+            address = redis_address.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
         else:
-            address = urls.parse_redis_address(url) if isinstance(url, str) else url
+            address = redis_address.parse_redis_address(url) if isinstance(url, str) else url
         if any(tls_files):
             if not address.tls:
                 raise QueryError("tls_files are for rediss:// addresses; this one is plain text")

@@ -27,9 +27,9 @@ from engine.client.dispatch import Dispatcher, logger, server_backoff
 from engine.client.topology import Topology
 from engine.config import AmqpSection, Secret
 from engine.errors import Cause, ConfigError, InputError, ServerRefused
-from engine.servers.amqp.broker import open_blocking, parameters
+from engine.servers.amqp.parameters import open_blocking, parameters
 from engine.servers.amqp.refusals import REFUSALS, connection_error
-from engine.wire import urls
+from engine.wire import redis_address, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake the loop; this bounds only how late it notices a
@@ -210,7 +210,7 @@ class BrokerSubscription:
 
 
 def connection_parameters(
-    amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: urls.TlsFiles
+    amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: redis_address.TlsFiles
 ) -> pika.ConnectionParameters:
     """pika's parameters for an AMQP URL. Raises InputError, without the URL's password."""
     parse_amqp_url(amqp_url, "AMQP URL")

@@ -25,7 +25,7 @@ from engine.errors import EngineError, QueryError, RedisUnavailable
 from engine.servers.redis.connection import call, connection_kind, connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
 from engine.servers.redis.sentinel import find_master
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 Result = TypeVar("Result")
 Query = Generator[Sequence[Command], list[Any], Result]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from engine.config.structs import Config
 from engine.config.tls import client_context
 from engine.errors import ConfigError
-from engine.wire import urls
+from engine.wire import redis_address, urls
 
 
 def check_servers(config: Config) -> None:
     """Check that the settings fit together. Raises ConfigError with the way out."""
     redis, amqp = config.redis, config.amqp
     if redis.sentinels or redis.service:
-        if redis.address != urls.EMBEDDED:
+        if redis.address != redis_address.EMBEDDED:
             raise ConfigError(
                 "redis.sentinels find the server, so redis.address (or REDIS_ADDRESS) is left out; remove one of them"
             )
-        urls.parse_sentinels(redis.sentinels, redis.service)
+        redis_address.parse_sentinels(redis.sentinels, redis.service)
     elif redis.sentinel_username or redis.sentinel_password:
         raise ConfigError("redis.sentinel_username and sentinel_password need redis.sentinels and redis.service")
     broker = amqp.address
@@ -24,12 +24,12 @@ def check_servers(config: Config) -> None:
     _check_tls(amqp.tls_files, "amqp", broker is not None and broker.tls, "an amqps:// URL")
 
 
-def _check_tls(files: urls.TlsFiles, section: str, tls: bool, wanted: str) -> None:
+def _check_tls(files: redis_address.TlsFiles, section: str, tls: bool, wanted: str) -> None:
     if not any(files):
         return
     if not tls:
         given = ", ".join(
-            f"{section}.tls_{key}" for key, value in zip(urls.TlsFiles._fields, files, strict=True) if value
+            f"{section}.tls_{key}" for key, value in zip(redis_address.TlsFiles._fields, files, strict=True) if value
         )
         raise ConfigError(f"{given}: the connection is plain text; give {wanted}, or remove what is set for TLS")
     if files.server_name and not urls.is_host(files.server_name):

@@ -14,6 +14,7 @@ from engine.config.names import suggestion
 from engine.errors import ConfigError
 from engine.wire import keys, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire.redis_address import EMBEDDED, RedisAddress, TlsFiles, parse_redis_address, parse_sentinels
 from engine.wire.ring_owner import RingOwner
 
 MIB = 2**20
@@ -65,16 +66,16 @@ class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tls_server_name: str = ""
 
     @property
-    def tls_files(self) -> urls.TlsFiles:
+    def tls_files(self) -> TlsFiles:
         """The files and the server name that TLS connections use."""
-        return urls.TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
+        return TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
 
 
 class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     """``[redis]``: which server stores frames, and for how long."""
 
     enabled: bool = True
-    address: Url = Url(urls.EMBEDDED)
+    address: Url = Url(EMBEDDED)
     sentinels: tuple[Url, ...] = ()
     service: str = ""
     sentinel_username: Secret = Secret()
@@ -215,7 +216,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def embedded(self) -> bool:
         """True if the site runs its own server."""
-        return self.redis.address == urls.EMBEDDED and not self.redis.sentinels
+        return self.redis.address == EMBEDDED and not self.redis.sentinels
 
     @property
     def publishes(self) -> bool:
@@ -228,17 +229,17 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.site.run_directory) if self.site.run_directory else default_run_directory(self.site.name)
 
     @property
-    def redis_address(self) -> urls.RedisAddress:
+    def redis_address(self) -> RedisAddress:
         """Where Redis listens, with the credentials to use."""
         if self.embedded:
-            return urls.RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
+            return RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
         redis = self.redis
         if redis.sentinels:
-            address = urls.parse_sentinels(
+            address = parse_sentinels(
                 redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
             )
         else:
-            address = urls.parse_redis_address(redis.address)
+            address = parse_redis_address(redis.address)
         return address._replace(
             files=redis.tls_files,
             username=str(self.redis.username) or address.username,
@@ -246,7 +247,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     @property
-    def publisher_redis_address(self) -> urls.RedisAddress:
+    def publisher_redis_address(self) -> RedisAddress:
         """The same server for the publisher, which may log in as a user with fewer rights."""
         if not self.redis.publisher_username:
             return self.redis_address
@@ -259,7 +260,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The owner of the frames in this site's rings: the names under which they are stored."""
         address = self.redis_address
         if self.embedded:
-            server = urls.EMBEDDED
+            server = EMBEDDED
         elif address.sentinel:
             server = f"{address.sentinel.service}/{address.database}"
         else:

@@ -8,7 +8,7 @@ import ssl
 from typing import Any, NamedTuple
 
 from engine.errors import Cause, ConfigError
-from engine.wire.urls import TlsFiles
+from engine.wire.redis_address import TlsFiles
 
 #: OpenSSL's name and text of an error, as every library quotes them.
 _SSL_ERROR = re.compile(r"\[SSL: (?P<name>[A-Z0-9_]+)\] (?P<text>.*?)(?= \(_ssl|$)", re.DOTALL)

@@ -28,8 +28,10 @@ from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 from engine.servers.amqp import broker
 from engine.servers.amqp import probe as broker_probe
+from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.session import Session
-from engine.wire.urls import RedisAddress, mask
+from engine.wire.redis_address import RedisAddress
+from engine.wire.urls import mask
 
 
 class Examined(NamedTuple):
@@ -136,7 +138,7 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
     address = f"RabbitMQ at {host}:{port}"
     if reach.way != "answers":
         return [unreachable("rabbitmq", address, reach, "")]
-    exchange = broker.metadata_exchange(config.metadata)
+    exchange = metadata_exchange(config.metadata)
     try:
         rights = broker_probe.rights(config.amqp, exchange)
     except BrokerUnavailable as error:

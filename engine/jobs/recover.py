@@ -22,7 +22,8 @@ from engine.client.store import FrameStore
 from engine.client.times import When, window
 from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.sent_ranges import Spans
-from engine.servers.amqp.broker import Broker, payload_properties
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.parameters import payload_properties
 from engine.servers.redis.errors import Command
 from engine.servers.redis.session import Session
 from engine.wire import keys

@@ -23,7 +23,7 @@ from engine.runtime.child import die_with_parent, reset_signals, start_advice
 from engine.runtime.server_process import ServerProcess
 from engine.servers.redis.session import Session
 from engine.wire.keys import ENGINE
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 #: Environment variables that the server gets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")

@@ -10,9 +10,10 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
 from engine.servers.amqp import broker
+from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.connect import check_mode
 from engine.servers.redis.session import Session
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 #: The first version with XTRIM MINID and all other commands that the engine uses.
 REDIS_VERSION_MIN = (6, 2)
@@ -71,7 +72,7 @@ def check_broker(config: Config, log: FilteringBoundLogger) -> None:
         log.info("no broker: metadata stays in the journals", reason=_why_not(config))
         return
     try:
-        broker.check(config.amqp, broker.metadata_exchange(config.metadata))
+        broker.check(config.amqp, metadata_exchange(config.metadata))
     except BrokerUnavailable as error:
         log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=error)
 

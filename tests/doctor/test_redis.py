@@ -14,7 +14,7 @@ from engine.doctor.findings import Finding
 from engine.jobs.tenants import acl_rules, apply_rules
 from engine.servers.redis.session import Session
 from engine.wire import keys
-from engine.wire.urls import parse_redis_address
+from engine.wire.redis_address import parse_redis_address
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port
 

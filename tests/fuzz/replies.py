@@ -25,8 +25,8 @@ from engine.stages.writer.batch import Batch, Part
 from engine.stages.writer.store import Refused, Store
 from engine.wire.journal import JournalEntry
 from engine.wire.marks import Mark
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.resp import FrameFraming
-from engine.wire.urls import parse_redis_address
 
 ADDRESS = parse_redis_address("redis.invalid:6379")
 FRAMING = FrameFraming("v", "frames", "cam1", 60_000)

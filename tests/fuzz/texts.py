@@ -8,7 +8,7 @@ from engine import config
 from engine.client import times
 from engine.errors import ConfigError, QueryError, WireError
 from engine.shm.site import SitePaths, shared_memory_need
-from engine.wire import amqp_url, events, journal, keys, metadata, old_keys, rfc3339, state, urls
+from engine.wire import amqp_url, events, journal, keys, metadata, old_keys, redis_address, rfc3339, state, urls
 from engine.wire import test_mark as stamp
 
 #: A moment that offsets count from.
@@ -120,7 +120,7 @@ def address(data: bytes) -> None:
         keys.journal_key(broker.key_vhost, "frames", "c")
         assert broker.password not in repr(broker._replace(host="", vhost="")) or len(broker.password) < 8
     with contextlib.suppress(ConfigError):
-        server = urls.parse_redis_address(text)
+        server = redis_address.parse_redis_address(text)
         assert server.path or (server.host and server.port)
         if server.password and len(server.password) > 8:
             assert server.password not in repr(server._replace(host="", path=""))

@@ -16,8 +16,8 @@ from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, parse_entry
 from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.test_mark import find_mark
-from engine.wire.urls import parse_redis_address
 from tests.client.stocked import pipe
 from tests.servers.redis_server import RedisServer
 from tests.system.site import Site, missing_numbers

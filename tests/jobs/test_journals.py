@@ -18,8 +18,8 @@ from engine.jobs.journal_rebuild import Merged, drop_entries, merge_entries
 from engine.servers.redis.session import BATCH_MAX, Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus, encode_status
-from engine.wire.urls import parse_redis_address
 from tests.client.stocked import pipe
 from tests.jobs.old_frames import SECOND, T0, listed, session
 from tests.servers.redis_server import RedisServer

@@ -19,12 +19,13 @@ from engine import FrameStore
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_INPUT, EXIT_NOTHING
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
-from engine.servers.amqp.broker import Broker, Exchange
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.parameters import Exchange
 from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.journal import parse_entry_id
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.rfc3339 import rfc3339
-from engine.wire.urls import parse_redis_address
 from tests.client import stocked
 from tests.client.stocked import Stored, stock
 from tests.jobs.old_frames import PREFIX, SECOND, T0

@@ -22,8 +22,8 @@ from engine.errors import EXIT_INPUT, EXIT_NOTHING, EngineError, InputError, Unk
 from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
 from engine.servers.redis.session import Session
 from engine.wire import keys
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.resp import EXEC, MULTI, FrameFraming
-from engine.wire.urls import parse_redis_address
 from tests.client.stocked import PREFIX, STORES, T0, AnyStore, Stored, frame, stock
 from tests.jobs.old_frames import assert_site_unharmed, contents
 from tests.servers.rabbitmq import RabbitMQ

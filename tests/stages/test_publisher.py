@@ -135,8 +135,8 @@ def test_a_state_is_announced_when_it_changes_and_not_with_each_try(
         turn(agent, lambda: page.counts[PublisherCount.STATUS_EVENTS] == 1)
         for failures in range(2, 5):
             tell(10**18, failures)
-            seen = agent._states
-            turn(agent, lambda seen=seen: agent._states is not seen)
+            seen = agent._states._states
+            turn(agent, lambda seen=seen: agent._states._states is not seen)
         tell(10**18 + 1, 5)
         turn(agent, lambda: page.counts[PublisherCount.STATUS_EVENTS] > 1)
         turn(agent, agent.drained)

@@ -16,8 +16,8 @@ from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer, Record
 from engine.stages.writer.batch import Batch, Part
 from engine.stages.writer.store import Refused, Store
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.resp import FrameFraming
-from engine.wire.urls import parse_redis_address
 from tests.fuzz.replies import Plugged
 from tests.servers.certificate import self_signed
 from tests.servers.redis_server import RedisServer

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.config import AmqpSection, Secret
 from engine.errors import Audience, ConfigError, explain
-from engine.servers.amqp.broker import parameters
+from engine.servers.amqp.parameters import parameters
 from engine.wire import keys
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 from tests.examples import examples

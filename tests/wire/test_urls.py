@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.errors import Audience, ConfigError, explain
 from engine.wire import urls
-from engine.wire.urls import Pattern, RedisAddress
+from engine.wire.redis_address import RedisAddress, parse_redis_address
+from engine.wire.urls import Pattern
 from tests.examples import examples
 
 
@@ -157,7 +158,7 @@ def test_a_pattern_with_a_host_or_path_is_refused():
     ],
 )
 def test_an_address_of_redis_is_read(address, parsed):
-    assert tuple(urls.parse_redis_address(address)) == tuple(parsed)
+    assert tuple(parse_redis_address(address)) == tuple(parsed)
 
 
 @pytest.mark.parametrize(
@@ -180,17 +181,17 @@ def test_an_address_of_redis_is_read(address, parsed):
 )
 def test_an_address_that_cannot_be_is_refused(address, part):
     with pytest.raises(ConfigError) as caught:
-        urls.parse_redis_address(address)
+        parse_redis_address(address)
     assert part in explain(caught.value, Audience.SITE)
     assert "redis.address" not in str(caught.value)
 
 
 def test_an_address_shows_no_password():
-    address = urls.parse_redis_address("rediss://user:secret@h:1")
+    address = parse_redis_address("rediss://user:secret@h:1")
     for text in (str(address), repr(address), f"{address}"):
         assert "secret" not in text
         assert "rediss://h:1" in text
-    assert str(urls.parse_redis_address("unix://u:secret@/run/x.sock")) == "unix:///run/x.sock"
+    assert str(parse_redis_address("unix://u:secret@/run/x.sock")) == "unix:///run/x.sock"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_a_password_with_characters_that_should_have_been_encoded_is_masked_all_
 @pytest.mark.parametrize("address", ["u:hunter2@h:port", "redis://:hunter2@h:port", "http://u:hunter2@h", "u:hunter2@"])
 def test_an_address_that_is_refused_is_shown_without_its_password(address):
     with pytest.raises(ConfigError) as caught:
-        urls.parse_redis_address(address)
+        parse_redis_address(address)
     assert "hunter2" not in str(caught.value)
 
 
@@ -250,7 +251,13 @@ hostile_urls = st.builds(
 @example("test://[")
 @example("redis://a\u2100b")
 def test_of_any_text_only_a_config_error_comes_out(url):
-    for read in (urls.source_kind, urls.parse_size, urls.parse_test_url, urls.parse_redis_address, urls.file_path):
+    for read in (
+        urls.source_kind,
+        urls.parse_size,
+        urls.parse_test_url,
+        parse_redis_address,
+        urls.file_path,
+    ):
         with contextlib.suppress(ConfigError):
             read(url)
     urls.mask(url)

@@ -17,7 +17,7 @@ import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from engine.config import AmqpSection
-from engine.servers.amqp.broker import Exchange, address_of, open_blocking, parameters
+from engine.servers.amqp.parameters import Exchange, address_of, open_blocking, parameters
 from engine.servers.amqp.refusals import connection_error
 
 _FORBIDDEN, _MISSING, _REFUSED = 403, 404, 406

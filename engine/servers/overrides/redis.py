@@ -19,7 +19,7 @@ from redis.exceptions import ResponseError
 
 from engine.config.tls import client_context
 from engine.servers.overrides import expect
-from engine.wire.urls import TlsFiles
+from engine.wire.redis_address import TlsFiles
 
 expect("redis", redis.Connection, "_get_socket")
 expect("redis", redis.SSLConnection, "_wrap_socket_with_ssl", "sock")

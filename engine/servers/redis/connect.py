@@ -11,7 +11,7 @@ from engine.errors import Cause
 from engine.servers.redis.connection import call, open_connection
 from engine.servers.redis.errors import CLUSTER, refuse
 from engine.servers.redis.sentinel import find_master
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 
 def connect(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:

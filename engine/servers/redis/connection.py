@@ -12,8 +12,8 @@ from redis.retry import Retry
 
 from engine.servers.overrides.redis import TlsConnection
 from engine.servers.redis.errors import BAD_REPLIES, Command, connection_error
+from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import check_reply
-from engine.wire.urls import RedisAddress
 
 #: RESP2: the engine's parsing of entries expects flat lists.
 _PROTOCOL = 2

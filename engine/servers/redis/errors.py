@@ -20,7 +20,7 @@ from redis.exceptions import (
 
 from engine.config.tls import tls_refusal
 from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused, WireError
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 Command = tuple[Any, ...]
 

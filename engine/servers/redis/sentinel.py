@@ -9,7 +9,8 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused
 from engine.servers.redis.connection import call, open_connection
-from engine.wire.urls import RedisAddress, Sentinel, host_port
+from engine.wire.redis_address import RedisAddress, Sentinel
+from engine.wire.urls import host_port
 
 
 def find_master(address: RedisAddress, timeout_seconds: float) -> tuple[RedisAddress, AbstractConnection]:

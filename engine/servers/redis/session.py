@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 from engine.servers.redis.connect import check_mode, connect, hello
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import Command, checked, demoted
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 #: Commands of one round trip. Bounds a job's memory, and how long it blocks Redis for others (a few milliseconds).
 BATCH_MAX = 500

@@ -4,5 +4,6 @@
 2. ``journals``: the connection to Redis: unannounced entries, and the cursors.
 3. ``accounts``, ``account``: the served cameras, and how far each journal is read, announced and expired.
 4. ``entry_queue``: entries that are read but not yet sent.
-5. ``booking``: counts that a kill neither loses nor doubles.
+5. ``state_events``: changes of the cameras' states.
+6. ``booking``: counts that a kill neither loses nor doubles.
 """

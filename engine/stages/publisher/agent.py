@@ -14,23 +14,22 @@ read count too (``engine/stages/publisher/account.py``).
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from engine.backoff import Backoff
 from engine.config import Config
-from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused, WireError
-from engine.servers.amqp.broker import Broker, metadata_exchange
+from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.outage import Outage
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.entry_queue import READ_SECONDS_MAX, EntryQueue, Item
 from engine.stages.publisher.journals import Journals, Newest
+from engine.stages.publisher.state_events import StateEvents, StateToken
 from engine.wire.journal import JournalEntry
-from engine.wire.metadata import FrameEvents, StatusEvent, encode_batch, encode_event
-from engine.wire.rfc3339 import rfc3339
-from engine.wire.state import change_of, decode_status
+from engine.wire.metadata import FrameEvents, encode_batch, encode_event
 
 #: Seconds of one sleep while the broker or Redis is away.
 _AWAY_SECONDS = 0.2
@@ -58,11 +57,6 @@ class _EventMakers(dict[str, FrameEvents]):
         return made
 
 
-class _StatusToken(NamedTuple):
-    camera: str
-    change: bytes
-
-
 class PublisherAgent:
     """The publisher of a site."""
 
@@ -84,11 +78,7 @@ class PublisherAgent:
         self._events = _EventMakers(config)
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
-        self._states: dict[str, bytes] = {}
-        #: The latest change of each camera's state, and the changes that were sent and confirmed.
-        self._changes: dict[str, bytes] = {}
-        self._states_sent: dict[str, bytes] = {}
-        self._states_confirmed: dict[str, bytes] = {}
+        self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._retry_at = 0.0
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
@@ -146,9 +136,7 @@ class PublisherAgent:
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
-        return not any(
-            self._states_confirmed.get(camera) != change for camera, change in self._changes.items()
-        ) and all(
+        return self._states.all_confirmed and all(
             target.at <= account.cursor
             for camera, account in self._accounts.by_camera.items()
             if (target := self._targets.get(camera))
@@ -168,7 +156,7 @@ class PublisherAgent:
 
     def _send(self) -> int:
         """Fill the window; returns the number of messages sent."""
-        self._send_states()
+        self._states.send()
         queue, broker, metadata = self._queue.items, self._broker, self._metadata
         sent = events = 0
         while queue and broker.ready and broker.in_flight < self._config.publisher.window:
@@ -184,29 +172,6 @@ class PublisherAgent:
             sent += 1
         self._counts[PublisherCount.PUBLISHED] += events
         return sent
-
-    def _send_states(self) -> None:
-        for camera, change in self._changes.items():
-            if not self._broker.ready or self._states_sent.get(camera) == change:
-                continue
-            try:
-                status = decode_status(self._states[camera])
-            except WireError as error:
-                self._log.warning("camera state cannot be read", camera=camera, error=str(error))
-                self._states_sent[camera] = self._states_confirmed[camera] = change
-                continue
-            if status.state == "connecting":
-                continue
-            event = StatusEvent(
-                camera,
-                rfc3339(status.timestamp_nano),
-                status.timestamp_nano,
-                status.state,
-                status.consecutive_failures,
-                status.last_error,
-            )
-            self._broker.publish(encode_event(event), self._metadata.status_routing_key, _StatusToken(camera, change))
-            self._states_sent[camera] = change
 
     def _turn_broker(self, now: float) -> int:
         """Keep the connection, and take confirms; returns the number of confirmed messages."""
@@ -240,13 +205,13 @@ class PublisherAgent:
 
     def _take_confirmed(self) -> int:
         """Move the cursors past confirmed entries; returns the number of messages."""
-        tokens: list[list[Item] | _StatusToken] = self._broker.take_confirmed()
+        tokens: list[list[Item] | StateToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
         events = messages = 0
         for token in tokens:
-            if isinstance(token, _StatusToken):
-                self._states_confirmed[token.camera] = token.change
+            if isinstance(token, StateToken):
+                self._states.confirm(token)
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
             else:
                 newest.update(token)
@@ -265,8 +230,7 @@ class PublisherAgent:
     def _look(self) -> dict[str, Newest]:
         """Look at states, lag, new and removed cameras, and expired entries; returns the journals' last entries."""
         overview = self._journals.overview()
-        self._states = overview.states
-        self._changes = {camera: change_of(text) for camera, text in self._states.items()}
+        self._states.look(overview.states)
         oldest = self._queue.oldest()
         self._accounts.look(overview, oldest.keys())
         lags = [
@@ -290,7 +254,7 @@ class PublisherAgent:
         """Forget unconfirmed entries, to read them again."""
         self._queue.clear()
         self._accounts.rewind()
-        self._states_sent = dict(self._states_confirmed)
+        self._states.rewind()
 
     def _broker_lost(self, error: Exception) -> None:
         self._take_confirmed()

@@ -19,8 +19,8 @@ from engine.stages.publisher.account import Id
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
+from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import foreign_key
-from engine.wire.urls import RedisAddress
 
 
 class CameraRead(NamedTuple):

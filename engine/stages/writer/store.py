@@ -24,7 +24,7 @@ from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import BAD_REPLIES, demoted
 from engine.stages.writer.batch import Batch, EntryErrors
-from engine.wire.urls import RedisAddress
+from engine.wire.redis_address import RedisAddress
 
 #: Buffers that one sendmsg takes (IOV_MAX of Linux).
 _BUFFERS_MAX = 1024
