@@ -364,7 +364,7 @@ def test_cpu_and_memory_against_the_page(
     benchmark: BenchmarkFixture, results: Results, scale: Scale, directory: Path, rabbitmq: RabbitMQ
 ) -> None:
     """CPU per frame by role with many cameras, against the page's loop, which never waits for a frame."""
-    cameras = scale.pick(4, 40, 100)
+    cameras = scale.pick(4, 60, 100)
     seconds = scale.pick(1.0, 2.0, 5.0)
     pages: list[PageRun] = []
     windows: list[Window] = []
