@@ -30,6 +30,7 @@ from engine.config.structs import (
     Secret,
     SiteSection,
     Url,
+    VideoSection,
     WriterSection,
 )
 from engine.errors import Audience, ConfigError
@@ -67,6 +68,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "amqp": AmqpSection,
     "metadata": MetadataSection,
     "ring": RingSection,
+    "video": VideoSection,
     "writer": WriterSection,
     "publisher": PublisherSection,
     "defaults": CameraDefaults,

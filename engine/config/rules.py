@@ -80,6 +80,7 @@ def _check_messages(config: Config) -> None:
         ("metadata.routing_key", metadata.routing_key),
         ("metadata.routing_key with .batch behind it", metadata.batch_routing_key),
         ("metadata.routing_key with .status behind it", metadata.status_routing_key),
+        ("metadata.routing_key with .video behind it", metadata.video_routing_key),
     ):
         check_name(name, what)
 
@@ -102,6 +103,12 @@ def _check_names(config: Config) -> None:
             keys.encode_part(name)
         except WireError as error:
             raise ConfigError(f"{what}: {error}") from None
+    for camera in config.cameras:
+        if keys.matched_by_frames(config.prefix, camera.id):
+            raise ConfigError(
+                f"camera id {camera.id!r} looks like a time stamp, and redis.prefix {config.prefix!r} has a slash: a "
+                "pattern for its frames would match other cameras' video; use another id, or a prefix without a slash"
+            )
     if (size := len(config.prefix.encode())) > PREFIX_BYTES_MAX:
         raise ConfigError(f"redis.prefix has {size} bytes in UTF-8, at most {PREFIX_BYTES_MAX}; use a shorter one")
 
@@ -133,6 +140,12 @@ def _check_camera(camera: Camera, config: Config) -> None:
         raise ConfigError(f"id is too long: {len(file_stem(camera.id))} bytes encoded, at most {CAMERA_FILE_BYTES_MAX}")
     if (camera.width is None) != (camera.height is None):
         raise ConfigError("width and height go together; give both or neither")
+    if camera.decode == "none" and not camera.video:
+        raise ConfigError(
+            'decode = "none" makes no JPEGs, and video is false: nothing would be stored; set video = true'
+        )
+    if camera.video and camera.kind in ("test", "device"):
+        raise ConfigError(f"video = true is for cameras that send H.264 or H.265; this one is a {camera.kind}")
     need = 2 * camera.frame_bytes
     if need > config.ring.capacity:
         raise ConfigError(

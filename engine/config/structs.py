@@ -113,6 +113,12 @@ class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     routing_key: Text = "camera.metadata.event"
     format: Literal["event", "batch"] = "event"
     batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
+    video: Literal["none", "gop"] = "none"
+
+    @property
+    def video_routing_key(self) -> str:
+        """``camera.metadata.event.video``, or the equivalent for another routing key."""
+        return f"{self.routing_key}.video"
 
     @property
     def batch_routing_key(self) -> str:
@@ -135,6 +141,19 @@ class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def capacity(self) -> int:
         """Bytes of one camera's ring."""
+        return self.capacity_mb * MIB
+
+
+class VideoSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[video]``: how long access units of cameras with ``video = true`` are kept (None: as frames), and the shared
+    memory of each."""
+
+    ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] | None = None
+    capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
+
+    @property
+    def capacity(self) -> int:
+        """Bytes of one camera's video ring."""
         return self.capacity_mb * MIB
 
 
@@ -162,6 +181,8 @@ class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transport: Literal["tcp", "udp"] = "tcp"
     loop: bool = False
     encoding: Literal["auto", "jpeg"] = "auto"
+    decode: Literal["auto", "all", "key", "none"] = "auto"
+    video: bool = False
     stall_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
     open_timeout_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
 
@@ -197,6 +218,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amqp: AmqpSection = AmqpSection()
     metadata: MetadataSection = MetadataSection()
     ring: RingSection = RingSection()
+    video: VideoSection = VideoSection()
     writer: WriterSection = WriterSection()
     publisher: PublisherSection = PublisherSection()
     defaults: CameraDefaults = CameraDefaults()
@@ -212,6 +234,25 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def prefix(self) -> str:
         """The word between vhost and camera in keys."""
         return self.redis.prefix
+
+    @property
+    def rings(self) -> tuple[tuple[str, bool], ...]:
+        """The rings of the site: a camera's id, and True if it is the ring of its video."""
+        frames = tuple((camera.id, False) for camera in self.cameras)
+        return frames + tuple((camera.id, True) for camera in self.cameras if camera.video)
+
+    def ring_capacity(self, *, video: bool) -> int:
+        """Bytes of a camera's ring of frames, or of its video."""
+        return self.video.capacity if video else self.ring.capacity
+
+    def ttl_seconds(self, *, video: bool) -> int:
+        """How long Redis keeps a frame, or an access unit."""
+        return (self.video.ttl_seconds if video else None) or self.redis.ttl_seconds
+
+    @property
+    def publishes_video(self) -> bool:
+        """True if finished GOPs are announced."""
+        return self.publishes and self.metadata.video == "gop"
 
     @property
     def embedded(self) -> bool:

@@ -33,14 +33,14 @@ def adopt_or_make(config: Config, log: FilteringBoundLogger) -> None:
             lost_frames=leftover.held,
             reason=leftover.reason,
         )
-    adopted = {leftover.camera: leftover.held for leftover in site.leftovers(config)}
-    last = {camera.id: (0, 0) for camera in config.cameras if camera.id not in adopted}
+    adopted = {(leftover.camera, leftover.video): leftover.held for leftover in site.leftovers(config)}
+    last = {ring: (0, 0) for ring in config.rings if ring not in adopted}
     try:
         _ask_last_numbers(config, last, config.redis.timeout_seconds)
     except RedisUnavailable as error:
         raise InputError.of(error) from None
-    for camera, numbers in last.items():
-        ring_place.ensure(config, camera, *numbers)
+    for (camera, video), numbers in last.items():
+        ring_place.ensure(config, camera, *numbers, video=video)
     if sum(adopted.values()):
         log.info("rings of a former run adopted", frames=sum(adopted.values()))
 
@@ -51,9 +51,11 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
     An unusable ring (from another version, or damaged) is replaced. Raises NoSpace.
     """
     paths = site.SitePaths.of(config)
-    for camera in cameras:
-        _remove_unusable(paths, camera.id, log)
-    last = {camera.id: (0, 0) for camera in cameras if not paths.ring(camera.id).exists()}
+    wanted = {camera.id for camera in cameras}
+    rings = [(camera, video) for camera, video in config.rings if camera in wanted]
+    for camera, video in rings:
+        _remove_unusable(paths, camera, video, log)
+    last = {(camera, video): (0, 0) for camera, video in rings if not paths.ring(camera, video=video).exists()}
     if not last:
         return
     try:
@@ -61,11 +63,11 @@ def make_missing(config: Config, cameras: Sequence[Camera], log: FilteringBoundL
     except EngineError as error:
         log.warning(
             "redis does not tell the last numbers; those of new rings may start over",
-            cameras=len(last),
+            rings=len(last),
             error=error,
         )
-    for camera_id, numbers in last.items():
-        ring_place.ensure(config, camera_id, *numbers)
+    for (camera, video), numbers in last.items():
+        ring_place.ensure(config, camera, *numbers, video=video)
 
 
 def remove_emptied(config: Config, cameras: Iterable[str]) -> set[str]:
@@ -73,9 +75,10 @@ def remove_emptied(config: Config, cameras: Iterable[str]) -> set[str]:
     cameras."""
     paths, removed = site.SitePaths.of(config), set()
     for camera in cameras:
-        ring, page = paths.ring(camera), paths.capture(camera)
-        if not _in_use(page) and not _held(ring, camera):
-            ring.unlink(missing_ok=True)
+        rings, page = [paths.ring(camera), paths.ring(camera, video=True)], paths.capture(camera)
+        if not _in_use(page) and not any(_held(ring, camera) for ring in rings):
+            for ring in rings:
+                ring.unlink(missing_ok=True)
             page.unlink(missing_ok=True)
             removed.add(camera)
     return removed
@@ -86,16 +89,18 @@ def standing_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.glob("*.ring")) if directory.is_dir() else 0
 
 
-def _ask_last_numbers(config: Config, last: dict[str, tuple[int, int]], timeout_seconds: float) -> None:
-    """Fill in (unix_nano, sequence) of each camera's last frame, if Redis knows it. Raises RedisUnavailable,
-    ServerRefused."""
+def _ask_last_numbers(config: Config, last: dict[tuple[str, bool], tuple[int, int]], timeout_seconds: float) -> None:
+    """Fill in (unix_nano, sequence) of the last frame of each camera, or of its video, if Redis knows it.
+
+    Raises RedisUnavailable, ServerRefused.
+    """
     with Session(config.redis_address, timeout_seconds) as session:
-        for camera in last:
-            last[camera] = last_frame_id(session, config.vhost, config.prefix, camera)
+        for camera, video in last:
+            last[camera, video] = last_frame_id(session, config.vhost, config.prefix, camera, video=video)
 
 
-def _remove_unusable(paths: site.SitePaths, camera: str, log: FilteringBoundLogger) -> None:
-    path = paths.ring(camera)
+def _remove_unusable(paths: site.SitePaths, camera: str, video: bool, log: FilteringBoundLogger) -> None:
+    path = paths.ring(camera, video=video)
     try:
         Observer(path, camera).close()
     except RingMismatch as error:

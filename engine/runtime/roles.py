@@ -138,16 +138,20 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
     prepare_process()
-    removed = ring_place.ensure(config, camera.id)
-    if removed:
-        log.warning("ring that cannot be used removed", lost_frames=removed.held, reason=removed.reason)
+    for kind in (False, True) if camera.video else (False,):
+        removed = ring_place.ensure(config, camera.id, video=kind)
+        if removed:
+            log.warning("ring that cannot be used removed", lost_frames=removed.held, reason=removed.reason)
     paths, number = SitePaths.of(config), config.writer_of(camera.id)
     StatusPage.create(paths.writer(number))
     bell = Bell(paths.doorbell(number), StatusPage.watch(paths.writer(number)))
     producer = ring_place.open_producer(config, camera.id, page)
+    video = ring_place.open_producer(config, camera.id, page, video=True) if camera.video else None
 
     renew = partial(ring_place.renewed, config)
-    agent = CaptureAgent(camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew)
+    agent = CaptureAgent(
+        camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew, video=video
+    )
     return agent
 
 

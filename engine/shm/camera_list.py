@@ -25,13 +25,12 @@ from typing import NamedTuple
 from engine.errors import RingMismatch
 from engine.shm import segment
 from engine.shm.segment import Inode
-from engine.shm.site import SitePaths
+from engine.shm.site import RING_SUFFIX, VIDEO_SUFFIX, SitePaths
 from engine.wire import ring_layout
 from engine.wire.ring_owner import show_owner
 
 #: Nanoseconds by which a file's time may lag behind the clock: a few of the kernel's ticks (10 ms at 100 Hz).
 _COARSE_NANO = 50_000_000
-_SUFFIX = ".ring"
 
 
 class Changes(NamedTuple):
@@ -57,15 +56,21 @@ class CameraList:
 
     ``passed_over(path, reason)`` is called once for each file with a ring's name that is not a ring, is another
     camera's, or belongs to another user. With ``owner`` (``engine/wire/ring_owner.py``), rings with frames of another
-    owner are passed over too.
+    owner are passed over too. With ``video``, the list is of the cameras with video, by their rings of it.
     """
 
     def __init__(
-        self, paths: SitePaths, passed_over: Callable[[Path, str], None], *, owner: bytes | None = None
+        self,
+        paths: SitePaths,
+        passed_over: Callable[[Path, str], None],
+        *,
+        owner: bytes | None = None,
+        video: bool = False,
     ) -> None:
         self._paths = paths
         self._passed_over = passed_over
         self._owner = owner
+        self._video = video
         #: Grows by one with each look that finds a change; 0 before the first camera.
         self.version = 0
         self._rings: dict[str, Inode] = {}
@@ -101,7 +106,7 @@ class CameraList:
             return self._seen, None
         for entry in entries:
             name = entry.name
-            if not name.endswith(_SUFFIX) or name.startswith("."):
+            if not name.endswith(RING_SUFFIX) or name.startswith(".") or name.endswith(VIDEO_SUFFIX) != self._video:
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)
@@ -129,13 +134,14 @@ class CameraList:
                 return self._pass_over(path, inode, f"it has {shared.size} bytes, less than a header")
             camera = ring_layout.camera_of(shared.view, shared.words)
             owner = ring_layout.owner_of(shared.view)
+            video = ring_layout.is_video(shared.words)
         except RingMismatch as error:
             return self._pass_over(path, inode, str(error))
         finally:
             shared.close()
         if self._owner is not None and owner != self._owner:
             return self._pass_over(path, inode, f"its frames belong to {show_owner(owner)}")
-        if self._paths.ring(camera) != path:
+        if self._paths.ring(camera, video=video) != path:
             return self._pass_over(path, inode, f"it is the ring of camera {camera!r} under another name")
         return _Seen(inode, camera)
 

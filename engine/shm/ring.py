@@ -21,6 +21,11 @@ can tell on opening what its predecessor did not record:
   intent whose tail was reached and discards one whose tail was not. What Redis must still have is recorded the same
   way (``engine/shm/ring_accounts.py``).
 
+Video. The records of a video ring are access units, each of which needs those before it since the last key frame. So
+after a missing one, the rest of its GOP is not stored. The producer's side sees to this by itself. The consumer keeps
+one word: the index of the record behind the last one that it gave up. If that is no key frame, it is given up, too. The
+word is stored before the tail moves: a kill in between ends one more GOP early, and never leaves a gap unseen.
+
 Drawbacks. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another program of
 the same user that writes here, can damage records. The consumer checks each header and counts the frames that it must
 skip. Payload bytes carry no checksum: at 60 KB a frame it would cost more than all the rest.
@@ -83,6 +88,7 @@ class Producer(RingEnd):
         *,
         encoding: int = 0,
         keyframe: bool = True,
+        offset_us: int = 0,
     ) -> int | None:
         """Copy a frame (its ``parts`` joined) into the ring; never waits.
 
@@ -122,6 +128,8 @@ class Producer(RingEnd):
             data, position,
             layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,
         )  # fmt: skip
+        if self.video:
+            layout.pack_offset(data, position, offset_us)
         start = position + layout.RECORD_HEADER_BYTES
         for part in parts:
             end = start + len(part)
@@ -172,6 +180,8 @@ class Consumer(ConsumerAccounts):
         missing = self._words[layout.W_FIRST_RECORD] - self._released()
         if missing > 0:
             self._words[Drop.DAMAGED] += missing
+        #: Indexes of records given up because their GOP had a gap. Whoever asks Redis about them clears it.
+        self.cut: set[int] = set()
         #: The cursor after the last record that poll handed out.
         self.cursor = self._tail
         #: The index that the next record must have.
@@ -209,6 +219,7 @@ class Consumer(ConsumerAccounts):
         self._fence()
         records: list[Record] = []
         area, index, total, damaged = self._area, self._index, 0, False
+        video, gap = self.video, self._words[layout.W_GAP]
         while cursor < head and len(records) < records_max and total < bytes_max:
             position = cursor % area
             kind, size, nano, sequence, width, height, encoding, flags, found, monotonic = layout.unpack_record(
@@ -221,8 +232,18 @@ class Consumer(ConsumerAccounts):
                 start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
                 keyframe = flags & layout.FLAG_KEYFRAME
+                offset = 0
+                if video:
+                    offset = layout.unpack_offset(self._payloads, position)
+                    if index == gap and not keyframe:
+                        if records or index != self._released():
+                            # Those before it must be committed first; poll finds it again afterwards.
+                            break
+                        gap = self._cut_gop(index, end)
+                        cursor, index = end, index + 1
+                        continue
                 records.append(
-                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end)
+                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end, offset)
                 )
                 index += 1
                 total += size
@@ -255,6 +276,7 @@ class Consumer(ConsumerAccounts):
     def release(self, records: Sequence[Record], reason: Drop) -> None:
         """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
         if records:
+            self._words[layout.W_GAP] = records[-1].record_index + 1
             self._move_tail(records[-1].end, reason, len(records), 0)
             self._overtake()
 
@@ -290,8 +312,16 @@ class Consumer(ConsumerAccounts):
         self.head_word.release()
         super().close()
 
+    def _cut_gop(self, index: int, end: int) -> int:
+        """Give up the oldest record, which cannot be decoded without one before it; returns the index behind it."""
+        self._words[layout.W_GAP] = index + 1
+        self._move_tail(end, Drop.CUT_GOP, 1, 0)
+        self.cut.add(index)
+        return index + 1
+
     def _skip_damage(self) -> None:
         """Give up all frames up to the head: after a damaged header, the next record cannot be found."""
         head, published = self._published()
+        self._words[layout.W_GAP] = published
         self._move_tail(head, Drop.DAMAGED, max(published - self._released(), 0), 0)
         self.rewind()

@@ -27,7 +27,8 @@ from engine.wire.ledger_layout import OpenRun, Run, Table
 
 class Record(NamedTuple):
     """A frame in the ring. ``record_index`` counts the frames published in the ring, from 0. ``payload`` is a view of
-    shared memory, valid until the frame's commit or release; ``end`` is the cursor after the frame."""
+    shared memory, valid until the frame's commit or release; ``end`` is the cursor after the frame. ``offset_us`` is
+    the presentation time of an access unit, in microseconds after ``unix_nano``."""
 
     unix_nano: int
     sequence: int
@@ -39,6 +40,7 @@ class Record(NamedTuple):
     record_index: int
     payload: memoryview
     end: int
+    offset_us: int = 0
 
 
 #: The words that an intent may count in, and for each the word of its bytes.

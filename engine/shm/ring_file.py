@@ -22,21 +22,23 @@ class Drop(IntEnum):
     TOO_LARGE = layout.W_TOO_LARGE
     CORRUPT = layout.W_CORRUPT
     INTERRUPTED = layout.W_INTERRUPTED
+    BROKEN_GOP = layout.W_BROKEN_GOP
     OUTAGE = layout.W_OUTAGE
     REFUSED = layout.W_REFUSED
     DAMAGED = layout.W_DAMAGED
+    CUT_GOP = layout.W_CUT_GOP
     LOST = layout.W_LOST
 
     @property
     def label(self) -> str:
-        """The reason as status and logs show it."""
-        return self.name.lower()
+        """The reason as status and logs show it. It makes no difference there which side of the ring ended a GOP."""
+        return "broken_gop" if self is Drop.CUT_GOP else self.name.lower()
 
 
 #: Reasons that the producer's side of the ring counts.
-PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED)
+PRODUCER_DROPS = (Drop.RING_FULL, Drop.TOO_LARGE, Drop.CORRUPT, Drop.INTERRUPTED, Drop.BROKEN_GOP)
 #: Reasons for which the consumer gives back an unstored frame.
-UNSTORED_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED)
+UNSTORED_DROPS = (Drop.OUTAGE, Drop.REFUSED, Drop.DAMAGED, Drop.CUT_GOP)
 #: Reasons that the consumer's side counts. Lost frames were stored before and remain in the count of stored frames.
 CONSUMER_DROPS = (*UNSTORED_DROPS, Drop.LOST)
 
@@ -79,9 +81,10 @@ def create(
     last_sequence: int = 0,
     floor_nano: int = 0,
     former: RingEnd | None = None,
+    video: bool = False,
 ) -> None:
     """Make an empty ring of ``capacity`` bytes (a multiple of 64) for ``camera``, whose frames are ``owner``'s
-    (``engine/wire/ring_owner.py``).
+    (``engine/wire/ring_owner.py``). With ``video``, its records are access units.
 
     Sequences continue after ``last_sequence``, time stamps after ``floor_nano``: those of the last known frame. If the
     ring replaces a ``former`` one, which its producer has open and no longer writes to, sequences, time stamps and
@@ -90,23 +93,25 @@ def create(
     if capacity < layout.ALIGN or capacity % layout.ALIGN:
         raise ValueError(f"capacity {capacity} is not a positive multiple of {layout.ALIGN}")
 
+    kind = layout.STREAM_VIDEO if video else layout.STREAM_FRAMES
+
     def fill(ring: segment.Segment) -> None:
         ring.words[layout.W_FIRST_SEQUENCE] = last_sequence
         ring.words[layout.W_LAST_NANO] = floor_nano
         ring.words[layout.W_FLOOR_NANO] = floor_nano
         if former:
             former.pass_on(ring.words)
-        layout.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner)
+        layout.write_identity(ring.view, ring.words, capacity, time.time_ns(), camera, owner, kind)
 
     segment.create(path, layout.file_bytes(capacity), fill).close()
 
 
 #: Ranges of words that are copied from one ring to the next: the producer's and the consumer's.
-_PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_LARGEST + 1),)
+_PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_BROKEN_GOP + 1),)
 _CONSUMER_WORDS = (
-    (layout.W_FLOOR_NANO, layout.W_LATENCY_MAX + 1),
+    (layout.W_FLOOR_NANO, layout.W_GAP + 1),
     (layout.W_ENTRIES_BEFORE, layout.W_ENTRIES_BEFORE + 1),
-    (layout.W_STORED, layout.W_LOST_BYTES + 1),
+    (layout.W_STORED, layout.W_CUT_GOP + 1),
     (layout.HISTOGRAM_WORD, layout.HISTOGRAM_WORD + layout.HISTOGRAM_BUCKETS),
     (layout.LEDGER_WORD, layout.HEADER_BYTES // 8),
 )
@@ -149,6 +154,8 @@ class RingEnd:
             raise RingMismatch(f"ring {path}: {error}") from None
         self.path = path
         self.camera = camera
+        #: True if its records are access units.
+        self.video = layout.is_video(self._words)
         #: The owner of the frames in it.
         self.owner = layout.owner_of(self._segment.view)
         #: Identifies the file; its path may lead to another file by now.
@@ -183,7 +190,9 @@ class RingEnd:
         """All counts. Each is exact, but while the site runs they may differ from each other by some frames."""
         words = self._words
         # Load the lost count before the stored count, so that the difference is never negative.
-        drops = {drop.label: words[drop] for drop in Drop}
+        drops = dict.fromkeys((drop.label for drop in Drop), 0)
+        for drop in Drop:
+            drops[drop.label] += words[drop]
         lost_bytes = words[layout.W_LOST_BYTES]
         stored = words[layout.W_STORED]
         first = layout.HISTOGRAM_WORD

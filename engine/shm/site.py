@@ -18,6 +18,8 @@ from engine.wire.ring_owner import build_owner, show_owner
 
 #: Errors that say nothing about the file that was being opened.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: Endings of the names of rings. The first is also that of the second, so a pattern for rings finds both.
+RING_SUFFIX, VIDEO_SUFFIX = ".ring", ".video.ring"
 #: A memory file system allocates whole pages of this size.
 _PAGE_BYTES = 4096
 #: Rings that an error names.
@@ -34,9 +36,9 @@ class SitePaths(NamedTuple):
         """The paths of a configured site."""
         return cls(Path(config.ring.directory) / directory_name(config.site.name, config.run_directory))
 
-    def ring(self, camera: str) -> Path:
-        """A camera's ring."""
-        return self.directory / f"{file_stem(camera)}.ring"
+    def ring(self, camera: str, *, video: bool = False) -> Path:
+        """A camera's ring of frames, or that of its video. No camera's file name has a dot before its ending."""
+        return self.directory / f"{file_stem(camera)}{VIDEO_SUFFIX if video else RING_SUFFIX}"
 
     def capture(self, camera: str) -> Path:
         """The status page of a camera's capture process."""
@@ -85,13 +87,15 @@ class Leftover(NamedTuple):
     reason: str
     foreign: str = ""
     readable: bool = True
+    video: bool = False
 
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site needs: its rings, and a page for each process."""
     pages = 2 + config.writer.writers + len(config.cameras)
-    ring_pages = -(-ring_layout.file_bytes(config.ring.capacity) // _PAGE_BYTES)
-    return (len(config.cameras) * ring_pages + pages) * _PAGE_BYTES
+    for _, video in config.rings:
+        pages += -(-ring_layout.file_bytes(config.ring_capacity(video=video)) // _PAGE_BYTES)
+    return pages * _PAGE_BYTES
 
 
 def leftovers(config: Config) -> list[Leftover]:
@@ -102,7 +106,7 @@ def leftovers(config: Config) -> list[Leftover]:
     paths = SitePaths.of(config)
     if not segment.is_private(paths.directory):
         return []
-    known = {paths.ring(camera.id): camera.id for camera in config.cameras}
+    known = {paths.ring(camera, video=video): camera for camera, video in config.rings}
     return [examine(path, known.get(path), config) for path in sorted(paths.directory.glob("*.ring"))]
 
 
@@ -127,17 +131,19 @@ def _examine(path: Path, camera: str | None, config: Config) -> Leftover:
     finally:
         shared.close()
     observer = ring_file.Observer(path, named)
-    held, size, owner = observer.counts().held, observer.capacity, observer.owner
+    held, size, owner, video = observer.counts().held, observer.capacity, observer.owner, observer.video
     observer.close()
     if owner != build_owner(config.owner):
         whose = show_owner(owner)
-        return Leftover(path, named, held, False, f"its frames belong to {whose}", whose)
-    if camera != named:
-        return Leftover(path, named, held, False, f"camera {named!r} is not in the site file")
-    capacity = config.ring.capacity
-    if size != capacity:
-        return Leftover(path, named, held, False, f"it has {size:,} bytes, the site file asks for {capacity:,}")
-    return Leftover(path, named, held, True, "")
+        return Leftover(path, named, held, False, f"its frames belong to {whose}", whose, video=video)
+    capacity, reason = config.ring_capacity(video=video), ""
+    if path != SitePaths.of(config).ring(named, video=video):
+        reason = f"it is a ring of camera {named!r} under another name"
+    elif camera != named:
+        reason = f"{'the video of ' if video else ''}camera {named!r} is not in the site file"
+    elif size != capacity:
+        reason = f"it has {size:,} bytes, the site file asks for {capacity:,}"
+    return Leftover(path, named, held, not reason, reason, video=video)
 
 
 def check_owner(config: Config) -> None:
@@ -178,7 +184,7 @@ def check_space(config: Config, *, reserved: int = 0) -> None:
         raise NoSpace(
             f"{parent} is too small: {len(config.cameras)} cameras need {need:,} bytes and {have:,} are free; "
             f"enlarge it (mount -o remount,size={need // 2**20 + 64}m {parent}; docker: shm_size) "
-            "or lower ring.capacity_mb"
+            f"or lower ring.capacity_mb{' or video.capacity_mb' if any(c.video for c in config.cameras) else ''}"
         )
 
 

@@ -57,11 +57,18 @@ class CaptureCount(Count):
     MILLI_FPS = 0, "gauge", "frames per 1000 seconds", "Frame rate, measured over the last second."
     CONNECTS = 1, "counter", "connections", "Attempts to connect to the camera."
     SKIPPED = 2, "counter", "frames", "Frames that the fps limit passed over; they were never captured."
+    PACKET_MILLI_FPS = 4, "gauge", "packets per 1000 seconds", "Rate at which the camera sends access units."
+    KEY_INTERVAL_MS = 5, "gauge", "milliseconds", "Time between the last two key frames of an H.264 or H.265 stream."
+    BEFORE_KEY = 6, "counter", "access units", "Access units before a stream's first key frame; not captured."
+    DECODED = 7, "counter", "pictures", "Pictures decoded to make JPEGs of them."
     FINISHED = 3, "gauge", "0 or 1", "1 once the source has ended for good: the process is not started again."
     RING = 16, "internal", "inode", "The ring that the process writes to."
     #: Both are written before the frame takes them: a recreated ring continues after them.
     LAST_SEQUENCE = 17, "internal", "sequence", "Sequence of the last frame."
     LAST_NANO = 18, "internal", "nanoseconds, UTC", "Time stamp of the last frame."
+    VIDEO_RING = 19, "internal", "inode", "The video ring that the process writes to; 0 if it has none."
+    VIDEO_LAST_SEQUENCE = 20, "internal", "sequence", "Sequence of the last access unit."
+    VIDEO_LAST_NANO = 21, "internal", "nanoseconds, UTC", "Time stamp of the last access unit."
 
 
 class WriterCount(Count):

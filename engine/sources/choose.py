@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.config import Camera
+from engine.errors import CameraUnavailable
 from engine.sources.pattern import PatternSource
 from engine.sources.source import Source
 from engine.sources.video import VideoSource
@@ -13,4 +14,11 @@ def open_source(camera: Camera, captured: int = 0) -> Source:
     where it ended. Raises CameraUnavailable."""
     if camera.kind == "test":
         return PatternSource(camera, captured)
-    return VideoSource(camera)
+    source = VideoSource(camera)
+    if camera.decode == "none" and not source.decode:
+        source.close()
+        raise CameraUnavailable(
+            f'sends {source.codec or "video"}, neither H.264 nor H.265, and decode = "none" makes no JPEGs; '
+            'set decode = "auto"'
+        )
+    return source

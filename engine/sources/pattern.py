@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
-from engine.sources.source import CapturedFrame, Pacer, SourceEnded
+from engine.sources.source import AccessUnit, CapturedFrame, Pacer, SourceEnded
 from engine.sources.video import encode_jpeg
 from engine.wire import jpeg, urls
-from engine.wire.state import Mode
+from engine.wire.state import Decode, Mode
 from engine.wire.test_mark import mark_template
 
 #: Qualities tried until the picture fits the requested size.
@@ -30,6 +30,8 @@ class PatternSource:
 
     codec = "MJPG"
     mode: Mode = "passthrough"
+    decode: Decode = ""
+    unit: AccessUnit | None = None
 
     def __init__(self, camera: Camera, already: int = 0) -> None:
         self._pattern = urls.parse_test_url(camera.url)
@@ -48,6 +50,17 @@ class PatternSource:
         if self._left > 0:
             self._left -= 1
         return True
+
+    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
+        """See Source."""
+        return 0
+
+    def pictures(self, unix_nano: int) -> tuple[int]:
+        """See Source."""
+        return (unix_nano,)
+
+    def skip(self) -> None:
+        """See Source."""
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
         """See Source."""

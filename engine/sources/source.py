@@ -1,15 +1,18 @@
 """The interface of every source that capture reads from: methods, results and errors.
 
-``grab`` waits for the next frame, which gets its time stamp on arrival. ``retrieve`` then makes a JPEG of it.
+``grab`` waits for the next packet, which gets its time stamp on arrival. ``unit`` is that packet if it is an access
+unit of H.264 or H.265. ``pictures`` says which pictures came of it: one of a JPEG, none, one or several of an access
+unit. ``retrieve`` then makes a JPEG of the first of them, and ``skip`` passes over it.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from engine.errors import CameraUnavailable
-from engine.wire.state import Mode
+from engine.wire.state import Decode, Mode
 
 #: Longest sleep of a paced source before it returns to its caller, in seconds.
 PACE_SECONDS_MAX = 0.2
@@ -33,18 +36,53 @@ class CapturedFrame(NamedTuple):
     height: int
 
 
+class AccessUnit(NamedTuple):
+    """One coded picture as the camera sent it: the joined bytes of ``parts`` are Annex B, and begin with the parameter
+    sets if it is a key frame. They are valid until the next grab.
+
+    ``encoding`` is ``h264`` or ``h265``; width and height are in pixels. If the unit is not ``sound``, bytes
+    of it were lost on the way.
+    """
+
+    parts: tuple[bytes | memoryview, ...]
+    keyframe: bool
+    encoding: str
+    width: int
+    height: int
+    sound: bool = True
+
+
 class Source(Protocol):
     """A source that capture reads from."""
 
     codec: str
     mode: Mode
+    #: Which pictures become JPEGs, as now decided; "" if the camera sends JPEGs.
+    decode: Decode
+    #: The access unit that was grabbed; None if the camera sends no H.264 or H.265.
+    unit: AccessUnit | None
 
     def grab(self) -> bool:
-        """Wait for a frame; False if none has arrived yet. Raises CameraUnavailable, SourceEnded."""
+        """Wait for a packet; False if none has arrived yet. Raises CameraUnavailable, SourceEnded."""
+        ...
+
+    def offset_us(self, unix_nano: int) -> int:
+        """When the access unit that was grabbed is shown, in microseconds after ``unix_nano``, at which it arrived."""
+        ...
+
+    def pictures(self, unix_nano: int) -> Sequence[int]:
+        """The time stamps of the pictures that are ready since this grab, which arrived at ``unix_nano``, in the order
+        in which they are shown. Each must be taken by ``retrieve`` or ``skip``, in this order. Raises WireError if a
+        picture cannot be decoded."""
         ...
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
-        """The grabbed frame, which has this time stamp and sequence. Raises WireError if it is no whole JPEG."""
+        """The next picture as a JPEG, which has this time stamp and sequence. Raises WireError if it is no whole
+        JPEG."""
+        ...
+
+    def skip(self) -> None:
+        """Pass over the next picture."""
         ...
 
     def close(self) -> None:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable, WireError
-from engine.sources.source import CapturedFrame, NotOpened, Pacer, SourceEnded
+from engine.sources.source import AccessUnit, CapturedFrame, NotOpened, Pacer, SourceEnded
 from engine.wire import jpeg, urls
-from engine.wire.state import Mode
+from engine.wire.state import Decode, Mode
 
 #: FFmpeg protocols that each kind of source may use. They also apply to the camera's answers (a playlist, a session
 #: description, a redirect): only a file source reads files.
@@ -62,6 +62,9 @@ class JpegGate:
 class VideoSource:
     """A stream, file or device that cv2 reads, as ``camera`` says. Raises CameraUnavailable if it does not open."""
 
+    decode: Decode = ""
+    unit: AccessUnit | None = None
+
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
         self._kind = camera.kind
@@ -88,6 +91,17 @@ class VideoSource:
         if waited >= self._camera.stall_seconds * 0.9:
             raise CameraUnavailable(f"sent nothing for {waited:.1f} s")
         raise CameraUnavailable("the stream ended")
+
+    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
+        """See Source."""
+        return 0
+
+    def pictures(self, unix_nano: int) -> tuple[int]:
+        """See Source."""
+        return (unix_nano,)
+
+    def skip(self) -> None:
+        """See Source."""
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:  # noqa: ARG002 - only test patterns carry them
         """See Source."""

@@ -1,7 +1,9 @@
-"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six short fields.
+"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six or seven short fields.
 
 Field names are one letter because each entry of a stream's listpack repeats them: ``s`` payload size in bytes, ``w``
-width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that decodes alone, ``n`` the entry's number.
+width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that decodes alone, ``n`` the entry's number. A
+camera's video has a journal of its own. Its entries are access units, and have one more field: ``p``, the presentation
+time as an offset to the time stamp, in microseconds.
 
 Frames are numbered by ``sequence``, entries by ``n``. A dropped frame uses up a sequence number but no entry number. So
 a gap in ``n`` is exactly the entries that were trimmed unread, on every server and after a journal was rebuilt.
@@ -9,6 +11,7 @@ a gap in ``n`` is exactly the entries that were trimmed unread, on every server 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,16 +23,22 @@ _ID_DIGITS_MAX = 20
 _NUMBER_DIGITS_MAX = 18
 _NAMES = [b"s", b"w", b"h", b"e", b"k"]
 _NAMES_NUMBERED = [*_NAMES, b"n"]
+_NAMES_VIDEO = [*_NAMES, b"p", b"n"]
+#: An offset of presentation: a number of microseconds with its sign, up to 15 digits.
+_OFFSET = re.compile(rb"-?[0-9]{1,15}")
 
 #: Encodings by the number that ring records carry; the journal and the metadata carry the name.
-ENCODINGS = ("jpeg",)
+ENCODINGS = ("jpeg", "h264", "h265")
+#: Those of access units.
+VIDEO_ENCODINGS = ENCODINGS[1:]
 
 
 class JournalEntry(NamedTuple):
     """One stored frame as the journal lists it; ``size`` is in bytes, ``width`` and ``height`` in pixels.
 
     ``number`` counts the entries that the site's writer wrote to this journal, from 1. It is 0 if the writer did not
-    know it, if no publisher was configured, and in entries of a job or of an older version.
+    know it, if no publisher was configured, and in entries of a job or of an older version. ``offset_us`` is the
+    presentation time of an access unit, in microseconds after ``unix_nano``; 0 for JPEGs.
     """
 
     unix_nano: int
@@ -40,6 +49,7 @@ class JournalEntry(NamedTuple):
     encoding: str
     keyframe: bool
     number: int = 0
+    offset_us: int = 0
 
 
 #: (unix_nano, sequence) of an entry.
@@ -91,6 +101,7 @@ def parse_span(reply: Sequence[Any]) -> JournalSpan:
 
 def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
     """The entry's fields as XADD takes them: name, value, name, value, …"""
+    offset = (b"p", b"%d" % entry.offset_us) if entry.encoding in VIDEO_ENCODINGS else ()
     numbered = (b"n", b"%d" % entry.number) if entry.number else ()
     return (
         b"s", b"%d" % entry.size,
@@ -98,6 +109,7 @@ def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
         b"h", b"%d" % entry.height,
         b"e", entry.encoding.encode(),
         b"k", b"1" if entry.keyframe else b"0",
+        *offset,
         *numbered,
     )  # fmt: skip
 
@@ -113,13 +125,16 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     except WireError as error:
         raise WireError(f"journal entry {identifier!r}: {error}") from None
     number: bytes = b"0"
+    offset: bytes = b"0"
     if len(fields) == 12 and fields[0::2] == _NAMES_NUMBERED:
         size, width, height, encoding, keyframe, number = fields[1::2]
+    elif len(fields) == 14 and fields[0::2] == _NAMES_VIDEO:
+        size, width, height, encoding, keyframe, offset, number = fields[1::2]
     else:
         try:
             named = dict(zip(fields[0::2], fields[1::2], strict=False))
             size, width, height, encoding, keyframe = (named[name] for name in _NAMES)
-            number = named.get(b"n", number)
+            number, offset = named.get(b"n", number), named.get(b"p", offset)
         except TypeError:
             raise WireError(f"journal entry {identifier!r} is not made of byte strings") from None
         except KeyError as error:
@@ -127,10 +142,12 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     for name, value in ((b"s", size), (b"w", width), (b"h", height), (b"n", number)):
         if not isinstance(value, bytes) or not value.isdigit() or len(value) > _NUMBER_DIGITS_MAX:
             raise WireError(f"journal entry {identifier!r}: field {name!r} is {repr(value)[:30]}, not a number")
+    if not isinstance(offset, bytes) or not _OFFSET.fullmatch(offset):
+        raise WireError(f"journal entry {identifier!r}: field {b'p'!r} is {repr(offset)[:30]}, not an offset")
     try:
         text = encoding.decode("ascii")
         return JournalEntry(
-            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number)
+            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number), int(offset)
         )
     except (UnicodeDecodeError, AttributeError) as error:
         raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None

@@ -4,6 +4,9 @@ A frame's key is ``{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}``. In any pa
 characters and the glob characters ``* ? [ ] \\`` are percent-encoded as UTF-8. So ``parse(build(x)) == x`` for every
 name, and a pattern such as ``{vhost}:{prefix}:*`` matches frames only. The engine's own keys begin with ``engine:``; no
 vhost may have that name.
+
+Video has keys of its own: ``engine:{vhost}:video:{prefix}/{camera}:{unix_nano}:{sequence}``. There, ``/`` is encoded in
+prefix and camera, too. So no pattern for frames matches them.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from engine.errors import WireError
 ENGINE = "engine"
 #: Words that follow the vhost in the engine's own keys. A camera or prefix of that name would let a pattern for
 #: frames (``*:{prefix}:{camera}:*``) match an engine key, so both are refused by the configuration.
-RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild", "lease"})
+RESERVED_WORDS = frozenset({"journal", "cursor", "cameras", "rebuild", "lease", "video"})
 #: The name in keys of the broker's default vhost, which AMQP names ``/``; a vhost with this name is refused.
 DEFAULT_VHOST = "default"
 #: Sequence numbers run from 1 to 99999 and then start again at 1: five digits on the wire.
@@ -118,6 +121,41 @@ def parse_frame_key(text: str | bytes) -> FrameKey:
     return FrameKey(vhost, prefix, camera, int(parts[3]), int(parts[4]))
 
 
+def video_key_prefix(vhost: str, prefix: str, camera: str) -> str:
+    """``engine:{vhost}:video:{prefix}/{camera}:``, the constant part of the keys of a camera's access units."""
+    return f"{ENGINE}:{encode_part(vhost)}:video:{_video_name(prefix, camera)}:"
+
+
+def build_video_key(key: FrameKey) -> str:
+    """The Redis key of an access unit. Raises WireError for a part that no key can hold."""
+    return video_key_prefix(key.vhost, key.prefix, key.camera) + frame_key_suffix(key.unix_nano, key.sequence)
+
+
+def parse_video_key(text: str | bytes) -> FrameKey:
+    """Exact inverse of build_video_key. Raises WireError."""
+    with contextlib.suppress(UnicodeDecodeError):
+        match (text.decode() if isinstance(text, bytes) else text).split(":"):
+            case [first, vhost, "video", name, unix_nano, sequence] if first == ENGINE and name.count("/") == 1:
+                prefix, camera = (part.replace("%2F", "/") for part in name.split("/"))
+                return parse_frame_key(f"{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}")
+    raise WireError(f"key {text!r} is not engine:vhost:video:prefix/camera:unix_nano:sequence")
+
+
+def matched_by_frames(prefix: str, camera: str) -> bool:
+    """True if the page's pattern ``*:{prefix}:{camera}:*`` could match the key of another camera's access unit: the
+    prefix looks like ``prefix/camera`` there, and the camera like a time stamp."""
+    return "/" in prefix and bool(_UNIX_NANO.fullmatch(camera))
+
+
+def _video_name(prefix: str, camera: str) -> str:
+    return "/".join(encode_part(part).replace("/", "%2F") for part in (prefix, camera))
+
+
+def video_journal_key(vhost: str, prefix: str, camera: str) -> str:
+    """The stream that lists a camera's stored access units."""
+    return f"{ENGINE}:{encode_part(vhost)}:journal:{_video_name(prefix, camera)}"
+
+
 def journal_key(vhost: str, prefix: str, camera: str) -> str:
     """The stream that lists a camera's stored frames."""
     return f"{ENGINE}:{encode_part(vhost)}:journal:{encode_part(prefix)}:{encode_part(camera)}"
@@ -136,6 +174,16 @@ def cameras_key(vhost: str, prefix: str) -> str:
 def written_key(vhost: str, prefix: str) -> str:
     """The hash of camera -> progress of the writer's numbering (``engine/wire/marks.py``)."""
     return f"{cameras_key(vhost, prefix)}:written"
+
+
+def video_written_key(vhost: str, prefix: str) -> str:
+    """``written_key`` for the entries of video."""
+    return f"{cameras_key(vhost, prefix)}:video"
+
+
+def video_cursor_key(vhost: str, prefix: str) -> str:
+    """``cursor_key`` for the entries of video."""
+    return f"{cursor_key(vhost, prefix)}:video"
 
 
 def lease_key(vhost: str, prefix: str, camera: str) -> str:

@@ -80,7 +80,7 @@ class FrameEvents:
 
     def event(self, entry: JournalEntry) -> FrameEvent:
         """The event that announces ``entry``."""
-        unix_nano, sequence, size, width, height, encoding, _, _ = entry
+        unix_nano, sequence, size, width, height, encoding, *_ = entry
         seconds, nanos = divmod(unix_nano, NANO)
         if seconds != self._second:
             self._second = seconds

@@ -7,7 +7,13 @@ RESP2 arrays of bulk strings (https://redis.io/docs/latest/develop/reference/pro
 from __future__ import annotations
 
 from engine.wire.journal import ENCODINGS
-from engine.wire.keys import UNIX_NANO_DIGITS, frame_key_prefix, journal_key
+from engine.wire.keys import (
+    UNIX_NANO_DIGITS,
+    frame_key_prefix,
+    journal_key,
+    video_journal_key,
+    video_key_prefix,
+)
 
 #: The end of a key: unix_nano, colon, five digits of sequence.
 _KEY_TAIL_BYTES = UNIX_NANO_DIGITS + 1 + 5
@@ -25,6 +31,8 @@ def bulk(value: bytes) -> bytes:
 
 MULTI = command(b"MULTI")
 EXEC = command(b"EXEC")
+#: The name of an entry's last field.
+_NUMBER = bulk(b"n")
 
 
 class FrameFraming:
@@ -35,15 +43,19 @@ class FrameFraming:
 
     #: Replies to one frame: SET's and XADD's.
     replies_per_frame = 2
+    _key_prefix = staticmethod(frame_key_prefix)
+    _journal_key = staticmethod(journal_key)
+    #: Words of XADD: 3, and two for each field of an entry.
+    _entry_words = 15
 
     def __init__(self, vhost: str, prefix: str, camera: str, ttl_ms: int) -> None:
-        key = frame_key_prefix(vhost, prefix, camera).encode()
-        journal = journal_key(vhost, prefix, camera).encode()
+        key = self._key_prefix(vhost, prefix, camera).encode()
+        journal = self._journal_key(vhost, prefix, camera).encode()
         ttl = b"%d" % ttl_ms
         self._set = b"*5\r\n$3\r\nSET\r\n$%d\r\n" % (len(key) + _KEY_TAIL_BYTES) + _literal(key) + b"%d:%05d\r\n$%d\r\n"
         self._xadd = (
             b"\r\n" + _literal(bulk(b"PX") + bulk(ttl))
-            + b"*15\r\n" + _literal(bulk(b"XADD") + bulk(journal))
+            + b"*%d\r\n" % self._entry_words + _literal(bulk(b"XADD") + bulk(journal))
             + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n"
         )  # fmt: skip
         #: The shape of the last frame; the next frame's entry ends the same unless its shape differs.
@@ -70,18 +82,23 @@ class FrameFraming:
         encoding: int,
         keyframe: int,
         number: int = 0,
+        offset_us: int = 0,  # noqa: ARG002 - JPEGs are shown when they are captured
     ) -> bytes:
         """The bytes after the payload: the rest of SET, and XADD of the frame's journal entry ``number``."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
-            self._shape = shape
-            self._shape_fields = (
-                bulk(b"w") + bulk(b"%d" % width) + bulk(b"h") + bulk(b"%d" % height)
-                + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe) + bulk(b"n")
-            )  # fmt: skip
+            self._shape, self._shape_fields = shape, self._fields(shape) + _NUMBER
         identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
         return self._xadd % (
             len(identifier), identifier, len(length), length, self._shape_fields, len(entry), entry,
+        )  # fmt: skip
+
+    def _fields(self, shape: tuple[int, int, int, int]) -> bytes:
+        """The fields of width, height, encoding and key frame."""
+        width, height, encoding, keyframe = shape
+        return (
+            bulk(b"w") + bulk(b"%d" % width) + bulk(b"h") + bulk(b"%d" % height)
+            + bulk(b"e") + self._encodings[encoding] + bulk(b"k") + bulk(b"%d" % keyframe)
         )  # fmt: skip
 
     def keep(self) -> bytes:
@@ -108,6 +125,34 @@ class FrameFraming:
     def describe(self) -> bytes:
         """Asks for the journal's span. One reply, for ``parse_span``; an error if there is no journal."""
         return command(b"XINFO", b"STREAM", self._journal)
+
+
+class VideoFraming(FrameFraming):
+    """The commands that store one camera's access units. Their entries have one more field, ``p``."""
+
+    _key_prefix = staticmethod(video_key_prefix)
+    _journal_key = staticmethod(video_journal_key)
+    _entry_words = 17
+
+    def after(
+        self,
+        unix_nano: int,
+        sequence: int,
+        size: int,
+        width: int,
+        height: int,
+        encoding: int,
+        keyframe: int,
+        number: int = 0,
+        offset_us: int = 0,
+    ) -> bytes:
+        """See FrameFraming.after; ``offset_us`` is the presentation time, in microseconds after ``unix_nano``."""
+        shape = (width, height, encoding, keyframe)
+        if shape != self._shape:
+            self._shape, self._shape_fields = shape, self._fields(shape) + bulk(b"p")
+        identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
+        fields = self._shape_fields + bulk(b"%d" % offset_us) + _NUMBER
+        return self._xadd % (len(identifier), identifier, len(length), length, fields, len(entry), entry)
 
 
 def _literal(text: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Layout of a ring file, version 2.
 
     0     header page (4096 bytes)
-            0     magic, version, capacity, generation, area size, first record's index, former ring's generation;
+            0     magic, version, capacity, generation, area size, first record's index, former ring's generation, kind;
                   written once, when the file is made
             128   producer's line:  head, sequence and time stamp of the last frame, and the next value of head
             256   producer's counts: captured, bytes, drops by reason
@@ -50,13 +50,17 @@ HISTOGRAM_BUCKETS = 128
 LEDGER_WORD = 4096 // 8
 
 #: Indexes of 64-bit words in the header page.
-W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA, W_FIRST_RECORD, W_FORMER = range(7)
+W_MAGIC, W_VERSION, W_CAPACITY, W_GENERATION, W_AREA, W_FIRST_RECORD, W_FORMER, W_KIND = range(8)
 W_HEAD, W_FIRST_SEQUENCE, W_LAST_NANO, W_RECORDS, W_NEXT_HEAD, W_NEXT_RECORDS = range(16, 22)
-W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST = range(32, 39)
+W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED, W_LARGEST, W_BROKEN_GOP = range(
+    32, 40
+)
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
+#: Video: the index of the record before which at least one is missing in Redis; it is stored only if it is a key frame.
+W_GAP = 51
 #: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
 W_ENTRIES_BEFORE = 62
-W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES = range(64, 71)
+W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES, W_CUT_GOP = range(64, 72)
 W_INTENT_TAIL, W_INTENT_WORD, W_INTENT_COUNT, W_INTENT_BYTES = range(80, 84)
 W_INTENT_FROM, W_INTENT_FROM_COUNT, W_INTENT_LEDGER = range(84, 87)
 
@@ -72,8 +76,13 @@ KIND_FRAME = 0x4D415246  # "FRAM"
 KIND_PADDING = 0x20444150  # "PAD "
 FLAG_KEYFRAME = 1
 
+#: What a ring's records are.
+STREAM_FRAMES, STREAM_VIDEO = range(2)
+
 _RECORD = struct.Struct("<IIQIIIHHQQ")
-assert _RECORD.size <= RECORD_HEADER_BYTES
+#: Behind it, in the records of a video ring: the presentation time, in microseconds after the time stamp.
+_OFFSET = struct.Struct("<q")
+assert _RECORD.size + _OFFSET.size <= RECORD_HEADER_BYTES
 
 
 class RecordHeader(NamedTuple):
@@ -97,6 +106,17 @@ class RecordHeader(NamedTuple):
 #: use plain fields in the order of RecordHeader, because the data path makes no object for a header.
 pack_record = _RECORD.pack_into
 unpack_record = _RECORD.unpack_from
+
+
+def pack_offset(buffer: memoryview, position: int, offset_us: int) -> None:
+    """Write the presentation offset of the record at ``position``, in a video ring."""
+    _OFFSET.pack_into(buffer, position + _RECORD.size, offset_us)
+
+
+def unpack_offset(buffer: memoryview, position: int) -> int:
+    """The presentation offset of the record at ``position``, in microseconds."""
+    offset: int = _OFFSET.unpack_from(buffer, position + _RECORD.size)[0]
+    return offset
 
 
 def storable(unix_nano: int, sequence: int, encoding: int) -> bool:
@@ -125,7 +145,13 @@ def payload_max(capacity: int) -> int:
 
 
 def write_identity(
-    page: memoryview, words: memoryview, capacity: int, generation: int, camera: str, owner: bytes = b""
+    page: memoryview,
+    words: memoryview,
+    capacity: int,
+    generation: int,
+    camera: str,
+    owner: bytes = b"",
+    kind: int = STREAM_FRAMES,
 ) -> None:
     """Fill a zeroed header page; the magic is written last, so a file without it was never finished."""
     name = camera.encode()
@@ -138,6 +164,7 @@ def write_identity(
     words[W_CAPACITY] = capacity
     words[W_GENERATION] = generation
     words[W_AREA] = area_bytes(capacity)
+    words[W_KIND] = kind
     words[W_MAGIC] = MAGIC
 
 
@@ -151,6 +178,11 @@ def camera_of(page: memoryview, words: memoryview) -> str:
         return _text(page, CAMERA_OFFSET, CAMERA_BYTES_MAX).decode()
     except UnicodeDecodeError:
         raise RingMismatch("its camera name is damaged") from None
+
+
+def is_video(words: memoryview) -> bool:
+    """True for the header of a ring whose records are access units."""
+    return bool(words[W_KIND] == STREAM_VIDEO)
 
 
 def owner_of(page: memoryview) -> bytes:

@@ -12,6 +12,8 @@ from engine.errors import WireError
 #: ``connecting`` is a camera whose state is not known yet; it is shown, but never announced.
 State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
+#: Which pictures of an H.264 or H.265 stream become JPEGs; empty for other streams.
+Decode = Literal["", "all", "key", "none"]
 #: Characters of an error that are kept: a state must fit a status page and a message.
 ERROR_CHARACTERS_MAX = 400
 #: The same for a server's outage: several of those must fit a status page.
@@ -19,7 +21,8 @@ OUTAGE_CHARACTERS_MAX = 200
 
 
 class CameraStatus(msgspec.Struct, frozen=True):
-    """A camera's state since ``timestamp_nano`` (UTC). Width and height in pixels, 0 until a frame was seen."""
+    """A camera's state since ``timestamp_nano`` (UTC). Width and height in pixels, 0 until a frame was seen. ``note``
+    says what an active camera waits for."""
 
     state: State = "connecting"
     timestamp_nano: int = 0
@@ -29,6 +32,8 @@ class CameraStatus(msgspec.Struct, frozen=True):
     mode: Mode = ""
     width: int = 0
     height: int = 0
+    decode: Decode = ""
+    note: str = ""
 
 
 class ServerAway(msgspec.Struct, frozen=True):

@@ -1,8 +1,10 @@
 """The capture process's agent: one camera, from its source into its ring.
 
-It stamps each frame on arrival, makes a JPEG of it, copies the JPEG once into the ring, and wakes the writer. It waits
-only for its camera. It retries a failed camera with a growing, jittered pause. If a camera did not open, the agent
-first checks why (``engine/sources/check.py``). ``report.py`` shows and logs the camera's state.
+It stamps each packet on arrival. If the camera sends H.264 or H.265 and has ``video = true``, the agent copies the
+access unit into the video ring (``video_track.py``). It copies the JPEGs of the pictures that came of the packet into
+the ring of frames, and wakes the writer. It waits only for its camera. It retries a failed camera with a growing,
+jittered pause. If a camera did not open, the agent first checks why (``engine/sources/check.py``). ``report.py`` shows
+and logs the camera's state.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ from engine.errors import CameraUnavailable, EngineError, FrameTooLarge, WireErr
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
-from engine.shm.ring_place import Renewed
+from engine.shm.ring_place import Renewed, words_of
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.sources.check import CameraCheck
 from engine.sources.failures import UNUSABLE_SECONDS, UnusableFrames
-from engine.sources.source import NotOpened, Source, SourceEnded
+from engine.sources.source import AccessUnit, NotOpened, Source, SourceEnded
 from engine.stages.capture.clock import FrameClock
+from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
 from engine.stages.capture.sampler import Sampler
+from engine.stages.capture.video_track import VideoTrack
 from engine.wire.keys import next_sequence
 from engine.wire.state import State
 
@@ -52,6 +56,7 @@ class CaptureAgent:
         open_source: Callable[[], Source],
         log: FilteringBoundLogger,
         renew: Callable[[Producer], Renewed | None] = lambda _: None,
+        video: Producer | None = None,
     ) -> None:
         self.finished = False
         self._camera = camera
@@ -63,6 +68,10 @@ class CaptureAgent:
         self._renew = renew
         #: Why the ring could not be put in its place; logged once.
         self._misplaced = ""
+        self._video = VideoTrack(video, page, self._warn_video) if video else None
+        self._keys = KeyFrames(page)
+        #: Why an active camera's video is not stored.
+        self._note = ""
         self._clock = FrameClock(producer.floor_nano)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
@@ -75,7 +84,7 @@ class CaptureAgent:
         self._backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         self._rate_since = time.monotonic_ns()
         self._rate_frames = 0
-        self._warned: set[Drop] = set()
+        self._warned: set[tuple[Drop, bool]] = set()
 
     @property
     def captured(self) -> int:
@@ -124,6 +133,8 @@ class CaptureAgent:
         self._close_source()
         self._report.closed()
         self._producer.close()
+        if self._video:
+            self._video.producer.close()
         self._bell.close()
 
     def _connect(self) -> int:
@@ -142,15 +153,53 @@ class CaptureAgent:
             self._check = CameraCheck(self._camera.url, self._camera.open_timeout_seconds)
         except CameraUnavailable as error:
             self._failed("offline", error)
+        else:
+            self._keys.begin(time.monotonic_ns())
+            self._note = ""
+            if self._video:
+                self._video.begin()
+                if not self._source.decode:
+                    codec = self._source.codec or "no known codec"
+                    self._note = f"sends {codec}: only H.264 and H.265 are stored as video"
         return 0
 
     def _take(self, source: Source) -> int:
-        """Stamp, retrieve and write a frame."""
-        unix_nano, monotonic = self._clock.stamp(self._producer.floor_nano)
+        """Stamp a packet, and write what came of it."""
+        floor = self._producer.floor_nano
+        if self._video:
+            floor = max(floor, self._video.producer.floor_nano)
+        unix_nano, monotonic = self._clock.stamp(floor)
         self._measure_rate(monotonic)
+        written = self._take_unit(source, source.unit, unix_nano, monotonic) if source.unit else 0
+        try:
+            for stamp in source.pictures(unix_nano):
+                written += self._take_picture(source, stamp, monotonic)
+        except WireError as error:
+            self._corrupt(unix_nano, error)
+        return written
+
+    def _take_unit(self, source: Source, unit: AccessUnit, unix_nano: int, monotonic: int) -> int:
+        """Write an access unit, if the camera's video is stored; returns the number of units written."""
+        self._keys.unit(monotonic, keyframe=unit.keyframe)
+        written = False
+        if self._video:
+            written = self._video.write(unit, unix_nano, monotonic, source.offset_us(unix_nano))
+            if written:
+                self._bell.wake()
+        note = self._keys.note(monotonic, awaited=self._video is not None and self._video.waits_for_key)
+        # Without video, the pictures tell whether the camera works.
+        if note != self._report.note or (written and (unit.width, unit.height) != self._report.active_size):
+            self._report.active(source, unit.width, unit.height, note)
+        return int(written)
+
+    def _take_picture(self, source: Source, unix_nano: int, monotonic: int) -> int:
+        """Retrieve and write a picture; returns the number of frames written."""
         if self._sampler and not self._sampler.takes(monotonic):
             self._page.counts[CaptureCount.SKIPPED] += 1
+            source.skip()
             return 0
+        # A picture may be shown before a frame that the journal already has.
+        unix_nano = max(unix_nano, self._producer.floor_nano + 1)
         producer, counts = self._producer, self._page.counts
         counts[_LAST_SEQUENCE] = sequence = next_sequence(producer.last_sequence)
         counts[_LAST_NANO] = unix_nano
@@ -158,9 +207,7 @@ class CaptureAgent:
             frame = source.retrieve(unix_nano, sequence)
             written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
         except WireError as error:
-            producer.discard(unix_nano, 0, Drop.CORRUPT)
-            self._warn_once(Drop.CORRUPT, str(error))
-            self._unusable_frame(f"corrupt ({error}); look at the camera's network and firmware")
+            self._corrupt(unix_nano, error)
             return 0
         except FrameTooLarge as error:
             self._warn_once(Drop.TOO_LARGE, str(error))
@@ -174,10 +221,15 @@ class CaptureAgent:
             self._warn_once(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
         else:
             self._bell.wake()
-        if (frame.width, frame.height) != self._report.active_size:
-            self._report.active(source, frame.width, frame.height)
+        if (self._video is None or source.unit is None) and (frame.width, frame.height) != self._report.active_size:
+            self._report.active(source, frame.width, frame.height, self._note)
         self._rate_frames += 1
         return 1
+
+    def _corrupt(self, unix_nano: int, error: WireError) -> None:
+        self._producer.discard(max(unix_nano, self._producer.floor_nano + 1), 0, Drop.CORRUPT)
+        self._warn_once(Drop.CORRUPT, str(error))
+        self._unusable_frame(f"corrupt ({error}); look at the camera's network and firmware")
 
     def _unusable_frame(self, what: str) -> None:
         """Count a frame that cannot be stored. If every frame is unusable, the camera counts as stalled."""
@@ -209,33 +261,39 @@ class CaptureAgent:
         elapsed = monotonic - self._rate_since
         if elapsed >= _RATE_NANO:
             self._page.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1e12)
+            self._page.counts[CaptureCount.PACKET_MILLI_FPS] = int(self._keys.take_units() / elapsed * 1e12)
             self._rate_since, self._rate_frames = monotonic, 0
-            self._keep_ring()
+            self._producer = self._keep_ring(self._producer)
+            if self._video:
+                self._video.producer = self._keep_ring(self._video.producer)
 
-    def _keep_ring(self) -> None:
-        """Once a second: if somebody removed or moved the ring, make a new one where the writer finds it."""
-        former = self._producer
+    def _keep_ring(self, former: Producer) -> Producer:
+        """Once a second: if somebody removed or moved a ring, make a new one where the writer finds it."""
         try:
             renewed = self._renew(former)
         except (EngineError, OSError) as error:
             if str(error) != self._misplaced:
                 self._misplaced = str(error)
                 self._log.error("the ring is not in its place, and a new one cannot be made", error=str(error))
-            return
+            return former
         self._misplaced = ""
         if renewed:
-            self._producer = renewed.producer
             # From now on the writer may empty the former ring for the last time.
-            self._page.counts[CaptureCount.RING] = renewed.producer.inode.number
+            self._page.counts[words_of(video=former.video)[0]] = renewed.producer.inode.number
             held = former.counts().held
             former.close()
             self._log.warning("the ring was removed or moved; made a new one", left_to_the_writer=held)
             if renewed.removed:
                 stood = renewed.removed
                 self._log.warning("removed another file from the ring's place", frames=stood.held, reason=stood.reason)
+            return renewed.producer
+        return former
 
-    def _warn_once(self, reason: Drop, text: str) -> None:
+    def _warn_once(self, reason: Drop, text: str, *, video: bool = False) -> None:
         """Log the first drop of each kind; the counts show the rest."""
-        if reason not in self._warned:
-            self._warned.add(reason)
-            self._log.warning("frame dropped", reason=reason.label, error=text)
+        if (reason, video) not in self._warned:
+            self._warned.add((reason, video))
+            self._log.warning("access unit dropped" if video else "frame dropped", reason=reason.label, error=text)
+
+    def _warn_video(self, reason: Drop, text: str) -> None:
+        self._warn_once(reason, text, video=True)

@@ -10,17 +10,23 @@ from engine.wire.marks import parse_mark
 from engine.wire.replies import first_numbers
 
 
-def last_frame_id(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
-    """(unix_nano, sequence) of the last frame that Redis knows of; (0, 0) if there is none. Raises RedisUnavailable.
+def last_frame_id(session: Session, vhost: str, prefix: str, camera: str, *, video: bool = False) -> tuple[int, int]:
+    """(unix_nano, sequence) of the last frame, or access unit, that Redis knows of; (0, 0) if there is none. Raises
+    RedisUnavailable.
 
     It is the newest of the journal's last entry, the writer's mark and the publisher's cursor. Journals expire; marks
     and cursors do not. Values that this user may not read are ignored. So are values so far ahead of the clock that no
     camera wrote them.
     """
-    hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
+    if video:
+        journal = keys.video_journal_key(vhost, prefix, camera)
+        hashes = (keys.video_written_key(vhost, prefix), keys.video_cursor_key(vhost, prefix))
+    else:
+        journal = keys.journal_key(vhost, prefix, camera)
+        hashes = (keys.written_key(vhost, prefix), keys.cursor_key(vhost, prefix))
     floor = latest_floor()
     last, *marks = session.try_call(
-        ("XREVRANGE", keys.journal_key(vhost, prefix, camera), floor, "-", "COUNT", 1),
+        ("XREVRANGE", journal, floor, "-", "COUNT", 1),
         *(("HMGET", key, camera) for key in hashes),
     )
     found = [first_numbers(last)]

@@ -57,12 +57,17 @@ class CameraReport:
         """Show the camera as connecting, or as its last process left it."""
         self._page.text = encode_status(self._status)
 
-    def active(self, source: Source, width: int, height: int) -> None:
-        """Frames of this size in pixels flow."""
+    @property
+    def note(self) -> str:
+        """What the active camera waits for, as shown."""
+        return self._status.note
+
+    def active(self, source: Source, width: int, height: int, note: str = "") -> None:
+        """Frames of this size in pixels flow, or access units. ``note`` says what they wait for."""
         changed = (width, height) != (self._status.width, self._status.height)
         if not self.is_active:
             self._active_since = time.monotonic()
-        self._set("active", "", failures=0, source=source, width=width, height=height)
+        self._set("active", "", failures=0, source=source, width=width, height=height, note=note)
         if not self._active_said or changed:
             self._active_said = True
             self._log.info("camera active", codec=source.codec, mode=source.mode, width=width, height=height)
@@ -114,6 +119,7 @@ class CameraReport:
         source: Source | None = None,
         width: int = 0,
         height: int = 0,
+        note: str = "",
     ) -> None:
         """Show the current state. An event reports state and time together. So the time changes with the state, and
         with a new failure."""
@@ -127,6 +133,8 @@ class CameraReport:
             mode=source.mode if source else self._status.mode,
             width=width or self._status.width,
             height=height or self._status.height,
+            decode=source.decode if source else self._status.decode,
+            note=note,
         )
         self.active_size = (self._status.width, self._status.height) if state == "active" else None
         self._page.text = encode_status(self._status)

@@ -67,10 +67,15 @@ class WriterAgent:
         self._store = Store(config.redis_address, config.redis.timeout_seconds, page.beat)
         self._connection = Connection(self._store, self._count_try)
         self._reconciler = Reconciler(self._store, log, self._warn_once)
-        self._rings = OpenRings(config, number, log, self._warn_once)
-        self._writers, self._pages = self._rings.writers, self._rings.pages
+        #: Those of frames, and those of video.
+        self._rings = [OpenRings(config, number, log, self._warn_once, video=video) for video in (False, True)]
+        #: By camera: the status pages of the capture processes.
+        self._pages = self._rings[0].pages
         self._rotation = Rotation()
-        self._marks = WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once)
+        self._marks = [
+            WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once, video=video)
+            for video in (False, True)
+        ]
         self._leases = Leases(config, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         #: For each batch in flight, the cameras that have frames in it; oldest batch first.
@@ -128,12 +133,12 @@ class WriterAgent:
 
     def drained(self) -> bool:
         """True if every ring is empty and no capture process is left that could fill one."""
-        if self._in_flight or any(writer.consumer.held_bytes for writer in self._writers.values()):
+        if self._in_flight or any(writer.consumer.held_bytes for writer in self._writers):
             return False
         if any(page.owned for page in self._pages.values()):
             return False
         # A ring may have appeared since the last look around.
-        if self._follow_rings() or self._rings.behind:
+        if self._follow_rings() or any(rings.behind for rings in self._rings):
             return False
         return self._looked_last()
 
@@ -155,15 +160,26 @@ class WriterAgent:
         try:
             if self._store.connected and not self._in_flight:
                 self._reconciler.count_lost(self._rotation.writers)
-                self._marks.write(list(self._writers.values()))
+                for marks in self._marks:
+                    marks.write(self._writers)
                 self._states.publish(self._pages)
                 if self._leases:
-                    self._leases.release(list(self._writers))
+                    self._leases.release(list(self._cameras))
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=error)
         self._store.close()
-        self._rings.close()
+        for rings in self._rings:
+            rings.close()
         self._doorbell.close()
+
+    @property
+    def _writers(self) -> list[CameraWriter]:
+        return [writer for rings in self._rings for writer in rings.writers.values()]
+
+    @property
+    def _cameras(self) -> dict[str, None]:
+        """The cameras that this writer stores, each once."""
+        return dict.fromkeys(writer.camera for writer in self._writers)
 
     # Rings to Redis
 
@@ -199,19 +215,19 @@ class WriterAgent:
             obstacle = self._reconciler.settle_refused(writer)
             if obstacle:
                 writer.barred = True
-                self._rotation.arrange(self._writers.values())
+                self._rotation.arrange(self._writers)
                 self._log.error(
                     "the journal takes no frames; they are counted as refused", camera=writer.camera, error=obstacle
                 )
 
     def _look_at_barred(self) -> None:
         """While a journal accepts no frames, count its camera's frames as refused."""
-        for writer in [writer for writer in self._writers.values() if writer.barred]:
+        for writer in [writer for writer in self._writers if writer.barred]:
             if self._reconciler.obstacle(writer):
                 writer.refuse_all()
                 continue
             writer.barred = False
-            self._rotation.arrange(self._writers.values())
+            self._rotation.arrange(self._writers)
             self._log.info("the journal takes frames again", camera=writer.camera)
 
     # While Redis is away
@@ -220,7 +236,8 @@ class WriterAgent:
         """True if the connection may store frames now; otherwise take one more step towards that."""
         if self._connection.advance() is State.SETTLING:
             self._reconciler.reconnected(self._rotation.writers)
-            self._marks.begin(self._rotation.writers)
+            for marks in self._marks:
+                marks.begin(self._rotation.writers)
             self._connection.settled()
         return self._connection.state is State.STORING
 
@@ -232,7 +249,7 @@ class WriterAgent:
                 with contextlib.suppress(RedisUnavailable):
                     self._commit_oldest()
         broke = not self._store.connected
-        for writer in self._writers.values():
+        for writer in self._writers:
             if broke:
                 writer.connection_broke()
             else:
@@ -247,7 +264,7 @@ class WriterAgent:
     def _relieve(self) -> None:
         """Redis is away: drop the oldest frames in favour of the newest, if the site is configured so."""
         if self._drop_oldest:
-            for writer in self._writers.values():
+            for writer in self._writers:
                 writer.relieve()
 
     # Changes of rings and states
@@ -267,9 +284,10 @@ class WriterAgent:
             if usable:
                 self._reconciler.look(self._rotation.writers)
                 self._look_at_barred()
-                self._marks.look(self._rotation.writers)
+                for marks in self._marks:
+                    marks.look(self._rotation.writers)
                 if self._leases:
-                    self._leases.look(self._writers)
+                    self._leases.look(self._cameras)
                     self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
@@ -279,9 +297,10 @@ class WriterAgent:
 
     def _follow_rings(self) -> bool:
         """Open new rings, and release removed ones; True if there were any."""
-        if not self._rings.look():
+        changed = [rings.look() for rings in self._rings]
+        if not any(changed):
             return False
-        self._rotation.arrange(self._writers.values())
+        self._rotation.arrange(self._writers)
         self._connection.rings_changed()
         return True
 

@@ -26,7 +26,7 @@ from engine.shm.ring_file import Drop
 from engine.stages.writer.batch import EntryErrors, Part
 from engine.stages.writer.journal_trim import JournalTrim
 from engine.wire.marks import Mark
-from engine.wire.resp import FrameFraming
+from engine.wire.resp import FrameFraming, VideoFraming
 
 #: This fraction (1/8) of a ring stays free while Redis is away, so that the producer always finds room.
 _RESERVE_SHARE = 8
@@ -48,10 +48,11 @@ class CameraWriter:
     """
 
     def __init__(self, camera: str, config: Config, consumer: Consumer) -> None:
-        ttl_seconds = config.redis.ttl_seconds
+        ttl_seconds = config.ttl_seconds(video=consumer.video)
         self.camera = camera
         self.consumer = consumer
-        self.framing = FrameFraming(config.vhost, config.prefix, camera, ttl_seconds * 1000)
+        framing = VideoFraming if consumer.video else FrameFraming
+        self.framing = framing(config.vhost, config.prefix, camera, ttl_seconds * 1000)
         #: The frames that were polled and not answered yet.
         self.in_flight: Part | None = None
         #: True while the journal accepts no frames; then none are sent.
@@ -68,7 +69,7 @@ class CameraWriter:
         #: Uncertain frames that were dropped, and until when Redis is asked for them.
         self.doubtful: list[Record] = []
         self._doubtful_until = 0.0
-        self._publishes = config.publishes
+        self._publishes = config.publishes_video if consumer.video else config.publishes
 
     def replace(self, consumer: Consumer) -> None:
         """Switch to the ring that replaced this one. This one is empty."""
@@ -177,7 +178,9 @@ class CameraWriter:
         """Count the doubtful frames whose sequence is in ``standing`` as stored. Redis is asked for the others again,
         for a while."""
         stored = [record for record in self.doubtful if record.sequence in standing]
-        self.consumer.reclassify(stored, Drop.OUTAGE, time.monotonic_ns())
+        now, cut = time.monotonic_ns(), self.consumer.cut
+        self.consumer.reclassify([r for r in stored if r.record_index not in cut], Drop.OUTAGE, now)
+        self.consumer.reclassify([r for r in stored if r.record_index in cut], Drop.CUT_GOP, now)
         final = time.monotonic() > self._doubtful_until
         self.doubtful = [] if final else [record for record in self.doubtful if record.sequence not in standing]
 
@@ -189,6 +192,8 @@ class CameraWriter:
         """Forget uncertain frames that left the ring: they are stored, or counted as dropped."""
         if self._uncertain:
             self._uncertain = [record for record in self._uncertain if record.end > self.consumer.tail]
+        elif not self.doubtful:
+            self.consumer.cut.clear()
 
     # Numbers of journal entries
 

@@ -28,15 +28,25 @@ _FINAL = ("NOPERM", "WRONGTYPE")
 
 
 class WrittenMarks:
-    """Reads and writes marks through ``store``, while no batch is in flight.
+    """Reads and writes the marks of frames, or of video, through ``store``, while no batch is in flight. Methods pass
+    over writers of the other kind.
 
     ``warn_once(camera, event, error)`` is called for refusals. All methods raise RedisUnavailable, and may then be
     called again.
     """
 
-    def __init__(self, store: Store, vhost: str, prefix: str, warn_once: Callable[[str, str, str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        vhost: str,
+        prefix: str,
+        warn_once: Callable[[str, str, str], None],
+        *,
+        video: bool = False,
+    ) -> None:
         self._store = store
-        self._key = keys.written_key(vhost, prefix).encode()
+        self._video = video
+        self._key = (keys.video_written_key if video else keys.written_key)(vhost, prefix).encode()
         self._warn_once = warn_once
         self._written: dict[str, str] = {}
         self._write_at = self._repeat_at = 0.0
@@ -44,7 +54,7 @@ class WrittenMarks:
     def begin(self, writers: Sequence[CameraWriter]) -> None:
         """Find out where the entry numbers of new rings continue. Writes a mark with that number before any entry of
         such a ring."""
-        new = [writer for writer in writers if writer.consumer.entries_before is None]
+        new = [writer for writer in self._mine(writers) if writer.consumer.entries_before is None]
         if not new:
             return
         asked = [resp.command(b"HMGET", self._key, *(writer.camera.encode() for writer in new))]
@@ -69,12 +79,15 @@ class WrittenMarks:
 
     def write(self, writers: Sequence[CameraWriter]) -> None:
         """Write the changed marks of cameras without doubts."""
-        marks = {writer.camera: format_mark(mark) for writer in writers if (mark := writer.mark())}
+        marks = {writer.camera: format_mark(mark) for writer in self._mine(writers) if (mark := writer.mark())}
         changed = {camera: mark for camera, mark in marks.items() if self._written.get(camera) != mark}
         if changed:
             words = [word.encode() for pair in changed.items() for word in pair]
             if not self._final(self._store.call([resp.command(b"HSET", self._key, *words)])[0]):
                 self._written |= changed
+
+    def _mine(self, writers: Sequence[CameraWriter]) -> list[CameraWriter]:
+        return [writer for writer in writers if writer.consumer.video == self._video]
 
     def _final(self, reply: object) -> bool:
         """True for a permanent error. Raises Refused for one that waiting can cure."""

@@ -15,30 +15,40 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import RingMismatch
-from engine.shm import ring_file
+from engine.shm import ring_file, ring_place
 from engine.shm.camera_list import CameraList
 from engine.shm.ring import Consumer
 from engine.shm.site import SitePaths
-from engine.shm.status_page import CaptureCount, StatusPage
+from engine.shm.status_page import StatusPage
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.wire.ring_owner import build_owner
 
 
 class OpenRings:
-    """The rings of writer ``number``; ``warn_once(camera, event, error)`` is called for rings that do not open."""
+    """The rings of writer ``number``, of frames or of video. ``warn_once(camera, event, error)`` is called for rings
+    that do not open."""
 
     def __init__(
-        self, config: Config, number: int, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]
+        self,
+        config: Config,
+        number: int,
+        log: FilteringBoundLogger,
+        warn_once: Callable[[str, str, str], None],
+        *,
+        video: bool = False,
     ) -> None:
         self._config = config
         self._number = number
         self._log = log
         self._warn_once = warn_once
+        self._video = video
+        self._ring_word, _, _ = ring_place.words_of(video=video)
         self._paths = SitePaths.of(config)
         self._camera_list = CameraList(
             self._paths,
             lambda path, reason: warn_once(path.name, "file passed over", f"{path}: {reason}"),
             owner=build_owner(config.owner),
+            video=video,
         )
         #: By camera: the rings, and the status pages of their capture processes.
         self.writers: dict[str, CameraWriter] = {}
@@ -75,7 +85,7 @@ class OpenRings:
         """True if nobody writes to a ring any more, and it is empty and without doubts."""
         page = self.pages.get(camera)
         # Check first that no more frames can arrive, then that none are left.
-        if page and page.owned and page.counts[CaptureCount.RING] == writer.consumer.inode.number:
+        if page and page.owned and page.counts[self._ring_word] == writer.consumer.inode.number:
             return False
         return not (writer.consumer.held_bytes or writer.in_doubt)
 
@@ -84,7 +94,7 @@ class OpenRings:
         former, counts = writer.consumer, writer.consumer.counts()
         said = {"camera": camera, "captured": counts.captured, "stored": counts.stored, "dropped": counts.dropped}
         if camera in self._camera_list.rings:
-            path = self._paths.ring(camera)
+            path = self._paths.ring(camera, video=self._video)
             try:
                 goes_on = ring_file.hand_over(former, path)
                 writer.replace(self._consumer(camera))
@@ -117,7 +127,8 @@ class OpenRings:
         return True
 
     def _consumer(self, camera: str) -> Consumer:
-        return Consumer(self._paths.ring(camera), camera, ttl_seconds=self._config.redis.ttl_seconds)
+        path, ttl_seconds = self._paths.ring(camera, video=self._video), self._config.ttl_seconds(video=self._video)
+        return Consumer(path, camera, ttl_seconds=ttl_seconds)
 
     def _renew_page(self, camera: str) -> None:
         """Watch the capture process's current status page if the previous one was removed."""
