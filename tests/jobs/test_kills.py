@@ -40,7 +40,7 @@ CAMERAS = ["cam1", "cam2", "cam3"]
 #: Frames of each camera that the jobs are about.
 COUNT = 2500
 #: Tries for each moment of a kill: on a busy machine the job may have finished by then.
-TRIES = 4
+TRIES = 12
 
 
 @pytest.fixture
