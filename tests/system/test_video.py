@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def test_every_access_unit_is_stored_as_the_camera_sent_it(
         units = stored_units(client, name)
         (run,) = runs_of(units)
         places = places_of(run, stream)
-        assert all(after == (before + 1) % len(stream.units) for before, after in zip(places, places[1:], strict=False))
+        assert all(after == (before + 1) % len(stream.units) for before, after in itertools.pairwise(places))
         assert [unit.entry.keyframe for unit in run] == [stream.units[place].keyframe for place in places]
         assert {unit.entry.encoding for unit in run} == {stream.codec}
         # A JPEG of each key frame has its time stamp.
