@@ -73,9 +73,8 @@ def _look(camera: Camera) -> CameraFacts:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open the camera as the capture process does, and count frames for ``seconds`` once they come evenly. Blocks for
     as long as the camera's timeouts allow."""
-    from engine.sources.choose import open_source
+    from engine.sources.choose import open_source, prepare_process
     from engine.sources.source import NotOpened, Source, SourceEnded
-    from engine.sources.video import prepare_process
 
     prepare_process()
     source: Source | None = None
