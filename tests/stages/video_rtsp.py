@@ -73,7 +73,9 @@ class ScriptedCamera:
             sets = "".join(f";sprop-{kind}={unit}" for kind, unit in zip(("vps", "sps", "pps"), encoded, strict=False))
         audio = "m=audio 0 RTP/AVP 0\r\na=control:audio\r\n" if self._audio_first else ""
         return (
-            "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n" + audio + "m=video 0 RTP/AVP 96\r\n"
+            "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\n"
+            + audio
+            + "m=video 0 RTP/AVP 96\r\n"
             f"a=rtpmap:96 {name}/{CLOCK}\r\na=fmtp:96 packetization-mode=1{sets}\r\na=control:video\r\n"
         )
 
@@ -99,7 +101,11 @@ class ScriptedCamera:
                 answer, body = [f"CSeq: {headers['cseq']}", "Session: 1"], ""
                 if method == "DESCRIBE":
                     body = self.description
-                    answer += [f"Content-Base: {self.url}/", "Content-Type: application/sdp", f"Content-Length: {len(body)}"]
+                    answer += [
+                        f"Content-Base: {self.url}/",
+                        "Content-Type: application/sdp",
+                        f"Content-Length: {len(body)}",
+                    ]
                 elif method == "SETUP":
                     channels[target.rpartition("/")[2]] = channel = 2 * len(channels)
                     answer.append(f"Transport: RTP/AVP/TCP;unicast;interleaved={channel}-{channel + 1}")
