@@ -21,6 +21,7 @@ from engine.shm import ring_place, site
 from engine.shm.doorbell import Bell
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
+from engine.shm.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -149,7 +150,15 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
     renew = partial(ring_place.renewed, config)
     agent = CaptureAgent(
-        camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew, video=video
+        camera,
+        producer,
+        bell,
+        page,
+        lambda: open_source(camera, agent.captured),
+        log,
+        renew=renew,
+        video=video,
+        turnstile=Turnstile(paths.turnstile) if camera.kind in ("rtsp", "http") else None,
     )
     return agent
 

@@ -9,6 +9,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from engine.errors import WireError
@@ -65,15 +66,14 @@ class Decoder:
 
 def planes_of(frame: Frame) -> Planes:
     """The planes of a picture; valid as long as the arrays are."""
-    rotation = round(frame.rotation / 90) * 90
-    full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-    if frame.format.name not in _PLANAR:
+    rotation, pixels = frame.rotation, frame.format.name
+    full = frame.color_range == _FULL_RANGE or pixels.startswith("yuvj")
+    if pixels not in _PLANAR:
         frame = frame.reformat(format="yuvj420p", dst_color_range=_FULL_RANGE, threads=1)
         full = True
-    return Planes([_view(frame, number) for number in range(3)], full, rotation)
+    return Planes([_view(plane) for plane in frame.planes], full, round(rotation / 90) * 90 if rotation else 0)
 
 
-def _view(frame: Frame, number: int) -> Plane:
+def _view(plane: VideoPlane) -> Plane:
     """(height, width) view of a plane, whose rows are padded in memory."""
-    plane = frame.planes[number]
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]

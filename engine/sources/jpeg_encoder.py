@@ -22,10 +22,10 @@ from engine.sources.source import CapturedFrame
 
 Plane = NDArray[np.uint8]
 
-#: Factor and summand that stretch brightness and colour to all values.
-_STRETCH_Y = (255 / 219, -16 * 255 / 219)
-_STRETCH_UV = (255 / 224, 128 - 128 * 255 / 224)
-_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, -90: cv2.ROTATE_90_CLOCKWISE}
+#: Factor and summand that stretch the values of each plane.
+_STRETCHES = ((255 / 219, -16 * 255 / 219), *[(255 / 224, 128 - 128 * 255 / 224)] * 2)
+#: Turns of pictures by degrees, counterclockwise.
+_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 
 class Planes(NamedTuple):
@@ -37,22 +37,43 @@ class Planes(NamedTuple):
     rotation: int = 0
 
 
-def encode_planes(picture: Planes, quality: int, size: tuple[int, int] | None = None) -> CapturedFrame:
-    """The JPEG of a decoded picture, resized to ``size`` (width, height) in pixels. Raises WireError."""
-    planes = picture.planes
-    if turn := _TURNS.get(picture.rotation):
-        planes = [np.asarray(cv2.rotate(plane, turn), np.uint8) for plane in planes]
-    height, width = planes[0].shape
-    width, height = size or (width, height)
-    half = ((width + 1) // 2, (height + 1) // 2)
-    planes = [_resized(plane, wanted) for plane, wanted in zip(planes, ((width, height), half, half), strict=True)]
-    if not picture.full:
-        planes = [_stretched(planes[0], *_STRETCH_Y), *(_stretched(plane, *_STRETCH_UV) for plane in planes[1:])]
-    try:
-        data = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
-    except ValueError as error:
-        raise WireError(f"a picture of {width}x{height} could not be encoded: {error}") from None
-    return CapturedFrame((data,), width, height)
+class JpegEncoder:
+    """Makes the JPEGs of one camera's decoded pictures, in ``size`` (width, height) in pixels if it is given."""
+
+    def __init__(self, quality: int, size: tuple[int, int] | None = None) -> None:
+        self._quality = quality
+        self._size = size
+        #: Memory for the stretched planes, which all pictures of a size use.
+        self._stretched: list[Plane] = []
+
+    def encode(self, picture: Planes) -> CapturedFrame:
+        """The JPEG of a decoded picture. Raises WireError."""
+        planes = picture.planes
+        turn = _TURNS.get(picture.rotation % 360)
+        try:
+            if turn is not None:
+                planes = [np.asarray(cv2.rotate(plane, turn), np.uint8) for plane in planes]
+            height, width = planes[0].shape
+            width, height = self._size or (width, height)
+            half = ((width + 1) // 2, (height + 1) // 2)
+            sizes = ((width, height), half, half)
+            planes = [_resized(plane, size) for plane, size in zip(planes, sizes, strict=True)]
+            if not picture.full:
+                planes = self._stretch(planes)
+            data = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=self._quality)
+        except (ValueError, cv2.error) as error:
+            shape = "x".join(str(side) for side in reversed(picture.planes[0].shape))
+            raise WireError(f"a picture of {shape} could not be encoded: {error}") from None
+        return CapturedFrame((data,), width, height)
+
+    def _stretch(self, planes: Sequence[Plane]) -> list[Plane]:
+        """The planes with their values stretched to 0 to 255; valid until the next picture."""
+        if [plane.shape for plane in self._stretched] != [plane.shape for plane in planes]:
+            self._stretched = [np.empty(plane.shape, np.uint8) for plane in planes]
+        for plane, result, (factor, summand) in zip(planes, self._stretched, _STRETCHES, strict=True):
+            # The cheapest call of cv2 that multiplies, adds and saturates.
+            cv2.addWeighted(plane, factor, plane, 0, summand, result)
+        return self._stretched
 
 
 def encode_jpeg(picture: Plane, quality: int) -> Plane:
@@ -70,11 +91,6 @@ def resize(picture: Plane, width: int, height: int) -> Plane:
 
 def _resized(plane: Plane, size: tuple[int, int]) -> Plane:
     return plane if plane.shape == size[::-1] else resize(plane, *size)
-
-
-def _stretched(plane: Plane, factor: float, summand: float) -> Plane:
-    # The cheapest call of cv2 that multiplies, adds and saturates.
-    return np.asarray(cv2.addWeighted(plane, factor, plane, 0, summand), np.uint8)
 
 
 def single_thread() -> None:

@@ -13,7 +13,7 @@ from engine.config import Camera
 from engine.errors import CameraUnavailable, WireError
 from engine.sources.decode_mode import DecodeMode
 from engine.sources.decoder import Decoder, VideoPacket
-from engine.sources.jpeg_encoder import encode_planes
+from engine.sources.jpeg_encoder import JpegEncoder
 from engine.sources.jpeg_gate import JpegGate
 from engine.sources.pace import Pacer
 from engine.sources.pictures import Pictures
@@ -35,6 +35,7 @@ class VideoSource:
         self._camera = camera
         self._size = (camera.width, camera.height) if camera.width and camera.height else None
         self._gate = JpegGate()
+        self._encoder = JpegEncoder(camera.quality, self._size)
         self.unit: AccessUnit | None = None
         self._packet: VideoPacket | None = None
         #: A packet of a file that is not due yet.
@@ -147,7 +148,7 @@ class VideoSource:
         if self.mode == "passthrough":
             assert self._packet
             return self._gate.check(memoryview(self._packet))
-        return encode_planes(self._pictures.take(), self._camera.quality, self._size)
+        return self._encoder.encode(self._pictures.take())
 
     def skip(self) -> None:
         """See Source."""
