@@ -132,8 +132,7 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of a capture. Makes the camera's ring if it is missing."""
-    from engine.sources.choose import open_source
-    from engine.sources.video import prepare_process
+    from engine.sources.choose import open_source, prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)

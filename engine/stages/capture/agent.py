@@ -24,12 +24,13 @@ from engine.shm.ring_place import Renewed, words_of
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.sources.check import CameraCheck
 from engine.sources.failures import UNUSABLE_SECONDS, UnusableFrames
-from engine.sources.source import AccessUnit, NotOpened, Source, SourceEnded
+from engine.sources.source import NotOpened, Source, SourceEnded
 from engine.stages.capture.clock import FrameClock
 from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
 from engine.stages.capture.sampler import Sampler
 from engine.stages.capture.video_track import VideoTrack
+from engine.wire.access_unit import AccessUnit
 from engine.wire.keys import next_sequence
 from engine.wire.state import State
 
