@@ -21,10 +21,11 @@ can tell on opening what its predecessor did not record:
   intent whose tail was reached and discards one whose tail was not. What Redis must still have is recorded the same
   way (``engine/shm/ring_accounts.py``).
 
-Video. The records of a video ring are access units, each of which needs those before it since the last key frame. So
-after a missing one, the rest of its GOP is not stored. The producer's side sees to this by itself. The consumer keeps
-one word: the index of the record behind the last one that it gave up. If that is no key frame, it is given up, too. The
-word is stored before the tail moves: a kill in between ends one more GOP early, and never leaves a gap unseen.
+Video. The records of a video ring are access units. Each needs those before it, back to the last key frame. So after a
+missing one, the rest of its GOP is not stored. The producer's side sees to this by itself. The consumer keeps one word,
+the gap: the index of the record behind the last one that it gave up. If that record is no key frame, it is given up,
+too. The gap is stored before the tail moves. A kill in between leaves a gap beyond the tail; on opening, it is moved
+back to the tail. So a kill may end a GOP earlier than necessary, and never hides a gap.
 
 Drawbacks. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another program of
 the same user that writes here, can damage records. The consumer checks each header and counts the frames that it must
@@ -181,8 +182,11 @@ class Consumer(ConsumerAccounts):
         if missing > 0:
             self._words[layout.W_GAP] = self._words[layout.W_FIRST_RECORD]
             self._words[Drop.DAMAGED] += missing
-        #: Indexes of records given up because their GOP had a gap. Whoever asks Redis about them clears it.
-        self.cut: set[int] = set()
+        # A gap beyond the tail: the former consumer was killed before it had given up the records below it.
+        self._words[layout.W_GAP] = min(self._words[layout.W_GAP], self._released())
+        #: The fates of records that somebody wants to know, by index: why each was given up, None if it was not. The
+        #: caller adds and removes indexes.
+        self.fates: dict[int, Drop | None] = {}
         #: The cursor after the last record that poll handed out.
         self.cursor = self._tail
         #: The index that the next record must have.
@@ -229,20 +233,20 @@ class Consumer(ConsumerAccounts):
             length = layout.record_bytes(size)
             end = cursor + length
             sound = found == index and end <= head and position + length <= area
-            if sound and kind == layout.KIND_FRAME and size and layout.storable(nano, sequence, encoding):
+            offset = layout.unpack_offset(self._payloads, position) if video else 0
+            valid = size and layout.storable(nano, sequence) and layout.describable(encoding, offset, video=video)
+            if sound and kind == layout.KIND_FRAME and valid:
                 start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
                 keyframe = flags & layout.FLAG_KEYFRAME
-                offset = 0
-                if video:
-                    offset = layout.unpack_offset(self._payloads, position)
-                    if index == gap and not keyframe:
-                        if records or index != self._released():
-                            # Those before it must be committed first; poll finds it again afterwards.
-                            break
-                        gap = self._cut_gop(index, end)
-                        cursor, index = end, index + 1
-                        continue
+                if video and index == gap and not keyframe:
+                    if records or index != self._released():
+                        # Those before it must be committed first; poll finds it again afterwards.
+                        break
+                    gap = index + 1
+                    self._give_up(index, gap, end, Drop.CUT_GOP)
+                    cursor, index = end, gap
+                    continue
                 records.append(
                     Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end, offset)
                 )
@@ -277,8 +281,8 @@ class Consumer(ConsumerAccounts):
     def release(self, records: Sequence[Record], reason: Drop) -> None:
         """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
         if records:
-            self._words[layout.W_GAP] = records[-1].record_index + 1
-            self._move_tail(records[-1].end, reason, len(records), 0)
+            first, last = records[0], records[-1]
+            self._give_up(first.record_index, last.record_index + 1, last.end, reason)
             self._overtake()
 
     def release_oldest(self, free_bytes_min: int, reason: Drop) -> list[Record]:
@@ -287,7 +291,9 @@ class Consumer(ConsumerAccounts):
         lost: list[Record] = []
         while self.free_bytes < free_bytes_min:
             oldest = self.poll(1, 1)
-            if not oldest:
+            # In a video ring, poll itself may have given up the rest of a GOP.
+            if not oldest or self.free_bytes >= free_bytes_min:
+                self.rewind()
                 break
             self.release(oldest, reason)
             lost += oldest
@@ -313,16 +319,17 @@ class Consumer(ConsumerAccounts):
         self.head_word.release()
         super().close()
 
-    def _cut_gop(self, index: int, end: int) -> int:
-        """Give up the oldest record, which cannot be decoded without one before it; returns the index behind it."""
-        self._words[layout.W_GAP] = index + 1
-        self._move_tail(end, Drop.CUT_GOP, 1, 0)
-        self.cut.add(index)
-        return index + 1
-
     def _skip_damage(self) -> None:
         """Give up all frames up to the head: after a damaged header, the next record cannot be found."""
         head, published = self._published()
-        self._words[layout.W_GAP] = published
-        self._move_tail(head, Drop.DAMAGED, max(published - self._released(), 0), 0)
+        released = self._released()
+        self._give_up(released, max(published, released), head, Drop.DAMAGED)
         self.rewind()
+
+    def _give_up(self, first: int, end: int, tail: int, reason: Drop) -> None:
+        """Give up the oldest records, of the indexes from ``first`` to below ``end``, and the space below ``tail``."""
+        for index in self.fates:
+            if first <= index < end:
+                self.fates[index] = reason
+        self._words[layout.W_GAP] = end
+        self._move_tail(tail, reason, end - first, 0)
