@@ -150,7 +150,7 @@ class CameraWriter:
         return [self._refused.records[place] for place in self._refused.errors] if self._refused else []
 
     def given_up(self, standing: Container[int]) -> list[Record]:
-        """The frames of the last batch that Redis must not keep, given the answer ``standing`` of ``settle_refused``."""
+        """The frames of the last batch that Redis must not keep; ``standing`` as in ``settle_refused``."""
         return [record for record, reason in self._fates(standing) if reason]
 
     def settle_refused(self, standing: Container[int]) -> str:
