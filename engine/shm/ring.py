@@ -179,6 +179,7 @@ class Consumer(ConsumerAccounts):
         # Frames lost with the former ring: its writer was killed before it had emptied it.
         missing = self._words[layout.W_FIRST_RECORD] - self._released()
         if missing > 0:
+            self._words[layout.W_GAP] = self._words[layout.W_FIRST_RECORD]
             self._words[Drop.DAMAGED] += missing
         #: Indexes of records given up because their GOP had a gap. Whoever asks Redis about them clears it.
         self.cut: set[int] = set()

@@ -19,7 +19,7 @@ Codec = Literal["h264", "h265"]
 START_CODE = b"\0\0\0\1"
 
 #: Clips of real cameras, which are not part of the project (tests make clips of their own without them).
-REAL_CLIPS = Path("/work/shared/video")
+REAL_CLIPS = Path(__file__).parents[3] / "shared" / "video"
 CARS, PEOPLE = REAL_CLIPS / "car-detection.mp4", REAL_CLIPS / "one-by-one-person-detection.mp4"
 
 
