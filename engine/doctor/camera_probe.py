@@ -73,9 +73,8 @@ def _look(camera: Camera) -> CameraFacts:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open the camera as the capture process does, and count frames for ``seconds`` once they come evenly. Blocks for
     as long as the camera's timeouts allow."""
-    from engine.sources.choose import open_source
+    from engine.sources.choose import open_source, prepare_process
     from engine.sources.source import NotOpened, Source, SourceEnded
-    from engine.sources.video import prepare_process
 
     prepare_process()
     source: Source | None = None
@@ -92,13 +91,13 @@ def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
             if len(arrivals) == 1:
                 end = arrivals[0] + SETTLE_SECONDS + seconds
             try:
-                frame = source.retrieve(time.time_ns(), frames + 1)
+                for stamp in source.pictures(time.time_ns()):
+                    frame = source.retrieve(stamp, frames + 1)
+                    frames += 1
+                    width, height = frame.width, frame.height
+                    size += sum(len(part) for part in frame.parts)
             except WireError:
                 corrupt += 1
-                continue
-            frames += 1
-            width, height = frame.width, frame.height
-            size += sum(len(part) for part in frame.parts)
     except NotOpened:
         error, advice = camera_check.examine(camera.url, camera.open_timeout_seconds)
     except SourceEnded as ended:

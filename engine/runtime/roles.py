@@ -21,6 +21,7 @@ from engine.shm import ring_place, site
 from engine.shm.doorbell import Bell
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
+from engine.shm.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -132,8 +133,7 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of a capture. Makes the camera's ring if it is missing."""
-    from engine.sources.choose import open_source
-    from engine.sources.video import prepare_process
+    from engine.sources.choose import open_source, prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
@@ -150,7 +150,15 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
     renew = partial(ring_place.renewed, config)
     agent = CaptureAgent(
-        camera, producer, bell, page, lambda: open_source(camera, agent.captured), log, renew=renew, video=video
+        camera,
+        producer,
+        bell,
+        page,
+        lambda: open_source(camera, agent.captured),
+        log,
+        renew=renew,
+        video=video,
+        turnstile=Turnstile(paths.turnstile) if camera.kind in ("rtsp", "http") else None,
     )
     return agent
 

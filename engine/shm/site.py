@@ -53,6 +53,11 @@ class SitePaths(NamedTuple):
         return self.directory / f"writer {number}.doorbell"
 
     @property
+    def turnstile(self) -> Path:
+        """The file that paces the cameras that connect at the same time."""
+        return self.directory / "connecting"
+
+    @property
     def publisher(self) -> Path:
         """The publisher's status page."""
         return self.directory / "publisher.status"

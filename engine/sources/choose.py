@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
+from engine.sources.device import DeviceSource
+from engine.sources.jpeg_encoder import single_thread
 from engine.sources.pattern import PatternSource
 from engine.sources.source import Source
 from engine.sources.video import VideoSource
@@ -14,7 +16,7 @@ def open_source(camera: Camera, captured: int = 0) -> Source:
     where it ended. Raises CameraUnavailable."""
     if camera.kind == "test":
         return PatternSource(camera, captured)
-    source = VideoSource(camera)
+    source = DeviceSource(camera) if camera.kind == "device" else VideoSource(camera)
     if camera.decode == "none" and not source.decode:
         source.close()
         raise CameraUnavailable(
@@ -22,3 +24,9 @@ def open_source(camera: Camera, captured: int = 0) -> Source:
             'set decode = "auto"'
         )
     return source
+
+
+def prepare_process() -> None:
+    """Call once per process, before its first source. It stops cv2 from making threads, because one core serves many
+    cameras."""
+    single_thread()

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
-from engine.sources.source import AccessUnit, CapturedFrame, Pacer, SourceEnded
-from engine.sources.video import encode_jpeg
+from engine.sources.jpeg_encoder import encode_jpeg
+from engine.sources.pace import Pacer
+from engine.sources.source import CapturedFrame, SourceEnded
 from engine.wire import jpeg, urls
+from engine.wire.access_unit import AccessUnit
 from engine.wire.state import Decode, Mode
 from engine.wire.test_mark import mark_template
 

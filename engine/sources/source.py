@@ -7,17 +7,12 @@ unit. ``retrieve`` then makes a JPEG of the first of them, and ``skip`` passes o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from engine.errors import CameraUnavailable
+from engine.wire.access_unit import AccessUnit
 from engine.wire.state import Decode, Mode
-
-#: Longest sleep of a paced source before it returns to its caller, in seconds.
-PACE_SECONDS_MAX = 0.2
-#: Seconds that a paced source may fall behind before it stops catching up.
-_LAG_SECONDS_MAX = 1.0
 
 
 class SourceEnded(CameraUnavailable):
@@ -36,31 +31,18 @@ class CapturedFrame(NamedTuple):
     height: int
 
 
-class AccessUnit(NamedTuple):
-    """One coded picture as the camera sent it: the joined bytes of ``parts`` are Annex B, and begin with the parameter
-    sets if it is a key frame. They are valid until the next grab.
-
-    ``encoding`` is ``h264`` or ``h265``; width and height are in pixels. If the unit is not ``sound``, bytes
-    of it were lost on the way.
-    """
-
-    parts: tuple[bytes | memoryview, ...]
-    keyframe: bool
-    encoding: str
-    width: int
-    height: int
-    sound: bool = True
-
-
 class Source(Protocol):
     """A source that capture reads from."""
 
     codec: str
     mode: Mode
-    #: Which pictures become JPEGs, as now decided; "" if the camera sends JPEGs.
-    decode: Decode
     #: The access unit that was grabbed; None if the camera sends no H.264 or H.265.
     unit: AccessUnit | None
+
+    @property
+    def decode(self) -> Decode:
+        """Which pictures become JPEGs, as now decided; "" if the camera sends neither H.264 nor H.265."""
+        ...
 
     def grab(self) -> bool:
         """Wait for a packet; False if none has arrived yet. Raises CameraUnavailable, SourceEnded."""
@@ -88,23 +70,3 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the connection."""
         ...
-
-
-class Pacer:
-    """Limits a source without its own clock to ``fps`` frames per second."""
-
-    def __init__(self, fps: float) -> None:
-        self._interval = 1 / fps
-        self._due = time.monotonic()
-
-    def wait(self) -> bool:
-        """Sleep until the next frame is due, PACE_SECONDS_MAX at most; True if it is due now."""
-        early = self._due - time.monotonic()
-        if early > 0:
-            time.sleep(min(early, PACE_SECONDS_MAX))
-            if early > PACE_SECONDS_MAX:
-                return False
-        elif early < -_LAG_SECONDS_MAX:
-            self._due -= early
-        self._due += self._interval
-        return True

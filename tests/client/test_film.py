@@ -287,8 +287,6 @@ with Film({str(tmp_path / "a.mp4")!r}) as film:
 
 def test_only_who_writes_a_film_loads_pyav():
     """It is large, and brings a second FFmpeg."""
-    script = (
-        "import sys; import engine.cli.app, engine.client.picture, engine.sources.video; print('av' in sys.modules)"
-    )
+    script = "import sys; import engine.cli.app, engine.client.picture; print('av' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "False\n"

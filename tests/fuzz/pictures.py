@@ -8,8 +8,9 @@ from pathlib import Path
 
 from engine.config import Camera, Url
 from engine.errors import CameraUnavailable, WireError
+from engine.sources.jpeg_gate import JpegGate
 from engine.sources.source import CapturedFrame
-from engine.sources.video import JpegGate, VideoSource
+from engine.sources.video import VideoSource
 from engine.wire import jpeg
 
 #: Between the packets of one input.
@@ -49,7 +50,7 @@ def packets(data: bytes) -> None:
 
 
 def stream(data: bytes) -> None:
-    """A camera's bytes, read as cv2 reads them: frames that are whole, or a camera that is away."""
+    """A camera's bytes, read as FFmpeg reads them: frames that are whole, or a camera that is away."""
     if not data:
         return
     with tempfile.TemporaryDirectory(prefix="edge-video-t-fuzz-", dir="/dev/shm") as directory:
@@ -63,7 +64,8 @@ def stream(data: bytes) -> None:
                     if not camera.grab():
                         break
                     with contextlib.suppress(WireError):
-                        _check(camera.retrieve(1_731_024_000_000_000_000 + number, number))
+                        for stamp in camera.pictures(1_731_024_000_000_000_000 + number):
+                            _check(camera.retrieve(stamp, number))
             finally:
                 camera.close()
 

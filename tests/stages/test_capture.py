@@ -32,6 +32,8 @@ class Script:
 
     codec = "MJPG"
     mode = "passthrough"
+    decode = ""
+    unit = None
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
@@ -44,6 +46,9 @@ class Script:
         if isinstance(step, CameraUnavailable):
             raise self.steps.pop(0)
         return True
+
+    def pictures(self, unix_nano: int) -> tuple[int]:
+        return (unix_nano,)
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
         step = self.steps.pop(0)

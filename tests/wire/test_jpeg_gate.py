@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import WireError
-from engine.sources.video import JpegGate
+from engine.sources.jpeg_gate import JpegGate
 from engine.wire import jpeg
 from tests.examples import examples
 from tests.wire.pictures import decode, encode

@@ -22,14 +22,16 @@ from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
 from engine.shm.ring_place import Renewed, words_of
 from engine.shm.status_page import CaptureCount, StatusPage
+from engine.shm.turnstile import Turnstile
 from engine.sources.check import CameraCheck
 from engine.sources.failures import UNUSABLE_SECONDS, UnusableFrames
-from engine.sources.source import AccessUnit, NotOpened, Source, SourceEnded
+from engine.sources.source import NotOpened, Source, SourceEnded
 from engine.stages.capture.clock import FrameClock
 from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
 from engine.stages.capture.sampler import Sampler
 from engine.stages.capture.video_track import VideoTrack
+from engine.wire.access_unit import AccessUnit
 from engine.wire.keys import next_sequence
 from engine.wire.state import State
 
@@ -38,6 +40,8 @@ BACKOFF_SECONDS_MIN = 0.5
 BACKOFF_SECONDS_MAX = 30.0
 #: Longest sleep of an agent without a connection, in seconds.
 _IDLE_SECONDS = 0.2
+#: Sleep between two looks whether this camera may connect, in seconds.
+_QUEUE_SECONDS = 0.1
 #: Nanoseconds over which the frame rate is measured.
 _RATE_NANO = 1_000_000_000
 #: Plain numbers, because they are used for each frame and enum members are slow to look up.
@@ -57,6 +61,7 @@ class CaptureAgent:
         log: FilteringBoundLogger,
         renew: Callable[[Producer], Renewed | None] = lambda _: None,
         video: Producer | None = None,
+        turnstile: Turnstile | None = None,
     ) -> None:
         self.finished = False
         self._camera = camera
@@ -66,6 +71,7 @@ class CaptureAgent:
         self._open_source = open_source
         self._log = log
         self._renew = renew
+        self._turnstile = turnstile
         #: Why the ring could not be put in its place; logged once.
         self._misplaced = ""
         self._video = VideoTrack(video, page, self._warn_video) if video else None
@@ -75,6 +81,8 @@ class CaptureAgent:
         self._clock = FrameClock(producer.floor_nano)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
+        #: True while the camera waits until fewer others connect.
+        self._queued = False
         #: The running check of a camera that did not open.
         self._check: CameraCheck | None = None
         self._report = CameraReport(camera, page, log)
@@ -121,6 +129,8 @@ class CaptureAgent:
         """Nothing was read: sleep briefly, at most until the next try. An open source waits by itself."""
         if self._check:
             self._check.wait(_IDLE_SECONDS)
+        elif self._queued:
+            time.sleep(_QUEUE_SECONDS)
         elif self._source is None and not self.finished:
             time.sleep(max(0.0, min(self._retry_at - time.monotonic(), _IDLE_SECONDS)))
 
@@ -145,6 +155,9 @@ class CaptureAgent:
             return 0
         if time.monotonic() < self._retry_at:
             return 0
+        self._queued = self._turnstile is not None and not self._turnstile.enter()
+        if self._queued:
+            return 0
         self._page.counts[CaptureCount.CONNECTS] += 1
         try:
             self._source = self._open_source()
@@ -161,6 +174,9 @@ class CaptureAgent:
                 if not self._source.decode:
                     codec = self._source.codec or "no known codec"
                     self._note = f"sends {codec}: only H.264 and H.265 are stored as video"
+        finally:
+            if self._turnstile:
+                self._turnstile.leave()
         return 0
 
     def _take(self, source: Source) -> int:
@@ -172,7 +188,10 @@ class CaptureAgent:
         self._measure_rate(monotonic)
         written = self._take_unit(source, source.unit, unix_nano, monotonic) if source.unit else 0
         try:
-            for stamp in source.pictures(unix_nano):
+            stamps = source.pictures(unix_nano)
+            if source.mode == "transcode" and source.decode != "key":
+                self._page.counts[CaptureCount.DECODED] += len(stamps)
+            for stamp in stamps:
                 written += self._take_picture(source, stamp, monotonic)
         except WireError as error:
             self._corrupt(unix_nano, error)
@@ -187,9 +206,12 @@ class CaptureAgent:
             if written:
                 self._bell.wake()
         note = self._keys.note(monotonic, awaited=self._video is not None and self._video.waits_for_key)
-        # Without video, the pictures tell whether the camera works.
-        if note != self._report.note or (written and (unit.width, unit.height) != self._report.active_size):
-            self._report.active(source, unit.width, unit.height, note)
+        decides = self._report.is_active and source.decode != self._report.decode
+        resized = written and (unit.width, unit.height) != self._report.active_size
+        if note != self._report.note or decides or resized:
+            # Without video, the pictures tell the size, and whether the camera works.
+            size = (unit.width, unit.height) if self._video else (0, 0)
+            self._report.active(source, *size, note)
         return int(written)
 
     def _take_picture(self, source: Source, unix_nano: int, monotonic: int) -> int:
@@ -198,6 +220,9 @@ class CaptureAgent:
             self._page.counts[CaptureCount.SKIPPED] += 1
             source.skip()
             return 0
+        if source.decode == "key":
+            # Not decoded before it is wanted.
+            self._page.counts[CaptureCount.DECODED] += 1
         # A picture may be shown before a frame that the journal already has.
         unix_nano = max(unix_nano, self._producer.floor_nano + 1)
         producer, counts = self._producer, self._page.counts

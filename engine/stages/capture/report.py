@@ -12,7 +12,7 @@ from engine.shm.status_page import StatusPage
 from engine.sources.failures import Failures
 from engine.sources.source import Source
 from engine.wire import urls
-from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, State, decode_status, encode_status
+from engine.wire.state import ERROR_CHARACTERS_MAX, CameraStatus, Decode, State, decode_status, encode_status
 
 
 class CameraReport:
@@ -62,8 +62,15 @@ class CameraReport:
         """What the active camera waits for, as shown."""
         return self._status.note
 
+    @property
+    def decode(self) -> Decode:
+        """Which pictures of the active camera become JPEGs, as shown."""
+        return self._status.decode
+
     def active(self, source: Source, width: int, height: int, note: str = "") -> None:
-        """Frames of this size in pixels flow, or access units. ``note`` says what they wait for."""
+        """Frames of this size in pixels flow, or access units; 0 if the size is that of before. ``note`` says what they
+        wait for."""
+        width, height = width or self._status.width, height or self._status.height
         changed = (width, height) != (self._status.width, self._status.height)
         if not self.is_active:
             self._active_since = time.monotonic()

@@ -13,7 +13,7 @@ from engine.errors import FrameTooLarge
 from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
 from engine.shm.status_page import CaptureCount, StatusPage
-from engine.sources.source import AccessUnit
+from engine.wire.access_unit import AccessUnit
 from engine.wire.journal import ENCODINGS
 from engine.wire.keys import next_sequence
 

@@ -1,0 +1,337 @@
+"""Access units of H.264 and H.265: from the packets of a stream to Annex B, in which each key frame decodes alone.
+
+A packet has the NAL units of one picture. Network streams separate them by start codes (Annex B); MP4 files write a
+length before each. The NAL units themselves are never changed, and the coded picture is never copied: what comes out
+are parts of the packet, with start codes and parameter sets between them.
+
+**Key frames.** The types of the NAL units decide: IDR pictures of H.264, IRAP pictures of H.265 (IDR, CRA, BLA). An
+H.264 picture of I slices that is no IDR picture is a key frame if FFmpeg flags it, which it does where an SEI message
+makes it a recovery point: open GOPs begin with one. FFmpeg also flags recovery points in P pictures (gradual refresh).
+Those are no key frames here, because they do not decode alone.
+
+**Parameter sets.** Those of the stream's description and those in packets are remembered, the latest by kind and
+identifier. A key frame that lacks one gets all of them, after its access unit delimiter. A picture whose parameter sets
+are unknown is no key frame.
+
+**Damage.** A unit is not sound if a NAL unit is empty, reaches beyond the packet or has an invalid header, or if its
+first slice is not the beginning of a picture. In Annex B only the NAL units up to the first slice are looked at: what
+follows has other slices of the same picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from engine.errors import WireError
+from engine.wire import parameter_sets
+from engine.wire.parameter_sets import SET_BYTES_MAX, Bits, PictureFormat
+
+Encoding = Literal["h264", "h265"]
+#: What stands before each NAL unit.
+START_CODE = b"\0\0\0\1"
+_find_start = re.compile(b"\0\0\1").search
+#: The most bytes of parameter sets that are remembered.
+_REMEMBERED_BYTES_MAX = 65_536
+#: Bytes of a slice that are enough for the beginning of its header.
+_SLICE_HEAD_BYTES = 32
+
+
+class AccessUnit(NamedTuple):
+    """One coded picture as the camera sent it: the joined bytes of ``parts`` are Annex B, and have the parameter sets
+    before the first slice if it is a key frame. They are valid as long as the packet is.
+
+    ``encoding`` is ``h264`` or ``h265``; width and height are in pixels, 0 if they are not known. If the unit is not
+    ``sound``, bytes of it were lost on the way. A ``field`` is one half of an interlaced picture; the next unit is the
+    other.
+    """
+
+    parts: tuple[bytes | memoryview, ...]
+    keyframe: bool
+    encoding: str
+    width: int
+    height: int
+    sound: bool = True
+    field: bool = False
+
+
+class _Kinds(NamedTuple):
+    """Types of NAL units: of slices (half-open range), of key frames, of parameter sets."""
+
+    header_bytes: int
+    slices: range
+    keys: range
+    sets: frozenset[int]
+    sps: int
+    pps: int
+    delimiter: int
+
+
+_KINDS: dict[str, _Kinds] = {
+    "h264": _Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 7, 8, 9),
+    "h265": _Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 33, 34, 35),
+}
+
+
+class _Damaged(Exception):
+    """The packet has a NAL unit that cannot be."""
+
+
+class AccessUnits:
+    """Makes access units of the packets of one stream. ``description`` is FFmpeg's ``extradata``: an ``avcC`` or
+    ``hvcC`` record, parameter sets in Annex B, or empty."""
+
+    def __init__(self, encoding: Encoding, description: bytes = b"") -> None:
+        self.encoding = encoding
+        self._kinds = _KINDS[encoding]
+        #: Parameter sets by type and identifier, and their bytes in all.
+        self._sets: dict[tuple[int, int], bytes] = {}
+        self._set_bytes = 0
+        #: Formats of the pictures by the bytes of their SPS.
+        self._formats: dict[bytes, PictureFormat] = {}
+        #: Bytes of a length before each NAL unit; 0 in Annex B.
+        self._length_bytes = 0
+        self._format = PictureFormat(0, 0)
+        self.describe(description)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels of the pictures since the last key frame; 0 before the first."""
+        return self._format.width, self._format.height
+
+    def describe(self, description: bytes) -> None:
+        """The stream's description, which may change within a stream. What cannot be read of it is ignored."""
+        data = memoryview(description)
+        record = bytes(data[:3]) not in (b"\0\0\0", b"\0\0\1") and len(data) > 6
+        self._length_bytes = 0
+        if not record:
+            units: Iterator[memoryview] = _annex_b(data)
+        elif self.encoding == "h264" and data[0] == 1:
+            self._length_bytes = (data[4] & 3) + 1
+            units = _avcc(data)
+        elif self.encoding == "h265" and len(data) > 22:
+            self._length_bytes = (data[21] & 3) + 1
+            units = _hvcc(data)
+        else:
+            return
+        try:
+            for unit in units:
+                if self._type(unit) in self._kinds.sets:
+                    self._remember(unit)
+        except (_Damaged, WireError):
+            return
+
+    def read(self, data: memoryview, *, flagged: bool) -> AccessUnit | None:
+        """The access unit in a packet; None if the packet has no picture. ``flagged``: FFmpeg takes it for a key
+        frame."""
+        try:
+            return self._read_lengths(data, flagged) if self._length_bytes else self._read_annex_b(data, flagged)
+        except (_Damaged, WireError):
+            return self._unit((data,), keyframe=False, sound=False)
+
+    def _read_annex_b(self, data: memoryview, flagged: bool) -> AccessUnit | None:
+        """The packet as it is, with parameter sets in between if it lacks them."""
+        kinds, insert_at = self._kinds, 0
+        sets: set[tuple[int, int]] = set()
+        found = _find_start(data)
+        if found is None or any(data[: found.start()]):
+            raise _Damaged
+        while found is not None:
+            begin = found.end()
+            if begin >= len(data):
+                raise _Damaged
+            kind = self._type(data[begin : begin + 4])
+            if kind in kinds.slices:
+                return self._picture(kind, data[begin:], flagged, sets, (data[:insert_at], data[insert_at:]))
+            found = _find_start(data, begin)
+            end = _without_zeros(data, begin, found.start() if found else len(data))
+            if end == begin:
+                raise _Damaged
+            if kind in kinds.sets:
+                sets.add(self._remember(data[begin:end]))
+            elif kind == kinds.delimiter and not insert_at:
+                insert_at = end
+        return None
+
+    def _read_lengths(self, data: memoryview, flagged: bool) -> AccessUnit | None:
+        """The packet's NAL units, with start codes in place of the lengths."""
+        kinds, insert_at = self._kinds, 0
+        sets: set[tuple[int, int]] = set()
+        parts: list[bytes | memoryview] = []
+        first: tuple[int, memoryview] | None = None
+        for unit in _prefixed(data, self._length_bytes):
+            kind = self._type(unit)
+            if kind in kinds.slices:
+                first = first or (kind, unit)
+            elif kind in kinds.sets:
+                sets.add(self._remember(unit))
+            elif kind == kinds.delimiter and not parts:
+                insert_at = 2
+            parts += (START_CODE, unit)
+        if first is None:
+            return None
+        return self._picture(*first, flagged, sets, tuple(parts), insert_at)
+
+    def _picture(
+        self,
+        kind: int,
+        unit: memoryview,
+        flagged: bool,
+        sets: set[tuple[int, int]],
+        parts: tuple[bytes | memoryview, ...],
+        insert_at: int = 1,
+    ) -> AccessUnit:
+        """The access unit whose first slice is ``unit``. ``sets``: the parameter sets in its ``parts``; those that it
+        lacks go before part ``insert_at``."""
+        header = self._kinds.header_bytes
+        # The first bit after the header: the slice begins with the first block of the picture.
+        if len(unit) < header + 2 or not unit[header] & 0x80:
+            raise _Damaged
+        keyframe = kind in self._kinds.keys
+        field = False
+        if keyframe or (flagged and self.encoding == "h264"):
+            slice_type, set_id, bits = self._slice_head(kind, unit)
+            keyframe = keyframe or slice_type in (2, 7)
+            if keyframe:
+                keyframe = self._activate(set_id)
+                at = self._format.field_flag_at
+                field = keyframe and at >= 0 and bool(bits.u(at + 1) & 1)
+        if keyframe and sets != self._sets.keys():
+            missing = (b"".join(START_CODE + unit for unit in self._in_order()),)
+            parts = parts[:insert_at] + missing + parts[insert_at:]
+        return self._unit(tuple(part for part in parts if len(part)), keyframe=keyframe, field=field)
+
+    def _slice_head(self, kind: int, unit: memoryview) -> tuple[int, int, Bits]:
+        """A slice's type (-1 for H.265), the identifier of its PPS, and the bits that follow."""
+        bits = Bits(unit[:_SLICE_HEAD_BYTES], self._kinds.header_bytes)
+        if self.encoding == "h264":
+            bits.ue()
+            return bits.ue(), bits.ue(), bits
+        bits.u(2 if kind in self._kinds.keys else 1)
+        return -1, bits.ue(), bits
+
+    def _activate(self, set_id: int) -> bool:
+        """Take the pictures' format from the SPS that this PPS names; False if one of them is unknown. Raises WireError
+        if the SPS is damaged."""
+        kinds = self._kinds
+        pps = self._sets.get((kinds.pps, set_id))
+        if pps is None:
+            return False
+        bits = Bits(pps[:16], kinds.header_bytes)
+        bits.ue()
+        sps = self._sets.get((kinds.sps, bits.ue()))
+        if sps is None:
+            return False
+        known = self._formats.get(sps)
+        if known is None:
+            read = parameter_sets.h264_format if self.encoding == "h264" else parameter_sets.h265_format
+            known = read(sps)
+            self._formats = {sps: known}
+        self._format = known
+        return True
+
+    def _type(self, unit: memoryview) -> int:
+        """The type of a NAL unit, from its header."""
+        header = unit[0]
+        if header & 0x80:
+            raise _Damaged
+        if self.encoding == "h264":
+            return header & 0x1F
+        if len(unit) < 2 or not unit[1] & 7:
+            raise _Damaged
+        return header >> 1
+
+    def _remember(self, unit: memoryview) -> tuple[int, int]:
+        """Remember a parameter set; returns its type and identifier. Raises WireError if it has none."""
+        if len(unit) > SET_BYTES_MAX:
+            raise WireError(f"a parameter set has {len(unit)} bytes")
+        data = bytes(unit)
+        kind = self._type(unit)
+        if kind == self._kinds.pps:
+            identifier = Bits(unit[:16], self._kinds.header_bytes).ue()
+        elif self.encoding == "h264":
+            identifier = parameter_sets.h264_sps_id(unit)
+        elif kind == self._kinds.sps:
+            identifier = parameter_sets.h265_sps_id(unit)
+        else:
+            identifier = Bits(unit[:8], 2).u(4)
+        key = (kind, identifier)
+        before = self._sets.get(key)
+        if before != data:
+            if self._set_bytes + len(data) > _REMEMBERED_BYTES_MAX:
+                self._sets.clear()
+                self._set_bytes = 0
+                before = None
+            self._sets[key] = data
+            self._set_bytes += len(data) - len(before or b"")
+        return key
+
+    def _in_order(self) -> list[bytes]:
+        """All parameter sets, each after those that it names."""
+        return [self._sets[key] for key in sorted(self._sets)]
+
+    def _unit(
+        self, parts: tuple[bytes | memoryview, ...], *, keyframe: bool, sound: bool = True, field: bool = False
+    ) -> AccessUnit:
+        return AccessUnit(parts, keyframe, self.encoding, *self.size, sound, field)
+
+
+def _annex_b(data: memoryview) -> Iterator[memoryview]:
+    """The NAL units between start codes, without the zeros after each."""
+    found = _find_start(data)
+    while found is not None:
+        begin = found.end()
+        found = _find_start(data, begin)
+        end = _without_zeros(data, begin, found.start() if found else len(data))
+        if end > begin:
+            yield data[begin:end]
+
+
+def _without_zeros(data: memoryview, begin: int, end: int) -> int:
+    while end > begin and not data[end - 1]:
+        end -= 1
+    return end
+
+
+def _prefixed(data: memoryview, length_bytes: int) -> Iterator[memoryview]:
+    """The NAL units of a packet that has a length before each. Raises _Damaged if a length cannot be."""
+    offset, size = 0, len(data)
+    while offset < size:
+        begin = offset + length_bytes
+        offset = begin + int.from_bytes(data[offset:begin])
+        if offset > size or offset <= begin:
+            raise _Damaged
+        yield data[begin:offset]
+
+
+def _avcc(data: memoryview) -> Iterator[memoryview]:
+    """The parameter sets of an ``avcC`` record: first those of a sequence, then those of pictures."""
+    offset = 5
+    for mask in (0x1F, 0xFF):
+        count, offset = _number(data, offset, 1) & mask, offset + 1
+        for _ in range(count):
+            size = _number(data, offset, 2)
+            yield _slice(data, offset + 2, size)
+            offset += 2 + size
+
+
+def _hvcc(data: memoryview) -> Iterator[memoryview]:
+    """The parameter sets of an ``hvcC`` record, which has them in arrays by type."""
+    offset = 23
+    for _ in range(_number(data, 22, 1)):
+        count, offset = _number(data, offset + 1, 2), offset + 3
+        for _ in range(count):
+            size = _number(data, offset, 2)
+            yield _slice(data, offset + 2, size)
+            offset += 2 + size
+
+
+def _number(data: memoryview, offset: int, size: int) -> int:
+    return int.from_bytes(_slice(data, offset, size))
+
+
+def _slice(data: memoryview, offset: int, size: int) -> memoryview:
+    if not size or offset + size > len(data):
+        raise _Damaged
+    return data[offset : offset + size]

@@ -1,0 +1,112 @@
+"""When access units and pictures are shown, from the times in a stream and the arrival of its packets.
+
+A stream has two times for each packet: when it is decoded (dts) and when it is shown (pts). With B-frames, packets come
+in the order of decoding, and pictures are shown in another. Both times count from a moment that only the camera knows,
+and may jump, go back, or be missing. All times here are nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+#: A change of the delay from a packet's time to its arrival that means: the stream counts from another moment.
+_JUMP_NANO = 1_000_000_000
+#: Share of the passed time by which the least delay may rise: clocks differ by less.
+_CREEP = 1 / 5000
+#: Share of the stream's time by which it may fall: pictures keep their order, also behind the packets that FFmpeg holds
+#: back while it opens a stream.
+_FALL = 1 / 8
+#: The furthest that a picture is shown from its packet's arrival.
+_OFFSET_NANO_MAX = 10_000_000_000
+#: The most pictures that a decoder holds back: 16 frames, or as many pairs of fields.
+_HELD_MAX = 32
+
+
+class PresentationClock:
+    """Tells for each access unit of a stream when it is shown.
+
+    The network delays packets by different times. The packet that was delayed least shows how the stream's times and
+    arrivals correspond. That correspondence follows slowly if the least delay rises, because the camera's clock may run
+    slower than ours, and less slowly if it falls. It begins anew where the times jump by more than a second, go back or
+    are missing.
+    """
+
+    def __init__(self) -> None:
+        #: The least delay from a packet's time to its arrival; None until one is known.
+        self._delay: int | None = None
+        #: True while the delay is from a pts only, which may be later than the dts.
+        self._guessed = False
+        self._last_dts: int | None = None
+        self._last_arrival = 0
+
+    def offset(self, arrival: int, pts: int | None, dts: int | None) -> int:
+        """When the packet that arrived at ``arrival`` is shown: nanoseconds after its arrival, or before if negative.
+
+        Without B-frames it is how much less than others the packet was delayed: near 0.
+        """
+        if pts is None:
+            self._delay = self._last_dts = None
+            return 0
+        passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
+        back = passed < 0
+        if dts is not None:
+            self._last_dts = dts
+        delay = arrival - (pts if dts is None else dts)
+        known = self._delay
+        if known is None or back or abs(delay - known) > _JUMP_NANO or (self._guessed and dts is not None):
+            known, self._guessed = delay, dts is None
+        elif dts is not None:
+            known = max(min(delay, known + int((arrival - self._last_arrival) * _CREEP)), known - int(passed * _FALL))
+        self._delay, self._last_arrival = known, arrival
+        offset = known + pts - arrival
+        return offset if abs(offset) <= _OFFSET_NANO_MAX else 0
+
+
+class PictureStamps:
+    """Time stamps of decoded pictures, strictly increasing.
+
+    Packets arrive in the order of decoding, pictures come in the order in which they are shown: the n-th picture gets
+    the n-th smallest time stamp of arrival. A picture that is lost in the decoder leaves its stamp behind. The pts
+    shows that: what would have been shown before the picture in hand does not come any more.
+    """
+
+    def __init__(self) -> None:
+        #: Of the packets whose pictures are awaited: the stamps, and each pts.
+        self._stamps: deque[int] = deque()
+        self._times: list[int | None] = []
+        self._last = 0
+
+    def sent(self, pts: int | None, stamp: int) -> None:
+        """A packet that arrived at ``stamp`` goes to the decoder."""
+        if len(self._stamps) >= _HELD_MAX:
+            self._stamps.popleft()
+            self._times.pop(0)
+        self._stamps.append(stamp)
+        self._times.append(pts)
+
+    def take(self, pts: int | None) -> int:
+        """The stamp of the next picture."""
+        stamp = self._last + 1
+        if pts in self._times:
+            place = self._times.index(pts)
+            left = [time for number, time in enumerate(self._times) if _is_later(time, number, pts, place)]
+            for _ in range(len(self._times) - len(left)):
+                stamp = self._stamps.popleft()
+            self._times = left
+        elif self._stamps:
+            stamp = self._stamps.popleft()
+            self._times.pop(0)
+        self._last = max(stamp, self._last + 1)
+        return self._last
+
+    def clear(self) -> None:
+        """Forget what is awaited: the decoder was emptied."""
+        self._stamps.clear()
+        self._times.clear()
+
+
+def _is_later(time: int | None, place: int, pts: int | None, shown: int) -> bool:
+    """True if a packet's picture is still to come when that of packet ``shown`` has come."""
+    if time is None or pts is None:
+        return place > shown
+    return time > pts or (time == pts and place > shown)
