@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import pika
-import psutil
 import pytest
 import redis
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.harness import Results, Scale
+from benchmarks.harness import Results, Scale, cpu_seconds
 from engine.runtime.status_processes import MIB, own_memory
 from engine.shm import histogram
 from engine.shm.ring_file import Observer
@@ -51,12 +50,13 @@ _spawn = multiprocessing.get_context("spawn")
 
 
 class Snapshot(NamedTuple):
-    """A site's totals at one time."""
+    """A site's totals at one time: frames and access units together, and the stored access units."""
 
     at: float
     cpu: Counter[str]
     captured: int
     stored: int
+    packets: int
     dropped: int
     held: int
     latency: list[int]
@@ -69,6 +69,7 @@ class Window(NamedTuple):
     cpu: dict[str, float]
     captured: int
     stored: int
+    packets: int
     dropped: int
     held: int
     latency: list[int]
@@ -96,9 +97,9 @@ class Watch:
     def __init__(self, site: Site, broker: RabbitMQ | None = None) -> None:
         paths = site.paths
         self.site = site
-        self.cameras = [camera.id for camera in site.config.cameras]
-        wait_until(lambda: all(paths.ring(name).exists() for name in self.cameras), 30, "all rings stand", 0.005)
-        self._observers = [Observer(paths.ring(name), name) for name in self.cameras]
+        rings = [(name, paths.ring(name, video=video)) for name, video in site.config.rings]
+        wait_until(lambda: all(path.exists() for _, path in rings), 30, "all rings stand", 0.005)
+        self._observers = [Observer(path, name) for name, path in rings]
         self._broker = broker
 
     def __enter__(self) -> Self:
@@ -109,8 +110,8 @@ class Watch:
             observer.close()
 
     def capturing(self) -> int:
-        """The number of cameras that have captured a frame."""
-        return sum(observer.counts().captured > 0 for observer in self._observers)
+        """The number of cameras that have captured a frame or an access unit."""
+        return len({observer.camera for observer in self._observers if observer.counts().captured})
 
     def roles(self) -> dict[int, str]:
         """Every process of the site by its id, including the servers."""
@@ -136,6 +137,7 @@ class Watch:
             cpu,
             sum(count.captured for count in counts),
             sum(count.stored for count in counts),
+            sum(count.stored for count, end in zip(counts, self._observers, strict=True) if end.video),
             sum(count.dropped for count in counts),
             sum(count.held for count in counts),
             histogram.merge(count.latency for count in counts),
@@ -153,6 +155,7 @@ class Watch:
             {role: last.cpu[role] - first.cpu[role] for role in last.cpu},
             last.captured - first.captured,
             last.stored - first.stored,
+            last.packets - first.packets,
             last.dropped,
             last.held,
             [after - before for after, before in zip(last.latency, first.latency, strict=True)],
@@ -166,16 +169,6 @@ class Watch:
         return found
 
 
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process's threads: in nanoseconds if the kernel counts them, else in clock ticks."""
-    try:
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
-    except (OSError, IndexError):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
-
-
 @contextmanager
 def running_site(
     directory: Path,
@@ -184,13 +177,13 @@ def running_site(
     *,
     ring_mb: int = 8,
     settle: float = 0.0,
+    **sections: dict[str, Any],
 ) -> Iterator[Watch]:
     """A site that captures from all its cameras, after ``settle`` more seconds. It leaves nothing behind."""
     site = Site(directory / "site")
     amqp_url = broker[0].url(broker[1]) if broker else ""
-    site.write(
-        cameras=list(cameras), redis={"ttl_seconds": TTL_SECONDS}, amqp_url=amqp_url, ring={"capacity_mb": ring_mb}
-    )
+    sections |= {"redis": {"ttl_seconds": TTL_SECONDS}, "ring": {"capacity_mb": ring_mb}}
+    site.write(cameras=list(cameras), amqp_url=amqp_url, **sections)
     try:
         site.start(wait=False)
         with Watch(site, broker[0] if broker else None) as watch:

@@ -33,6 +33,7 @@ _IMPORTS = {
     "tests.servers.redis_server": "server",
     "tests.servers.rabbitmq": "server",
     "tests.servers.rtsp_camera": "server",
+    "tests.servers.rtsp_video": "server",
     "tests.servers.mjpeg_http": "server",
     "tests.servers.sentinel": "server",
 }

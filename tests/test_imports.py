@@ -171,7 +171,7 @@ def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
     assert importers("engine.wire.resp") == {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
-    using = {f"stages/writer/{name}.py" for name in ("agent", "connection", "reconcile")}
+    using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
     assert importers("engine.stages.writer.store") == using | behind
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import av
 import cv2
 import numpy as np
 import pika
@@ -15,10 +17,12 @@ import psutil
 import pytest
 import redis
 
+from tests.servers.clips import Codec, make_clip, read_clip
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.rtsp_camera import RtspCamera
+from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import wait_until
 
 
@@ -132,6 +136,65 @@ def test_rtsp_camera(tmp_path: Path) -> None:
         assert len(read_frames(capture, 1000)) < 1000
         camera.start()
         assert read_frames(open_video(camera.url), 1)
+
+
+def received(url: str, most: int = 1000, seconds: float = 10) -> list[av.Packet]:
+    """The packets of the video at `url`, up to the connection's end."""
+    found: list[av.Packet] = []
+    with (
+        suppress(av.error.FFmpegError),
+        av.open(url, options={"rtsp_transport": "tcp"}, timeout=seconds) as container,
+    ):
+        for packet in container.demux(container.streams.video[0]):
+            found += [packet] if packet.size else []
+            if len(found) == most:
+                break
+    return found
+
+
+@pytest.mark.parametrize(("codec", "options"), [("h264", ["-bf", "0"]), ("h264", ["-bf", "2"]), ("h265", [])])
+def test_rtsp_video_sends_a_clip_bit_by_bit(tmp_path: Path, codec: Codec, options: list[str]) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", codec=codec, options=options, seconds=3, kbit=2000)
+    stream = read_clip(clip, fps=60)
+    assert max(len(nal) for unit in stream.units for nal in unit.nals) > 3000, "some are fragmented"
+    with RtspVideo(tmp_path, {"/cam": Mount(stream, loop=False, audio=True)}) as cameras:
+        packets = received(cameras.url("/cam"))
+    assert [bytes(packet) for packet in packets] == [unit.annexb for unit in stream.units]
+    assert [packet.is_keyframe for packet in packets] == [unit.keyframe for unit in stream.units]
+    # FFmpeg counts from the first packet's time, and does not tell it.
+    times = [packet.pts * packet.time_base for packet in packets[1:]]
+    assert times == pytest.approx([unit.shown - stream.units[0].shown for unit in stream.units[1:]], abs=1e-4)
+
+
+def test_rtsp_video_loops_loses_and_leaves_out(tmp_path: Path) -> None:
+    stream = read_clip(make_clip(tmp_path / "clip.mp4", seconds=1, gop=5, fps=15), fps=75)
+    units = [unit.annexb for unit in stream.units]
+    assert stream.keyframes == [0, 5, 10]
+    lossy = stream._replace(
+        units=(*stream.units[:3], stream.units[3]._replace(lost=frozenset(range(100))), *stream.units[4:])
+    )
+    mounts = {
+        "/loop": Mount(stream, begin=10),
+        "/lossy": Mount(lossy),
+        "/keyless": Mount(stream, keyless_seconds=0.1),
+        "/bare": Mount(stream.without_sets()),
+    }
+    with RtspVideo(tmp_path, mounts) as cameras:
+        packets = received(cameras.url("/loop"), 25)
+        assert [bytes(packet) for packet in packets] == [*units[10:], *units, *units[:5]]
+        steps = [after.pts - before.pts for before, after in pairwise(packets[1:])]
+        assert steps == pytest.approx([1200] * len(steps), abs=1)
+        lossy_units = [bytes(packet) for packet in received(cameras.url("/lossy"), 7)]
+        assert lossy_units == [*units[:3], *units[4:8]]
+        assert [packet.is_keyframe for packet in received(cameras.url("/keyless"), 9)] == [False] * 8 + [True]
+        bare, whole = received(cameras.url("/bare"), 1)[0], stream.parameter_sets
+        assert units[0].endswith(bytes(bare))
+        assert len(units[0]) - len(bytes(bare)) == sum(4 + len(nal) for nal in whole)
+        cameras.pause()
+        assert not received(cameras.url("/loop"), 1, seconds=0.5)
+        cameras.resume()
+        cameras.restart()
+        assert received(cameras.url("/loop"), 1)
 
 
 def test_mjpeg_camera() -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
-from importlib import resources
-from itertools import count, islice
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,22 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.cli import show
+from engine.cli.demo_site import DEFAULT_KB, demo_site, read_profile
 from engine.cli.output import print_json
-from engine.config import Config, from_document, read_toml
-from engine.errors import ConfigError
+from engine.config import Config
 from engine.runtime.child import keep_private, set_title
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
-from engine.runtime.status_cameras import Latency
+from engine.runtime.status_rings import Latency, latency
 from engine.runtime.supervisor import Supervisor
-from engine.wire.urls import parse_size
+from engine.shm.ring_file import Observer
+from engine.shm.site import SitePaths
 
-#: A demo's ring holds at least this many seconds of frames.
-_RING_SECONDS = 4
-#: Sections that a demo takes from a profile unchanged.
-_TAKEN = ("metadata", "writer", "publisher")
 #: Memory is measured this many seconds before the end, while all processes run.
 _MEASURE_SECONDS = 1.0
 
@@ -59,7 +53,18 @@ class MemorySummary(msgspec.Struct, frozen=True):
     publisher: float
 
 
-class Summary(msgspec.Struct, frozen=True):
+class VideoSummary(msgspec.Struct, frozen=True):
+    """Access units of all cameras together: ``per_s`` and ``mb_per_s`` (10^6 bytes) count stored ones."""
+
+    captured: int
+    stored: int
+    dropped: int
+    per_s: float
+    mb_per_s: float
+    latency_ms: Latency
+
+
+class Summary(msgspec.Struct, frozen=True, omit_defaults=True):
     """The result of a demo. ``fps`` and ``mb_per_s`` (10^6 bytes) count stored frames of all cameras together."""
 
     cameras: int
@@ -74,6 +79,7 @@ class Summary(msgspec.Struct, frozen=True):
     cpu_seconds: CpuSummary
     memory_mb: MemorySummary
     store: str
+    video: VideoSummary | None = None
 
 
 def demo(
@@ -82,7 +88,15 @@ def demo(
         float | None, typer.Option(min=0.01, max=1000, help="Frames a second of each camera. Default: 30.")
     ] = None,
     size: Annotated[str | None, typer.Option(help="Pixels of a frame. Default: 1280x720.")] = None,
-    kb: Annotated[int, typer.Option(min=1, max=65_536, help="Kilobytes of a frame.")] = 60,
+    kb: Annotated[
+        int | None, typer.Option(min=1, max=65_536, help=f"Kilobytes of a frame. Default: {DEFAULT_KB}.")
+    ] = None,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video", help="Cameras send H.264, 720p at 15 frames a second: stored undecoded, JPEGs of the key frames."
+        ),
+    ] = False,
     seconds: Annotated[float, typer.Option(min=1, max=86_400, help="Length of the run.")] = 20,
     source: Annotated[str | None, typer.Option(help="A path or URL for all cameras instead of test frames.")] = None,
     profile: Annotated[
@@ -95,7 +109,7 @@ def demo(
     try:
         document = read_profile(profile or DEFAULT_PROFILE)
         wanted = cameras if profile else cameras or DEFAULT_CAMERAS
-        config = demo_site(document, directory, wanted, fps, size, kb, source)
+        config = demo_site(document, directory, wanted, fps, size, kb, source, video=video)
         keep_private()
         mask_standard_error(config)
         summary, code = run_demo(config, seconds, quiet=json)
@@ -106,79 +120,6 @@ def demo(
     else:
         print_summary(Console(markup=False, emoji=False, highlight=False), summary, config)
     raise typer.Exit(code)
-
-
-def read_profile(name: str) -> dict[str, Any]:
-    """A profile's TOML, by name or path. The parts that a demo uses are checked. Raises ConfigError."""
-    path = Path(name)
-    if not path.suffix:
-        path = profiles_directory() / f"{name}.toml"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        known = ", ".join(sorted(file.stem for file in profiles_directory().glob("*.toml")))
-        raise ConfigError(f"profile {name}: {error.strerror}; known are {known}") from None
-    try:
-        document = read_toml(data)
-        _check_profile(document)
-    except ConfigError as error:
-        raise ConfigError(f"profile {path}: {error}") from None
-    return document
-
-
-def _check_profile(document: dict[str, Any]) -> None:
-    """Raises ConfigError if the parts that a demo uses are invalid in a site file. The profile's servers and their
-    files need not exist here."""
-    taken = {name: document[name] for name in (*_TAKEN, "ring", "defaults", "cameras", "redis") if name in document}
-    redis = taken.get("redis")
-    if isinstance(redis, dict):
-        taken["redis"] = {"ttl_seconds": redis["ttl_seconds"]} if "ttl_seconds" in redis else {}
-    if taken.get("cameras", []) == []:
-        taken["cameras"] = [{"id": "cam1", "url": "test://"}]
-    from_document(taken, {})
-
-
-def profiles_directory() -> Path:
-    """The directory of the profiles: in the package, or next to it in a checkout."""
-    packaged = Path(str(resources.files("engine"))) / "profiles"
-    return packaged if packaged.is_dir() else packaged.parent.parent / "profiles"
-
-
-def demo_site(
-    document: dict[str, Any],
-    directory: Path,
-    cameras: int | None,
-    fps: float | None,
-    size: str | None,
-    kb: int,
-    source: str | None,
-) -> Config:
-    """A profile's site with test cameras instead of its own, on its own server. Raises ConfigError.
-
-    Options that are None keep the profile's values. REDIS_ADDRESS and AMQP_URL apply as for any site. Frames get the
-    prefix ``demo``, so that they do not mix with others.
-    """
-    defaults = document.get("defaults", {})
-    listed = document.get("cameras", [])
-    width, height = parse_size(size) if size else (defaults.get("width", 1280), defaults.get("height", 720))
-    rate = fps or defaults.get("fps", 30)
-    names = [camera["id"] for camera in listed][:cameras]
-    fresh = (name for number in count(1) if (name := f"cam{number}") not in names)
-    names += list(islice(fresh, max((cameras or 0) - len(names), 0)))
-    url = source or f"test://?size={width}x{height}&fps={rate:g}&kb={kb}"
-    camera = {"url": url, "loop": True, **({"fps": float(fps)} if source and fps else {})}
-    ring = dict(document.get("ring", {}))
-    ring["capacity_mb"] = max(ring.get("capacity_mb", 8), -(-int(kb * rate * _RING_SECONDS) // 1024))
-    return from_document(
-        {
-            **{name: document[name] for name in _TAKEN if name in document},
-            "ring": ring,
-            "site": {"name": f"demo-{os.getpid()}", "run_directory": str(directory), "log_level": "warning"},
-            "redis": {"ttl_seconds": document.get("redis", {}).get("ttl_seconds", 300), "prefix": "demo"},
-            "cameras": [{"id": name, **camera} for name in names],
-        },
-        os.environ,
-    )
 
 
 def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, int]:
@@ -202,15 +143,38 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
         code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
     # Some cameras record while others are still starting, so the rate counts from the very beginning.
     elapsed = time.monotonic() - begun
-    report = collect(config, memory=False)
+    report, video = collect(config, memory=False), summarise_video(config, elapsed)
     cpu, store = supervisor.cpu_seconds, str(supervisor.store)
     supervisor.close()
     # If a signal came before the measurement, there is none.
     measured = memory[0] if memory else report
-    return summarise(report, measured, elapsed, cpu, store + (" (embedded)" if config.embedded else "")), code
+    store += " (embedded)" if config.embedded else ""
+    return summarise(report, measured, elapsed, cpu, store, video), code
 
 
-def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
+def summarise_video(config: Config, elapsed: float) -> VideoSummary | None:
+    """The counts of the video rings of a drained site; None if it has none."""
+    paths, found = SitePaths.of(config), []
+    for camera, video in config.rings:
+        if video:
+            with closing(Observer(paths.ring(camera, video=True), camera)) as ring:
+                found.append(ring.counts())
+    if not found:
+        return None
+    stored = sum(counts.stored for counts in found)
+    return VideoSummary(
+        captured=sum(counts.captured for counts in found),
+        stored=stored,
+        dropped=sum(counts.dropped for counts in found),
+        per_s=round(stored / elapsed, 1),
+        mb_per_s=round(sum(counts.stored_bytes for counts in found) / elapsed / 1e6, 2),
+        latency_ms=latency(found),
+    )
+
+
+def summarise(
+    report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str, video: VideoSummary | None
+) -> Summary:
     """The summary of a drained site: counts at the end, memory while it ran, CPU of its ended processes."""
     pss: dict[str, list[float]] = {role.name: [] for role in CHILD_ROLES}
     for process in measured.processes:
@@ -235,6 +199,7 @@ def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any
             round(sum(pss["publisher"]), 1),
         ),
         store=store,
+        video=video,
     )
 
 
@@ -244,10 +209,9 @@ def print_summary(console: Console, summary: Summary, config: Config) -> None:
     table.add_column(style="dim")
     table.add_column()
     table.add_row("cameras", f"{summary.cameras} for {summary.seconds:.1f} s into {summary.store}")
-    table.add_row("frames", f"{summary.captured:,} captured, {summary.stored:,} stored, {summary.dropped:,} dropped")
-    table.add_row("rate", f"{summary.fps:,.0f} frames/s, {summary.mb_per_s:,.1f} MB/s")
-    latency = summary.latency_ms
-    table.add_row("capture to stored", f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms, max {latency.max:.1f} ms")
+    if summary.video:
+        _add_flow(table, "packets", summary.video, summary.video.per_s)
+    _add_flow(table, "frames", summary, summary.fps)
     cpu, memory = summary.cpu_seconds, summary.memory_mb
     table.add_row("CPU", f"capture {cpu.capture:.2f} s, writer {cpu.writer:.2f} s, publisher {cpu.publisher:.2f} s")
     table.add_row("memory", f"{memory.capture_each:.1f} MB a camera, writer {memory.writer:.1f} MB")
@@ -256,3 +220,11 @@ def print_summary(console: Console, summary: Summary, config: Config) -> None:
     else:
         table.add_row("announced", "no broker (set AMQP_URL): the events stayed in the journals")
     console.print(table)
+
+
+def _add_flow(table: Table, what: str, flow: Summary | VideoSummary, per_s: float) -> None:
+    """The rows of what flowed from the cameras to the store: ``packets`` of H.264, or ``frames``."""
+    table.add_row(what, f"{flow.captured:,} captured, {flow.stored:,} stored, {flow.dropped:,} dropped")
+    table.add_row("rate", f"{per_s:,.0f} {what}/s, {flow.mb_per_s:,.1f} MB/s")
+    late = flow.latency_ms
+    table.add_row("capture to stored", f"p50 {late.p50:.2f} ms, p99 {late.p99:.2f} ms, max {late.max:.1f} ms")

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+#: Nanosecond 0.
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class FrameEntry(msgspec.Struct, frozen=True, gc=False):
@@ -60,7 +61,7 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
     @property
     def timestamp(self) -> datetime.datetime:
         """The capture time in UTC, to the microsecond; ``unix_nano`` is exact."""
-        return _EPOCH + datetime.timedelta(microseconds=self.unix_nano // 1000)
+        return EPOCH + datetime.timedelta(microseconds=self.unix_nano // 1000)
 
     @property
     def entry_id(self) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from typing import Any
 
-from engine.client.frame import Frame, FrameEntry, with_data
+from engine.client.frame import FrameEntry
+from engine.client.tenant import Tenant
 from engine.client.transport import Query
 
 #: Default for the payload bytes of one round trip.
@@ -22,14 +24,15 @@ _FRAMES_MAX = 256
 class Payloads:
     """Entries that were read. Their payloads are fetched ahead, a chunk at a time."""
 
-    def __init__(self, chunk_bytes: int) -> None:
+    def __init__(self, tenant: Tenant, chunk_bytes: int) -> None:
         self.pending: deque[FrameEntry] = deque()
         self.missing = 0
         self.unreadable = 0
+        self._tenant = tenant
         self._chunk_bytes = chunk_bytes
 
-    def fetch(self, count_max: int) -> Query[list[Frame]]:
-        """The next frames; fewer than ``count_max`` if some are gone."""
+    def fetch(self, count_max: int) -> Query[list[Any]]:
+        """The next frames with their payloads; fewer than ``count_max`` if some are gone."""
         taken: list[FrameEntry] = []
         size = 0
         for entry in itertools.islice(self.pending, min(count_max, _FRAMES_MAX)):
@@ -40,7 +43,9 @@ class Payloads:
         (payloads,) = yield [("MGET", *(entry.key for entry in taken))]
         for _ in taken:
             self.pending.popleft()
-        frames = [with_data(entry, data) for entry, data in zip(taken, payloads, strict=True) if data is not None]
+        frames = [
+            self._tenant.whole(entry, data) for entry, data in zip(taken, payloads, strict=True) if data is not None
+        ]
         self.missing += len(taken) - len(frames)
         return frames
 

@@ -1,4 +1,4 @@
-"""Decodes stored JPEGs with cv2."""
+"""Decodes stored JPEGs with cv2, and encodes pictures."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.client.video import Colour
 from engine.errors import WireError
 
 
@@ -19,3 +20,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     if picture is None:
         raise WireError(f"{len(data)} bytes that begin with {data[:4].hex()!r} are no picture")
     return np.asarray(picture, np.uint8)
+
+
+def paint(data: bytes, colour: Colour) -> NDArray[np.uint8]:
+    """``decode`` in the order of channels that is asked for."""
+    picture = decode(data)
+    return picture if colour == "bgr" else np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)

@@ -32,10 +32,9 @@ class FrameRange(Payloads):
         payload: bool = True,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        super().__init__(chunk_bytes)
+        super().__init__(tenant, chunk_bytes)
         self.done = limit == 0
         self.idle = False
-        self._tenant = tenant
         self._camera = camera
         self._left = limit
         self._step = step

@@ -1,4 +1,4 @@
-"""The base of ``FrameStore`` and ``AsyncFrameStore``: which server, and which tenant's frames."""
+"""The base of ``FrameStore`` and ``AsyncFrameStore``: which server, and which tenant's frames and video."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self, TypedDict, Unpack
 
+from engine.client.journal_queries import checked_tenant
 from engine.client.payloads import CHUNK_BYTES
 from engine.client.queries import Queries
 from engine.client.tail import TAIL_BLOCK_MS
 from engine.client.times import When
+from engine.client.video_queries import VideoQueries
 from engine.config import load
 from engine.config.tls import client_context
 from engine.errors import ConfigError, QueryError
@@ -57,7 +59,8 @@ class StoreBase:
         ``vhost``: the tenant; ``"/"`` is the same as ``"default"``. ``prefix``: the word between tenant and camera.
 
         ``timeout_seconds``: how long the server may take to connect, and to answer (5 s).
-        ``chunk_bytes``: payload bytes fetched in one round trip and held at a time (4 MiB; one frame may be larger).
+        ``chunk_bytes``: payload bytes fetched in one round trip and held at a time (4 MiB; one frame may be larger, and
+        ``picture`` takes up to 32 MiB).
         ``cameras``: cameras that exist even if nothing is stored for them, so that a query for one is not an error.
 
         ``sentinels`` (``host:port`` each) and ``service`` replace ``url``: queries go to the service's master, which is
@@ -88,7 +91,9 @@ class StoreBase:
             address = address._replace(files=tls_files)
         self._address = address._replace(username=username or address.username, password=password or address.password)
         self._timeout = timeout_seconds
-        self._queries = Queries("default" if vhost == "/" else vhost, prefix, cameras, chunk_bytes)
+        tenant = checked_tenant("default" if vhost == "/" else vhost, prefix, cameras)
+        self._queries = Queries(tenant, chunk_bytes)
+        self._video = VideoQueries(tenant, chunk_bytes)
         # Redis must answer a waiting tail before the connection times out.
         self._block_ms = max(min(TAIL_BLOCK_MS, int(timeout_seconds * 500)), 1)
         self._open()

@@ -40,9 +40,8 @@ class FrameTail(Payloads):
         chunk_bytes: int = CHUNK_BYTES,
         block_ms: int = TAIL_BLOCK_MS,
     ) -> None:
-        super().__init__(chunk_bytes)
+        super().__init__(tenant, chunk_bytes)
         self.position: dict[str, str] = {}
-        self._tenant = tenant
         self._cameras = cameras
         self._since = since
         self._payload = payload
@@ -79,22 +78,29 @@ class FrameTail(Payloads):
             for camera in wanted:
                 yield from self._tenant.check_camera(camera)
         new = [camera for camera in wanted if camera not in self._read_to]
-        if not new:
-            begins = []
-        elif isinstance(self._since, Mapping):
-            begins = [self._since.get(camera, "0-0") for camera in new]
-        elif isinstance(self._since, int):
-            begins = [f"{self._since - 1}-{NANO_MAX}" if self._since else "0-0"] * len(new)
-        elif self._begun:
-            # A camera that appears during the tail is read from its first entry.
-            begins = ["0-0"] * len(new)
-        else:
-            newest = yield [("XREVRANGE", self._tenant.journal(camera), "+", "-", "COUNT", 1) for camera in new]
-            begins = [reply[0][0].decode() if reply else "0-0" for reply in newest]
+        begins = (yield from self._begins(new)) if new else {}
+        read_from = yield from self._read_from(begins)
         self._begun = True
         self._cameras_at = now + _CAMERAS_SECONDS
-        self._read_to.update(zip(new, begins, strict=True))
-        self.position.update(zip(new, begins, strict=True))
+        self._read_to.update(read_from)
+        self.position.update(begins)
+
+    def _begins(self, new: list[str]) -> Query[dict[str, str]]:
+        """Camera -> id after which the tail begins."""
+        if isinstance(self._since, Mapping):
+            return {camera: self._since.get(camera, "0-0") for camera in new}
+        if isinstance(self._since, int):
+            return dict.fromkeys(new, f"{self._since - 1}-{NANO_MAX}" if self._since else "0-0")
+        if self._begun:
+            # A camera that appears during the tail is read from its first entry.
+            return dict.fromkeys(new, "0-0")
+        newest = yield [("XREVRANGE", self._tenant.journal(camera), "+", "-", "COUNT", 1) for camera in new]
+        return {camera: reply[0][0].decode() if reply else "0-0" for camera, reply in zip(new, newest, strict=True)}
+
+    def _read_from(self, begins: dict[str, str]) -> Query[dict[str, str]]:
+        """Camera -> id after which its journal is read."""
+        yield from ()
+        return begins
 
     def _read(self) -> Query[None]:
         streams = {self._tenant.journal(camera).encode(): camera for camera in self._read_to}

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from engine.client.frame import FrameEntry, entry_of
+from engine.client.frame import FrameEntry, entry_of, with_data
 from engine.client.times import NANO_MAX
 from engine.client.transport import Query
+from engine.client.video import VideoEntry, unit_with_data, video_entry_of
 from engine.config.names import suggestion
 from engine.errors import UnknownName, WireError
 from engine.wire import keys
-from engine.wire.journal import parse_entry
+from engine.wire.journal import VIDEO_ENCODINGS, JournalEntry, parse_entry
 
 #: Entries of one round trip: about 100 bytes each, and 1 ms of Redis's time in all.
 ENTRIES_MAX = 1000
@@ -51,17 +52,49 @@ class Tenant(NamedTuple):
         found = []
         for identifier, fields in reply:
             with contextlib.suppress(WireError):
-                found.append(entry_of(self.vhost, self.prefix, camera, parse_entry(identifier, fields)))
+                found.append(self.entry(camera, parse_entry(identifier, fields)))
         return found, len(reply) - len(found)
+
+    def entry(self, camera: str, entry: JournalEntry) -> FrameEntry:
+        """A journal entry as readers get it. Raises WireError if it is not of this kind."""
+        return entry_of(self.vhost, self.prefix, camera, entry)
+
+    def whole(self, entry: Any, data: bytes) -> FrameEntry:
+        """An entry and its payload."""
+        return with_data(entry, data)
 
     def check_camera(self, camera: str) -> Query[None]:
         """Returns if the camera is known. Raises UnknownName with the nearest name."""
         if camera in self.known:
             return
-        names, journal = yield [("HKEYS", self.cameras), ("EXISTS", self.journal(camera))]
+        frames = keys.journal_key(self.vhost, self.prefix, camera)
+        video = keys.video_journal_key(self.vhost, self.prefix, camera)
+        names, *journals = yield [("HKEYS", self.cameras), ("EXISTS", frames), ("EXISTS", video)]
         listed = self.names(names)
-        if journal or camera in listed:
+        if any(journals) or camera in listed:
             return
         if not listed:
             raise UnknownName(f"nothing is stored for tenant {self.vhost!r} under prefix {self.prefix!r}")
         raise UnknownName(f"no camera {camera!r} in tenant {self.vhost!r}{suggestion(camera, listed)}")
+
+
+class VideoTenant(Tenant):
+    """The tenant whose video is read."""
+
+    def journal(self, camera: str) -> str:
+        """The stream of the camera's access units."""
+        return keys.video_journal_key(self.vhost, self.prefix, camera)
+
+    def units(self, camera: str, reply: Sequence[Sequence[Any]]) -> list[VideoEntry]:
+        """The entries of an XRANGE reply."""
+        return [entry for entry in self.parse(camera, reply)[0] if isinstance(entry, VideoEntry)]
+
+    def entry(self, camera: str, entry: JournalEntry) -> VideoEntry:
+        """See Tenant.entry."""
+        if entry.encoding not in VIDEO_ENCODINGS:
+            raise WireError(f"a journal of video has an entry of {entry.encoding!r}")
+        return video_entry_of(self.vhost, self.prefix, camera, entry)
+
+    def whole(self, entry: Any, data: bytes) -> FrameEntry:
+        """See Tenant.whole."""
+        return unit_with_data(entry, data)

@@ -1,6 +1,6 @@
 """A site's configuration.
 
-1. ``structs``: the frozen structs that the rest of the engine gets.
+1. ``structs``: the frozen struct that the rest of the engine gets; ``sections``: its parts.
 2. ``names``: keys of the file: the Go edition's, unknown ones, and the place of an error.
 3. ``tls``: what the ``tls_*`` keys mean.
 4. ``servers``, ``rules``: what a file must satisfy beyond the types of its fields.
@@ -9,12 +9,11 @@
 """
 
 from engine.config.loading import ENVIRONMENT, SECTIONS, from_document, given_by, load, parse, read_toml, secrets_of
-from engine.config.structs import (
+from engine.config.sections import (
     JPEG_BYTES_PER_PIXEL,
     AmqpSection,
     Camera,
     CameraDefaults,
-    Config,
     MetadataSection,
     PublisherSection,
     RedisSection,
@@ -22,9 +21,10 @@ from engine.config.structs import (
     Secret,
     SiteSection,
     Url,
+    VideoSection,
     WriterSection,
-    default_run_directory,
 )
+from engine.config.structs import Config, default_run_directory
 
 __all__ = [
     "ENVIRONMENT",
@@ -41,6 +41,7 @@ __all__ = [
     "Secret",
     "SiteSection",
     "Url",
+    "VideoSection",
     "WriterSection",
     "default_run_directory",
     "from_document",

@@ -17,12 +17,10 @@ import msgspec
 
 from engine.config.names import explain, map_go_keys, refuse_unknown, take_go_only
 from engine.config.rules import check
-from engine.config.servers import plain_text_warnings
-from engine.config.structs import (
+from engine.config.sections import (
     AmqpSection,
     Camera,
     CameraDefaults,
-    Config,
     MetadataSection,
     PublisherSection,
     RedisSection,
@@ -33,6 +31,8 @@ from engine.config.structs import (
     VideoSection,
     WriterSection,
 )
+from engine.config.servers import plain_text_warnings
+from engine.config.structs import Config
 from engine.errors import Audience, ConfigError
 from engine.errors import explain as explain_error
 from engine.wire import urls

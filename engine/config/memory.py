@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from engine.config.structs import JPEG_BYTES_PER_PIXEL, Camera, Config
+from engine.config.sections import JPEG_BYTES_PER_PIXEL, Camera
+from engine.config.structs import Config
 from engine.wire import keys, urls
 
 #: Bytes of a string besides its content: the longest header, a final zero, and the line end that Redis reads with it.

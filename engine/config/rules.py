@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from engine.config.names import camera_label
+from engine.config.sections import MIB, Camera
 from engine.config.servers import check_servers
-from engine.config.structs import MIB, Camera, Config
+from engine.config.structs import Config
 from engine.errors import ConfigError, WireError
 from engine.wire import keys, urls
 from engine.wire.amqp import check_name

@@ -1,212 +1,30 @@
-"""A site's configuration as frozen structs. ``loading`` makes them from a file."""
+"""A site's whole configuration as one frozen struct. ``loading`` makes it from a file, ``sections`` has its parts."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
 
 from engine.config.assignment import writer_of
 from engine.config.names import suggestion
+from engine.config.sections import (
+    AmqpSection,
+    Camera,
+    CameraDefaults,
+    MetadataSection,
+    PublisherSection,
+    RedisSection,
+    RingSection,
+    SiteSection,
+    VideoSection,
+    WriterSection,
+)
 from engine.errors import ConfigError
 from engine.wire import keys, urls
-from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
-from engine.wire.redis_address import EMBEDDED, RedisAddress, TlsFiles, parse_redis_address, parse_sentinels
+from engine.wire.redis_address import EMBEDDED, RedisAddress, parse_redis_address, parse_sentinels
 from engine.wire.ring_owner import RingOwner
-
-MIB = 2**20
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Pixels = Annotated[int, Meta(ge=16, le=16_384)]
-#: At least one frame in 10,000 s: a slower rate is a mistake, and far slower ones overflow clocks.
-Fps = Annotated[float, Meta(ge=0.0001, le=1000)]
-Quality = Annotated[int, Meta(ge=1, le=100)]
-Text = Annotated[str, Meta(min_length=1)]
-
-#: Bytes per pixel assumed for a JPEG before the camera was observed: 3 bits, a busy scene at quality 90.
-JPEG_BYTES_PER_PIXEL = 3 / 8
-
-
-class Secret(str):
-    """A string whose ``repr`` is ``***``, so that structs print without it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'" if self else "''"
-
-
-class Url(str):
-    """An address whose ``repr`` has no credentials, so that structs print without them."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(urls.mask(self))
-
-
-class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[site]``: the site's name, its directory for files, how it starts and stops."""
-
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
-    run_directory: str = ""
-    drain_seconds: Seconds = 10.0
-    heartbeat_seconds: Seconds = 20.0
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class TlsKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """TLS keys of ``[redis]`` and ``[amqp]``, each for its own server."""
-
-    tls_ca_file: str = ""
-    tls_certificate_file: str = ""
-    tls_key_file: str = ""
-    tls_server_name: str = ""
-
-    @property
-    def tls_files(self) -> TlsFiles:
-        """The files and the server name that TLS connections use."""
-        return TlsFiles(self.tls_ca_file, self.tls_certificate_file, self.tls_key_file, self.tls_server_name)
-
-
-class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[redis]``: which server stores frames, and for how long."""
-
-    enabled: bool = True
-    address: Url = Url(EMBEDDED)
-    sentinels: tuple[Url, ...] = ()
-    service: str = ""
-    sentinel_username: Secret = Secret()
-    sentinel_password: Secret = Secret()
-    username: Secret = Secret()
-    password: Secret = Secret()
-    publisher_username: Secret = Secret()
-    publisher_password: Secret = Secret()
-    ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
-    prefix: Text = "frames"
-    timeout_seconds: Seconds = 5.0
-    max_memory_percent: Annotated[int, Meta(ge=1, le=95)] = 50
-    persistence: Literal["none", "aof"] = "none"
-
-
-class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[amqp]``: the broker. The path of its URL is the tenant. Without a URL, metadata stays in the journals."""
-
-    amqp_url: Secret = Secret()
-    heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
-    timeout_seconds: Seconds = 10.0
-
-    @property
-    def address(self) -> AmqpAddress | None:
-        """The broker that the URL names; None if it is empty. Raises ConfigError."""
-        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
-
-
-class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[metadata]``: what is announced, and on which exchange."""
-
-    enabled: bool = True
-    exchange: Text = "camera.metadata"
-    exchange_durable: bool = True
-    routing_key: Text = "camera.metadata.event"
-    format: Literal["event", "batch"] = "event"
-    batch_max: Annotated[int, Meta(ge=1, le=4096)] = 32
-    video: Literal["none", "gop"] = "none"
-
-    @property
-    def video_routing_key(self) -> str:
-        """``camera.metadata.event.video``, or the equivalent for another routing key."""
-        return f"{self.routing_key}.video"
-
-    @property
-    def batch_routing_key(self) -> str:
-        """``camera.metadata.batch``, or the equivalent for another routing key."""
-        return f"{self.routing_key.removesuffix('.event')}.batch"
-
-    @property
-    def status_routing_key(self) -> str:
-        """``camera.metadata.event.status``, or the equivalent for another routing key."""
-        return f"{self.routing_key}.status"
-
-
-class RingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[ring]``: shared memory of each camera, and which frames are dropped when an outage of Redis fills it."""
-
-    capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
-    overflow: Literal["drop-oldest", "drop-newest"] = "drop-oldest"
-    directory: Text = "/dev/shm"
-
-    @property
-    def capacity(self) -> int:
-        """Bytes of one camera's ring."""
-        return self.capacity_mb * MIB
-
-
-class VideoSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[video]``: how long access units of cameras with ``video = true`` are kept (None: as frames), and the shared
-    memory of each."""
-
-    ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] | None = None
-    capacity_mb: Annotated[int, Meta(ge=1, le=16_384)] = 8
-
-    @property
-    def capacity(self) -> int:
-        """Bytes of one camera's video ring."""
-        return self.capacity_mb * MIB
-
-
-class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[writer]``: processes that share the cameras, and the bounds of one round trip."""
-
-    writers: Annotated[int, Meta(ge=1, le=64)] = 1
-    batch_frames: Annotated[int, Meta(ge=1, le=256)] = 64
-    batch_kb: Annotated[int, Meta(ge=1, le=65_536)] = 1024
-
-
-class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[publisher]``: the number of messages that may be unconfirmed at a time."""
-
-    window: Annotated[int, Meta(ge=1, le=10_000)] = 512
-
-
-class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[defaults]``: values for cameras that do not set their own. None: as the camera sends."""
-
-    fps: Fps | None = None
-    quality: Quality = 85
-    width: Pixels | None = None
-    height: Pixels | None = None
-    transport: Literal["tcp", "udp"] = "tcp"
-    loop: bool = False
-    encoding: Literal["auto", "jpeg"] = "auto"
-    decode: Literal["auto", "all", "key", "none"] = "auto"
-    video: bool = False
-    stall_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
-    open_timeout_seconds: Annotated[float, Meta(ge=0.5, le=3600)] = 10.0
-
-
-class Camera(CameraDefaults, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """``[[cameras]]``: one camera, with ``[defaults]`` filled in."""
-
-    id: Text
-    url: Url
-    name: str = ""
-
-    @property
-    def kind(self) -> urls.SourceKind:
-        """The kind of source that reads it."""
-        return urls.source_kind(self.url)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Expected bytes of its largest frame; 0 if the site file does not tell."""
-        if self.kind == "test":
-            return urls.parse_test_url(self.url).kb * 1024
-        if self.width and self.height:
-            return int(self.width * self.height * JPEG_BYTES_PER_PIXEL)
-        return 0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

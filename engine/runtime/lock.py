@@ -12,7 +12,10 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from pathlib import Path
+
+import psutil
 
 from engine.config import Config
 from engine.errors import InputError, SiteInUse
@@ -24,8 +27,11 @@ _TOKEN_BYTES = 8
 #: which has two decimal digits. The third line is the process id.
 _MADE_AT = 2 * _TOKEN_BYTES + 1
 _PID_AT = _MADE_AT + 3
-#: Most attempts to open the file, each after the one before was removed meanwhile.
+#: Most attempts to open the file, each after the one before was removed meanwhile, or while a killed site ends.
 _TRIES_MAX = 100
+#: Seconds that the children of a killed supervisor may take to end on a loaded machine, and between two looks.
+_ENDING_SECONDS = 3.0
+_TRY_SECONDS = 0.05
 
 
 class SiteLock:
@@ -38,6 +44,8 @@ class SiteLock:
         # Directories of the default place belong to the engine, even if an earlier start made them.
         made = 0 if config.site.run_directory else 2
         self._exclusive = exclusive
+        #: Until when (monotonic seconds) the children of a killed holder may take to end; 0 before one was met.
+        self._wait_until = 0.0
         for _ in range(_TRIES_MAX):
             made = max(made, sum(not os.path.lexists(level) for level in levels))
             private_directory(self._directory)
@@ -65,6 +73,9 @@ class SiteLock:
         except BlockingIOError:
             holder = (os.read(self._descriptor, 64).decode("ascii", "replace").split() or ["unknown"])[-1]
             os.close(self._descriptor)
+            if self._is_ending(holder):
+                time.sleep(_TRY_SECONDS)
+                return False
             raise SiteInUse(
                 f"the run directory {self._directory} is in use by a live site (pid {holder}); "
                 "stop that one, or give this one another site.name or site.run_directory"
@@ -73,6 +84,14 @@ class SiteLock:
             return True
         os.close(self._descriptor)
         return False
+
+    def _is_ending(self, holder: str) -> bool:
+        """True if the holder was killed a moment ago: its children, which share the lock, are still ending."""
+        if not holder.isdigit() or _lives(int(holder)):
+            return False
+        now = time.monotonic()
+        self._wait_until = self._wait_until or now + _ENDING_SECONDS
+        return now < self._wait_until
 
     def _stands(self) -> bool:
         """True if the file's name still leads to the locked file."""
@@ -101,6 +120,14 @@ class SiteLock:
         with contextlib.suppress(OSError):
             for level in self._made:
                 level.rmdir()
+
+
+def _lives(pid: int) -> bool:
+    """False for a process that has ended, though its parent may not have been told."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def read_token(config: Config) -> str:

@@ -21,10 +21,11 @@ can tell on opening what its predecessor did not record:
   intent whose tail was reached and discards one whose tail was not. What Redis must still have is recorded the same
   way (``engine/shm/ring_accounts.py``).
 
-Video. The records of a video ring are access units, each of which needs those before it since the last key frame. So
-after a missing one, the rest of its GOP is not stored. The producer's side sees to this by itself. The consumer keeps
-one word: the index of the record behind the last one that it gave up. If that is no key frame, it is given up, too. The
-word is stored before the tail moves: a kill in between ends one more GOP early, and never leaves a gap unseen.
+Video. The records of a video ring are access units. Each needs those before it, back to the last key frame. So after a
+missing one, the rest of its GOP is not stored. The producer's side sees to this by itself. The consumer keeps one word,
+the gap: the index of the record behind the last one that it gave up. If that record is no key frame, it is given up,
+too. The gap is stored before the tail moves. A kill in between leaves a gap beyond the tail; on opening, it is moved
+back to the tail. So a kill may end a GOP earlier than necessary, and never hides a gap.
 
 Drawbacks. Words go through Python integers, about 0.15 µs each. A memory error in the machine, or another program of
 the same user that writes here, can damage records. The consumer checks each header and counts the frames that it must
@@ -37,133 +38,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.errors import FrameTooLarge
 from engine.shm.histogram import bucket
 from engine.shm.ring_accounts import ConsumerAccounts, Record
-from engine.shm.ring_file import PRODUCER_DROPS, Drop, RingEnd
+from engine.shm.ring_file import Drop
+from engine.shm.ring_producer import Producer
 from engine.wire import ring_layout as layout
-from engine.wire.keys import SEQUENCE_MAX, next_sequence, sequence_after
 
 __all__ = ["Consumer", "Producer", "Record"]
-
-
-class Producer(RingEnd):
-    """The capture process's end."""
-
-    def __init__(self, path: Path, camera: str) -> None:
-        super().__init__(path, camera)
-        words = self._words
-        self._head = words[layout.W_HEAD]
-        words[layout.W_RECORDS] = self._records = self._published()[1]
-        # A frame that a former producer was writing when it was killed has its sequence but is in no count yet.
-        accounted = words[layout.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
-        words[Drop.INTERRUPTED] += max(words[layout.W_CAPTURED] - accounted, 0)
-        # Copies of the words that only this side writes: they are stored for each frame, and loaded only here.
-        self._last_nano = words[layout.W_LAST_NANO]
-        self._captured = words[layout.W_CAPTURED]
-        self._captured_bytes = words[layout.W_CAPTURED_BYTES]
-        self._largest = words[layout.W_LARGEST]
-        #: The sequence of the last frame; 0 before the first.
-        self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
-
-    def go_on_from(self, unix_nano: int, sequence: int) -> None:
-        """Continue sequences and time stamps after those of a frame that this ring does not know."""
-        words = self._words
-        words[layout.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
-        words[layout.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
-        self.last_sequence = sequence
-
-    @property
-    def floor_nano(self) -> int:
-        """The next frame's time stamp must exceed this, in nanoseconds UTC."""
-        return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
-
-    def write(
-        self,
-        parts: Sequence[bytes | memoryview],
-        unix_nano: int,
-        monotonic: int,
-        width: int,
-        height: int,
-        *,
-        encoding: int = 0,
-        keyframe: bool = True,
-        offset_us: int = 0,
-    ) -> int | None:
-        """Copy a frame (its ``parts`` joined) into the ring; never waits.
-
-        Returns its sequence, or None if the ring is full: the frame is dropped and counted, and its sequence is used
-        up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
-        capacity, ValueError for an empty one.
-        """
-        words = self._words
-        size = sum(map(len, parts))
-        if not size:
-            raise ValueError(f"camera {self.camera}: an empty frame")
-        sequence = self._take_sequence(unix_nano, size)
-        if size > self.capacity // 2:
-            words[Drop.TOO_LARGE] += 1
-            raise FrameTooLarge(
-                f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
-                f"raise ring.capacity_mb to {-(-2 * size // 2**20)} or more"
-            )
-        need = layout.record_bytes(size)
-        head, area, fence = self._head, self._area, self._fence
-        position = head % area
-        padding = area - position if position + need > area else 0
-        # SYNC POINT ring-space: load the tail before any store into the space that it gives back.
-        free = area - (head - words[layout.W_TAIL])
-        fence()
-        if padding + need > free:
-            words[Drop.RING_FULL] += 1
-            return None
-        data = self._data
-        index = self._records
-        if padding:
-            filler = padding - layout.RECORD_HEADER_BYTES
-            layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, index, 0)
-            position = 0
-        flags = layout.FLAG_KEYFRAME if keyframe else 0
-        layout.pack_record(
-            data, position,
-            layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,
-        )  # fmt: skip
-        if self.video:
-            layout.pack_offset(data, position, offset_us)
-        start = position + layout.RECORD_HEADER_BYTES
-        for part in parts:
-            end = start + len(part)
-            data[start:end] = part
-            start = end
-        self._head = head = head + padding + need
-        self._records = index = index + 1
-        # Until head reaches NEXT_HEAD, readers use the old count.
-        words[layout.W_NEXT_HEAD] = head
-        # SYNC POINT ring-count
-        fence()
-        words[layout.W_NEXT_RECORDS] = index
-        # SYNC POINT ring-publish: store all of the frame before the head that shows it.
-        fence()
-        words[layout.W_HEAD] = head
-        words[layout.W_RECORDS] = index
-        return sequence
-
-    def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
-        """Count a frame that is not worth storing; returns the sequence that it used up."""
-        sequence = self._take_sequence(unix_nano, size)
-        self._words[reason] += 1
-        return sequence
-
-    def _take_sequence(self, unix_nano: int, size: int) -> int:
-        words = self._words
-        words[layout.W_LAST_NANO] = self._last_nano = unix_nano
-        # One store counts the frame and uses up its sequence: the sequence follows from the count.
-        words[layout.W_CAPTURED] = self._captured = self._captured + 1
-        words[layout.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
-        if size > self._largest:
-            words[layout.W_LARGEST] = self._largest = size
-        self.last_sequence = sequence = next_sequence(self.last_sequence)
-        return sequence
 
 
 class Consumer(ConsumerAccounts):
@@ -179,9 +60,13 @@ class Consumer(ConsumerAccounts):
         # Frames lost with the former ring: its writer was killed before it had emptied it.
         missing = self._words[layout.W_FIRST_RECORD] - self._released()
         if missing > 0:
+            self._words[layout.W_GAP] = self._words[layout.W_FIRST_RECORD]
             self._words[Drop.DAMAGED] += missing
-        #: Indexes of records given up because their GOP had a gap. Whoever asks Redis about them clears it.
-        self.cut: set[int] = set()
+        # A gap beyond the tail: the former consumer was killed before it had given up the records below it.
+        self._words[layout.W_GAP] = min(self._words[layout.W_GAP], self._released())
+        #: The fates of records that somebody wants to know, by index: why each was given up, None if it was not. The
+        #: caller adds and removes indexes.
+        self.fates: dict[int, Drop | None] = {}
         #: The cursor after the last record that poll handed out.
         self.cursor = self._tail
         #: The index that the next record must have.
@@ -228,20 +113,20 @@ class Consumer(ConsumerAccounts):
             length = layout.record_bytes(size)
             end = cursor + length
             sound = found == index and end <= head and position + length <= area
-            if sound and kind == layout.KIND_FRAME and size and layout.storable(nano, sequence, encoding):
+            offset = layout.unpack_offset(self._payloads, position) if video else 0
+            valid = size and layout.storable(nano, sequence) and layout.describable(encoding, offset, video=video)
+            if sound and kind == layout.KIND_FRAME and valid:
                 start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]
                 keyframe = flags & layout.FLAG_KEYFRAME
-                offset = 0
-                if video:
-                    offset = layout.unpack_offset(self._payloads, position)
-                    if index == gap and not keyframe:
-                        if records or index != self._released():
-                            # Those before it must be committed first; poll finds it again afterwards.
-                            break
-                        gap = self._cut_gop(index, end)
-                        cursor, index = end, index + 1
-                        continue
+                if video and index == gap and not keyframe:
+                    if records or index != self._released():
+                        # Those before it must be committed first; poll finds it again afterwards.
+                        break
+                    gap = index + 1
+                    self._give_up(index, gap, end, Drop.CUT_GOP)
+                    cursor, index = end, gap
+                    continue
                 records.append(
                     Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end, offset)
                 )
@@ -276,8 +161,8 @@ class Consumer(ConsumerAccounts):
     def release(self, records: Sequence[Record], reason: Drop) -> None:
         """Give up ``records``, the oldest of the ring, and count them under ``reason``."""
         if records:
-            self._words[layout.W_GAP] = records[-1].record_index + 1
-            self._move_tail(records[-1].end, reason, len(records), 0)
+            first, last = records[0], records[-1]
+            self._give_up(first.record_index, last.record_index + 1, last.end, reason)
             self._overtake()
 
     def release_oldest(self, free_bytes_min: int, reason: Drop) -> list[Record]:
@@ -286,7 +171,9 @@ class Consumer(ConsumerAccounts):
         lost: list[Record] = []
         while self.free_bytes < free_bytes_min:
             oldest = self.poll(1, 1)
-            if not oldest:
+            # In a video ring, poll itself may have given up the rest of a GOP.
+            if not oldest or self.free_bytes >= free_bytes_min:
+                self.rewind()
                 break
             self.release(oldest, reason)
             lost += oldest
@@ -312,16 +199,17 @@ class Consumer(ConsumerAccounts):
         self.head_word.release()
         super().close()
 
-    def _cut_gop(self, index: int, end: int) -> int:
-        """Give up the oldest record, which cannot be decoded without one before it; returns the index behind it."""
-        self._words[layout.W_GAP] = index + 1
-        self._move_tail(end, Drop.CUT_GOP, 1, 0)
-        self.cut.add(index)
-        return index + 1
-
     def _skip_damage(self) -> None:
         """Give up all frames up to the head: after a damaged header, the next record cannot be found."""
         head, published = self._published()
-        self._words[layout.W_GAP] = published
-        self._move_tail(head, Drop.DAMAGED, max(published - self._released(), 0), 0)
+        released = self._released()
+        self._give_up(released, max(published, released), head, Drop.DAMAGED)
         self.rewind()
+
+    def _give_up(self, first: int, end: int, tail: int, reason: Drop) -> None:
+        """Give up the oldest records, of the indexes from ``first`` to below ``end``, and the space below ``tail``."""
+        for index in self.fates:
+            if first <= index < end:
+                self.fates[index] = reason
+        self._words[layout.W_GAP] = end
+        self._move_tail(tail, reason, end - first, 0)

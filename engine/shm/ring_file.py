@@ -217,8 +217,10 @@ class RingEnd:
         words[layout.W_LAST_NANO] = self._words[layout.W_LAST_NANO]
         words[layout.W_RECORDS] = words[layout.W_NEXT_RECORDS] = words[layout.W_FIRST_RECORD] = records
         words[layout.W_FORMER] = self.generation
-        # Copy the consumer's current counts too: they remain if it is killed before it hands over its own.
+        # Copy the consumer's current counts too: they remain if it is killed before it hands over its own. It may give
+        # up records while they are copied, so a gap is assumed until then.
         self.copy_words(words, _PRODUCER_WORDS + _CONSUMER_WORDS)
+        words[layout.W_GAP] = records
 
     def copy_words(self, words: memoryview, ranges: Iterable[tuple[int, int]]) -> None:
         """Copy ``ranges`` of this ring's header into another one's."""

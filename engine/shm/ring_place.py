@@ -122,7 +122,7 @@ def last_of(page: StatusPage, *, video: bool = False) -> tuple[int, int]:
     """(unix_nano, sequence) of the last frame in a capture's status page; (0, 0) if there is none."""
     _, last_nano, last_sequence = words_of(video=video)
     nano, sequence = page.counts[last_nano], page.counts[last_sequence]
-    return (nano, sequence) if ring_layout.storable(nano, sequence, 0) else (0, 0)
+    return (nano, sequence) if ring_layout.storable(nano, sequence) else (0, 0)
 
 
 def _clear(path: Path, camera: str, standing: Leftover) -> None:

@@ -62,6 +62,10 @@ class SitePaths(NamedTuple):
         """The publisher's status page."""
         return self.directory / "publisher.status"
 
+    def served(self, *, video: bool = False) -> Path:
+        """Names the cameras that the publisher serves though the site file does not name them."""
+        return self.directory / f"publisher{'.video' if video else ''}.cameras"
+
     @property
     def supervisor(self) -> Path:
         """The supervisor's status page."""

@@ -82,7 +82,7 @@ class WriterCount(Count):
 
 
 class PublisherCount(Count):
-    """What the publisher process counts. An event announces one frame."""
+    """What the publisher process counts. An event announces one frame, except where GOPs are named."""
 
     PUBLISHED = 0, "counter", "events", "Events sent to RabbitMQ."
     CONFIRMED = 1, "counter", "events", "Events that RabbitMQ has confirmed."
@@ -104,6 +104,17 @@ class PublisherCount(Count):
     SAVE_SERIAL = 10, "internal", "serial", "The save of the cursors that is in progress."
     EXPIRED_NEXT = 11, "internal", "events", "The value of EXPIRED after that save."
     UNREADABLE_NEXT = 12, "internal", "entries", "The value of UNREADABLE after that save."
+    GOPS = 13, "counter", "events", "Events of finished GOPs that RabbitMQ has confirmed."
+    VIDEO_EXPIRED = (
+        14,
+        "counter",
+        "access units",
+        "Stored access units that no event announced: the key frame, or the journal entry, was gone before.",
+    )
+    VIDEO_UNREADABLE = 15, "counter", "entries", "Entries of video journals that do not parse."
+    VIDEO_SAVE_SERIAL = 16, "internal", "serial", "The save of the cursors of video that is in progress."
+    VIDEO_EXPIRED_NEXT = 17, "internal", "access units", "The value of VIDEO_EXPIRED after that save."
+    VIDEO_UNREADABLE_NEXT = 18, "internal", "entries", "The value of VIDEO_UNREADABLE after that save."
 
 
 class StatusPage:

@@ -99,7 +99,7 @@ class Stream:
 
 
 def _release_memory() -> None:
-    """Give the memory back that opening took: FFmpeg decodes a picture to see what a stream is, which takes megabytes."""
+    """Give back the memory that opening took. FFmpeg decodes a picture to see what a stream is: megabytes."""
     # Only in glibc.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

@@ -24,7 +24,8 @@ _NUMBER_DIGITS_MAX = 18
 _NAMES = [b"s", b"w", b"h", b"e", b"k"]
 _NAMES_NUMBERED = [*_NAMES, b"n"]
 _NAMES_VIDEO = [*_NAMES, b"p", b"n"]
-#: An offset of presentation: a number of microseconds with its sign, up to 15 digits.
+#: Offsets of presentation are less than this, in microseconds before or after the time stamp: 15 digits.
+OFFSET_US_END = 10**15
 _OFFSET = re.compile(rb"-?[0-9]{1,15}")
 
 #: Encodings by the number that ring records carry; the journal and the metadata carry the name.

@@ -1,4 +1,5 @@
-"""Metadata messages: JSON objects in the form that consumers expect.
+"""Metadata messages: JSON objects in the form that consumers expect. They announce stored frames, finished GOPs of
+stored video, and changes of the cameras' states.
 
 Field order is the wire order. ``size_bytes`` and ``frame_size_bytes`` carry the same number because consumers of both
 names exist. Timestamps are RFC 3339 with all nine digits and ``Z``.
@@ -8,14 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from engine.errors import WireError
 from engine.wire.journal import JournalEntry
-from engine.wire.keys import frame_key_prefix, frame_key_suffix
-from engine.wire.rfc3339 import NANO
+from engine.wire.keys import frame_key_prefix, frame_key_suffix, video_key_prefix
+from engine.wire.rfc3339 import NANO, rfc3339
 
 CameraState = Literal["active", "stalled", "offline"]
 #: The content type of message bodies.
@@ -58,7 +59,38 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type",
     last_error: str
 
 
-Event = FrameEvent | StatusEvent
+class GopEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="video_gop"):
+    """Announces one finished GOP of a camera's stored video: a key frame, and the access units that need it.
+
+    ``timestamp``, ``timestamp_nano``, ``sequence`` and ``first_key`` are the key frame's. ``last_timestamp``,
+    ``last_timestamp_nano``, ``last_sequence`` and ``last_key`` are those of the last of its ``frames`` access units.
+    All times are of arrival, in the forms of FrameEvent. ``duration_seconds`` lasts until the next GOP begins, or until
+    the last access unit if units are missing between the two. ``size_bytes`` is the sum of all payloads. ``encoding``
+    is ``h264`` or ``h265``. Redis keeps each access unit for ``ttl_seconds`` after it was stored.
+
+    A later event with the same ``first_key`` replaces this one: more units of the GOP have come.
+    """
+
+    camera_id: str
+    timestamp: str
+    timestamp_nano: int
+    sequence: str
+    last_timestamp: str
+    last_timestamp_nano: int
+    last_sequence: str
+    first_key: str
+    last_key: str
+    vhost: str
+    width: int
+    height: int
+    encoding: str
+    frames: int
+    size_bytes: int
+    duration_seconds: float
+    ttl_seconds: int
+
+
+Event = FrameEvent | StatusEvent | GopEvent
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _batch_decoder: msgspec.json.Decoder[list[FrameEvent]] = msgspec.json.Decoder(list[FrameEvent])
@@ -98,6 +130,51 @@ class FrameEvents:
             encoding,
             size,
             size,
+            self._ttl_seconds,
+        )
+
+
+class Gop(NamedTuple):
+    """A GOP as the journal lists it: its key frame and its last access unit, the number of its access units, the sum of
+    their sizes in bytes, and when it ends (UTC nanoseconds)."""
+
+    first: JournalEntry
+    last: JournalEntry
+    frames: int
+    size: int
+    end_nano: int
+
+
+class GopEvents:
+    """Makes the events of one camera's GOPs. Arguments are those of FrameEvents; ``ttl_seconds`` is the lifetime of
+    video."""
+
+    def __init__(self, vhost: str, prefix: str, camera: str, ttl_seconds: int) -> None:
+        self._vhost = vhost
+        self._camera = camera
+        self._ttl_seconds = ttl_seconds
+        self._key_prefix = video_key_prefix(vhost, prefix, camera)
+
+    def event(self, gop: Gop) -> GopEvent:
+        """The event that announces ``gop``."""
+        first, last = (frame_key_suffix(entry.unix_nano, entry.sequence) for entry in (gop.first, gop.last))
+        return GopEvent(
+            self._camera,
+            rfc3339(gop.first.unix_nano),
+            gop.first.unix_nano,
+            first[-5:],
+            rfc3339(gop.last.unix_nano),
+            gop.last.unix_nano,
+            last[-5:],
+            self._key_prefix + first,
+            self._key_prefix + last,
+            self._vhost,
+            gop.first.width,
+            gop.first.height,
+            gop.first.encoding,
+            gop.frames,
+            gop.size,
+            round((gop.end_nano - gop.first.unix_nano) / NANO, 6),
             self._ttl_seconds,
         )
 

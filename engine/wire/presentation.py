@@ -13,6 +13,9 @@ from collections import deque
 _JUMP_NANO = 1_000_000_000
 #: Share of the passed time by which the least delay may rise: clocks differ by less.
 _CREEP = 1 / 5000
+#: Share of the stream's time by which it may fall: pictures keep their order, also behind the packets that FFmpeg holds
+#: back while it opens a stream.
+_FALL = 1 / 8
 #: The furthest that a picture is shown from its packet's arrival.
 _OFFSET_NANO_MAX = 10_000_000_000
 #: The most pictures that a decoder holds back: 16 frames, or as many pairs of fields.
@@ -26,7 +29,8 @@ class PresentationClock:
 
     The network delays packets by different times. The packet that was delayed least shows how the stream's times and
     arrivals correspond. That correspondence follows slowly if the least delay rises, because the camera's clock may run
-    slower than ours. It begins anew where the times jump by more than a second, go back or are missing.
+    slower than ours, and less slowly if it falls. It begins anew where the times jump by more than a second, go back or
+    are missing.
     """
 
     def __init__(self) -> None:
@@ -40,12 +44,13 @@ class PresentationClock:
     def offset(self, arrival: int, pts: int | None, dts: int | None) -> int:
         """When the packet that arrived at ``arrival`` is shown: nanoseconds after its arrival, or before if negative.
 
-        Without B-frames it is how much less than others the packet was delayed: near 0, never positive.
+        Without B-frames it is how much less than others the packet was delayed: near 0.
         """
         if pts is None:
             self._delay = self._last_dts = None
             return 0
-        back = dts is not None and self._last_dts is not None and dts < self._last_dts
+        passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
+        back = passed < 0
         if dts is not None:
             self._last_dts = dts
         delay = arrival - (pts if dts is None else dts)
@@ -53,7 +58,7 @@ class PresentationClock:
         if known is None or back or abs(delay - known) > _JUMP_NANO or (self._guessed and dts is not None):
             known, self._guessed = delay, dts is None
         elif dts is not None:
-            known = min(delay, known + int((arrival - self._last_arrival) * _CREEP))
+            known = max(min(delay, known + int((arrival - self._last_arrival) * _CREEP)), known - int(passed * _FALL))
         self._delay, self._last_arrival = known, arrival
         offset = known + pts - arrival
         return offset if abs(offset) <= _OFFSET_NANO_MAX else 0

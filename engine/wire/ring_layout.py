@@ -5,7 +5,7 @@
                   written once, when the file is made
             128   producer's line:  head, sequence and time stamp of the last frame, and the next value of head
             256   producer's counts: captured, bytes, drops by reason
-            384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, entries before it
+            384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, gap, entries before it
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: the values after the commit in progress
             1024  camera's name: length, UTF-8
@@ -13,6 +13,8 @@
             2048  consumer's latency histogram, 128 counts
     4096  consumer's ledger: the frames that Redis must still have (engine/wire/ledger_layout.py)
     8192  byte ring: records, each a 64-byte header and the payload, padded to 64
+
+Records are frames, or access units of video. ``kind`` in the first line says which (STREAM_FRAMES, STREAM_VIDEO).
 
 The count of stored frames never falls: frames that Redis has lost since are counted separately.
 
@@ -30,7 +32,7 @@ import struct
 from typing import NamedTuple
 
 from engine.errors import RingMismatch
-from engine.wire.journal import ENCODINGS
+from engine.wire.journal import ENCODINGS, OFFSET_US_END
 from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
 from engine.wire.ring_owner import OWNER_BYTES_MAX
 
@@ -56,7 +58,7 @@ W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED
     32, 40
 )
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
-#: Video: the index of the record before which at least one is missing in Redis; it is stored only if it is a key frame.
+#: Video: the index of the record before which at least one was given up; it is stored only if it is a key frame.
 W_GAP = 51
 #: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
 W_ENTRIES_BEFORE = 62
@@ -119,9 +121,16 @@ def unpack_offset(buffer: memoryview, position: int) -> int:
     return offset
 
 
-def storable(unix_nano: int, sequence: int, encoding: int) -> bool:
-    """True for numbers that a frame's key and its journal entry can hold. A producer writes no others."""
-    return _NANO_MIN <= unix_nano < _NANO_END and 0 < sequence <= SEQUENCE_MAX and encoding < len(ENCODINGS)
+def storable(unix_nano: int, sequence: int) -> bool:
+    """True for numbers that a key can hold."""
+    return _NANO_MIN <= unix_nano < _NANO_END and 0 < sequence <= SEQUENCE_MAX
+
+
+def describable(encoding: int, offset_us: int, *, video: bool) -> bool:
+    """True for an encoding and an offset that a journal entry of frames, or of video, can have."""
+    if video:
+        return 0 < encoding < len(ENCODINGS) and abs(offset_us) < OFFSET_US_END
+    return encoding == 0
 
 
 def record_bytes(payload: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import redis
 
 from engine.client.queries import Queries
+from engine.client.tenant import Tenant
 from engine.client.transport import Query
 from engine.errors import QueryError, RedisUnavailable, ServerRefused, UnknownName, WireError
 from engine.servers.redis.connection import call
@@ -129,7 +130,7 @@ def publisher(data: bytes) -> None:
 
 def reader(data: bytes) -> None:
     """One of the client's queries, chosen by the first byte, over a server's answers."""
-    queries = Queries("v", "frames", ["cam1"], 2**20)
+    queries = Queries(Tenant("v", "frames", frozenset(["cam1"])), 2**20)
     asked: list[Callable[[], Query[Any]]] = [
         lambda: queries.nearest("cam1", NANO),
         lambda: _chunks(queries.range("cam1", None, None)),

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,33 @@ def test_of_many_that_start_and_stop_at_once_never_two_hold_it(directory: Path) 
         assert int(out) > 0
     # Empty it may stay: who made it may have been refused, and then forgets.
     assert not directory.exists() or not os.listdir(directory)
+
+
+#: A supervisor that locks the directory, forks a child that shares the lock, and is killed. The child ends when asked.
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from engine.runtime.lock import SiteLock
+from tests.runtime.test_lock import config
+
+lock = SiteLock(config(Path(sys.argv[1])), exclusive=True)
+if os.fork():
+    os.kill(os.getpid(), 9)
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_start_waits_for_the_children_of_a_killed_holder(directory: Path) -> None:
+    """They end a moment later; without the wait, the start after a kill would say that the site is in use."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    assert process.stdout.readline() == b"locked\n"
+    threading.Timer(0.3, process.stdin.close).start()
+    SiteLock(config(directory), exclusive=True).release()
+    process.wait()
+    process.stdout.close()
 
 
 def test_a_cleaner_of_old_files_keeps_away_from_a_directory_in_use(directory: Path) -> None:

@@ -49,11 +49,11 @@ def payload(size: int, seed: int = 0) -> bytes:
 
 
 @contextlib.contextmanager
-def new_ring(capacity: int = 4096, **start: int) -> Iterator[Path]:
+def new_ring(capacity: int = 4096, *, video: bool = False, **start: int) -> Iterator[Path]:
     """A ring in a directory of its own; for hypothesis, which cannot share a fixture between examples."""
     directory = Path(tempfile.mkdtemp(prefix="edge-video-test-", dir="/dev/shm"))
     try:
-        ring_file.create(directory / "cam4.ring", capacity, CAMERA, **start)
+        ring_file.create(directory / "cam4.ring", capacity, CAMERA, video=video, **start)
         yield directory / "cam4.ring"
     finally:
         shutil.rmtree(directory)
@@ -62,6 +62,12 @@ def new_ring(capacity: int = 4096, **start: int) -> Iterator[Path]:
 def write(producer: Producer, data: bytes) -> int | None:
     """Write one frame whose details do not matter."""
     return producer.write([data], max(producer.floor_nano + 1, FIRST_NANO), 0, 1, 1)
+
+
+def write_unit(producer: Producer, keyframe: bool, size: int = 100) -> int | None:
+    """Write one access unit whose details do not matter."""
+    nano = max(producer.floor_nano + 1, FIRST_NANO)
+    return producer.write([bytes(size)], nano, 0, 1, 1, encoding=1, keyframe=keyframe)
 
 
 def set_words(path: Path, **values: int) -> None:

@@ -23,6 +23,11 @@ def ids(one: JournalEntry) -> tuple[int, int]:
     return one.unix_nano, one.sequence
 
 
+def drop(account: Account, waiting: int, dropped: list[JournalEntry]) -> None:
+    """``dropped`` are the oldest of the last ``waiting`` entries that were read."""
+    account.drop(account.taken - waiting, len(dropped), ids(dropped[-1]))
+
+
 def mark_of(number: int, entries: int | None = None) -> Mark:
     return Mark(ids(entry(number)), number if entries is None else entries)
 
@@ -90,7 +95,7 @@ class Journal(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def frames_expire(self, count: int) -> None:
         if self.waiting:
-            self.account.drop(len(self.waiting), self.waiting[:count])
+            drop(self.account, len(self.waiting), self.waiting[:count])
             del self.waiting[:count]
 
     @rule()
@@ -144,7 +149,7 @@ def test_what_expires_behind_a_message_on_its_way_counts_when_that_is_confirmed(
     account = Account(mark_of(0))
     entries = [entry(number) for number in range(1, 6)]
     account.take(entries, ids(entries[-1]), 0)
-    account.drop(4, entries[1:3])
+    drop(account, 4, entries[1:3])
     assert account.cursor == ids(entry(0))
     assert account.take_counts() == (0, 0)
     account.confirm(1, ids(entries[0]))
@@ -157,7 +162,7 @@ def test_a_frame_that_expires_before_a_gap_counts_before_it() -> None:
     entries = [entry(number) for number in (1, 2, 5)]
     for one in entries:
         account.take([one], ids(one), 0)
-    account.drop(3, entries[:2])
+    drop(account, 3, entries[:2])
     assert (account.entries, account.cursor, account.take_counts()) == (4, ids(entries[1]), (4, 0))
     account.confirm(1, ids(entries[2]))
     assert (account.entries, account.at_rest, account.take_counts()) == (5, True, (0, 0))
@@ -168,7 +173,7 @@ def test_a_lost_connection_forgets_what_was_to_be_passed_over() -> None:
     entries = [entry(number) for number in range(4, 7)]
     account.take(entries[:1], ids(entries[0]), 0)
     account.take(entries[1:], ids(entries[-1]), 1)
-    account.drop(2, entries[1:])
+    drop(account, 2, entries[1:])
     assert account.take_counts() == (3, 0)
     account.rewind()
     assert (account.cursor, account.entries, account.read) == (ids(entry(0)), 3, ids(entry(0)))

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from engine.shm import ring_file, ring_place
 from engine.shm.ring_file import RingCounts
 from engine.shm.status_page import CaptureCount, StatusPage
+from engine.stages.writer.camera_writer import CameraWriter
 from engine.wire.state import CameraStatus, encode_status
 from tests.servers.redis_server import RedisServer
 from tests.stages.test_writer import NANO, Bench, bench, listed_numbers, stored
@@ -47,8 +48,12 @@ def balanced(found: RingCounts) -> bool:
     return found.captured == found.stored + found.dropped
 
 
+def writer_of(bench: Bench, camera: str) -> CameraWriter:
+    return bench.agent._streams._rings[0].writers[camera]
+
+
 def rings_of(bench: Bench) -> set[str]:
-    return set(bench.agent._writers)
+    return set(bench.agent._streams._rings[0].writers)
 
 
 def test_a_camera_that_the_site_file_did_not_name_is_stored_at_once(bench: Bench, redis_server: RedisServer) -> None:
@@ -142,9 +147,7 @@ def test_an_older_ring_put_back_is_not_opened_while_the_capture_writes_to_its_ow
     bench.turn(lambda: all_stored(bench))
     renew(bench, "cam1")
     bench.write("cam1", 2)
-    bench.turn(
-        lambda: all_stored(bench) and bench.agent._writers["cam1"].consumer.inode == bench.producers["cam1"].inode
-    )
+    bench.turn(lambda: all_stored(bench) and writer_of(bench, "cam1").consumer.inode == bench.producers["cam1"].inode)
     assert listed_numbers(redis_server, "cam1") == list(range(1, 9))
     assert counts(bench, "cam1").stored == 8
 
@@ -235,7 +238,7 @@ def test_a_page_that_was_removed_is_found_again(bench: Bench) -> None:
     bench.pages["cam1"].close()
     bench.pages["cam1"] = StatusPage.claim(bench.paths.capture("cam1"))
     bench.pages["cam2"].close()
-    bench.turn(lambda: not bench.agent._pages["cam1"].removed)
+    bench.turn(lambda: not bench.agent._streams.pages["cam1"].removed)
     assert not bench.agent.drained(), "a capture process still lives"
 
 

@@ -46,7 +46,7 @@ class Bench:
     def kill(self) -> None:
         """The writer is gone, and has looked at nothing before."""
         self.agent._store.close()
-        for writer in self.agent._writers.values():
+        for writer in self.agent._writers:
             writer.consumer.close()
         self.agent._doorbell.close()
 

@@ -59,13 +59,14 @@ class Account:
         #: The last entry read, and its number; both move ahead of the cursor.
         self.read: Id = self.cursor
         self._read_entries = self.entries
-        self._taken = self._done = 0
+        #: Number of entries read since then, and how many of them are done.
+        self.taken = self._done = 0
         self._notes: deque[_Note] = deque()
 
     @property
     def at_rest(self) -> bool:
         """True if all entries read are done."""
-        return self.read == self.cursor and self._done == self._taken
+        return self.read == self.cursor and self._done == self.taken
 
     @property
     def mark(self) -> Mark:
@@ -79,29 +80,28 @@ class Account:
     def begin_behind(self, number: int) -> None:
         """Entries above ``number`` are due. Called for a camera without a cursor, before its entries are taken."""
         self._read_entries = number
-        self._note(_Note(self._taken, number=number))
+        self._note(_Note(self.taken, number=number))
 
     def take(self, entries: Sequence[JournalEntry], last: Id, unreadable: int) -> None:
         """Enter the entries that were read, in order. ``last`` is the id of the last one, readable or not."""
         if entries:
             self._count(entries)
-        self._taken += len(entries)
+        self.taken += len(entries)
         self.read = last
         if unreadable:
-            self._note(_Note(self._taken, at=last, unreadable=unreadable))
+            self._note(_Note(self.taken, at=last, unreadable=unreadable))
 
     def vanished(self, written: int) -> None:
         """Nothing is left to read, and the writer has written ``written`` entries: the rest went with the journal."""
         known = self._read_entries
         if known is not None and written > known:
             self._read_entries = written
-            self._note(_Note(self._taken, number=written, expired=written - known))
+            self._note(_Note(self.taken, number=written, expired=written - known))
 
-    def drop(self, waiting: int, dropped: Sequence[JournalEntry]) -> None:
-        """Frames are gone. ``dropped`` are the oldest of the ``waiting`` entries, which are read but not sent."""
-        last = dropped[-1]
-        at = (last.unix_nano, last.sequence)
-        self._note(_Note(self._taken - waiting, dropped=len(dropped), at=at, expired=len(dropped)))
+    def drop(self, place: int, count: int, last: Id) -> None:
+        """``count`` entries will not be announced, because what they list is gone. They were not sent. ``place`` is the
+        number of entries that were read before them since the last rewind, ``last`` is the newest of them."""
+        self._note(_Note(place, dropped=count, at=last, expired=count))
 
     def confirm(self, count: int, last: Id) -> None:
         """``count`` more entries are confirmed, in order; the last of them is ``last``."""
@@ -128,7 +128,7 @@ class Account:
             known = self._read_entries
             if known != before:
                 expired = max(before - known, 0) if known is not None else 0
-                self._note(_Note(self._taken, number=before, expired=expired))
+                self._note(_Note(self.taken, number=before, expired=expired))
             self._read_entries = before
         if self._read_entries is not None:
             self._read_entries += count

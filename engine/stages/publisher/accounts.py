@@ -1,14 +1,13 @@
 """The accounts of the cameras that a publisher serves. They follow the rings, and are saved in Redis.
 
 The publisher serves a camera as soon as its ring exists. After the ring is gone, it serves the camera until the journal
-has nothing left to announce. If it is killed meanwhile, its status page names the camera to its successor. It also
-serves cameras of the site file whose ring it never saw, because it may run where no ring is visible.
+has nothing left to announce. If it is killed meanwhile, its successor finds the camera's name in a file
+(``remembered.py``). It also serves cameras of the site file whose ring it never saw, because it may run where no ring
+is visible.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import time
 from collections.abc import Collection, Mapping
 
@@ -17,10 +16,12 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
-from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
+from engine.shm.status_page import StatusPage
 from engine.stages.publisher.account import BEGINNING, Account
-from engine.stages.publisher.booking import Booking
-from engine.stages.publisher.journals import CameraRead, Journals, Newest, Overview
+from engine.stages.publisher.booking import FRAME_WORDS, VIDEO_WORDS, Booking
+from engine.stages.publisher.journals import Journals
+from engine.stages.publisher.reads import CameraRead, Newest, Overview
+from engine.stages.publisher.remembered import Remembered
 from engine.wire.marks import Mark
 
 #: Seconds that a camera is served at least after its ring is gone: the writer may still hold frames of it.
@@ -31,19 +32,30 @@ _NO_CURSOR = Mark(BEGINNING)
 
 
 class Accounts:
-    """Accounts by camera. Methods that ask Redis raise RedisUnavailable or ServerRefused, and may be called again."""
+    """Accounts by camera, of frames or of ``video``, as ``journals`` reads them. Methods that ask Redis raise
+    RedisUnavailable or ServerRefused, and may be called again."""
 
-    def __init__(self, config: Config, page: StatusPage, journals: Journals, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        config: Config,
+        page: StatusPage,
+        journals: Journals,
+        log: FilteringBoundLogger,
+        *,
+        video: bool = False,
+    ) -> None:
         self.by_camera: dict[str, Account] = {}
         #: True once the cursors of the last publisher are known.
         self.begun = False
-        self._configured = [camera.id for camera in config.cameras]
-        self._page = page
+        self._configured = [camera.id for camera in config.cameras if camera.video or not video]
         self._journals = journals
         self._log = log
-        self._booking = Booking(page)
+        self._what = "GOPs" if video else "events"
+        self._booking = Booking(page, VIDEO_WORDS if video else FRAME_WORDS)
+        paths = SitePaths.of(config)
+        self._remembered = Remembered(paths.served(video=video))
         self._camera_list = CameraList(
-            SitePaths.of(config), lambda path, reason: log.warning("ring passed over", path=str(path), error=reason)
+            paths, lambda path, reason: log.warning("ring passed over", path=str(path), error=reason), video=video
         )
         #: Cameras whose rings have gone, and since when (monotonic seconds).
         self._gone: dict[str, float] = {}
@@ -52,7 +64,7 @@ class Accounts:
     def begin(self) -> None:
         """Continue where the last publisher stopped. Called once per process, with the first connection to Redis."""
         self._camera_list.look()
-        cameras = dict.fromkeys([*self._configured, *self._camera_list.rings, *self._remembered()])
+        cameras = dict.fromkeys([*self._configured, *self._camera_list.rings, *self._remembered.names()])
         for camera in cameras:
             self._journals.add(camera)
         cursors = self._journals.cursors()
@@ -126,7 +138,7 @@ class Accounts:
             self.by_camera[camera] = Account(marks.get(camera))
             if camera in marks:
                 self._saved[camera] = marks[camera]
-            self._log.info("camera's events are published", camera=camera)
+            self._log.info(f"camera's {self._what} are published", camera=camera)
         self._remember()
 
     def _finished(self, camera: str, newest: Mapping[str, Newest]) -> bool:
@@ -139,17 +151,7 @@ class Accounts:
         self._saved.pop(camera, None)
         self._journals.remove(camera)
         self._remember()
-        self._log.info("camera is gone, and all of its events are published", camera=camera)
-
-    def _remembered(self) -> list[str]:
-        with contextlib.suppress(ValueError):
-            names = json.loads(self._page.text)
-            if isinstance(names, list):
-                return [name for name in names if isinstance(name, str) and name]
-        return []
+        self._log.info(f"camera is gone, and all of its {self._what} are published", camera=camera)
 
     def _remember(self) -> None:
-        """Name the cameras that are not in the site file on the status page."""
-        text = json.dumps(sorted(self.by_camera.keys() - set(self._configured))).encode()
-        if text != self._page.text and len(text) <= TEXT_BYTES_MAX:
-            self._page.text = text
+        self._remembered.save(self.by_camera.keys() - set(self._configured))

@@ -26,7 +26,9 @@ from engine.servers.outage import Outage
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.entry_queue import READ_SECONDS_MAX, EntryQueue, Item
-from engine.stages.publisher.journals import Journals, Newest
+from engine.stages.publisher.gops import Gops, GopToken
+from engine.stages.publisher.journals import Journals
+from engine.stages.publisher.reads import Newest
 from engine.stages.publisher.state_events import StateEvents, StateToken
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvents, encode_batch, encode_event
@@ -79,6 +81,7 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
+        self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._retry_at = 0.0
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
@@ -95,15 +98,19 @@ class PublisherAgent:
         try:
             if not self._accounts.begun:
                 self._accounts.begin()
+            if self._gops:
+                self._gops.begin()
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
             if now >= self._queue.read_at and self._queue.wants_entries:
                 self._queue.fill()
+            if self._gops:
+                work += self._gops.do_work(now)
             work += self._send()
             if now >= self._save_at:
                 self._save_at = now + _SAVE_SECONDS
-                self._accounts.save(all_of_them=now >= self._save_all_at)
+                self._save(all_of_them=now >= self._save_all_at)
                 if now >= self._save_all_at:
                     self._save_all_at = now + _SAVE_ALL_SECONDS
         except (RedisUnavailable, ServerRefused) as error:
@@ -133,6 +140,8 @@ class PublisherAgent:
         try:
             if self._targets is None:
                 self._targets = self._look()
+            if self._gops and not self._gops.drained():
+                return False
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
@@ -145,11 +154,11 @@ class PublisherAgent:
     def on_close(self) -> None:
         """Save the cursors and leave the broker."""
         try:
-            self._accounts.save()
+            self._save()
         except (RedisUnavailable, ServerRefused) as error:
             self._log.warning("cursors not written; some events will be sent again", error=error)
         self._broker.close()
-        self._journals.close()
+        self._disconnect()
         self._counts[PublisherCount.CONNECTED] = 0
 
     # Redis to broker
@@ -205,7 +214,7 @@ class PublisherAgent:
 
     def _take_confirmed(self) -> int:
         """Move the cursors past confirmed entries; returns the number of messages."""
-        tokens: list[list[Item] | StateToken] = self._broker.take_confirmed()
+        tokens: list[list[Item] | StateToken | GopToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
         events = messages = 0
@@ -213,6 +222,9 @@ class PublisherAgent:
             if isinstance(token, StateToken):
                 self._states.confirm(token)
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
+            elif isinstance(token, GopToken):
+                if self._gops:
+                    self._gops.confirm(token)
             else:
                 newest.update(token)
                 for camera, _ in token:
@@ -240,7 +252,14 @@ class PublisherAgent:
         ]
         self._counts[PublisherCount.LAG_NANO] = max(0, *lags, 0)
         self._queue.expire()
+        if self._gops:
+            self._gops.look()
         return overview.newest
+
+    def _save(self, *, all_of_them: bool = False) -> None:
+        self._accounts.save(all_of_them=all_of_them)
+        if self._gops:
+            self._gops.save(all_of_them=all_of_them)
 
     def _say_foreign(self, camera: str, error: str) -> None:
         if error:
@@ -255,6 +274,13 @@ class PublisherAgent:
         self._queue.clear()
         self._accounts.rewind()
         self._states.rewind()
+        if self._gops:
+            self._gops.rewind()
+
+    def _disconnect(self) -> None:
+        self._journals.close()
+        if self._gops:
+            self._gops.disconnect()
 
     def _broker_lost(self, error: Exception) -> None:
         self._take_confirmed()
@@ -265,7 +291,7 @@ class PublisherAgent:
         self._broker_outage.lost(error)
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
-        self._journals.close()
+        self._disconnect()
         # The next round must ask Redis something before it counts Redis as back.
         self._look_at = 0.0
         self._redis_outage.lost(error)

@@ -9,13 +9,35 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from typing import NamedTuple
 
 from engine.shm.status_page import PublisherCount, StatusPage
 
-#: Each count, and the word that holds its coming value.
-_BOOKED = (
-    (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
-    (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
+
+class Words(NamedTuple):
+    """The words of the status page that one kind of events is counted in. ``booked`` pairs each count with the word
+    that holds its coming value, ``serial`` is that of the save, ``confirmed`` counts events."""
+
+    booked: tuple[tuple[PublisherCount, PublisherCount], ...]
+    serial: PublisherCount
+    confirmed: PublisherCount
+
+
+FRAME_WORDS = Words(
+    (
+        (PublisherCount.EXPIRED, PublisherCount.EXPIRED_NEXT),
+        (PublisherCount.UNREADABLE, PublisherCount.UNREADABLE_NEXT),
+    ),
+    PublisherCount.SAVE_SERIAL,
+    PublisherCount.CONFIRMED,
+)
+VIDEO_WORDS = Words(
+    (
+        (PublisherCount.VIDEO_EXPIRED, PublisherCount.VIDEO_EXPIRED_NEXT),
+        (PublisherCount.VIDEO_UNREADABLE, PublisherCount.VIDEO_UNREADABLE_NEXT),
+    ),
+    PublisherCount.VIDEO_SAVE_SERIAL,
+    PublisherCount.GOPS,
 )
 #: Highest count, in case another program wrote to a journal; a word can hold more.
 _COUNT_MAX = 2**62
@@ -24,22 +46,25 @@ _SERIAL_BITS = 62
 
 
 class Booking:
-    """The counts of expired events and unreadable entries, on the publisher's status page."""
+    """The counts of expired events and unreadable entries, on the publisher's status page. Those of GOPs with
+    ``words`` of their own."""
 
-    def __init__(self, page: StatusPage) -> None:
+    def __init__(self, page: StatusPage, words: Words = FRAME_WORDS) -> None:
         self._counts = page.counts
+        self._words = words
         self._open = [0, 0]
 
     @property
     def begun(self) -> bool:
         """True if a publisher of this site has counted any event before."""
-        return any(self._counts[word] for word in (PublisherCount.CONFIRMED, PublisherCount.EXPIRED))
+        (expired, _), *_ = self._words.booked
+        return any(self._counts[word] for word in (self._words.confirmed, expired))
 
     def recover(self, serials: Collection[bytes]) -> None:
         """Finish a predecessor's save if its serial is among those in Redis."""
-        if b"%d" % self._counts[PublisherCount.SAVE_SERIAL] in serials:
+        if b"%d" % self._counts[self._words.serial] in serials:
             self._show()
-        self._counts[PublisherCount.SAVE_SERIAL] = 0
+        self._counts[self._words.serial] = 0
 
     def add(self, expired: int, unreadable: int) -> None:
         """Add events that the next save of the cursors passes."""
@@ -49,20 +74,20 @@ class Booking:
         """The serial to save the cursors with; empty if there is nothing to count."""
         if not any(self._open):
             return ""
-        self._counts[PublisherCount.SAVE_SERIAL] = 0
-        for (count, following), more in zip(_BOOKED, self._open, strict=True):
+        self._counts[self._words.serial] = 0
+        for (count, following), more in zip(self._words.booked, self._open, strict=True):
             self._counts[following] = min(self._counts[count] + more, _COUNT_MAX)
         serial = secrets.randbits(_SERIAL_BITS) + 1
-        self._counts[PublisherCount.SAVE_SERIAL] = serial
+        self._counts[self._words.serial] = serial
         return str(serial)
 
     def settle(self) -> None:
         """The save succeeded: show its counts."""
         if any(self._open):
             self._show()
-            self._counts[PublisherCount.SAVE_SERIAL] = 0
+            self._counts[self._words.serial] = 0
             self._open = [0, 0]
 
     def _show(self) -> None:
-        for count, following in _BOOKED:
+        for count, following in self._words.booked:
             self._counts[count] = self._counts[following]

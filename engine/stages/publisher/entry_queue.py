@@ -102,7 +102,8 @@ class EntryQueue:
             if not gone:
                 return
             for camera, count in gone.items():
-                self._accounts.by_camera[camera].drop(len(suspects[camera]), suspects[camera][:count])
+                account, waiting = self._accounts.by_camera[camera], suspects[camera]
+                account.drop(account.taken - len(waiting), count, _id(waiting[count - 1]))
             self._pass_over(gone)
             # If all frames of a camera were gone, the next ones may be gone too.
             emptied = {camera for camera, count in gone.items() if count == len(suspects[camera])}

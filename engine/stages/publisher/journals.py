@@ -7,8 +7,9 @@ camera wrote it is ignored: once read, it would hide all entries that are writte
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
 
@@ -16,42 +17,12 @@ from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
+from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, within
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import foreign_key
-
-
-class CameraRead(NamedTuple):
-    """The result of one read of a camera: entries in order, the id of the last, and how many did not parse."""
-
-    camera: str
-    entries: list[JournalEntry]
-    last: Id
-    unreadable: int
-
-
-class Newest(NamedTuple):
-    """The last entry of a journal, and its number; 0 if it has none."""
-
-    at: Id
-    number: int
-
-
-class Overview(NamedTuple):
-    """By camera: the state and the mark that the writer wrote, and the journal's last entry if it has any."""
-
-    states: dict[str, bytes]
-    written: dict[str, Mark]
-    newest: dict[str, Newest]
-
-
-class Cursors(NamedTuple):
-    """The cursor of each camera that has one, and the serials of the saves that moved them."""
-
-    marks: dict[str, Mark]
-    serials: frozenset[bytes]
 
 
 class OnForeign(Protocol):
@@ -66,7 +37,8 @@ def _nobody(camera: str, error: str) -> None:
 
 
 class Journals:
-    """Journals, cursors, marks and states of one site's ``cameras``.
+    """Journals, cursors, marks and states of one site's ``cameras``. With ``video``, those of their video; states are
+    the cameras' own and left out.
 
     Every method except ``close``, ``add`` and ``remove`` connects if necessary, and raises RedisUnavailable if Redis is
     away or refuses. The next call connects again.
@@ -80,16 +52,21 @@ class Journals:
         prefix: str,
         cameras: Iterable[str],
         on_foreign: OnForeign = _nobody,
+        *,
+        video: bool = False,
     ) -> None:
         self._session = Session(address, timeout_seconds)
         self._vhost, self._prefix = vhost, prefix
         self._on_foreign = on_foreign
+        self._journal_key = keys.video_journal_key if video else keys.journal_key
+        self._frame_key_prefix = keys.video_key_prefix if video else keys.frame_key_prefix
         self._streams: dict[bytes, str] = {}
         self._keys: dict[str, bytes] = {}
         self._frames: dict[str, str] = {}
-        self._cursor_key = keys.cursor_key(vhost, prefix)
-        self._cameras_key = keys.cameras_key(vhost, prefix)
-        self._written_key = keys.written_key(vhost, prefix)
+        self._cursor_key = (keys.video_cursor_key if video else keys.cursor_key)(vhost, prefix)
+        self._written_key = (keys.video_written_key if video else keys.written_key)(vhost, prefix)
+        #: The hash of the cameras' states, if they are wanted.
+        self._states_keys = [] if video else [keys.cameras_key(vhost, prefix)]
         #: Cameras, and keys that belong to no camera, whose key has another type.
         self._foreign: set[str] = set()
         #: The latest known stamp of each camera itself; the clock may have been set back since.
@@ -99,9 +76,9 @@ class Journals:
 
     def add(self, camera: str) -> None:
         """Add a camera."""
-        key = keys.journal_key(self._vhost, self._prefix, camera).encode()
+        key = self._journal_key(self._vhost, self._prefix, camera).encode()
         self._streams[key], self._keys[camera] = camera, key
-        self._frames[camera] = keys.frame_key_prefix(self._vhost, self._prefix, camera)
+        self._frames[camera] = self._frame_key_prefix(self._vhost, self._prefix, camera)
 
     def remove(self, camera: str) -> None:
         """Forget a camera."""
@@ -143,7 +120,7 @@ class Journals:
         commands = [self._reading(sound, after, count)] if sound else []
         commands += [self._reading([camera], after, count) for camera in after if camera in self._foreign]
         replies = self._ask(*commands)
-        if sound and _foreign(replies[0]):
+        if sound and is_foreign(replies[0]):
             # Ask for each camera separately to find the foreign ones.
             commands = [self._reading([camera], after, count) for camera in after]
             replies = self._ask(*commands)
@@ -151,33 +128,44 @@ class Journals:
         for command, reply in zip(commands, replies, strict=True):
             if len(command) == _ONE_STREAM:
                 self._notice(self._streams[command[4]], command[4].decode(), reply)
-            if not _foreign(reply):
+            if not is_foreign(reply):
                 found += [read for stream, entries in reply or () if (read := self._parse(stream, entries))]
         return found
 
     def overview(self) -> Overview:
         """States, marks and last entries in one round trip; each mark is read before the journal that it describes."""
-        asked = [("HGETALL", self._cameras_key), ("HGETALL", self._written_key)]
-        states, written, *lasts = self._ask(
-            *asked,
+        hashes = [*self._states_keys, self._written_key]
+        replies = self._ask(
+            *(("HGETALL", key) for key in hashes),
             *(("XREVRANGE", key, self._latest(camera), "-", "COUNT", 1) for camera, key in self._keys.items()),
         )
-        for key, reply in ((self._cameras_key, states), (self._written_key, written)):
+        for key, reply in zip(hashes, replies, strict=False):
             self._notice(key, key, reply)
+        *states, written = replies[: len(hashes)]
+        lasts = replies[len(hashes) :]
         return Overview(
-            {} if _foreign(states) else self._by_camera(states),
-            {} if _foreign(written) else self._marks(written),
+            {} if not states or is_foreign(states[0]) else self._by_camera(states[0]),
+            {} if is_foreign(written) else self._marks(written),
             {
-                camera: _newest(reply)
+                camera: newest(reply)
                 for camera, reply in zip(self._keys, lasts, strict=True)
-                if reply and not _foreign(reply)
+                if reply and not is_foreign(reply)
             },
         )
+
+    def before(self, camera: str, at: Id, count: int) -> list[JournalEntry]:
+        """Up to ``count`` entries of a camera before the id ``at``, newest first, as far as they parse."""
+        (reply,) = self._ask(("XREVRANGE", self._keys[camera], f"({entry_id(*at)}", "-", "COUNT", count))
+        entries: list[JournalEntry] = []
+        with contextlib.suppress(WireError):
+            for identifier, fields in [] if is_foreign(reply) else reply:
+                entries.append(parse_entry(identifier, fields))
+        return entries
 
     def written(self) -> dict[str, Mark]:
         """The writer's marks, by camera."""
         (reply,) = self._ask(("HGETALL", self._written_key))
-        return {} if _foreign(reply) else self._marks(reply)
+        return {} if is_foreign(reply) else self._marks(reply)
 
     def alive(self, frames: Iterable[tuple[str, JournalEntry]]) -> list[bool]:
         """For each frame, whether Redis still has it."""
@@ -200,7 +188,7 @@ class Journals:
         """The entries of one stream's reply; None if there are none."""
         entries: list[JournalEntry] = []
         latest = self._latest(self._streams[stream])
-        while found and not _within(found[-1][0], latest):
+        while found and not within(found[-1][0], latest):
             found.pop()
         if not found:
             return None
@@ -212,7 +200,7 @@ class Journals:
         return CameraRead(self._streams[stream], entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
 
     def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
-        stored = _pairs(reply)
+        stored = pairs(reply)
         return {camera: stored[camera.encode()] for camera in self._keys if camera.encode() in stored}
 
     def _marks(self, reply: list[bytes]) -> dict[str, Mark]:
@@ -224,7 +212,7 @@ class Journals:
 
     def _notice(self, name: str, key: str, reply: object) -> None:
         """Report once that another type is in a stream's or hash's place, and once that it is gone."""
-        foreign = _foreign(reply)
+        foreign = is_foreign(reply)
         if foreign == (name in self._foreign):
             return
         if not foreign:
@@ -247,7 +235,7 @@ class Journals:
         """Replies. A WRONGTYPE error is returned, not raised; with ``tolerant`` any error is."""
         replies = self._session.try_call(*commands)
         for reply in replies:
-            if isinstance(reply, ResponseError) and not (tolerant or _foreign(reply)):
+            if isinstance(reply, ResponseError) and not (tolerant or is_foreign(reply)):
                 raise RedisUnavailable(
                     f"Redis at {self._session.address} refuses to be read: {reply}", cause=Cause.JOURNALS_FORBIDDEN
                 )
@@ -256,28 +244,3 @@ class Journals:
 
 #: Words of an XREAD with a count and one stream.
 _ONE_STREAM = 6
-
-
-def _within(identifier: bytes, latest: int) -> bool:
-    """True for an entry id whose time is at most ``latest``."""
-    try:
-        return parse_entry_id(identifier)[0] <= latest
-    except WireError:
-        return False
-
-
-def _newest(reply: list[list[Any]]) -> Newest:
-    identifier, fields = reply[0]
-    try:
-        return Newest(parse_entry_id(identifier), parse_entry(identifier, fields).number)
-    except WireError:
-        return Newest(parse_entry_id(identifier), 0)
-
-
-def _foreign(reply: object) -> bool:
-    """True for the error of a key of another type."""
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
-
-
-def _pairs(flat: list[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[0::2], flat[1::2], strict=True))

@@ -24,12 +24,11 @@ from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.connection import Connection
 from engine.stages.writer.connection_state import State
 from engine.stages.writer.leases import Leases
-from engine.stages.writer.marks import WrittenMarks
-from engine.stages.writer.open_rings import OpenRings
 from engine.stages.writer.reconcile import Reconciler
 from engine.stages.writer.rotation import Rotation
 from engine.stages.writer.states import CameraStates
 from engine.stages.writer.store import Refused, Store
+from engine.stages.writer.streams import Streams
 from engine.wire import keys
 from engine.wire.lease import Lease
 
@@ -67,15 +66,8 @@ class WriterAgent:
         self._store = Store(config.redis_address, config.redis.timeout_seconds, page.beat)
         self._connection = Connection(self._store, self._count_try)
         self._reconciler = Reconciler(self._store, log, self._warn_once)
-        #: Those of frames, and those of video.
-        self._rings = [OpenRings(config, number, log, self._warn_once, video=video) for video in (False, True)]
-        #: By camera: the status pages of the capture processes.
-        self._pages = self._rings[0].pages
+        self._streams = Streams(config, number, self._store, log, self._warn_once)
         self._rotation = Rotation()
-        self._marks = [
-            WrittenMarks(self._store, config.vhost, config.prefix, self._warn_once, video=video)
-            for video in (False, True)
-        ]
         self._leases = Leases(config, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         #: For each batch in flight, the cameras that have frames in it; oldest batch first.
@@ -135,10 +127,10 @@ class WriterAgent:
         """True if every ring is empty and no capture process is left that could fill one."""
         if self._in_flight or any(writer.consumer.held_bytes for writer in self._writers):
             return False
-        if any(page.owned for page in self._pages.values()):
+        if any(page.owned for page in self._streams.pages.values()):
             return False
         # A ring may have appeared since the last look around.
-        if self._follow_rings() or any(rings.behind for rings in self._rings):
+        if self._follow_rings() or self._streams.behind:
             return False
         return self._looked_last()
 
@@ -160,26 +152,19 @@ class WriterAgent:
         try:
             if self._store.connected and not self._in_flight:
                 self._reconciler.count_lost(self._rotation.writers)
-                for marks in self._marks:
-                    marks.write(self._writers)
-                self._states.publish(self._pages)
+                self._streams.write_marks()
+                self._states.publish(self._streams.pages)
                 if self._leases:
-                    self._leases.release(list(self._cameras))
+                    self._leases.release(self._streams.cameras)
         except RedisUnavailable as error:
             self._log.warning("last camera states not written", error=error)
         self._store.close()
-        for rings in self._rings:
-            rings.close()
+        self._streams.close()
         self._doorbell.close()
 
     @property
     def _writers(self) -> list[CameraWriter]:
-        return [writer for rings in self._rings for writer in rings.writers.values()]
-
-    @property
-    def _cameras(self) -> dict[str, None]:
-        """The cameras that this writer stores, each once."""
-        return dict.fromkeys(writer.camera for writer in self._writers)
+        return self._streams.writers
 
     # Rings to Redis
 
@@ -236,8 +221,7 @@ class WriterAgent:
         """True if the connection may store frames now; otherwise take one more step towards that."""
         if self._connection.advance() is State.SETTLING:
             self._reconciler.reconnected(self._rotation.writers)
-            for marks in self._marks:
-                marks.begin(self._rotation.writers)
+            self._streams.begin_marks(self._rotation.writers)
             self._connection.settled()
         return self._connection.state is State.STORING
 
@@ -279,15 +263,14 @@ class WriterAgent:
         try:
             if usable:
                 # First, because this may be the last state of a camera whose ring is gone.
-                self._states.publish(self._pages)
+                self._states.publish(self._streams.pages)
             self._follow_rings()
             if usable:
                 self._reconciler.look(self._rotation.writers)
                 self._look_at_barred()
-                for marks in self._marks:
-                    marks.look(self._rotation.writers)
+                self._streams.look_at_marks(self._rotation.writers)
                 if self._leases:
-                    self._leases.look(self._cameras)
+                    self._leases.look(self._streams.cameras)
                     self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
@@ -297,8 +280,7 @@ class WriterAgent:
 
     def _follow_rings(self) -> bool:
         """Open new rings, and release removed ones; True if there were any."""
-        changed = [rings.look() for rings in self._rings]
-        if not any(changed):
+        if not self._streams.look():
             return False
         self._rotation.arrange(self._writers)
         self._connection.rings_changed()

@@ -12,6 +12,8 @@ polled again. Three kinds of doubt can remain:
 
 ``reconcile.py`` asks Redis; this module applies the answers. So ``captured`` = ``stored`` + drops + frames in the ring
 holds at every moment.
+
+Access units of video take the same path. One that needs a refused one is given up with it: ``given_up``.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ class CameraWriter:
         """Take the next frames, at least one if there is any, until either bound is reached; None if there are none.
         They are now in flight."""
         records = self.consumer.poll(bytes_max, frames_max)
+        self._doubt_given_up()
         if not records:
             return None
         trim_nano = self._trim.trim_nano(time.monotonic())
@@ -146,21 +149,38 @@ class CameraWriter:
         """Frames of the last batch whose journal entries were refused."""
         return [self._refused.records[place] for place in self._refused.errors] if self._refused else []
 
+    def given_up(self, standing: Container[int]) -> list[Record]:
+        """The frames of the last batch that Redis must not keep; ``standing`` as in ``settle_refused``."""
+        return [record for record, reason in self._fates(standing) if reason]
+
     def settle_refused(self, standing: Container[int]) -> str:
         """Settle the refused entries. Frames whose sequence is in ``standing`` have an entry from an earlier try: they
-        are stored, like the rest of their batch. The others can never be listed and count as refused. Returns the
-        error of the first of these; empty if there is none."""
-        batch, self._refused = self._refused, None
-        said = ""
-        for place, record in enumerate(batch.records if batch else ()):
-            error = batch.errors.get(place) if batch else None
-            if error is None or record.sequence in standing:
+        are stored, like the rest of their batch. The others can never be listed and count as refused. Access units
+        that need one of these count as cut off. Returns the error of the first refused one; empty if there is none."""
+        fates = self._fates(standing)
+        errors = self._refused.errors if self._refused else {}
+        self._refused = None
+        for record, reason in fates:
+            if reason is None:
                 self.consumer.commit([record], time.monotonic_ns())
             else:
-                self.consumer.release([record], Drop.REFUSED)
-                said = said or error
+                self.consumer.release([record], reason)
         self._forget_released()
-        return said
+        return next((error for place, error in errors.items() if fates[place][1] is Drop.REFUSED), "")
+
+    def _fates(self, standing: Container[int]) -> list[tuple[Record, Drop | None]]:
+        """What becomes of each frame of the last batch: stored, or given up for a reason."""
+        fates: list[tuple[Record, Drop | None]] = []
+        cut = False
+        for place, record in enumerate(self._refused.records if self._refused else ()):
+            reason: Drop | None = None
+            if self._refused and place in self._refused.errors and record.sequence not in standing:
+                reason = Drop.REFUSED
+            elif cut and not record.keyframe:
+                reason = Drop.CUT_GOP
+            cut = self.consumer.video and reason is not None
+            fates.append((record, reason))
+        return fates
 
     def reconnected(self) -> None:
         """A new connection: frames that were in flight over the last one and were dropped since are in doubt.
@@ -177,23 +197,42 @@ class CameraWriter:
     def settle_doubtful(self, standing: Container[int]) -> None:
         """Count the doubtful frames whose sequence is in ``standing`` as stored. Redis is asked for the others again,
         for a while."""
-        stored = [record for record in self.doubtful if record.sequence in standing]
-        now, cut = time.monotonic_ns(), self.consumer.cut
-        self.consumer.reclassify([r for r in stored if r.record_index not in cut], Drop.OUTAGE, now)
-        self.consumer.reclassify([r for r in stored if r.record_index in cut], Drop.CUT_GOP, now)
+        stored: dict[Drop, list[Record]] = {}
+        for record in self.doubtful:
+            reason = self.consumer.fates.get(record.record_index)
+            if reason and record.sequence in standing:
+                stored.setdefault(reason, []).append(record)
+        for reason, records in stored.items():
+            self.consumer.reclassify(records, reason, time.monotonic_ns())
         final = time.monotonic() > self._doubtful_until
         self.doubtful = [] if final else [record for record in self.doubtful if record.sequence not in standing]
+        self._forget_fates()
+
+    def _doubt_given_up(self) -> None:
+        """Uncertain frames that poll has given up instead of handing them out again are in doubt."""
+        if self._uncertain:
+            given_up = [record for record in self._uncertain if self.consumer.fates.get(record.record_index)]
+            if given_up:
+                self.doubtful += given_up
+                self._doubtful_until = time.monotonic() + _DOUBT_SECONDS
+                self._forget_released()
 
     def _may_be_stored(self, records: Sequence[Record]) -> None:
         known = {record.end for record in self._uncertain}
         self._uncertain += [record for record in records if record.end not in known]
+        for record in records:
+            self.consumer.fates.setdefault(record.record_index)
 
     def _forget_released(self) -> None:
         """Forget uncertain frames that left the ring: they are stored, or counted as dropped."""
         if self._uncertain:
             self._uncertain = [record for record in self._uncertain if record.end > self.consumer.tail]
-        elif not self.doubtful:
-            self.consumer.cut.clear()
+        self._forget_fates()
+
+    def _forget_fates(self) -> None:
+        if fates := self.consumer.fates:
+            known = {record.record_index for record in (*self._uncertain, *self.doubtful)}
+            self.consumer.fates = {index: fate for index, fate in fates.items() if index in known}
 
     # Numbers of journal entries
 

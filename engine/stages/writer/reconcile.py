@@ -42,16 +42,16 @@ class Reconciler:
         self._loss_at = 0.0
 
     def settle_refused(self, writer: CameraWriter) -> str:
-        """Find out which of a camera's refused entries exist already. The frames of the others are deleted.
+        """Find out which of a camera's refused entries exist already. The frames of the others are deleted, and access
+        units that need one of these.
 
         Returns why the journal will refuse later frames too; empty if it will accept them.
         """
-        records = writer.refused_records
-        standing = self._standing(writer, records)
-        unlisted = [record for record in records if record.sequence not in standing]
+        standing = self._standing(writer, writer.refused_records)
+        given_up = writer.given_up(standing)
         obstacle = ""
-        if unlisted:
-            self._store.call([writer.framing.discard(record.unix_nano, record.sequence) for record in unlisted])
+        if given_up:
+            self._store.call([writer.framing.discard(record.unix_nano, record.sequence) for record in given_up])
             obstacle = self.obstacle(writer)
         error = writer.settle_refused(standing)
         if error and not obstacle:

@@ -1,0 +1,130 @@
+"""The producer's end of a ring. The essay in ``engine/shm/ring.py`` explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import FrameTooLarge
+from engine.shm.ring_file import PRODUCER_DROPS, Drop, RingEnd
+from engine.wire import ring_layout as layout
+from engine.wire.keys import SEQUENCE_MAX, next_sequence, sequence_after
+
+
+class Producer(RingEnd):
+    """The capture process's end."""
+
+    def __init__(self, path: Path, camera: str) -> None:
+        super().__init__(path, camera)
+        words = self._words
+        self._head = words[layout.W_HEAD]
+        words[layout.W_RECORDS] = self._records = self._published()[1]
+        # A frame that a former producer was writing when it was killed has its sequence but is in no count yet.
+        accounted = words[layout.W_RECORDS] + sum(words[drop] for drop in PRODUCER_DROPS)
+        words[Drop.INTERRUPTED] += max(words[layout.W_CAPTURED] - accounted, 0)
+        # Copies of the words that only this side writes: they are stored for each frame, and loaded only here.
+        self._last_nano = words[layout.W_LAST_NANO]
+        self._captured = words[layout.W_CAPTURED]
+        self._captured_bytes = words[layout.W_CAPTURED_BYTES]
+        self._largest = words[layout.W_LARGEST]
+        #: The sequence of the last frame; 0 before the first.
+        self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
+
+    def go_on_from(self, unix_nano: int, sequence: int) -> None:
+        """Continue sequences and time stamps after those of a frame that this ring does not know."""
+        words = self._words
+        words[layout.W_LAST_NANO] = self._last_nano = max(self._last_nano, unix_nano)
+        words[layout.W_FIRST_SEQUENCE] = (sequence - self._captured) % SEQUENCE_MAX
+        self.last_sequence = sequence
+
+    @property
+    def floor_nano(self) -> int:
+        """The next frame's time stamp must exceed this, in nanoseconds UTC."""
+        return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
+
+    def write(
+        self,
+        parts: Sequence[bytes | memoryview],
+        unix_nano: int,
+        monotonic: int,
+        width: int,
+        height: int,
+        *,
+        encoding: int = 0,
+        keyframe: bool = True,
+        offset_us: int = 0,
+    ) -> int | None:
+        """Copy a frame (its ``parts`` joined) into the ring; never waits.
+
+        Returns its sequence, or None if the ring is full: the frame is dropped and counted, and its sequence is used
+        up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
+        capacity, ValueError for an empty one.
+        """
+        words = self._words
+        size = sum(map(len, parts))
+        if not size:
+            raise ValueError(f"camera {self.camera}: an empty frame")
+        sequence = self._take_sequence(unix_nano, size)
+        if size > self.capacity // 2:
+            words[Drop.TOO_LARGE] += 1
+            raise FrameTooLarge(
+                f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
+                f"raise {'video' if self.video else 'ring'}.capacity_mb to {-(-2 * size // 2**20)} or more"
+            )
+        need = layout.record_bytes(size)
+        head, area, fence = self._head, self._area, self._fence
+        position = head % area
+        padding = area - position if position + need > area else 0
+        # SYNC POINT ring-space: load the tail before any store into the space that it gives back.
+        free = area - (head - words[layout.W_TAIL])
+        fence()
+        if padding + need > free:
+            words[Drop.RING_FULL] += 1
+            return None
+        data = self._data
+        index = self._records
+        if padding:
+            filler = padding - layout.RECORD_HEADER_BYTES
+            layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, index, 0)
+            position = 0
+        flags = layout.FLAG_KEYFRAME if keyframe else 0
+        layout.pack_record(
+            data, position,
+            layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,
+        )  # fmt: skip
+        if self.video:
+            layout.pack_offset(data, position, offset_us)
+        start = position + layout.RECORD_HEADER_BYTES
+        for part in parts:
+            end = start + len(part)
+            data[start:end] = part
+            start = end
+        self._head = head = head + padding + need
+        self._records = index = index + 1
+        # Until head reaches NEXT_HEAD, readers use the old count.
+        words[layout.W_NEXT_HEAD] = head
+        # SYNC POINT ring-count
+        fence()
+        words[layout.W_NEXT_RECORDS] = index
+        # SYNC POINT ring-publish: store all of the frame before the head that shows it.
+        fence()
+        words[layout.W_HEAD] = head
+        words[layout.W_RECORDS] = index
+        return sequence
+
+    def discard(self, unix_nano: int, size: int, reason: Drop) -> int:
+        """Count a frame that is not worth storing; returns the sequence that it used up."""
+        sequence = self._take_sequence(unix_nano, size)
+        self._words[reason] += 1
+        return sequence
+
+    def _take_sequence(self, unix_nano: int, size: int) -> int:
+        words = self._words
+        words[layout.W_LAST_NANO] = self._last_nano = unix_nano
+        # One store counts the frame and uses up its sequence: the sequence follows from the count.
+        words[layout.W_CAPTURED] = self._captured = self._captured + 1
+        words[layout.W_CAPTURED_BYTES] = self._captured_bytes = self._captured_bytes + size
+        if size > self._largest:
+            words[layout.W_LARGEST] = self._largest = size
+        self.last_sequence = sequence = next_sequence(self.last_sequence)
+        return sequence

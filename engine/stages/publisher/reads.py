@@ -1,0 +1,70 @@
+"""What the publisher reads from Redis, and how replies become it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from redis.exceptions import ResponseError
+
+from engine.errors import WireError
+from engine.stages.publisher.account import Id
+from engine.wire.journal import JournalEntry, parse_entry, parse_entry_id
+from engine.wire.marks import Mark
+
+
+class CameraRead(NamedTuple):
+    """The result of one read of a camera: entries in order, the id of the last, and how many did not parse."""
+
+    camera: str
+    entries: list[JournalEntry]
+    last: Id
+    unreadable: int
+
+
+class Newest(NamedTuple):
+    """The last entry of a journal, and its number; 0 if it has none."""
+
+    at: Id
+    number: int
+
+
+class Overview(NamedTuple):
+    """By camera: the state and the mark that the writer wrote, and the journal's last entry if it has any."""
+
+    states: dict[str, bytes]
+    written: dict[str, Mark]
+    newest: dict[str, Newest]
+
+
+class Cursors(NamedTuple):
+    """The cursor of each camera that has one, and the serials of the saves that moved them."""
+
+    marks: dict[str, Mark]
+    serials: frozenset[bytes]
+
+
+def within(identifier: bytes, latest: int) -> bool:
+    """True for an entry id whose time is at most ``latest``."""
+    try:
+        return parse_entry_id(identifier)[0] <= latest
+    except WireError:
+        return False
+
+
+def newest(reply: list[list[Any]]) -> Newest:
+    """The entry of an XREVRANGE reply that has one."""
+    identifier, fields = reply[0]
+    try:
+        return Newest(parse_entry_id(identifier), parse_entry(identifier, fields).number)
+    except WireError:
+        return Newest(parse_entry_id(identifier), 0)
+
+
+def is_foreign(reply: object) -> bool:
+    """True for the error of a key of another type."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
+    """The fields of an HGETALL reply."""
+    return dict(zip(flat[0::2], flat[1::2], strict=True))
