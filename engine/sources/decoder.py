@@ -79,4 +79,4 @@ def planes_of(frame: Frame) -> Planes:
 
 def _view(plane: VideoPlane) -> Plane:
     """(height, width) view of a plane, whose rows are padded in memory."""
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), 0, (plane.line_size, 1))
