@@ -150,8 +150,8 @@ def test_cv2_has_one_door_for_each_direction():
     assert importers("cv2") == {"sources/video.py", "client/picture.py", "client/chart.py"}
 
 
-def test_pyav_has_one_door():
-    assert importers("av") == {"client/film.py"}
+def test_pyav_has_a_door_to_decode_and_one_for_each_kind_of_film():
+    assert importers("av") == {"client/decoder.py", "client/film.py", "client/video_film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():
