@@ -157,7 +157,13 @@ def test_cv2_has_one_door_for_each_direction():
 
 
 def test_pyav_has_one_door_for_each_direction():
-    assert importers("av") == {"sources/stream.py", "sources/decoder.py", "client/film.py"}
+    assert importers("av") == {
+        "sources/stream.py",
+        "sources/decoder.py",
+        "client/decoder.py",
+        "client/film.py",
+        "client/video_film.py",
+    }
 
 
 def test_pika_has_one_door_for_each_direction():

@@ -35,8 +35,14 @@ def test_what_the_network_delays_was_shown_before_it_arrived():
 
 
 def test_the_first_packet_may_be_the_one_that_was_delayed():
-    found = offsets([(90_000_000, 0, 0), *((number * FRAME, number * FRAME, number * FRAME) for number in range(1, 9))])
-    assert found == [0] * 9
+    """The others are then shown later than they arrive, less and less so: none is shown before the one before it."""
+    packets = [(90_000_000, 0, 0), *((number * FRAME, number * FRAME, number * FRAME) for number in range(1, 12))]
+    found = offsets(packets)
+    assert found[0] == 0
+    assert found[1:] == sorted(found[1:], reverse=True)
+    assert found[8:] == [0] * 4
+    moments = [arrival + offset for (arrival, _, _), offset in zip(packets, found, strict=True)]
+    assert moments == sorted(set(moments))
 
 
 def test_b_frames_are_shown_in_order_and_evenly():
