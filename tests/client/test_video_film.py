@@ -56,7 +56,7 @@ def write_file(path: Path, units: list[VideoUnit]) -> int:
     with VideoFilm(path) as film:
         for one in units:
             film.add(one)
-    return film.skipped
+    return film.track.skipped
 
 
 def write_fragments(path: Path, units: list[VideoUnit]) -> int:
