@@ -82,7 +82,7 @@ def export(
     video: Video = False,
     fragmented: Annotated[
         bool,
-        typer.Option("--fragmented", help="Video as a fragmented MP4, which plays while it grows. Implied by -o -."),
+        typer.Option("--fragmented", help="Video as a fragmented MP4, which plays while it grows, as with -o -."),
     ] = False,
     force: Force = False,
     config: SiteFile = None,
@@ -101,19 +101,19 @@ def export(
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     film = out.suffix.lower() == _FILM
-    pipe = str(out) == "-"
-    if video or fragmented or pipe:
+    video |= fragmented
+    if video:
         check_video(out, step, json=json)
     if film:
         output.check_output(out, force=force)
-    elif not pipe:
+    elif not video:
         _check_directory(out)
     # SIGTERM removes partial files, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _exit)
     with target.store() as store, output.progress() as bar:
-        if not (video or fragmented or pipe) and film and step is None:
+        if film and step is None and not video:
             video = only_video(store, camera, start, end)
-        if video or fragmented or pipe:
+        if video:
             export_video(
                 store, bar, VideoQuestion(camera, start, end, limit), out, fragmented=fragmented, force=force, json=json
             )
@@ -205,6 +205,8 @@ def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Do
 
 def _check_directory(out: Path) -> None:
     """Raises InputError if ``out`` is not a directory and cannot become one."""
+    if str(out) == "-":
+        raise InputError("JPEG frames cannot go to standard output, only --video; give a file's name, or a directory")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} exists and is no directory")
     if not out.exists() and out.suffix.lower() in _OTHER_FILES:

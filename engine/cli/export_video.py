@@ -25,8 +25,8 @@ class VideoQuestion(NamedTuple):
     """Which units are exported. It is asked twice, so its times are fixed."""
 
     camera: str
-    start: str | int | None
-    end: str | int | None
+    start: str | None
+    end: str | None
     limit: int | None
 
     def entries(self, store: FrameStore) -> Frames[VideoEntry]:
@@ -68,11 +68,9 @@ def export_video(
     from engine.client.film_track import FilmTrack
     from engine.client.video_film import VideoFilm, fragments
 
-    total, end = 0, question.end
-    for entry in question.entries(store):
-        total, end = total + 1, entry.unix_nano
+    total = sum(1 for _ in question.entries(store))
     # What is stored during the export is left out.
-    found = question._replace(end=end).units(store)
+    found = question._replace(limit=total).units(store)
     units = _shown(bar, found, total) if total else iter(())
     track = FilmTrack()
     if str(out) == _STDOUT:

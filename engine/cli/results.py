@@ -37,8 +37,8 @@ class Done:
         self.bytes += frame.size
 
 
-def report(done: Done, camera: str, out: Path, missing: int, *, json: bool, skipped: int = 0) -> None:
-    """Print what was exported. ``skipped`` access units were left out."""
+def report(done: Done, camera: str, out: Path, missing: int, *, json: bool, **more: int) -> None:
+    """Print what was exported; ``more`` counts only as JSON."""
     times = rfc3339(done.first_nano), rfc3339(done.last_nano)
     if not json:
         print(f"{out}: {done.frames:,} frames, {done.bytes:,} bytes, {times[0]} to {times[1]}")
@@ -50,10 +50,10 @@ def report(done: Done, camera: str, out: Path, missing: int, *, json: bool, skip
             "frames": done.frames,
             "bytes": done.bytes,
             "missing": missing,
-            "skipped": skipped,
             "start": times[0],
             "end": times[1],
             "start_nano": done.first_nano,
             "end_nano": done.last_nano,
+            **more,
         }
     )
