@@ -1,5 +1,5 @@
-"""A running site as lines of text: first what is wrong, then a line for each camera with its error below. A camera with
-stored video has a second line in the same columns.
+"""A running site as lines of text: first what is wrong, then a line for each camera with its error below. A
+camera whose video is stored has a second line in the same columns.
 """
 
 from __future__ import annotations
