@@ -36,6 +36,9 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
             "need_bytes": memory.bytes,
             "frames": memory.frames,
             "frames_per_second": memory.frames_per_second,
+            "video_bytes": memory.video_bytes,
+            "packets": memory.packets,
+            "packets_per_second": memory.packets_per_second,
             "assumed": memory.assumed,
             "maxmemory_bytes": most,
         }

@@ -21,6 +21,7 @@ from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 from engine.runtime.streams import leave_terminal
 from engine.shm.site import SitePaths
+from engine.wire import keys
 from engine.wire.urls import mask
 
 #: Seconds between two drawings of the live table.
@@ -87,19 +88,26 @@ def print_site(console: Console, config: Config, need: int, have: int, memory: M
         "redis", f"{config.redis_address if not config.embedded else 'embedded'}, TTL {config.redis.ttl_seconds} s"
     )
     table.add_row("keys", f"{config.vhost}:{config.prefix}:<camera>:<unix_nano>:<sequence>")
+    if any(camera.video for camera in config.cameras):
+        root, ttl_seconds = keys.video_root(config.vhost, config.prefix), config.ttl_seconds(video=True)
+        table.add_row("video", f"{root}<camera>:<unix_nano>:<sequence>, TTL {ttl_seconds} s")
     table.add_row("amqp", mask(config.amqp.amqp_url) if config.publishes else "none; metadata stays in the journals")
-    table.add_row("exchange", f"{config.metadata.exchange} ({config.metadata.format})" if config.publishes else "-")
+    formats = f"{config.metadata.format}{', GOPs of video' if config.publishes_video else ''}"
+    table.add_row("exchange", f"{config.metadata.exchange} ({formats})" if config.publishes else "-")
     table.add_row("writers", f"{config.writer.writers}")
     fits = "fits" if need <= have else "does not fit"
     table.add_row(
         "memory", f"{need / 2**20:,.0f} MiB of {have / 2**20:,.0f} MiB in {config.ring.directory} ({fits}); "
         f"{SitePaths.of(config).directory}",
     )  # fmt: skip
-    table.add_row("redis memory", _memory(memory, most, config.redis.ttl_seconds))
+    table.add_row("redis memory", _memory(memory, most, config))
     console.print(table)
     cameras = Table(box=None, header_style="dim")
+    decodes = any(camera.video or camera.decode != "auto" for camera in config.cameras)
     for name in ("camera", "name", "url", "fps", "size", "quality", "encoding", "transport"):
         cameras.add_column(name, overflow="fold")
+    if decodes:
+        cameras.add_column("decode", overflow="fold")
     for camera in config.cameras:
         cameras.add_row(
             camera.id,
@@ -110,6 +118,7 @@ def print_site(console: Console, config: Config, need: int, have: int, memory: M
             str(camera.quality),
             camera.encoding,
             camera.transport if camera.kind == "rtsp" else "-",
+            *([f"{camera.decode}{', video' if camera.video else ''}"] if decodes else []),
         )
     console.print(cameras)
     for warning in config.warnings:
@@ -144,10 +153,13 @@ def masked(config: Config) -> dict[str, Any]:
     return document
 
 
-def _memory(need: MemoryNeed, most: int | None, ttl_seconds: int) -> str:
-    """The Redis memory that frames need, next to the server's limit."""
+def _memory(need: MemoryNeed, most: int | None, config: Config) -> str:
+    """The Redis memory that frames and video need, next to the server's limit."""
     text = f"about {need.bytes / 2**20:,.0f} MiB for {need.frames:,} frames"
-    text += f" ({need.frames_per_second:,.0f}/s, {ttl_seconds} s)"
+    text += f" ({need.frames_per_second:,.0f}/s, {config.ttl_seconds(video=False)} s)"
+    if need.packets:
+        text += f" and {need.packets:,} packets of video ({need.packets_per_second:,.0f}/s, "
+        text += f"{config.ttl_seconds(video=True)} s, {need.video_bytes / 2**20:,.0f} MiB)"
     if most is not None:
         text += f"; maxmemory will be {most / 2**20:,.0f} MiB ({'fits' if need.bytes <= most else 'does not fit'})"
     else:

@@ -4,43 +4,61 @@ from __future__ import annotations
 
 from engine.config import Camera
 from engine.doctor.camera_probe import CameraFacts
+from engine.doctor.cpu_costs import cores, cores_of_video
 from engine.doctor.findings import Finding
-from engine.doctor.machine_checks import PASSTHROUGH_FRAMES, TRANSCODED_PIXELS
 from engine.runtime.status_cameras import CameraReport
 
 _GOOD = "frames flow, as JPEG from the camera (passthrough)"
+_VIDEO_GOOD = "video stored as the camera sends it, JPEGs of its key frames"
 #: Share of ``fps`` that a camera should send.
 _RATE_SHARE_MIN = 0.8
+#: Longest good interval between key frames, in seconds.
+KEY_SECONDS_MAX = 10.0
+#: What becomes of an H.264 or H.265 camera's pictures.
+_PICTURES = {"all": "all pictures transcoded", "key": "JPEGs of key frames", "none": "no JPEGs"}
 
 
 def reported(report: CameraReport) -> CameraFacts:
     """A running site's facts about a camera. The camera is not opened again, because many allow few sessions."""
-    error = ""
+    error, video = "", report.video
     if report.state != "active":
         failures = f", {report.consecutive_failures} tries in a row" if report.consecutive_failures else ""
         error = f"{report.state}{failures}: {report.last_error or 'no frame yet'}"
-    size = report.captured_bytes // report.captured if report.captured else 0
     return CameraFacts(
-        report.id, report.codec, report.mode, report.width, report.height, report.captured, report.fps, size,
-        report.dropped.get("corrupt", 0), error,
-    )  # fmt: skip
+        id=report.id,
+        codec=report.codec,
+        mode=report.mode,
+        decode=report.decode,
+        width=report.width,
+        height=report.height,
+        frames=report.captured,
+        fps=report.fps,
+        frame_bytes=report.captured_bytes // report.captured if report.captured else 0,
+        packet_fps=report.packet_fps,
+        packet_bytes=video.captured_bytes // video.captured if video and video.captured else 0,
+        key_interval_seconds=report.key_interval_seconds,
+        corrupt=report.dropped.get("corrupt", 0) + (video.dropped.get("corrupt", 0) if video else 0),
+        note=report.note,
+        error=error,
+    )
 
 
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
     """One camera: whether it sends, what it sends, and what that costs."""
     if facts.error:
         return Finding("cameras", camera.id, "broken", facts.error, _GOOD, facts.advice or _todo(camera))
+    if facts.decode:
+        return _video_verdict(camera, facts)
     found = f"{facts.codec or 'unknown codec'} {facts.width}x{facts.height}, {facts.fps:.1f} fps, {facts.mode}"
+    if camera.video or facts.note:
+        return Finding(
+            "cameras", camera.id, "warning", f"{found}; {facts.note or 'only H.264 and H.265 are stored as video'}",
+            _VIDEO_GOOD, "let the camera send H.264 or H.265, or set video = false",
+        )  # fmt: skip
     if facts.corrupt:
-        return Finding(
-            "cameras", camera.id, "warning", f"{found}; {facts.corrupt:,} frames were not complete JPEGs", _GOOD,
-            "look at its network (transport = \"tcp\" for RTSP) and its firmware",
-        )  # fmt: skip
-    if camera.fps and 0 < facts.fps < camera.fps * _RATE_SHARE_MIN:
-        return Finding(
-            "cameras", camera.id, "warning", f"{found}; fewer than the {camera.fps:g} fps asked for", _GOOD,
-            "raise the rate in the camera (exposure at night lowers it too), or lower fps",
-        )  # fmt: skip
+        return _corrupt(camera, facts, found)
+    if slow := _too_slow(camera, facts.fps, found):
+        return slow
     if facts.mode == "transcode":
         cost = f"about {cores(camera, facts):.0%} of a core"
         return Finding(
@@ -50,6 +68,57 @@ def verdict(camera: Camera, facts: CameraFacts) -> Finding:
     return Finding("cameras", camera.id, "ok", found, _GOOD)
 
 
+def _video_verdict(camera: Camera, facts: CameraFacts) -> Finding:
+    """An H.264 or H.265 camera."""
+    size = f" {facts.width}x{facts.height}" if facts.width else ""
+    found = f"{facts.codec}{size}, {facts.packet_fps:.1f} fps"
+    if facts.key_interval_seconds:
+        found += f", a key frame every {facts.key_interval_seconds:.1f} s"
+    found += f"; {'stored as sent, ' if camera.video else ''}{_PICTURES[facts.decode]}"
+    if facts.corrupt:
+        return _corrupt(camera, facts, found)
+    if facts.note or facts.key_interval_seconds > KEY_SECONDS_MAX:
+        return Finding(
+            "cameras", camera.id, "warning", f"{found}; {facts.note}" if facts.note else found,
+            f"a key frame every 1 to 2 s, at least every {KEY_SECONDS_MAX:g} s",
+            "set a shorter I-frame interval (GOP) in the camera: pictures decode from a key frame on only",
+        )  # fmt: skip
+    if facts.decode == "all":
+        if slow := _too_slow(camera, facts.packet_fps, found):
+            return slow
+        return _transcodes(camera, facts, found)
+    cost = f"about {cores(camera, facts):.1%} of a core"
+    return Finding("cameras", camera.id, "ok", f"{found}; {cost}", _VIDEO_GOOD)
+
+
+def _transcodes(camera: Camera, facts: CameraFacts, found: str) -> Finding:
+    """All pictures of an H.264 or H.265 camera are decoded and encoded: what it costs, and what would cost less."""
+    now, then = cores(camera, facts), cores_of_video(camera, facts, "key")
+    keys = 'decode = "key"' if camera.video else 'video = true and decode = "key"'
+    return Finding(
+        "cameras", camera.id, "information", f"{found}; about {now:.0%} of a core", _VIDEO_GOOD,
+        f"for less CPU set {keys}: about {then:.1%} of a core; FrameStore decodes the pictures between when they are "
+        "wanted",
+    )  # fmt: skip
+
+
+def _corrupt(camera: Camera, facts: CameraFacts, found: str) -> Finding:
+    what = "access units or pictures were damaged" if facts.decode else "frames were not complete JPEGs"
+    return Finding(
+        "cameras", camera.id, "warning", f"{found}; {facts.corrupt:,} {what}", _VIDEO_GOOD if facts.decode else _GOOD,
+        "look at its network (transport = \"tcp\" for RTSP) and its firmware",
+    )  # fmt: skip
+
+
+def _too_slow(camera: Camera, fps: float, found: str) -> Finding | None:
+    if not camera.fps or not 0 < fps < camera.fps * _RATE_SHARE_MIN:
+        return None
+    return Finding(
+        "cameras", camera.id, "warning", f"{found}; fewer than the {camera.fps:g} fps asked for", _GOOD,
+        "raise the rate in the camera (exposure at night lowers it too), or lower fps",
+    )  # fmt: skip
+
+
 def why_not(camera: Camera, facts: CameraFacts) -> str:
     """Why a camera's own JPEGs are not stored as they are."""
     if camera.encoding != "auto":
@@ -57,17 +126,6 @@ def why_not(camera: Camera, facts: CameraFacts) -> str:
     if facts.codec.upper() not in ("MJPG", "JPEG"):
         return f"{facts.codec or 'its codec'} is not MJPEG"
     return f"{camera.width}x{camera.height} is asked for and the camera sends another size"
-
-
-def cores(camera: Camera, facts: CameraFacts | None) -> float:
-    """Estimated cores for a camera, from its facts or, without them, from the site file."""
-    fps = facts.fps if facts and facts.fps else camera.fps or 25.0
-    fps = min(fps, camera.fps) if camera.fps else fps
-    passes = facts.mode != "transcode" if facts and facts.mode else camera.kind in ("test", "http")
-    if passes:
-        return fps / PASSTHROUGH_FRAMES
-    pixels = facts.width * facts.height if facts and facts.width else (camera.width or 1280) * (camera.height or 720)
-    return fps * pixels / TRANSCODED_PIXELS
 
 
 def _todo(camera: Camera) -> str:

@@ -11,6 +11,7 @@ from engine.doctor import broker_checks, broker_facts, camera_checks, machine_ch
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.camera_probe import gather as open_cameras
+from engine.doctor.cpu_costs import cores
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import gather as ask_redis
 from engine.doctor.tcp_check import try_to_reach, unreachable
@@ -49,10 +50,13 @@ def examine(
     findings, most = _redis(config, running=report.running)
     findings += rabbitmq(config, management_ports, running=report.running)
     seen = look_at_cameras(config, report) if cameras else {}
-    need = sum(camera_checks.cores(camera, seen.get(camera.id)) for camera in config.cameras)
+    need = sum(cores(camera, seen.get(camera.id)) for camera in config.cameras)
     findings += machine_checks.verdicts(machine_facts.gather(config), len(config.cameras), need, running=report.running)
-    known = {facts.id: Seen(facts.fps, facts.frame_bytes) for facts in seen.values()}
-    findings.append(redis_checks.memory_need(redis_memory(config, known), most, config.redis.ttl_seconds))
+    known = {
+        facts.id: Seen(facts.fps, facts.frame_bytes, facts.packet_fps, facts.packet_bytes) for facts in seen.values()
+    }
+    lifetimes = config.ttl_seconds(video=False), config.ttl_seconds(video=True)
+    findings.append(redis_checks.memory_need(redis_memory(config, known), most, *lifetimes))
     findings += [camera_checks.verdict(camera, seen[camera.id]) for camera in config.cameras if camera.id in seen]
     if not cameras:
         findings.append(Finding("cameras", "all", "information", "not examined, as requested"))

@@ -7,10 +7,6 @@ from functools import partial
 from engine.doctor.findings import Finding
 from engine.doctor.machine_facts import MachineFacts, RunDirectory
 
-#: Frames per second that one core passes through, and pixels per second that it transcodes. These are orders of
-#: magnitude for a warning before the site runs; docs/benchmarks.md has measured figures.
-PASSTHROUGH_FRAMES = 4000.0
-TRANSCODED_PIXELS = 60e6
 #: Share of the cores that the estimate and the load average may reach.
 _CPU_SHARE_MAX = 0.8
 #: Bytes that should be free on the run directory's disk, for logs.
@@ -41,8 +37,8 @@ def shared_memory(need: int, free: int | None, directory: str) -> Finding:
     bad = need > free
     return _finding(
         "shared memory", "broken" if bad else "ok", f"{_mib(free)} in {directory} for this site", good,
-        f"mount -o remount,size={need // 2**20 + 64}m {directory} (docker: shm_size), or lower ring.capacity_mb"
-        if bad else "",
+        f"mount -o remount,size={need // 2**20 + 64}m {directory} (docker: shm_size), or lower ring.capacity_mb or "
+        "video.capacity_mb" if bad else "",
     )  # fmt: skip
 
 
@@ -77,7 +73,8 @@ def cpu(load: float, cores: int, need_cores: float, *, running: bool) -> Finding
     return _finding(
         "CPU", "warning" if bad else "ok", f"{found} (in the load)" if running else found,
         f"together at most {cores * _CPU_SHARE_MAX:.1f}",
-        "lower fps or size, let cameras send MJPEG (no transcoding), or move other work away" if bad else "",
+        "lower fps or size, let cameras send MJPEG, decode key frames only (decode = \"key\"), or move other work away"
+        if bad else "",
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def verdicts(facts: RedisFacts, ttl_seconds: int, now: float | None = None) -> l
             persistence(info, facts.settings),
         ]
     found.append(expiry(facts.probe, info, ttl_seconds))
-    found += ttl("frames", facts.frames), ttl("journals", facts.journals)
+    found += [ttl(what, sample) for what, sample in facts.samples.items()]
     found.append(slow(facts.slow, facts.settings, time.time() if now is None else now))
     found.append(latency(facts.pings_ms, facts.events))
     found.append(clock(facts.offset_seconds))
@@ -92,13 +92,19 @@ def memory(used: int, most: int) -> Finding:
     )  # fmt: skip
 
 
-def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int) -> Finding:
-    """The memory that the site's frames need, against ``maxmemory``: 0 if it is not set, None if it may not be read."""
-    mean = need.bytes / need.frames if need.frames else 0.0
+def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int, video_ttl_seconds: int = 0) -> Finding:
+    """The memory that the site's frames and video need, against ``maxmemory``: 0 if it is not set, None if it may not
+    be read."""
+    mean = (need.bytes - need.video_bytes) / need.frames if need.frames else 0.0
     found = (
         f"about {_mib(need.bytes)}: {need.frames_per_second:,.0f} frames/s for {ttl_seconds} s, "
         f"{mean / 1024:,.0f} KiB each with what Redis adds"
     )
+    if need.packets:
+        found += (
+            f"; {need.packets_per_second:,.0f} packets/s of video for {video_ttl_seconds} s, "
+            f"{need.video_bytes / need.packets / 1024:,.0f} KiB each"
+        )
     if need.assumed:
         found += f"; {need.caveat}"
     good = f"at most {MEMORY_SHARE_MAX:.0%} of maxmemory"
@@ -108,7 +114,8 @@ def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int) -> Finding
     return _finding(
         "memory needed", "warning" if bad else "ok", f"{found}; maxmemory is {_mib(most)}", good,
         f"raise maxmemory to {_mib(need.bytes / MEMORY_SHARE_MAX)} or more (embedded: redis.max_memory_percent), or "
-        "lower redis.ttl_seconds, fps or quality: frames go before their TTL" if bad else "",
+        f"lower redis.ttl_seconds, {'video.ttl_seconds, ' if need.packets else ''}fps or quality: frames go before "
+        "their TTL" if bad else "",
     )  # fmt: skip
 
 
@@ -213,9 +220,9 @@ def expiry(probe: str, info: dict[str, str] | None, ttl_seconds: int) -> Finding
 
 def ttl(what: str, sample: Sample | None) -> Finding:
     """Keys that never expire: they fill Redis, and volatile-ttl cannot evict them."""
-    check, good = f"TTL of {what}", f"all {what} have a TTL"
+    check, good = f"TTL of {what}", f"all keys of {what} have a TTL"
     if sample is None:
-        return _denied(check, "SCAN and PTTL" if what == "frames" else "PTTL", good)
+        return _denied(check, "PTTL" if what == "journals" else "SCAN and PTTL", good)
     of = f"{sample.keys:,}{'' if sample.complete else ' that were looked at'}"
     if not sample.without_ttl:
         return _finding(check, "ok", f"none of {of} is without", good)

@@ -55,8 +55,8 @@ class RedisFacts(NamedTuple):
     pings_ms: list[float]
     offset_seconds: float | None
     probe: str
-    frames: Sample | None
-    journals: Sample | None
+    #: Samples of the keys that must have a TTL, by what they hold.
+    samples: dict[str, Sample | None]
     mode: str = "standalone"
 
 
@@ -74,8 +74,7 @@ def gather(config: Config, session: Session) -> RedisFacts:
         pings_ms=asker.pings(),
         offset_seconds=_offset(asker),
         probe=_probe(asker, config),
-        frames=_frames(asker, config),
-        journals=_journals(asker, config),
+        samples=_samples(asker, config),
         mode=fields.get("mode", ""),
     )
 
@@ -158,9 +157,16 @@ def _probe(asker: _Asker, config: Config) -> str:
         asker.ask("UNLINK", key)
 
 
-def _frames(asker: _Asker, config: Config) -> Sample | None:
-    """A sample of the tenant's frames: as many as can be checked in one second."""
-    pattern = f"{glob_literal(keys.encode_part(config.vhost))}:{glob_literal(keys.encode_part(config.prefix))}:*"
+def _samples(asker: _Asker, config: Config) -> dict[str, Sample | None]:
+    names = config.vhost, config.prefix
+    found = {"frames": _scan(asker, ":".join(glob_literal(keys.encode_part(name)) for name in names) + ":*")}
+    if any(camera.video for camera in config.cameras):
+        found["video"] = _scan(asker, glob_literal(keys.video_root(*names)) + "*")
+    return {**found, "journals": _journals(asker, config)}
+
+
+def _scan(asker: _Asker, pattern: str) -> Sample | None:
+    """A sample of the keys that match: as many as can be checked in one second."""
     deadline = time.monotonic() + _SCAN_SECONDS_MAX
     looked = without = 0
     cursor = b"0"
@@ -179,7 +185,10 @@ def _frames(asker: _Asker, config: Config) -> Sample | None:
 
 
 def _journals(asker: _Asker, config: Config) -> Sample | None:
-    commands = [("PTTL", keys.journal_key(config.vhost, config.prefix, camera.id)) for camera in config.cameras]
+    commands = [
+        ("PTTL", (keys.video_journal_key if video else keys.journal_key)(config.vhost, config.prefix, camera))
+        for camera, video in config.rings
+    ]
     lives = asker.try_ask(*commands)
     if any(is_error(life) for life in lives):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +14,10 @@ from engine.runtime.status_rings import Latency, RingStatus, counted, read_ring
 from engine.shm.ring_file import RingCounts
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, StatusPage
-from engine.wire.state import CameraStatus, decode_status
+from engine.wire.state import CameraStatus, Decode, decode_status
+
+#: Milliseconds over which a capture process measures its rates.
+_SECOND_MS = 1000
 
 
 class VideoReport(msgspec.Struct, frozen=True):
@@ -50,7 +54,7 @@ class CameraReport(msgspec.Struct, frozen=True):
     since: int
     codec: str
     mode: str
-    decode: str
+    decode: Decode
     note: str
     width: int
     height: int
@@ -97,7 +101,7 @@ def look_at(config: Config, paths: SitePaths, camera: Camera) -> CameraLook:
         status = decode_status(page.text)
     frames, video = (read_ring(paths.ring(camera.id, video=video), camera.id) for video in (False, True))
     flows = alive and status.state == "active"
-    fps = counts[CaptureCount.MILLI_FPS] / 1000 if flows else 0.0
+    fps = _fps(camera, status, counts) if flows else 0.0
     packet_fps = counts[CaptureCount.PACKET_MILLI_FPS] / 1000 if flows else 0.0
     before_key = counts[CaptureCount.BEFORE_KEY]
     report = CameraReport(
@@ -126,3 +130,11 @@ def look_at(config: Config, paths: SitePaths, camera: Camera) -> CameraLook:
         **counted(config, frames, fps, video=False),
     )
     return CameraLook(report, frames, video)
+
+
+def _fps(camera: Camera, status: CameraStatus, counts: Mapping[CaptureCount, int]) -> float:
+    """JPEGs per second. The rate of the last second says little about key frames that are further apart."""
+    measured, interval_ms = counts[CaptureCount.MILLI_FPS] / 1000, counts[CaptureCount.KEY_INTERVAL_MS]
+    if status.decode != "key" or interval_ms <= _SECOND_MS:
+        return measured
+    return min(_SECOND_MS / interval_ms, camera.fps or 1.0)

@@ -121,9 +121,14 @@ def parse_frame_key(text: str | bytes) -> FrameKey:
     return FrameKey(vhost, prefix, camera, int(parts[3]), int(parts[4]))
 
 
+def video_root(vhost: str, prefix: str) -> str:
+    """``engine:{vhost}:video:{prefix}/``, with which the keys of all video under a prefix begin."""
+    return f"{ENGINE}:{encode_part(vhost)}:video:{_video_part(prefix)}/"
+
+
 def video_key_prefix(vhost: str, prefix: str, camera: str) -> str:
     """``engine:{vhost}:video:{prefix}/{camera}:``, the constant part of the keys of a camera's access units."""
-    return f"{ENGINE}:{encode_part(vhost)}:video:{_video_name(prefix, camera)}:"
+    return f"{video_root(vhost, prefix)}{_video_part(camera)}:"
 
 
 def build_video_key(key: FrameKey) -> str:
@@ -147,13 +152,13 @@ def matched_by_frames(prefix: str, camera: str) -> bool:
     return "/" in prefix and bool(_UNIX_NANO.fullmatch(camera))
 
 
-def _video_name(prefix: str, camera: str) -> str:
-    return "/".join(encode_part(part).replace("/", "%2F") for part in (prefix, camera))
+def _video_part(name: str) -> str:
+    return encode_part(name).replace("/", "%2F")
 
 
 def video_journal_key(vhost: str, prefix: str, camera: str) -> str:
     """The stream that lists a camera's stored access units."""
-    return f"{ENGINE}:{encode_part(vhost)}:journal:{_video_name(prefix, camera)}"
+    return f"{ENGINE}:{encode_part(vhost)}:journal:{_video_part(prefix)}/{_video_part(camera)}"
 
 
 def journal_key(vhost: str, prefix: str, camera: str) -> str:

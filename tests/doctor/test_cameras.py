@@ -11,8 +11,11 @@ from engine.config import Camera, Url, from_document
 from engine.doctor import camera_checks, camera_probe
 from engine.doctor.examine import examine, look_at_cameras
 from engine.runtime.status import collect
+from tests.servers.clips import Stream, make_clip, read_clip
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
+from tests.servers.redis_server import RedisServer
 from tests.servers.rtsp_camera import RtspCamera
+from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import free_port, wait_until
 from tests.system.site import Site, command
 
@@ -61,6 +64,67 @@ def test_the_rate_is_the_camera_s_whatever_comes_at_once_at_first(tmp_path: Path
     assert 9 <= facts.fps <= 11
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Stream:
+    """15 fps, a key frame every second."""
+    return read_clip(make_clip(tmp_path_factory.mktemp("clip") / "a.mp4", fps=15, gop=15, seconds=4))
+
+
+@pytest.mark.parametrize("wanted", ["auto", "key", "none"])
+def test_a_camera_of_h264_is_measured_by_its_access_units(tmp_path: Path, clip: Stream, wanted: str):
+    video = wanted == "none"
+    with RtspVideo(tmp_path, {"/cam": Mount(clip)}) as server:
+        camera = Camera(id="a", url=Url(server.url("/cam")), decode=wanted, video=video)
+        facts = camera_probe.measure(camera)
+    assert (facts.codec, facts.decode) == ("h264", "all" if wanted == "auto" else wanted)
+    assert (facts.width, facts.height, facts.error, facts.note) == (320, 240, "", "")
+    assert 14 <= facts.packet_fps <= 16
+    assert 0.9 <= facts.key_interval_seconds <= 1.1
+    mean = sum(len(unit.annexb) for unit in clip.units) / len(clip.units)
+    assert mean / 1.5 < facts.packet_bytes < mean * 1.5
+    assert facts.fps == pytest.approx({"auto": 15, "key": 1, "none": 0}[wanted], abs=1.1 if wanted == "auto" else 0.15)
+    assert bool(facts.frame_bytes) == bool(facts.frames) == (wanted != "none")
+    told = camera_checks.verdict(camera, facts)
+    assert told.verdict == ("information" if wanted == "auto" else "ok"), told
+    assert ("video = true" in told.todo) == (wanted == "auto")
+
+
+def test_a_camera_that_sends_no_key_frame_is_waited_for(tmp_path: Path, clip: Stream, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(camera_probe, "KEY_SECONDS", 3.0)
+    with RtspVideo(tmp_path, {"/cam": Mount(clip, keyless_seconds=60)}) as server:
+        camera = Camera(id="a", url=Url(server.url("/cam")), decode="key", video=True)
+        facts = camera_probe.measure(camera, 0.5)
+    assert (facts.note, facts.error) == ("no key frame in 3 s", "")
+    told = camera_checks.verdict(camera, facts)
+    assert told.verdict == "warning"
+    assert "I-frame interval" in told.todo
+
+
+def test_a_running_site_tells_of_its_video(site: Site, redis_server: RedisServer, tmp_path: Path, clip: Stream):
+    with RtspVideo(tmp_path / "rtsp", {"/cam": Mount(clip)}) as server:
+        site.write(
+            cameras=[{"id": "gate", "url": server.url("/cam"), "video": True, "decode": "key"}],
+            redis={"address": redis_server.address},
+        )
+        site.start()
+        wait_until(
+            lambda: site.camera("gate")["key_interval_seconds"] and site.camera("gate")["packet_fps"] > 10,
+            30,
+            "it is measured",
+        )
+        gate = site.camera("gate")
+        done = command("doctor", "-c", str(site.file), "--json")
+        assert site.stop() == 0
+    assert (gate["decode"], gate["codec"]) == ("key", "h264")
+    assert gate["fps"] == pytest.approx(1 / gate["key_interval_seconds"], rel=0.1)
+    assert gate["video"]["stored"] > 0
+    (found,) = (one for one in json.loads(done.stdout)["findings"] if one["check"] == "gate")
+    assert found["verdict"] == "ok", found
+    assert "stored as sent, JPEGs of key frames" in found["found"]
+    memory = next(one for one in json.loads(done.stdout)["findings"] if one["check"] == "memory needed")
+    assert " packets/s of video for 300 s" in memory["found"]
+
+
 def test_a_camera_is_told_apart_from_another_by_what_is_wrong_with_it(tmp_path: Path):
     with RtspCamera(tmp_path, codec="mjpeg", user="viewer", password="secret") as server:
         urls = {
@@ -89,6 +153,7 @@ def test_a_look_that_hangs_in_native_code_is_killed(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(camera_probe, "_MARGIN_SECONDS", 0.0)
     monkeypatch.setattr(camera_probe, "MEASURE_SECONDS", 0.0)
     monkeypatch.setattr(camera_probe, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(camera_probe, "KEY_SECONDS", 0.0)
     document = {"cameras": [{"id": "a", "url": str(fifo), "stall_seconds": 0.5, "open_timeout_seconds": 0.5}]}
     (facts,) = camera_probe.gather(from_document(document, {}).cameras)
     assert "was killed" in facts.error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,17 +19,19 @@ from engine.wire import keys
 from engine.wire.redis_address import parse_redis_address
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port
+from tests.stored_video import store_video, video_units
 
 FRAME = "default:frames:a:1731024000123456789:00001"
 
 
-def config_of(address: str, **redis: object) -> Config:
-    return from_document(
-        {"redis": {"address": address, "timeout_seconds": 2, **redis}, "cameras": [{"id": "a", "url": "test://"}]}, {}
-    )
+CAMERAS = ({"id": "a", "url": "test://"},)
 
 
-def look(address: str, **redis: object) -> dict[str, Finding]:
+def config_of(address: str, *, cameras: Sequence[object] = CAMERAS, **redis: object) -> Config:
+    return from_document({"redis": {"address": address, "timeout_seconds": 2, **redis}, "cameras": list(cameras)}, {})
+
+
+def look(address: str, **redis: Any) -> dict[str, Finding]:
     return {finding.check: finding for finding in examine_redis(config_of(address, **redis), running=False)}
 
 
@@ -109,6 +113,26 @@ def test_keys_without_ttl(server, client):
     found = look(server.address)
     assert found["TTL of frames"].found == "1 of 1 never expire"
     assert found["TTL of journals"].verdict == "warning"
+
+
+def test_stored_video_is_the_engine_s_own(server, client):
+    """Its keys and journals are among those that must have a TTL, and nothing else is said of them."""
+    site: dict[str, Any] = {"cameras": [{"id": "a", "url": "rtsp://192.0.2.1/x", "video": True}]}
+    before = set(look(server.address, **site))
+    assert before >= {"TTL of video"}
+    units = video_units("a", "K....K....")
+    store_video(client, "default", units)
+    found = look(server.address, **site)
+    assert set(found) == before
+    assert found["TTL of video"].found == "none of 10 is without"
+    assert found["TTL of frames"].found == "none of 0 is without"
+    assert found["TTL of journals"].found == "none of 1 is without"
+    client.persist(units[0].key("default"))
+    client.persist(keys.video_journal_key("default", "frames", "a"))
+    found = look(server.address, **site)
+    assert found["TTL of video"].found == "1 of 10 never expire"
+    assert found["TTL of journals"].verdict == "warning"
+    assert "TTL of video" not in look(server.address)
 
 
 def test_slow_commands_are_named_without_their_arguments(server, client):

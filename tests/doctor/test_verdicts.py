@@ -17,6 +17,7 @@ from engine.config.memory import MemoryNeed
 from engine.doctor import broker_checks, camera_checks, machine_checks, redis_checks
 from engine.doctor.broker_facts import Backlog, Management, Queue
 from engine.doctor.camera_probe import CameraFacts
+from engine.doctor.cpu_costs import cores, cores_of_video
 from engine.doctor.findings import Finding, exit_code
 from engine.doctor.machine_facts import RunDirectory, run_directory
 from engine.doctor.redis_facts import Sample, SlowCommand
@@ -27,6 +28,7 @@ from engine.wire.amqp_url import parse_amqp_url
 
 MIB = 2**20
 NEED = MemoryNeed(800 * MIB, 1200, 20.0, ("a", "b", "c", "d", "e"))
+VIDEO_NEED = MemoryNeed(800 * MIB, 1200, 20.0, (), 400 * MIB, 600, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,8 @@ LATE = {"expired_keys": "0", "uptime_in_seconds": "601", "db0": "keys=3,expires=
         (redis_checks.memory_need(NEED, 999 * MIB, 60), "warning", "assumed of a, b, c and 2 more; maxmemory is 999.0"),
         (redis_checks.memory_need(NEED, 0, 60), "information", "about 800.0 MiB"),
         (redis_checks.memory_need(NEED, None, 60), "information", "about 800.0 MiB"),
+        (redis_checks.memory_need(VIDEO_NEED, 0, 60, 9), "information", "2 packets/s of video for 9 s, 683 KiB each"),
+        (redis_checks.memory_need(VIDEO_NEED, 1, 60, 300), "warning", "20 frames/s for 60 s, 341 KiB each"),
         (machine_checks.shared_memory(10 * MIB, 10 * MIB, "/dev/shm"), "ok", "10 MiB"),
         (machine_checks.shared_memory(11 * MIB, 10 * MIB, "/dev/shm"), "broken", "10 MiB"),
         (machine_checks.shared_memory(MIB, None, "/nowhere"), "broken", "not a directory"),
@@ -139,7 +143,7 @@ def camera(**fields):
     ("fields", "facts", "verdict", "says"),
     [
         ({}, {"codec": "MJPG", "mode": "passthrough", "fps": 25.0}, "ok", "MJPG 640x480, 25.0 fps, passthrough"),
-        ({}, {"codec": "h264", "mode": "transcode", "fps": 25.0}, "information", "h264 is not MJPEG; about 13%"),
+        ({}, {"codec": "mpeg4", "mode": "transcode", "fps": 25.0}, "information", "mpeg4 is not MJPEG; about 4%"),
         ({"encoding": "jpeg"}, {"codec": "MJPG", "mode": "transcode"}, "information", "encoding"),
         (
             {"width": 320, "height": 240},
@@ -156,6 +160,67 @@ def test_a_camera(fields, facts, verdict, says):
     found = camera_checks.verdict(camera(**fields), CameraFacts("door", width=640, height=480, **facts))
     assert found.verdict == verdict, found
     assert says in found.found
+
+
+H264 = {"codec": "h264", "mode": "transcode", "packet_fps": 15.0, "fps": 15.0, "key_interval_seconds": 2.0}
+VIDEO = {"video": True, "decode": "key"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts", "verdict", "found", "todo"),
+    [
+        (
+            {}, {"decode": "all"}, "information",
+            "h264 1280x720, 15.0 fps, a key frame every 2.0 s; all pictures transcoded; about 7% of a core",
+            'set video = true and decode = "key": about 1.0% of a core',
+        ),
+        ({"video": True}, {"decode": "all"}, "information", "stored as sent, all", 'set decode = "key": about 1.0%'),
+        (VIDEO, {"decode": "key"}, "ok", "stored as sent, JPEGs of key frames; about 1.0% of a core", ""),
+        ({"decode": "key"}, {"decode": "key"}, "ok", "every 2.0 s; JPEGs of key frames", ""),
+        ({"video": True, "decode": "none"}, {"decode": "none"}, "ok", "stored as sent, no JPEGs; about 0.4% of", ""),
+        (VIDEO, {"decode": "key", "key_interval_seconds": 10.1}, "warning", "a key frame every 10.1 s", "I-frame"),
+        (VIDEO, {"decode": "key", "key_interval_seconds": 10.0}, "ok", "a key frame every 10.0 s", ""),
+        (VIDEO, {"decode": "key", "note": "waits for a key frame"}, "warning", "; waits for a key frame", "I-frame"),
+        ({"fps": 20}, {"decode": "all"}, "warning", "fewer than the 20 fps asked for", "raise the rate"),
+        ({"fps": 20, **VIDEO}, {"decode": "key"}, "ok", "15.0 fps", ""),
+        (VIDEO, {"decode": "key", "corrupt": 4}, "warning", "4 access units or pictures were damaged", "network"),
+        (VIDEO, {"codec": "MJPG", "mode": "passthrough"}, "warning", "only H.264 and H.265 are", "video = false"),
+        (VIDEO, {"decode": "key", "error": "stalled"}, "broken", "stalled", "ffplay"),
+    ],
+)  # fmt: skip
+def test_a_camera_of_h264(fields, facts, verdict, found, todo):
+    told = camera_checks.verdict(camera(**fields), CameraFacts("door", width=1280, height=720, **{**H264, **facts}))
+    assert told.verdict == verdict, told
+    assert found in told.found
+    assert todo in told.todo
+
+
+@pytest.mark.parametrize(
+    ("fields", "facts", "expected"),
+    [
+        # From what was seen: milliseconds of a packet, a picture, a key frame, by pixels and rate.
+        ({}, {**H264, "decode": "all"}, 15 * 4.7e-3),
+        ({"fps": 5}, {**H264, "decode": "all"}, 5 * 4.7e-3),
+        (VIDEO, {**H264, "decode": "key"}, 15 * 0.25e-3 + 0.5 * 12.5e-3),
+        (VIDEO, {**H264, "decode": "none"}, 15 * 0.25e-3),
+        ({}, {"codec": "MJPG", "mode": "passthrough", "fps": 20.0}, 20 / 4000),
+        # From the site file alone.
+        ({}, None, 25 * 4.7e-3),
+        (VIDEO, None, 25 * 0.25e-3 + 0.5 * 12.5e-3),
+        ({"video": True, "decode": "none"}, None, 25 * 0.25e-3),
+    ],
+)
+def test_the_estimate_of_a_camera_s_cpu_follows_what_is_decoded(fields, facts, expected):
+    known = CameraFacts("door", width=1280, height=720, **facts) if facts else None
+    assert cores(camera(**fields), known) == pytest.approx(expected)
+    if known and known.decode == "all":
+        larger = CameraFacts("door", width=1920, height=1080, **facts)
+        assert cores(camera(**fields), larger) == pytest.approx(expected * 2.25)
+
+
+def test_packing_video_away_saves_what_the_doctor_says():
+    facts = CameraFacts("door", width=1280, height=720, **H264, decode="all")
+    assert cores_of_video(camera(), facts, "all") / cores_of_video(camera(), facts, "none") == pytest.approx(4.7 / 0.25)
 
 
 def test_a_camera_that_fails_has_its_error_and_its_advice_apart():
