@@ -6,7 +6,7 @@ loaded at its first use, so a reader loads cv2, PyAV and pika only if it needs t
 * Read: ``FrameStore``, ``AsyncFrameStore``. They return ``Frame``, ``FrameEntry``, ``Frames`` (iterators), ``Bucket``,
   ``StoreStats``, ``CameraStats`` and ``CameraStatus``. Of a camera's video they return ``VideoUnit``, ``VideoEntry``,
   ``Picture`` and ``Pictures``.
-* Listen: ``FrameConsumer``. Its callbacks get ``FrameEvent``, ``StatusEvent`` and ``Frame``.
+* Listen: ``FrameConsumer``. Its callbacks get ``FrameEvent``, ``StatusEvent``, ``GopEvent`` and ``Frame``.
 * Errors: each is an ``EngineError``. ``InputError``: a person must correct something. ``Unavailable``: try again later.
   ``WireError``: data is not what it claims to be.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.advice import Cause
     from engine.client.async_store import AsyncFrameStore
     from engine.client.consumer import ConsumerOptions, FrameConsumer
-    from engine.client.delivery import ConsumerCounts, FrameCallback, StatusCallback
+    from engine.client.delivery import ConsumerCounts, FrameCallback, GopCallback, StatusCallback
     from engine.client.frame import Frame, FrameEntry
     from engine.client.iterators import AsyncFrames, AsyncPictures, Frames, Pictures
     from engine.client.stats import Bucket, CameraStats, StoreStats
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         UnknownName,
         WireError,
     )
-    from engine.wire.metadata import CameraState, FrameEvent, StatusEvent
+    from engine.wire.metadata import CameraState, FrameEvent, GopEvent, StatusEvent
     from engine.wire.redis_address import TlsFiles
     from engine.wire.state import CameraStatus
 
@@ -67,6 +67,8 @@ __all__ = [
     "FrameEvent",
     "FrameStore",
     "Frames",
+    "GopCallback",
+    "GopEvent",
     "InputError",
     "Picture",
     "Pictures",
@@ -94,7 +96,7 @@ _MODULES = {
     "engine.advice": ("Cause",),
     "engine.client.async_store": ("AsyncFrameStore",),
     "engine.client.consumer": ("ConsumerOptions", "FrameConsumer"),
-    "engine.client.delivery": ("ConsumerCounts", "FrameCallback", "StatusCallback"),
+    "engine.client.delivery": ("ConsumerCounts", "FrameCallback", "GopCallback", "StatusCallback"),
     "engine.client.frame": ("Frame", "FrameEntry"),
     "engine.client.iterators": ("AsyncFrames", "AsyncPictures", "Frames", "Pictures"),
     "engine.client.stats": ("Bucket", "CameraStats", "StoreStats"),
@@ -114,7 +116,7 @@ _MODULES = {
         "UnknownName",
         "WireError",
     ),
-    "engine.wire.metadata": ("CameraState", "FrameEvent", "StatusEvent"),
+    "engine.wire.metadata": ("CameraState", "FrameEvent", "GopEvent", "StatusEvent"),
     "engine.wire.state": ("CameraStatus",),
     "engine.wire.redis_address": ("TlsFiles",),
 }

@@ -19,7 +19,16 @@ from engine.errors import Audience, explain
 from engine.servers.amqp.refusals import connection_error
 from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.journal import JournalEntry
-from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent, encode_batch, encode_event
+from engine.wire.metadata import (
+    FrameEvent,
+    FrameEvents,
+    Gop,
+    GopEvent,
+    GopEvents,
+    StatusEvent,
+    encode_batch,
+    encode_event,
+)
 from tests.faults.cases import GROUPS
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -169,18 +178,25 @@ def test_the_events_of_the_page_are_those_that_the_engine_encodes() -> None:
         "cam4", "2024-11-08T14:31:10.000000000Z", 1731076270000000000, "offline", 3,
         "401 from 192.0.2.10: wrong user or password",
     )  # fmt: skip
+    key_frame = JournalEntry(1731076200123456789, 1, 81204, 1280, 720, "h264", True)
+    last = JournalEntry(1731076202056789012, 30, 11873, 1280, 720, "h264", False)
+    gop = Gop(key_frame, last, 30, 612480, 1731076202123456789)
     assert event_examples() == [
         encode_event(cam4).decode(),
         encode_batch([cam4, other]).decode(),
         encode_event(status).decode(),
+        encode_event(GopEvents("meu-cliente", "frames", "cam4", 300).event(gop)).decode(),
     ]
 
 
-@pytest.mark.parametrize(("heading", "kind"), [("A frame", FrameEvent), ("A camera's state", StatusEvent)])
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [("A frame", FrameEvent), ("A camera's state", StatusEvent), ("A GOP of stored video", GopEvent)],
+)
 def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
     section = EVENTS.split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
-    types = {"str": "text", "int": "integer", "CameraState": "text"}
+    types = {"str": "text", "int": "integer", "float": "number", "CameraState": "text"}
     assert rows == [
         ("event_type", "text"),
         *((name, types[kind.__annotations__[name]]) for name in kind.__annotations__),
@@ -189,8 +205,9 @@ def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.S
 
 def test_the_names_of_the_events_page_are_the_defaults() -> None:
     metadata = MetadataSection()
-    table = re.findall(r"^\| (?:frames|states).*?\| `(.*?)` \|", EVENTS, re.MULTILINE)
-    assert table == [metadata.routing_key, metadata.batch_routing_key, metadata.status_routing_key]
+    table = re.findall(r"^\| (?:frames|states|GOPs).*?\| `(.*?)` \|", EVENTS, re.MULTILINE)
+    keys = metadata.routing_key, metadata.batch_routing_key, metadata.status_routing_key, metadata.video_routing_key
+    assert table == list(keys)
     error = pika.exceptions.ChannelClosedByBroker(
         406,
         f"PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{metadata.exchange}' in vhost 'meu-cliente': "

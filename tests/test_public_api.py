@@ -48,6 +48,7 @@ def loaded(script: str) -> set[str]:
         "import engine; engine.FrameStore; engine.AsyncFrameStore; engine.Frame; engine.FrameEntry; engine.TlsFiles",
         "from engine import FrameStore, AsyncFrameStore",
         "from engine import FrameStore; FrameStore('127.0.0.1:1').close()",
+        "from engine import Picture, Pictures, VideoUnit, VideoEntry; import engine.client.iterators",
     ],
 )
 def test_stores_load_neither_cv2_nor_pika_nor_what_only_a_site_needs(script):

@@ -24,7 +24,7 @@ ROOT = Path(engine.__file__).parent
 #: Taken by ``from_config`` and by constructors, for the command line; scripts give text.
 _INSIDE = {"Config", "RedisAddress"}
 #: Scripts are given these and do not make them.
-_MADE_BY_STORES = (engine.Frames, engine.AsyncFrames)
+_MADE_BY_STORES = (engine.Frames, engine.AsyncFrames, engine.Pictures, engine.AsyncPictures)
 
 SCRIPT = """
 import asyncio
@@ -35,8 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import (
-    AsyncFrameStore, AsyncFrames, Bucket, CameraStatus, ConsumerCounts, EngineError, Frame, FrameConsumer, FrameEntry,
-    FrameEvent, Frames, FrameStore, RedisUnavailable, StatusEvent, StoreStats, TlsFiles, UnknownName, When,
+    AsyncFrameStore, AsyncFrames, AsyncPictures, Bucket, CameraStatus, Colour, ConsumerCounts, EngineError, Frame,
+    FrameConsumer, FrameEntry, FrameEvent, Frames, FrameStore, Picture, Pictures, RedisUnavailable, StatusEvent,
+    StoreStats, TlsFiles, UnknownName, VideoEntry, VideoUnit, When,
 )
 
 
@@ -62,6 +63,27 @@ def read(since: When) -> None:
             assert_type(frame.image(), NDArray[np.uint8])
 
 
+def look(colour: Colour) -> None:
+    with FrameStore("redis:6379") as store:
+        assert_type(store.video("cam1", "-1m", from_key=True), Frames[VideoUnit])
+        assert_type([unit.data for unit in store.video("cam1")], list[bytes])
+        assert_type(store.video_entries("cam1", reverse=True, limit=5), Frames[VideoEntry])
+        assert_type(store.tail_video(["cam1"]), Frames[VideoUnit])
+        assert_type(store.tail_video_entries(), Frames[VideoEntry])
+        assert_type(store.count("cam1", video=True), int)
+        assert_type(store.picture("cam1", "-5s", colour=colour), Picture | None)
+        with store.pictures("cam1", "-1m", fps=0.5, colour="rgb") as pictures:
+            assert_type(pictures, Pictures)
+            assert_type(pictures.skipped, int)
+            for picture in pictures:
+                assert_type(picture.image, NDArray[np.uint8])
+                entry: FrameEntry = picture.entry
+                assert_type(picture.unix_nano, int)
+        tail = store.tail_pictures(since={"cam1": "0-0"})
+        assert_type(tail.poll(), Picture | None)
+        assert_type(tail.position, dict[str, str])
+
+
 async def read_async() -> None:
     async with AsyncFrameStore.from_site("site.toml", timeout_seconds=1.0) as store:
         assert_type(store, AsyncFrameStore)
@@ -70,6 +92,11 @@ async def read_async() -> None:
         assert_type(frames, AsyncFrames[Frame])
         async for frame in frames:
             assert_type(frame, Frame)
+        assert_type(await store.picture("cam1"), Picture | None)
+        async with store.tail_pictures() as pictures:
+            assert_type(pictures, AsyncPictures)
+            async for picture in pictures:
+                assert_type(picture, Picture)
 
 
 def on_frame(event: FrameEvent, frame: Frame | None) -> None:
@@ -100,6 +127,8 @@ MISTAKES = {
     "FrameStore.from_site('site.toml', timeout_second=1.0)": "call-arg",
     "FrameStore('redis:6379').latest(4)": "arg-type",
     "FrameStore('redis:6379').latest('cam1').data": "union-attr",
+    "FrameStore('redis:6379').picture('cam1').image": "union-attr",
+    "FrameStore('redis:6379').pictures('cam1', colour='gray')": "arg-type",
     "FrameConsumer('amqp://a', 'redis:6379', print, prefetch='5')": "arg-type",
     "FrameConsumer.from_site('site.toml', lambda event: None)": "arg-type",
 }

@@ -14,7 +14,7 @@ from engine.cli.options import AsJson, RedisUrl, SiteFile, resolve
 from engine.cli.output import print_json
 from engine.client.frame import Frame
 from engine.errors import ConfigError
-from engine.wire.metadata import FrameEvent, StatusEvent
+from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 
 #: Messages held at a time; printing needs no more.
 _PREFETCH = 64
@@ -42,6 +42,7 @@ def consume(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="End after this many events.", metavar="N")] = None,
     status: Annotated[bool, typer.Option("--status", help="Also print cameras' changes of state.")] = False,
+    gops: Annotated[bool, typer.Option("--gops", help="Also print finished GOPs of stored video.")] = False,
     json: AsJson = False,
 ) -> None:
     """Print each announced event, and whether its frame is there or gone, until Ctrl-C or SIGTERM."""
@@ -56,6 +57,8 @@ def consume(
     options["timeout_seconds"] = target.timeout_seconds
     if status:
         options["on_status"] = printer.status
+    if gops:
+        options["on_gop"] = printer.gop
     if target.config is None:
         url = amqp or os.environ.get("AMQP_URL")
         if not url:
@@ -98,6 +101,14 @@ class _Printer:
             failures = f"  {event.consecutive_failures} failures" if event.consecutive_failures else ""
             line = f"{event.camera_id}  {event.timestamp}  {event.state}{failures}  {event.last_error}"
             self._print(line.rstrip())
+
+    def gop(self, event: GopEvent) -> None:
+        """Print a finished GOP."""
+        if self._json:
+            self._print(event)
+        else:
+            what = f"GOP of {event.frames} frames, {event.duration_seconds:.2f} s, {event.size_bytes} bytes"
+            self._print(f"{event.camera_id}  {event.timestamp}  {event.first_key}  {what}")
 
     def _print(self, line: Any) -> None:
         try:

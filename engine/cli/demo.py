@@ -24,9 +24,8 @@ from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
-from engine.runtime.status_cameras import Latency, latency
+from engine.runtime.status_rings import Latency, latency
 from engine.runtime.supervisor import Supervisor
-from engine.shm import histogram
 from engine.shm.ring_file import Observer
 from engine.shm.site import SitePaths
 
@@ -169,9 +168,7 @@ def summarise_video(config: Config, elapsed: float) -> VideoSummary | None:
         dropped=sum(counts.dropped for counts in found),
         per_s=round(stored / elapsed, 1),
         mb_per_s=round(sum(counts.stored_bytes for counts in found) / elapsed / 1e6, 2),
-        latency_ms=latency(
-            histogram.merge(counts.latency for counts in found), max(counts.latency_max_ms for counts in found)
-        ),
+        latency_ms=latency(found),
     )
 
 

@@ -1,7 +1,10 @@
-"""A running site as lines of text: first what is wrong, then a line for each camera with its error below."""
+"""A running site as lines of text: first what is wrong, then a line for each camera with its error below. A
+camera whose video is stored has a second line in the same columns.
+"""
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +15,7 @@ from rich.text import Text
 
 from engine.cli.columns import Column, Row, layout
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status_cameras import CameraReport
+from engine.runtime.status_cameras import CameraReport, VideoReport
 
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before the first line says so.
@@ -64,12 +67,13 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
     lines += [Text(), *(line for block in layout(_PROCESS_COLUMNS, rows, width) for line in block)]
     if report.publisher:
         publisher = report.publisher
-        lines.append(
-            Text(
-                f"publisher: {'' if publisher.connected else 'not '}connected, {publisher.published} published, "
-                f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
-            )
+        line = (
+            f"publisher: {'' if publisher.connected else 'not '}connected, {publisher.published} published, "
+            f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
         )
+        if publisher.gops or publisher.video_expired:
+            line += f"; {publisher.gops} GOPs confirmed, {publisher.video_expired} packets expired"
+        lines.append(Text(line))
     return lines
 
 
@@ -121,7 +125,7 @@ def headline(report: SiteReport) -> list[Text]:
     lag = report.publisher.lag_seconds if report.publisher else 0.0
     if lag >= _LAG_SECONDS:
         first += f", events {duration(lag)} behind"
-    dropped = sum(sum(camera.dropped.values()) for camera in cameras)
+    dropped, video = sum(sum(camera.dropped.values()) for camera in cameras), report.video
     figures = [
         f"{sum(camera.fps for camera in cameras):,.0f} fps",
         f"{sum(camera.stored for camera in cameras):,} stored",
@@ -135,6 +139,14 @@ def headline(report: SiteReport) -> list[Text]:
         Text(first, style="bold red" if trouble else "bold"),
         Text("   ".join(figures), style="yellow" * bool(dropped)),
     ]
+    if video:
+        figures = [
+            f"video of {video.cameras}: {video.packet_fps:,.0f} packets/s",
+            f"{video.stored:,} stored",
+            f"{video.dropped:,} dropped",
+            f"p50 {video.latency_ms.p50:.1f} ms, p99 {video.latency_ms.p99:.1f} ms",
+        ]
+        lines.append(Text("   ".join(figures), style="yellow" * bool(video.dropped)))
     for outage in report.outages:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         lines.append(Text(f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", style="red"))
@@ -163,7 +175,11 @@ def _rings(seconds: float | None) -> str:
 
 
 def _cameras(cameras: list[CameraReport], width: int) -> list[list[Text]]:
-    return layout(_CAMERA_COLUMNS, [_camera_row(camera) for camera in cameras], width)
+    """The header's line, and the lines of each camera."""
+    rows = [(_camera_row(camera), *([_video_row(camera, camera.video)] if camera.video else [])) for camera in cameras]
+    header, *laid = layout(_CAMERA_COLUMNS, list(itertools.chain.from_iterable(rows)), width)
+    lines = iter(laid)
+    return [header, *([line for _ in own for line in next(lines)] for own in rows)]
 
 
 def _camera_row(camera: CameraReport) -> Row:
@@ -172,22 +188,34 @@ def _camera_row(camera: CameraReport) -> Row:
         below = f"for {duration(max(time.time_ns() - camera.since, 0) / 1e9)}: {below}"
     if below and camera.consecutive_failures > 1:
         below = f"{camera.consecutive_failures:,} tries {below}"
+    made = {"key": "key frames", "none": "no JPEGs"}.get(camera.decode, camera.mode)
     return Row(
         (
             camera.id,
             camera.state,
-            f"{camera.codec} {camera.mode}".strip(),
+            f"{camera.codec} {made}".strip(),
             f"{camera.width}x{camera.height}" if camera.width else "",
             f"{camera.fps:.1f}",
-            f"{camera.captured:,}",
-            f"{camera.stored:,}",
-            f"{sum(camera.dropped.values()):,}",
-            f"{camera.ring.fill:.0%}",
-            f"{camera.latency_ms.p50:.1f}",
-            f"{camera.latency_ms.p99:.1f}",
+            *_flow_cells(camera),
         ),
-        below,
+        below or camera.note,
         _STATE_STYLES.get(camera.state, ""),
+    )
+
+
+def _video_row(camera: CameraReport, video: VideoReport) -> Row:
+    interval = f"key {camera.key_interval_seconds:.1f} s" if camera.key_interval_seconds else ""
+    return Row(("  video", interval, "as sent", "", f"{camera.packet_fps:.1f}", *_flow_cells(video)))
+
+
+def _flow_cells(flow: CameraReport | VideoReport) -> tuple[str, ...]:
+    return (
+        f"{flow.captured:,}",
+        f"{flow.stored:,}",
+        f"{sum(flow.dropped.values()):,}",
+        f"{flow.ring.fill:.0%}",
+        f"{flow.latency_ms.p50:.1f}",
+        f"{flow.latency_ms.p99:.1f}",
     )
 
 

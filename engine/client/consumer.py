@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self, TypedDict, Unpack
 
-from engine.client.delivery import ConsumerCounts, FrameCallback, Policy, StatusCallback
+from engine.client.delivery import ConsumerCounts, FrameCallback, GopCallback, Policy, StatusCallback
 from engine.client.dispatch import Dispatcher
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
@@ -23,7 +23,7 @@ from engine.config import Config, MetadataSection, Secret, load
 from engine.errors import ConfigError, InputError
 from engine.wire import redis_address, urls
 from engine.wire.amqp_url import parse_amqp_url
-from engine.wire.metadata import FrameEvent
+from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 
 #: AMQP's prefetch is 16 bits, and 0 means no bound.
 _PREFETCH_MAX = 65_535
@@ -41,6 +41,7 @@ class ConsumerOptions(TypedDict, total=False):
     dead_letter: str | None
     retry_seconds: float
     on_status: StatusCallback | None
+    on_gop: GopCallback | None
     timeout_seconds: float
     heartbeat_seconds: int
     tls_files: redis_address.TlsFiles
@@ -78,6 +79,7 @@ class FrameConsumer:
         dead_letter: str | None = None,
         retry_seconds: float = 0.5,
         on_status: StatusCallback | None = None,
+        on_gop: GopCallback | None = None,
         timeout_seconds: float = 5.0,
         heartbeat_seconds: int = 30,
         tls_files: redis_address.TlsFiles = redis_address.SYSTEM_TLS,
@@ -86,7 +88,8 @@ class FrameConsumer:
 
         ``amqp_url``: ``amqp://`` or ``amqps://`` with user, password and vhost. ``redis_url``: as ``FrameStore``'s.
         ``callback(event, frame)``: called for each stored frame, one at a time, in the thread that calls ``run``. It is
-        a coroutine function if ``run_async`` is used. ``on_status(event)``: the same for changes of a camera's state.
+        a coroutine function if ``run_async`` is used. ``on_status(event)``: the same for changes of a camera's state,
+        ``on_gop(event)`` for finished GOPs of stored video (``[metadata] video = "gop"``).
 
         ``queue``: a durable queue's name; empty for an exclusive one. ``exchange``, ``exchange_durable``,
         ``routing_keys``: as in the site's ``[metadata]``. ``dead_letter``: the queue for messages that failed.
@@ -97,8 +100,11 @@ class FrameConsumer:
 
         Raises InputError for an argument out of range, ConfigError for an unusable address, name or TLS file.
         """
-        if not callable(callback) or not (on_status is None or callable(on_status)):
-            raise InputError("callback and on_status must be functions: callback(event, frame), on_status(event)")
+        if not all(map(callable, (callback, on_status or print, on_gop or print))):
+            raise InputError(
+                "callback, on_status and on_gop must be functions: callback(event, frame), on_status(event), "
+                "on_gop(event)"
+            )
         if not 1 <= prefetch <= _PREFETCH_MAX:
             raise InputError(f"prefetch {prefetch} is not in 1..{_PREFETCH_MAX}")
         if attempts < 1:
@@ -115,8 +121,9 @@ class FrameConsumer:
         if redis_url == redis_address.EMBEDDED:
             raise InputError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
         keys = dict.fromkeys(routing_keys)
-        if on_status is not None:
-            keys |= dict.fromkeys(f"{key}.status" for key in routing_keys if not key.endswith(".batch"))
+        for what, wanted in (("status", on_status), ("video", on_gop)):
+            if wanted is not None:
+                keys |= dict.fromkeys(f"{key}.{what}" for key in routing_keys if not key.endswith(".batch"))
         self._parameters = connection_parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
         self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
         self._topology.check_names()
@@ -125,10 +132,11 @@ class FrameConsumer:
         self._timeout_seconds = timeout_seconds
         self._callback = callback
         self._on_status = on_status
+        self._on_gop = on_gop
         address = redis_address.parse_redis_address(redis_url) if isinstance(redis_url, str) else redis_url
         self._fetcher = Fetcher(address, timeout_seconds)
         policy = Policy(attempts, retry_seconds, dead_letter, bool(queue))
-        self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, policy)
+        self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, self._call_gop, policy)
         #: The event loop that runs the callbacks; None for plain functions.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ran = False
@@ -175,7 +183,9 @@ class FrameConsumer:
         A consumer runs once: a second ``run`` raises InputError. Raises ServerRefused if a server refuses credentials,
         vhost, permissions or a declaration. Messages whose events were not yet called go back to the queue.
         """
-        if self._loop is None and any(map(inspect.iscoroutinefunction, (self._callback, self._on_status))):
+        if self._loop is None and any(
+            map(inspect.iscoroutinefunction, (self._callback, self._on_status, self._on_gop))
+        ):
             raise InputError("a callback is a coroutine function: await run_async() in its event loop")
         if self._ran:
             raise InputError("this consumer has run already; make another one")
@@ -215,9 +225,13 @@ class FrameConsumer:
     def _call(self, event: FrameEvent, frame: Frame | None) -> None:
         self._await(self._callback(event, frame))
 
-    def _call_status(self, event: Any) -> None:
+    def _call_status(self, event: StatusEvent) -> None:
         if self._on_status is not None:
             self._await(self._on_status(event))
+
+    def _call_gop(self, event: GopEvent) -> None:
+        if self._on_gop is not None:
+            self._await(self._on_gop(event))
 
     def _await(self, result: Any) -> None:
         if self._loop is not None and inspect.iscoroutine(result):

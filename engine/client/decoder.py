@@ -5,6 +5,7 @@ PyAV is large, so this module is imported only when a picture is decoded.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import av
@@ -15,14 +16,17 @@ from numpy.typing import NDArray
 from engine.client.access_units import Continuity, Reordering, Step
 from engine.client.video import Colour, VideoEntry, VideoUnit
 
-#: FFmpeg's names of encodings, and its options for each. Of H.264, damaged pictures are marked. Of H.265 they are not,
-#: so there an error ends the decoding of a unit.
+#: FFmpeg's names of encodings, and its options for each. FFmpeg marks damaged pictures of H.264. Those of H.265 it does
+#: not mark, so there an error ends the decoding of a unit.
 _CODECS: dict[str, tuple[str, dict[str, str]]] = {
     "h264": ("h264", {}),
     "h265": ("hevc", {"err_detect": "explode"}),
 }
 #: The most pixels of a picture. A damaged parameter set may claim any size.
 _PIXELS_MAX = 2**26
+#: Start codes and headers of the two kinds of SEI messages of H.265, and one as a whole.
+_SEI_STARTS = (b"\0\0\1\x4e", b"\0\0\1\x50")
+_SEI = re.compile(rb"\x00\x00\x01[\x4e\x50].*?(?=\x00\x00\x01|\Z)", re.DOTALL)
 _FORMATS: dict[Colour, str] = {"bgr": "bgr24", "rgb": "rgb24"}
 #: A unit whose picture has not come out so many units later has none: it was the second field of another's.
 _WAITING_MAX = 64
@@ -59,15 +63,15 @@ class Decoder:
         self._lost = 0
         self._context: Any = None
         self._number = 0
+        #: Units whose pictures have not come out, by their numbers; the last number whose picture has.
         self._fed: dict[int, _Fed] = {}
+        self._last_out = 0
         #: The number of the last key frame, and that of the one where decoding began.
         self._gop = self._begun = 0
         #: True until the picture of the first key frame has come out. What is shown before depends on other units.
         self._leading = False
         #: The first damaged unit of a GOP: its number and the GOP's.
         self._damaged = (0, 0)
-        #: Encodings that are decoded without their options: the camera's key frames raise errors with them.
-        self._lenient: set[str] = set()
 
     @property
     def skipped(self) -> int:
@@ -79,7 +83,7 @@ class Decoder:
         self.reordering.see(unit)
         step = self._continuity.step(unit)
         if step is Step.CONTINUE:
-            return self._taken(self._send(unit))
+            return self._decode(unit)
         # What was decoded before the gap is complete.
         found = self._drain()
         if step is Step.BEGIN:
@@ -99,52 +103,45 @@ class Decoder:
     def close(self) -> None:
         """Free the decoder's memory."""
         self._context = None
-        self._fed.clear()
 
     def _begin(self, unit: VideoUnit) -> list[Decoded]:
         """Decode a key frame with a decoder that knows nothing of what came before."""
-        self._open(unit.encoding)
-        frames = self._send(unit)
-        if frames is None and _CODECS[unit.encoding][1] and unit.encoding not in self._lenient:
-            # A camera's key frames may never be to the letter, and its pictures still whole.
-            self._lenient.add(unit.encoding)
-            self._open(unit.encoding)
-            frames = self._send(unit)
-        return self._taken(frames)
-
-    def _open(self, encoding: str) -> None:
-        codec, options = _CODECS[encoding]
+        codec, options = _CODECS[unit.encoding]
         context: Any = av.CodecContext.create(codec, "r")
-        context.options = {"max_pixels": f"{_PIXELS_MAX}"} | ({} if encoding in self._lenient else options)
+        context.options = {"max_pixels": f"{_PIXELS_MAX}", **options}
         # More threads would hold back a picture each.
         context.thread_count = 1
         context.open()
         self._context = context
+        self._fed.clear()
         self._begun = self._number + 1
         self._leading = True
+        return self._decode(unit)
 
-    def _send(self, unit: VideoUnit) -> list[Any] | None:
-        """FFmpeg's frames that are complete after ``unit``; None if it refuses the unit."""
+    def _decode(self, unit: VideoUnit) -> list[Decoded]:
         self._number += 1
         if unit.keyframe:
             self._gop = self._number
         self._fed[self._number] = _Fed(unit, self._gop)
         self._fed.pop(self._number - _WAITING_MAX, None)
-        packet = av.Packet(unit.data)
+        packet = av.Packet(_without_sei(unit.data) if unit.encoding == "h265" else unit.data)
         packet.pts = self._number
         self._context.reorder_depth = max(self._context.reorder_depth, self.reordering.depth)
         try:
-            frames: list[Any] = self._context.decode(packet)
+            return self._complete(self._context.decode(packet))
         except av.FFmpegError:
-            return None
-        return frames
+            return self._refused()
 
-    def _taken(self, frames: list[Any] | None) -> list[Decoded]:
-        if frames is not None:
-            return self._complete(frames)
-        self._lost += 1
+    def _refused(self) -> list[Decoded]:
+        """FFmpeg does not decode the last unit. Gives the pictures before it."""
         self._continuity.break_off()
-        return self._drain()
+        # FFmpeg may give what it has of the unit.
+        self._damaged = self._number, self._gop
+        found = self._drain()
+        # This unit, and those just before it that FFmpeg made nothing of.
+        self._lost += sum(number > self._last_out for number in self._fed)
+        self._fed.clear()
+        return found
 
     def _drain(self) -> list[Decoded]:
         """The pictures that FFmpeg holds back; it then takes no more units."""
@@ -154,9 +151,8 @@ class Decoder:
             frames = self._context.decode(None)
         except av.FFmpegError:
             frames = []
-        found = self._complete(frames)
-        self.close()
-        return found
+        self._context = None
+        return self._complete(frames)
 
     def _complete(self, frames: list[Any]) -> list[Decoded]:
         found = []
@@ -164,6 +160,7 @@ class Decoder:
             fed = self._fed.pop(frame.pts, None)
             if fed is None:
                 continue
+            self._last_out = max(self._last_out, frame.pts)
             if frame.pts == self._begun:
                 self._leading = False
             if frame.is_corrupt and not self._leading and self._damaged[1] != fed.gop:
@@ -176,6 +173,11 @@ class Decoder:
                 continue
             found.append(Decoded(fed.entry, frame))
         return found
+
+
+def _without_sei(data: bytes) -> bytes:
+    """H.265 without SEI messages: decoding does not need them, and some cameras send invalid ones."""
+    return _SEI.sub(b"", data) if any(start in data for start in _SEI_STARTS) else data
 
 
 class Painter:

@@ -10,18 +10,21 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from engine.client.frame import Frame
-from engine.wire.metadata import Event, FrameEvent, StatusEvent
+from engine.wire.events import OtherEvent
+from engine.wire.metadata import Event, FrameEvent, GopEvent, StatusEvent
 
 FrameCallback = Callable[[FrameEvent, Frame | None], object]
 StatusCallback = Callable[[StatusEvent], object]
+GopCallback = Callable[[GopEvent], object]
 
 
 class ConsumerCounts(msgspec.Struct, frozen=True):
     """What a consumer has done so far.
 
     Messages: ``received``, of which ``redelivered``, ``malformed``, ``dead_lettered`` and ``dropped`` (after the last
-    try, or malformed). Events that the callback accepted: ``frames``, ``missing`` (their frame was gone), ``statuses``.
-    ``failed``: calls that raised. ``reconnects``: connections to the broker after the first.
+    try, or malformed). Events that the callback accepted: ``frames``, ``missing`` (their frame was gone), ``statuses``,
+    ``gops``. ``failed``: calls that raised. ``reconnects``: connections to the broker after the first. ``others``:
+    events of unknown types, which no callback gets.
     """
 
     received: int = 0
@@ -34,6 +37,8 @@ class ConsumerCounts(msgspec.Struct, frozen=True):
     dead_lettered: int = 0
     dropped: int = 0
     reconnects: int = 0
+    gops: int = 0
+    others: int = 0
 
 
 class Verdict(enum.Enum):
@@ -55,7 +60,7 @@ class Delivery:
         self.body = body
         self.redelivered = redelivered
         self.tries = tries
-        self.events: list[Event] = []
+        self.events: list[Event | OtherEvent] = []
         #: One bit for each event that the callback has accepted.
         self.accepted = 0
         #: Indexes of the events not yet called in this try.

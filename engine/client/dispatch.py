@@ -28,6 +28,7 @@ from engine.client.delivery import (
     ConsumerCounts,
     Delivery,
     FrameCallback,
+    GopCallback,
     Policy,
     StatusCallback,
     Subscription,
@@ -36,8 +37,8 @@ from engine.client.delivery import (
 from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, expected_bytes
 from engine.client.frame import Frame
 from engine.errors import RedisUnavailable, WireError
-from engine.wire.events import parse_message
-from engine.wire.metadata import Event, FrameEvent
+from engine.wire.events import OtherEvent, parse_message
+from engine.wire.metadata import Event, FrameEvent, GopEvent, StatusEvent
 
 logger = logging.getLogger("engine.client.consumer")
 
@@ -59,7 +60,12 @@ class Dispatcher:
     belongs to one thread."""
 
     def __init__(
-        self, fetcher: Fetcher, callback: FrameCallback, on_status: StatusCallback | None, policy: Policy
+        self,
+        fetcher: Fetcher,
+        callback: FrameCallback,
+        on_status: StatusCallback,
+        on_gop: GopCallback,
+        policy: Policy,
     ) -> None:
         #: Deliveries, errors that end ``run``, and None to wake it. Bounded by the prefetch of at most two connections.
         #: A SimpleQueue, because its ``put`` may interrupt its own ``get``, as in a signal handler.
@@ -69,6 +75,7 @@ class Dispatcher:
         self._fetcher = fetcher
         self._callback = callback
         self._on_status = on_status
+        self._on_gop = on_gop
         self._policy = policy
         self._ready: deque[Delivery] = deque()
         #: Failed deliveries that wait for their pause, as a heap: (due in monotonic seconds, tie-break, delivery).
@@ -205,21 +212,28 @@ class Dispatcher:
             if last:
                 self._finish(subscription, delivery)
 
-    def _call(self, event: Event, frame: Frame | None, delivery: Delivery) -> bool:
+    def _call(self, event: Event | OtherEvent, frame: Frame | None, delivery: Delivery) -> bool:
         """Whether the callback accepted the event."""
         try:
-            if isinstance(event, FrameEvent):
-                self._callback(event, frame)
-                self.counts["missing" if frame is None else "frames"] += 1
-            else:
-                if self._on_status is not None:
+            match event:
+                case FrameEvent():
+                    self._callback(event, frame)
+                    self.counts["missing" if frame is None else "frames"] += 1
+                case StatusEvent():
                     self._on_status(event)
-                self.counts["statuses"] += 1
+                    self.counts["statuses"] += 1
+                case GopEvent():
+                    self._on_gop(event)
+                    self.counts["gops"] += 1
+                case OtherEvent():
+                    self.counts["others"] += 1
         except Exception:
             self.counts["failed"] += 1
-            what = event.redis_key if isinstance(event, FrameEvent) else f"the status of {event.camera_id}"
             logger.exception(
-                "the callback raised for %s, delivery %d of %d", what, delivery.tries + 1, self._policy.attempts
+                "the callback raised for %s, delivery %d of %d",
+                _what(event),
+                delivery.tries + 1,
+                self._policy.attempts,
             )
             return False
         return True
@@ -255,3 +269,15 @@ def server_backoff() -> Backoff:
 
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _what(event: Event | OtherEvent) -> str:
+    """An event's name in the log."""
+    match event:
+        case FrameEvent():
+            return event.redis_key
+        case GopEvent():
+            return f"the GOP {event.first_key}"
+        case StatusEvent():
+            return f"the status of {event.camera_id}"
+    return f"an event of type {event.event_type!r}"

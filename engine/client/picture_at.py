@@ -112,9 +112,10 @@ class PictureAt(PictureReader):
 
     def _end(self) -> bool:
         if self._frame is not None:
-            from engine.client.picture import paint
+            from engine.client.picture import decode
 
-            self._picture = Picture(self._frame, self._frame.unix_nano, paint(self._frame.data, self._colour))
+            image = decode(self._frame.data, rgb=self._colour == "rgb")
+            self._picture = Picture(self._frame, self._frame.unix_nano, image)
             self.done = True
             return True
         if self._run is None or self._run:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain, islice
 from typing import Any
 
 from engine.client.decoder import Decoded, Decoder, Painter
@@ -60,9 +60,9 @@ class PictureRange(PictureReader):
         if self._source.done:
             return
         self._units.extend((yield from self._source.chunk()))
+        ahead = yield from self._source.ahead(_AHEAD)
         self._jump()
-        for entry in chain(self._units, islice(self._source.pending, _AHEAD)):
-            assert isinstance(entry, VideoEntry)
+        for entry in itertools.chain(self._units, ahead):
             self._decoder.reordering.see(entry)
 
     def close(self) -> None:

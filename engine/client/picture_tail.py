@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -109,7 +110,11 @@ class PictureTail(PictureReader):
 
     def chunk(self) -> Query[None]:
         """See PictureReader.chunk."""
-        self._units.extend((yield from self._source.chunk()))
+        units: list[VideoUnit] = yield from self._source.chunk()
+        self._units.extend(units)
+        for entry in itertools.chain(units, self._source.pending):
+            if isinstance(entry, VideoEntry):
+                self._decoder(entry.camera).reordering.see(entry)
         for camera, begin in self._source.position.items():
             self.position.setdefault(camera, begin)
 
@@ -120,12 +125,7 @@ class PictureTail(PictureReader):
             decoder.close()
 
     def _decode(self, unit: VideoUnit) -> list[Decoded]:
-        decoder = self._decoders.get(unit.camera)
-        if decoder is None:
-            decoder = self._decoders[unit.camera] = Decoder()
-            for entry in self._source.known.pop(unit.camera, ()):
-                decoder.reordering.see(entry)
-        found = decoder.feed(unit)
+        found = self._decoder(unit.camera).feed(unit)
         return found if (unit.unix_nano, unit.sequence) > self._source.begins[unit.camera].fed else []
 
     def _choose(self, decoded: Decoded) -> Picture | None:
@@ -136,3 +136,11 @@ class PictureTail(PictureReader):
 
     def _end(self) -> bool:
         return False
+
+    def _decoder(self, camera: str) -> Decoder:
+        decoder = self._decoders.get(camera)
+        if decoder is None:
+            decoder = self._decoders[camera] = Decoder()
+            for entry in self._source.known.pop(camera, ()):
+                decoder.reordering.see(entry)
+        return decoder

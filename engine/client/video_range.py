@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from engine.client.key_frames import units_for
@@ -9,6 +10,7 @@ from engine.client.payloads import CHUNK_BYTES
 from engine.client.ranges import FrameRange
 from engine.client.tenant import VideoTenant
 from engine.client.transport import Query
+from engine.client.video import VideoEntry
 
 
 class VideoRange(FrameRange):
@@ -44,3 +46,9 @@ class VideoRange(FrameRange):
                 self._from = f"{min(units[0].unix_nano, self._first)}"
         self._begun = True
         return (yield from super().chunk())
+
+    def ahead(self, count: int) -> Query[list[VideoEntry]]:
+        """The next entries, without their payloads, which are to come; fewer than ``count`` only at the end."""
+        while len(self.pending) < count and not self._exhausted:
+            yield from self._read()
+        return [entry for entry in itertools.islice(self.pending, count) if isinstance(entry, VideoEntry)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from engine.runtime.elsewhere import Elsewhere
-from engine.runtime.status_cameras import CameraReport, Latency
+from engine.runtime.status_cameras import CameraReport
 from engine.runtime.status_processes import ProcessReport, PublisherReport, WriterReport
+from engine.runtime.status_rings import Latency
 
 
 class OutageReport(msgspec.Struct, frozen=True):
@@ -19,12 +20,23 @@ class OutageReport(msgspec.Struct, frozen=True):
     error: str
 
 
+class VideoTotals(msgspec.Struct, frozen=True):
+    """The stored video of all cameras together: access units, how many arrive per second, and their latency."""
+
+    cameras: int
+    captured: int
+    stored: int
+    dropped: int
+    packet_fps: float
+    latency_ms: Latency
+
+
 class SiteReport(msgspec.Struct, frozen=True):
     """A whole site and its state.
 
     ``outages`` lists servers that are away, ``troubles`` says why the site is not healthy. ``rings_last_seconds`` is
-    the time until the first ring is full if nobody empties it. ``file_differs`` lists differences between the site file
-    and what runs.
+    the time until the first ring is full if nobody empties it. ``latency_ms`` is that of frames. ``video`` is None if
+    no camera's video is stored. ``file_differs`` lists differences between the site file and what runs.
     """
 
     site: str
@@ -39,6 +51,7 @@ class SiteReport(msgspec.Struct, frozen=True):
     writer: WriterReport
     publisher: PublisherReport | None
     latency_ms: Latency
+    video: VideoTotals | None
     #: Another running site of this name, if this one does not run.
     elsewhere: Elsewhere | None
     #: The embedded server's process id, also while the site does not run; 0 if none runs.

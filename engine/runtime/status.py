@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,15 +14,15 @@ from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site, server_process
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
-from engine.runtime.site_report import SiteReport
-from engine.runtime.status_cameras import camera_report, latency
+from engine.runtime.site_report import SiteReport, VideoTotals
+from engine.runtime.status_cameras import CameraLook, look_at
 from engine.runtime.status_outages import HEALTHY_SHARE, read_outages, rings_last, troubles
 from engine.runtime.status_processes import (
     process_report,
     publisher_report,
     writer_report,
 )
-from engine.shm import histogram
+from engine.runtime.status_rings import latency
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
@@ -48,10 +49,8 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
     # A role that runs alone may have settings in its environment that this process lacks.
     instances = [one for role in CHILD_ROLES for one in role.instances(config) or [role.instance(config)]]
     processes = [report for one in instances if (report := process_report(one, memory=memory))]
-    found = [camera_report(config, paths, camera) for camera in config.cameras]
-    cameras = [report for report, _ in found]
-    counted = [counts for _, counts in found if counts]
-    longest = max((counts.latency_max_ms for counts in counted), default=0.0)
+    looks = [look_at(config, paths, camera) for camera in config.cameras]
+    cameras = [look.report for look in looks]
     running = supervised or any(process.alive for process in processes)
     site = SiteReport(
         site=config.site.name,
@@ -65,7 +64,8 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
         processes=processes,
         writer=writer_report(config),
         publisher=publisher_report(config),
-        latency_ms=latency(histogram.merge([counts.latency for counts in counted]), longest),
+        latency_ms=latency([look.frames for look in looks if look.frames]),
+        video=_video_totals(looks),
         elsewhere=None if running else elsewhere.find(config),
         embedded_pid=_embedded_pid(config),
         outages=read_outages([one for one in instances if one.role.tells_outages]),
@@ -74,6 +74,21 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
         troubles=[],
     )
     return msgspec.structs.replace(site, troubles=troubles(site, share))
+
+
+def _video_totals(looks: Sequence[CameraLook]) -> VideoTotals | None:
+    reports = [(look.report, look.report.video) for look in looks]
+    videos = [video for _, video in reports if video]
+    if not videos:
+        return None
+    return VideoTotals(
+        cameras=len(videos),
+        captured=sum(video.captured for video in videos),
+        stored=sum(video.stored for video in videos),
+        dropped=sum(sum(video.dropped.values()) for video in videos),
+        packet_fps=round(sum(camera.packet_fps for camera, video in reports if video), 2),
+        latency_ms=latency([look.video for look in looks if look.video]),
+    )
 
 
 def _with_standing(config: Config, paths: SitePaths) -> Config:

@@ -43,8 +43,9 @@ def read_outages(instances: Sequence[Instance]) -> list[OutageReport]:
 
 
 def rings_last(cameras: Sequence[CameraReport]) -> float | None:
-    """Seconds until the first ring is full at the present rates; None if no frames come."""
-    return min((camera.ring.lasts_seconds for camera in cameras if camera.ring.lasts_seconds is not None), default=None)
+    """Seconds until the first ring, of frames or of video, is full at the present rates; None if no frames come."""
+    rings = [camera.ring for camera in cameras] + [camera.video.ring for camera in cameras if camera.video]
+    return min((ring.lasts_seconds for ring in rings if ring.lasts_seconds is not None), default=None)
 
 
 def troubles(report: SiteReport, share: float = HEALTHY_SHARE) -> list[str]:

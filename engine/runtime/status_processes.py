@@ -77,7 +77,7 @@ def own_memory(pid: int) -> int:
 
 class PublisherReport(msgspec.Struct, frozen=True):
     """The publisher's counts of events. ``lag_seconds`` is the time between the newest stored and the newest confirmed
-    frame."""
+    frame. ``gops`` counts confirmed events of GOPs, ``video_expired`` access units that none of them announced."""
 
     connected: bool
     published: int
@@ -88,6 +88,9 @@ class PublisherReport(msgspec.Struct, frozen=True):
     messages: int
     status_events: int
     lag_seconds: float
+    gops: int
+    video_expired: int
+    video_unreadable: int
 
 
 class WriterReport(msgspec.Struct, frozen=True):
@@ -141,4 +144,7 @@ def publisher_report(config: Config) -> PublisherReport | None:
         messages=counts[PublisherCount.MESSAGES],
         status_events=counts[PublisherCount.STATUS_EVENTS],
         lag_seconds=round(counts[PublisherCount.LAG_NANO] / 1e9, 3),
+        gops=counts[PublisherCount.GOPS],
+        video_expired=counts[PublisherCount.VIDEO_EXPIRED],
+        video_unreadable=counts[PublisherCount.VIDEO_UNREADABLE],
     )

@@ -69,7 +69,7 @@ class Producer(RingEnd):
             words[Drop.TOO_LARGE] += 1
             raise FrameTooLarge(
                 f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
-                f"raise ring.capacity_mb to {-(-2 * size // 2**20)} or more"
+                f"raise {'video' if self.video else 'ring'}.capacity_mb to {-(-2 * size // 2**20)} or more"
             )
         need = layout.record_bytes(size)
         head, area, fence = self._head, self._area, self._fence

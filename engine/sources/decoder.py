@@ -43,7 +43,8 @@ class Decoder:
             self._context.flush_buffers()
 
     def alone(self, *packets: VideoPacket) -> Frame:
-        """The picture of a key frame (of two packets if they are its fields). Raises WireError if there is none."""
+        """The picture of a key frame (of two packets if they are its fields). Raises WireError if there is none, or if
+        parts of it are missing."""
         frames: list[Frame] = []
         try:
             for packet in packets:
@@ -53,6 +54,8 @@ class Decoder:
             self._context.flush_buffers()
         if not frames:
             raise WireError("the key frame could not be decoded")
+        if frames[0].is_corrupt:
+            raise WireError("the key frame is damaged")
         return frames[0]
 
     def _decode(self, packet: VideoPacket | None) -> list[Frame]:
@@ -76,4 +79,4 @@ def planes_of(frame: Frame) -> Planes:
 
 def _view(plane: VideoPlane) -> Plane:
     """(height, width) view of a plane, whose rows are padded in memory."""
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.ndarray((plane.height, plane.width), np.uint8, memoryview(plane), 0, (plane.line_size, 1))

@@ -13,6 +13,7 @@ FFmpeg's log may have URLs with their credentials: PyAV leaves it off.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import time
 from fractions import Fraction
@@ -55,6 +56,7 @@ class Stream:
         except BaseException:
             self._container.close()
             raise
+        _release_memory()
         #: The decoder of its packets.
         self.context: VideoCodecContext = self._stream.codec_context
         self._packets = self._container.demux(self._stream)
@@ -94,6 +96,14 @@ class Stream:
         """Release the connection."""
         self._packets = iter(())
         self._container.close()
+
+
+def _release_memory() -> None:
+    """Give back the memory that opening took. FFmpeg decodes a picture to see what a stream is: megabytes."""
+    # Only in glibc.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def new_description(packet: Packet[VideoStream]) -> bytes:

@@ -107,7 +107,7 @@ class VideoSource:
         if unit is None:
             return False
         if packet.is_corrupt:
-            unit = unit._replace(sound=False)
+            unit = unit._replace(sound=False, keyframe=False)
         self._damaged = 0 if unit.sound else self._damaged + 1
         self.unit = unit
         return True

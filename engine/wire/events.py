@@ -2,13 +2,14 @@
 
 The Go edition's events have no ``event_type`` and no ``timestamp_nano``, perhaps no ``sequence``, ``vhost`` or
 ``encoding``, and the size under either name. Before its version 1.2, ``redis_key`` had another order of parts. Missing
-fields are read from the key, so that consumers see one form: ``metadata.FrameEvent``.
+fields are read from the key, so that consumers see one form: ``metadata.FrameEvent``. An event of another type may come
+from a later version or another program: it is no error, whatever its fields.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -21,8 +22,9 @@ from engine.wire.keys import (
     build_frame_key,
     frame_key_suffix,
     parse_frame_key,
+    parse_video_key,
 )
-from engine.wire.metadata import CameraState, Event, FrameEvent, StatusEvent
+from engine.wire.metadata import CameraState, Event, FrameEvent, GopEvent, StatusEvent
 from engine.wire.old_keys import parse_old_key
 from engine.wire.rfc3339 import parse_rfc3339, rfc3339
 
@@ -59,23 +61,65 @@ class _Message(msgspec.Struct, gc=False):
     state: CameraState | None = None
     consecutive_failures: _Number = 0
     last_error: str = ""
+    last_timestamp: str = ""
+    first_key: str = ""
+    last_key: str = ""
+    frames: _Number = 0
+    duration_seconds: Annotated[float, Meta(ge=0)] = 0.0
 
 
+class OtherEvent(msgspec.Struct, frozen=True, gc=False):
+    """An event of a type that is not known here."""
+
+    event_type: str
+
+
+_KNOWN = ("frame", "camera_status", "video_gop")
 _decoder: msgspec.json.Decoder[_Message | list[_Message]] = msgspec.json.Decoder(_Message | list[_Message])
 
 
-def parse_message(body: bytes) -> list[Event]:
+def parse_message(body: bytes) -> list[Event | OtherEvent]:
     """The events of one message, in their order: one for an object, all elements of an array.
 
     Raises WireError naming the field that is wrong; one bad element makes the whole array invalid.
     """
     try:
         decoded = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        return _with_others(body, error)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise WireError(f"metadata message: {error}") from None
     if isinstance(decoded, _Message):
         return [_event(decoded, "metadata message")]
     return [_event(message, f"metadata message, element {index}") for index, message in enumerate(decoded)]
+
+
+def _with_others(body: bytes, error: msgspec.ValidationError) -> list[Event | OtherEvent]:
+    """The events of a message that holds others, whose fields are not ours. Raises WireError with ``error`` if it holds
+    none."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        document = None
+    elements = document if isinstance(document, list) else [document]
+    if not any(map(_is_other, elements)):
+        raise WireError(f"metadata message: {error}") from None
+    found: list[Event | OtherEvent] = []
+    for index, element in enumerate(elements):
+        where = f"metadata message, element {index}"
+        if _is_other(element):
+            found.append(OtherEvent(element["event_type"]))
+            continue
+        try:
+            found.append(_event(msgspec.convert(element, _Message), where))
+        except msgspec.ValidationError as wrong:
+            raise WireError(f"{where}: {wrong}") from None
+    return found
+
+
+def _is_other(element: Any) -> bool:
+    kind = element.get("event_type") if isinstance(element, dict) else None
+    return isinstance(kind, str) and kind not in _KNOWN
 
 
 def key_of(redis_key: str) -> FrameKey:
@@ -101,15 +145,15 @@ def key_of(redis_key: str) -> FrameKey:
     return FrameKey(match["vhost"], match["prefix"], match["camera"], unix_nano, sequence)
 
 
-def _event(message: _Message, where: str) -> Event:
+def _event(message: _Message, where: str) -> Event | OtherEvent:
+    if message.event_type not in _KNOWN:
+        return OtherEvent(message.event_type)
     try:
         if not message.camera_id:
             raise WireError("camera_id is missing or empty")
         if message.event_type == "frame":
             return _frame_event(message)
-        if message.event_type == "camera_status":
-            return _status_event(message)
-        raise WireError(f"event_type {message.event_type!r} is neither 'frame' nor 'camera_status'")
+        return _status_event(message) if message.event_type == "camera_status" else _gop_event(message)
     except WireError as error:
         raise WireError(f"{where}: {error}") from None
 
@@ -155,6 +199,40 @@ def _status_event(message: _Message) -> StatusEvent:
         message.consecutive_failures,
         message.last_error,
     )
+
+
+def _gop_event(message: _Message) -> GopEvent:
+    first, last = (_video_key(name, getattr(message, name)) for name in ("first_key", "last_key"))
+    if last[:3] != first[:3] or last.unix_nano < first.unix_nano:
+        raise WireError(f"last_key {message.last_key!r} is not behind first_key {message.first_key!r}")
+    if message.last_timestamp:
+        parse_rfc3339(message.last_timestamp)
+    return GopEvent(
+        message.camera_id,
+        _timestamp(message, first.unix_nano),
+        first.unix_nano,
+        f"{first.sequence:05d}",
+        message.last_timestamp or rfc3339(last.unix_nano),
+        last.unix_nano,
+        f"{last.sequence:05d}",
+        message.first_key,
+        message.last_key,
+        first.vhost if message.vhost in ("", "/") else message.vhost,
+        message.width,
+        message.height,
+        message.encoding,
+        message.frames,
+        message.size_bytes,
+        message.duration_seconds,
+        message.ttl_seconds,
+    )
+
+
+def _video_key(name: str, text: str) -> FrameKey:
+    try:
+        return parse_video_key(text)
+    except WireError as error:
+        raise WireError(f"{name}: {error}") from None
 
 
 def _rebuilt_key(message: _Message) -> str:

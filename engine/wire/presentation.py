@@ -20,6 +20,8 @@ _FALL = 1 / 8
 _OFFSET_NANO_MAX = 10_000_000_000
 #: The most pictures that a decoder holds back: 16 frames, or as many pairs of fields.
 _HELD_MAX = 32
+#: The same where no pts tells which pictures were lost: their stamps would be given to later ones.
+_HELD_WITHOUT_PTS_MAX = 4
 
 
 class PresentationClock:
@@ -79,25 +81,30 @@ class PictureStamps:
     def sent(self, pts: int | None, stamp: int) -> None:
         """A packet that arrived at ``stamp`` goes to the decoder."""
         if len(self._stamps) >= _HELD_MAX:
-            self._stamps.popleft()
-            self._times.pop(0)
+            self._drop()
         self._stamps.append(stamp)
         self._times.append(pts)
 
     def take(self, pts: int | None) -> int:
         """The stamp of the next picture."""
         stamp = self._last + 1
-        if pts in self._times:
+        if pts is not None and pts in self._times:
             place = self._times.index(pts)
             left = [time for number, time in enumerate(self._times) if _is_later(time, number, pts, place)]
             for _ in range(len(self._times) - len(left)):
                 stamp = self._stamps.popleft()
             self._times = left
         elif self._stamps:
-            stamp = self._stamps.popleft()
-            self._times.pop(0)
+            while len(self._stamps) > _HELD_WITHOUT_PTS_MAX:
+                self._drop()
+            stamp = self._drop()
         self._last = max(stamp, self._last + 1)
         return self._last
+
+    def _drop(self) -> int:
+        """Remove the packet that was sent first; returns the smallest stamp."""
+        self._times.pop(0)
+        return self._stamps.popleft()
 
     def clear(self) -> None:
         """Forget what is awaited: the decoder was emptied."""
@@ -105,8 +112,8 @@ class PictureStamps:
         self._times.clear()
 
 
-def _is_later(time: int | None, place: int, pts: int | None, shown: int) -> bool:
+def _is_later(time: int | None, place: int, pts: int, shown: int) -> bool:
     """True if a packet's picture is still to come when that of packet ``shown`` has come."""
-    if time is None or pts is None:
+    if time is None:
         return place > shown
     return time > pts or (time == pts and place > shown)

@@ -117,6 +117,15 @@ class AwaitedItems:
     def poll(self) -> Any:
         return self._loop.run_until_complete(self._items.poll())
 
+    def close(self) -> None:
+        self._loop.run_until_complete(self._items.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._items, name)
 

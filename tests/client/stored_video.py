@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -195,8 +196,10 @@ def _packets(units: Iterable[Unit]) -> Iterator[av.Packet]:
 
 def psnr(one: Image, other: Image) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
+    if np.array_equal(one, other):
+        return float("inf")
     error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    return float(10 * np.log10(255**2 / error))
 
 
 def arrivals(
@@ -320,3 +323,52 @@ def quiet_ffmpeg() -> Iterator[None]:
         yield
     finally:
         av.logging.set_level(before)
+
+
+#: An H.264 sequence parameter set between start codes.
+_SPS = re.compile(rb"(?<=\x00\x00\x01)\x67.*?(?=\x00{2,3}\x01)", re.DOTALL)
+
+
+def without_reordering_hints(source: Clip) -> Clip:
+    """An H.264 clip whose parameter sets do not say how far pictures are reordered, as with many cameras."""
+    units = tuple(
+        unit._replace(data=_SPS.sub(lambda match: _without_vui(match[0]), unit.data)) if unit.keyframe else unit
+        for unit in source.units
+    )
+    return source._replace(units=units)
+
+
+def _without_vui(sps: bytes) -> bytes:
+    """A sequence parameter set of 4:2:0 without its last part, the VUI (ITU-T H.264, 7.3.2.1.1)."""
+    plain = re.sub(rb"\x00\x00\x03(?=[\x00-\x03])", b"\0\0", sps)
+    bits = "".join(f"{byte:08b}" for byte in plain)
+    at = 32
+
+    def golomb() -> int:
+        nonlocal at
+        zeros = bits.index("1", at) - at
+        at += 2 * zeros + 1
+        return int(bits[at - zeros - 1 : at], 2) - 1
+
+    golomb()
+    if plain[1] in (100, 110, 122, 244):
+        # chroma format, bit depths, lossless flag, scaling matrix
+        golomb(), golomb(), golomb()
+        assert bits[at : at + 2] == "00"
+        at += 2
+    golomb()
+    if golomb() == 0:
+        golomb()
+    golomb()
+    at += 1
+    golomb(), golomb()
+    at += 1 if bits[at] == "1" else 2
+    at += 1
+    cropped, at = bits[at] == "1", at + 1
+    if cropped:
+        golomb(), golomb(), golomb(), golomb()
+    assert bits[at] == "1", "it has a VUI"
+    bits = bits[:at] + "01"
+    bits += "0" * (-len(bits) % 8)
+    short = bytes(int(bits[first : first + 8], 2) for first in range(0, len(bits), 8))
+    return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\0\0\3", short)

@@ -23,14 +23,14 @@ from engine import Frame, FrameConsumer
 from engine.client.fetch import Fetcher
 from engine.errors import ConfigError, InputError, ServerRefused
 from engine.wire import metadata
-from engine.wire.metadata import FrameEvent, StatusEvent
+from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 from engine.wire.test_mark import find_mark
 from tests.client.consuming import BATCH_KEY, DEAD, EVENT_KEY, QUEUE, Seen, Tenant, encoded, join, running
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site
-from tests.wire.test_metadata import STATUS
+from tests.wire.test_metadata import GOP_EXAMPLE, STATUS
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 both_queues = pytest.mark.parametrize("queue", ["", QUEUE], ids=["exclusive", "named"])
@@ -175,6 +175,31 @@ def test_changes_of_state_are_called_where_they_are_wanted(make, tenant):
         wait_until(lambda: statuses, 20, "a status came")
         wait_until(lambda: consumer.counts.statuses == 1, 20, "it is counted")
     assert statuses == [STATUS]
+
+
+def test_finished_gops_are_called_where_they_are_wanted(make, tenant):
+    gops: list[GopEvent] = []
+    with running(consumer := make(Seen(), on_gop=gops.append)):
+        tenant.publish(GOP_EXAMPLE, key=f"{EVENT_KEY}.video")
+        wait_until(lambda: consumer.counts.gops == 1, 20, "it is counted")
+    assert gops == [metadata.decode_event(GOP_EXAMPLE)]
+
+
+@both_queues
+def test_events_for_others_are_accepted_and_called_for_nobody(make, tenant, queue):
+    """A queue that is bound to all keys gets events that its consumer did not ask for, and events of other programs."""
+    event = tenant.event()
+    seen = Seen()
+    with running(consumer := make(seen, queue=queue, dead_letter=DEAD, routing_keys=["camera.metadata.#"])):
+        tenant.publish(
+            GOP_EXAMPLE, metadata.encode_event(STATUS), b'{"event_type":"door_opened","width":"wide"}', event
+        )
+        seen.has(1)
+        wait_until(lambda: consumer.counts.frames == 1, 20, "it is counted")
+        counts = consumer.counts
+        assert (counts.gops, counts.statuses, counts.others, counts.malformed) == (1, 1, 1, 0)
+    assert seen.events == [event]
+    assert tenant.waiting(DEAD) == 0
 
 
 def test_a_message_is_acknowledged_only_when_its_callback_has_returned(make, tenant, process):

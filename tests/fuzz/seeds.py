@@ -60,10 +60,14 @@ def _multipart(pictures: list[bytes]) -> bytes:
 def _events() -> list[bytes]:
     entry = JournalEntry(NANO + 1, 1, 7, 640, 480, "jpeg", True)
     event = metadata.FrameEvents("v", "frames", "cam1", 60).event(entry)
+    unit = JournalEntry(NANO + 1, 1, 7, 640, 480, "h264", True)
+    gop = metadata.GopEvents("v", "frames", "cam1", 60).event(metadata.Gop(unit, unit, 1, 7, NANO + 2))
     status = metadata.StatusEvent("cam1", "2024-11-08T00:00:00.000000000Z", NANO, "offline", 3, "away")
     return [
         metadata.encode_event(event),
         metadata.encode_event(status),
+        metadata.encode_event(gop),
+        b'[{"event_type":"later","width":"x"},%b]' % metadata.encode_event(gop),
         metadata.encode_batch([event, event]),
         b'{"camera_id":"c","timestamp":"2024-11-08T14:30:00.5+01:00","timestamp_nano":%d,"sequence":"3","vhost":"/",'
         b'"frame_size_bytes":9}' % NANO,

@@ -73,6 +73,8 @@ def message(data: bytes) -> None:
         pass
     else:
         for event in found:
+            if isinstance(event, events.OtherEvent):
+                continue
             assert events.parse_message(metadata.encode_event(event)) == [event]
             if isinstance(event, metadata.FrameEvent):
                 event.redis_key.encode()

@@ -52,7 +52,7 @@ def clip(
     path = directory() / name
     ffmpeg(
         *("-f", "lavfi", "-i", f"testsrc2=size={size}:rate={fps}", "-t", str(seconds), "-c:v", codec),
-        *("-g", str(gop), "-pix_fmt", "yuv420p", *(options or ()), path),
+        *("-g", str(gop), "-sc_threshold", "0", "-pix_fmt", "yuv420p", *options, path),
     )
     return path
 

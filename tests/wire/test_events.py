@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire import metadata
-from engine.wire.events import key_of, parse_message
+from engine.wire.events import OtherEvent, key_of, parse_message
 from engine.wire.keys import FrameKey, build_frame_key
 from engine.wire.metadata import FrameEvent, StatusEvent
 from engine.wire.rfc3339 import rfc3339
 from tests.examples import examples
 from tests.wire.names import names, sequences, unix_nanos
-from tests.wire.test_metadata import DESIGN_EXAMPLE, STATUS, events
+from tests.wire.test_metadata import DESIGN_EXAMPLE, GOP_EXAMPLE, STATUS, events, gop_events
 
 #: As the Go edition sends it: no event_type, timestamp_nano, sequence, vhost.
 GO = {
@@ -48,7 +48,7 @@ def test_the_go_edition_s_event_is_completed_from_its_key():
 
 
 @settings(max_examples=examples(200), deadline=None)
-@given(st.lists(events, max_size=4))
+@given(st.lists(events | gop_events, max_size=4))
 def test_what_the_engine_sends_is_read_as_it_was_sent(sent):
     assert parse_message(metadata.encode_batch(sent)) == sent
     for event in sent:
@@ -65,6 +65,50 @@ def test_a_batch_may_mix_editions_and_be_empty():
     both = b"[" + DESIGN_EXAMPLE + b"," + go() + b"," + metadata.encode_event(STATUS) + b"]"
     assert parse_message(both) == [metadata.decode_event(DESIGN_EXAMPLE), GO_EVENT, STATUS]
     assert parse_message(b"[]") == []
+
+
+def test_events_of_unknown_types_are_no_errors_whatever_their_fields():
+    plain = b'{"event_type":"door_opened"}'
+    odd = b'{"event_type":"video_clip","camera_id":7,"width":"wide","frames":[1,2],"first_key":null}'
+    for body in (plain, odd):
+        name = json.loads(body)["event_type"]
+        assert parse_message(body) == [OtherEvent(name)]
+        assert parse_message(b"[" + DESIGN_EXAMPLE + b"," + body + b"," + GOP_EXAMPLE + b"]") == [
+            metadata.decode_event(DESIGN_EXAMPLE),
+            OtherEvent(name),
+            metadata.decode_event(GOP_EXAMPLE),
+        ]
+    for bad in (go(width="1280"), b"[]", b"7", go(event_type=None, camera_id=None)):
+        with pytest.raises(WireError, match="element 1"):
+            parse_message(b"[" + odd + b"," + bad + b"]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"first_key": None}, "first_key"),
+        ({"last_key": "meu-cliente:frames:cam4:1731076200190123456:00001"}, "last_key"),
+        ({"last_key": "engine:meu-cliente:video:frames/cam5:1731076200190123456:00001"}, "not behind"),
+        ({"last_key": "engine:meu-cliente:video:frames/cam4:1731076200000000000:00001"}, "not behind"),
+        ({"timestamp": "now"}, "timestamp"),
+        ({"last_timestamp": "now"}, "timestamp"),
+        ({"frames": -1}, "frames"),
+        ({"duration_seconds": -0.5}, "duration_seconds"),
+        ({"camera_id": ""}, "camera_id"),
+    ],
+)
+def test_a_bad_gop_is_refused_and_the_part_named(changes, part):
+    document = {**json.loads(GOP_EXAMPLE), **changes}
+    body = json.dumps({name: value for name, value in document.items() if value is not None}).encode()
+    with pytest.raises(WireError, match=part):
+        parse_message(body)
+
+
+def test_a_gop_s_times_are_those_of_its_keys():
+    document = json.loads(GOP_EXAMPLE)
+    for name in ("timestamp", "timestamp_nano", "sequence", "last_timestamp", "last_timestamp_nano", "last_sequence"):
+        del document[name]
+    assert parse_message(json.dumps(document).encode()) == [metadata.decode_event(GOP_EXAMPLE)]
 
 
 def test_either_name_of_the_size_gives_both():
@@ -153,7 +197,7 @@ def test_fields_of_other_versions_are_passed_over():
         (go(redis_key=":meu-cliente:cam1:2024-11-08T14:30:00Z:00001"), "redis_key"),
         (go(redis_key="meu-cliente:frames:cam 1:1731076200123456789:00000"), "redis_key"),
         (go(redis_key=["a"]), "redis_key"),
-        (go(event_type="other"), "event_type"),
+        (go(event_type=7), "event_type"),
         (go(event_type="camera_status"), "state"),
         (go(event_type="camera_status", state="asleep"), "state"),
         (go(event_type="camera_status", state="active", timestamp=None), "timestamp"),
@@ -193,7 +237,7 @@ fields = st.sampled_from(
 
 @st.composite
 def mutated(draw):
-    body = bytearray(draw(st.sampled_from((DESIGN_EXAMPLE, metadata.encode_event(STATUS), go()))))
+    body = bytearray(draw(st.sampled_from((DESIGN_EXAMPLE, metadata.encode_event(STATUS), GOP_EXAMPLE, go()))))
     for at, byte in draw(st.lists(st.tuples(st.integers(0, len(body) - 1), st.integers(0, 255)), max_size=4)):
         body[at] = byte
     return bytes(body)
@@ -213,10 +257,12 @@ def test_whatever_is_delivered_only_a_wire_error_comes_out(body):
     except WireError:
         return
     for event in found:
+        if isinstance(event, OtherEvent):
+            continue
         assert event.camera_id
+        assert metadata.decode_event(metadata.encode_event(event)) == event
         if isinstance(event, FrameEvent):
             # What comes out can be asked for and is what the engine itself would send.
             assert event.redis_key.encode()
-            assert metadata.decode_event(metadata.encode_event(event)) == event
             assert 10**18 <= event.timestamp_nano < 10**19
             assert 1 <= int(event.sequence) <= 99_999

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from engine.errors import WireError
 from engine.wire.journal import (
     ENCODINGS,
+    VIDEO_ENCODINGS,
     JournalEntry,
     JournalSpan,
     entry_fields,
@@ -25,22 +26,38 @@ ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True, 47
 FIELDS = (b"s", b"245678", b"w", b"1280", b"h", b"720", b"e", b"jpeg", b"k", b"1", b"n", b"4711")
 IDENTIFIER = b"1731076200123456789-1"
 
+UNIT = JournalEntry(1731076200123456789, 1, 24567, 1280, 720, "h264", False, 4711, -40_000)
+UNIT_FIELDS = (b"s", b"24567", b"w", b"1280", b"h", b"720", b"e", b"h264", b"k", b"0", b"p", b"-40000", b"n", b"4711")
+
 entries = st.builds(
-    JournalEntry,
-    unix_nanos,
-    sequences,
-    st.integers(1, 2**31),
-    st.integers(1, 65_535),
-    st.integers(1, 65_535),
-    st.sampled_from(ENCODINGS),
-    st.booleans(),
-    st.integers(0, 2**40),
+    lambda entry, offset: entry._replace(offset_us=offset if entry.encoding in VIDEO_ENCODINGS else 0),
+    st.builds(
+        JournalEntry,
+        unix_nanos,
+        sequences,
+        st.integers(1, 2**31),
+        st.integers(1, 65_535),
+        st.integers(1, 65_535),
+        st.sampled_from(ENCODINGS),
+        st.booleans(),
+        st.integers(0, 2**40),
+    ),
+    st.integers(-(10**12), 10**12),
 )
 
 
 def test_an_entry_is_written_as_designed():
     assert entry_id(ENTRY.unix_nano, ENTRY.sequence).encode() == IDENTIFIER
     assert entry_fields(ENTRY) == FIELDS
+    assert entry_fields(UNIT) == UNIT_FIELDS
+    assert parse_entry(IDENTIFIER, UNIT_FIELDS) == UNIT
+
+
+@pytest.mark.parametrize("offset", [b"", b"-", b"1.5", b"+1", b"--1", b"1" * 16, "1", None, b"\xd9\xa1"])
+def test_an_offset_that_is_none_is_refused(offset):
+    fields = [offset if field == b"-40000" else field for field in UNIT_FIELDS]
+    with pytest.raises(WireError, match="p"):
+        parse_entry(IDENTIFIER, fields)
 
 
 @settings(max_examples=examples(200), deadline=None)

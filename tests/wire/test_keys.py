@@ -176,10 +176,53 @@ def test_no_pattern_of_the_product_page_meets_a_key_of_the_engine(vhost, prefix,
         keys.rebuild_key(vhost, "0123456789abcdef"),
         keys.rebuilt_key(vhost, prefix, camera),
         keys.lease_key(vhost, prefix, camera),
+        keys.written_key(vhost, prefix),
+        keys.video_journal_key(vhost, prefix, camera),
+        keys.video_written_key(vhost, prefix),
+        keys.video_cursor_key(vhost, prefix),
+        keys.build_video_key(keys.FrameKey(vhost, prefix, camera, 10**18, 1)),
     )
     for pattern in (f"{v}:*", f"{v}:{p}:*", f"{v}:{p}:{c}:*", f"*:{p}:{c}:*"):
         for key in own:
             assert not matches(pattern, key)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(frame_keys)
+def test_every_key_of_video_parses_back(key):
+    text = keys.build_video_key(key)
+    assert keys.parse_video_key(text) == keys.parse_video_key(text.encode()) == key
+    with pytest.raises(WireError):
+        keys.parse_frame_key(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "engine:v:video:frames:1731024000123456789:00001",
+        "engine:v:video:a/b/c:1731024000123456789:00001",
+        "engine:v:video:/c:1731024000123456789:00001",
+        "engine:v:video:a/:1731024000123456789:00001",
+        "engine:v:videos:a/b:1731024000123456789:00001",
+        "motor:v:video:a/b:1731024000123456789:00001",
+        "engine:v:video:a/b:1731024000123456789:00000",
+        "engine:v:video:a/b:123:00001",
+        b"engine:v:video:a/\xff:1731024000123456789:00001",
+    ],
+)
+def test_what_is_no_key_of_video_is_refused(text):
+    with pytest.raises(WireError):
+        keys.parse_video_key(text)
+
+
+def test_a_camera_like_a_time_stamp_under_a_prefix_with_a_slash_would_meet_video():
+    """So the configuration refuses it."""
+    unit = keys.build_video_key(keys.FrameKey("v", "a", "b", 1731024000123456789, 1))
+    assert matches("*:a/b:1731024000123456789:*", unit)
+    assert keys.matched_by_frames("a/b", "1731024000123456789")
+    assert not keys.matched_by_frames("ab", "1731024000123456789")
+    assert not keys.matched_by_frames("a/b", "cam1")
 
 
 @settings(max_examples=examples(300), deadline=None)
@@ -194,6 +237,7 @@ def test_the_product_page_s_patterns_meet_the_frames(key):
 def test_a_reserved_word_would_let_a_pattern_meet_a_key_of_the_engine(word):
     own = {keys.journal_key("a", "b", "c"), keys.cursor_key("a", "b"), keys.cameras_key("a", "b")}
     own |= {keys.rebuild_key("a", "0123"), keys.lease_key("a", "b", "c")}
+    own |= {keys.build_video_key(keys.FrameKey("a", "b", "c", 10**18, 1))}
     assert any(matches(f"*:a:{word}:*", key) for key in own)
 
 

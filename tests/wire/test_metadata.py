@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from engine.errors import WireError
 from engine.wire import metadata
 from engine.wire.journal import JournalEntry
-from engine.wire.keys import parse_frame_key
-from engine.wire.metadata import FrameEvent, FrameEvents, StatusEvent
+from engine.wire.keys import parse_frame_key, parse_video_key
+from engine.wire.metadata import FrameEvent, FrameEvents, Gop, GopEvent, GopEvents, StatusEvent
 from engine.wire.rfc3339 import rfc3339
 from tests.examples import examples
 from tests.wire.names import names, sequences, unix_nanos
@@ -26,7 +26,33 @@ DESIGN_EXAMPLE = (
 )
 ENTRY = JournalEntry(1731076200123456789, 1, 245678, 1280, 720, "jpeg", True)
 STATUS = StatusEvent("cam4", "2024-11-08T14:30:00.123456789Z", 1731076200123456789, "stalled", 3, "sent nothing")
+#: A GOP of two access units, and its event as consumers get it.
+KEY_FRAME = JournalEntry(1731076200123456789, 99999, 45678, 1280, 720, "h264", True, 7)
+GOP = Gop(
+    KEY_FRAME, JournalEntry(1731076200190123456, 1, 1234, 1280, 720, "h264", False, 8), 2, 46912, 1731076200256789000
+)
+GOP_EXAMPLE = (
+    b'{"event_type":"video_gop","camera_id":"cam4","timestamp":"2024-11-08T14:30:00.123456789Z",'
+    b'"timestamp_nano":1731076200123456789,"sequence":"99999","last_timestamp":"2024-11-08T14:30:00.190123456Z",'
+    b'"last_timestamp_nano":1731076200190123456,"last_sequence":"00001",'
+    b'"first_key":"engine:meu-cliente:video:frames/cam4:1731076200123456789:99999",'
+    b'"last_key":"engine:meu-cliente:video:frames/cam4:1731076200190123456:00001","vhost":"meu-cliente",'
+    b'"width":1280,"height":720,"encoding":"h264","frames":2,"size_bytes":46912,"duration_seconds":0.133332,'
+    b'"ttl_seconds":300}'
+)
 
+gop_events = st.builds(
+    lambda vhost, prefix, camera, ttl, entry, more, frames: GopEvents(vhost, prefix, camera, ttl).event(
+        Gop(entry, entry._replace(unix_nano=min(entry.unix_nano + more, 10**19 - 1)), frames, frames, entry.unix_nano)
+    ),
+    names,
+    names,
+    names,
+    st.integers(1, 10**8),
+    entries,
+    st.integers(0, 10**12),
+    st.integers(1, 10**5),
+)
 events = st.builds(
     lambda vhost, prefix, camera, ttl, entry: FrameEvents(vhost, prefix, camera, ttl).event(entry),
     names,
@@ -58,8 +84,22 @@ def test_a_status_event_is_written_as_designed():
     assert metadata.decode_event(body) == STATUS
 
 
+def test_a_gop_is_written_byte_for_byte():
+    event = GopEvents("meu-cliente", "frames", "cam4", 300).event(GOP)
+    assert metadata.encode_event(event) == GOP_EXAMPLE
+    assert metadata.decode_event(GOP_EXAMPLE) == event
+
+
 @settings(max_examples=examples(200), deadline=None)
-@given(events)
+@given(names, names, names, entries)
+def test_a_gop_s_keys_are_those_of_its_access_units(vhost, prefix, camera, entry):
+    event = GopEvents(vhost, prefix, camera, 300).event(Gop(entry, entry, 1, entry.size, entry.unix_nano))
+    for key in (event.first_key, event.last_key):
+        assert parse_video_key(key) == (vhost, prefix, camera, entry.unix_nano, entry.sequence)
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(events | gop_events)
 def test_every_event_parses_back(event):
     body = metadata.encode_event(event)
     assert metadata.decode_event(body) == event
@@ -139,7 +179,7 @@ def test_what_the_decoder_has_errors_of_its_own_for_is_a_wire_error_too(body):
 
 @st.composite
 def mutated(draw):
-    body = bytearray(draw(st.sampled_from((DESIGN_EXAMPLE, metadata.encode_event(STATUS)))))
+    body = bytearray(draw(st.sampled_from((DESIGN_EXAMPLE, metadata.encode_event(STATUS), GOP_EXAMPLE))))
     for at, byte in draw(st.lists(st.tuples(st.integers(0, len(body) - 1), st.integers(0, 255)), max_size=4)):
         body[at] = byte
     return bytes(body)
@@ -153,4 +193,4 @@ def test_whatever_a_broker_delivers_only_a_wire_error_comes_out(body):
             decoded = decode(text)
         except WireError:
             continue
-        assert isinstance(decoded, (FrameEvent, StatusEvent, list))
+        assert isinstance(decoded, (FrameEvent, StatusEvent, GopEvent, list))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -35,8 +36,13 @@ def test_what_the_network_delays_was_shown_before_it_arrived():
 
 
 def test_the_first_packet_may_be_the_one_that_was_delayed():
-    found = offsets([(90_000_000, 0, 0), *((number * FRAME, number * FRAME, number * FRAME) for number in range(1, 9))])
-    assert found == [0] * 9
+    """The times follow slowly, so that pictures keep their order and their distance but for an eighth."""
+    late = 90_000_000
+    packets = [(late, 0, 0), *((number * FRAME, number * FRAME, number * FRAME) for number in range(1, 40))]
+    found = offsets(packets)
+    shown = [arrival + offset for (arrival, _, _), offset in zip(packets, found, strict=True)]
+    assert all(FRAME * 7 // 8 <= after - before <= FRAME for before, after in itertools.pairwise(shown))
+    assert found[-1] == 0
 
 
 def test_b_frames_are_shown_in_order_and_evenly():
@@ -129,7 +135,7 @@ def test_lost_pictures_leave_no_lag_where_times_are_missing():
         stamps.sent(None, number)
         if number % 2:
             found = stamps.take(None)
-    assert number - found <= 32
+    assert number - found <= 5
     stamps = PictureStamps()
     for number in range(1000):
         stamps.sent(number if number % 2 else None, number)

@@ -70,7 +70,7 @@ class VideoTrack:
                 offset_us=offset_us,
             )
         except FrameTooLarge as error:
-            self._drop(Drop.TOO_LARGE, str(error).replace("ring.capacity_mb", "video.capacity_mb"))
+            self._drop(Drop.TOO_LARGE, str(error))
             return False
         if written is None:
             self._drop(Drop.RING_FULL, "the writer does not keep up, or Redis is away; the GOP ends here")
