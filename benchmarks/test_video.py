@@ -39,6 +39,8 @@ GOP_SECONDS = 2.0
 LOAD = f"720p x {FPS} fps x 2.5 Mbit/s"
 #: Shared memory of a camera's two rings, in MiB.
 RINGS = {"ring_mb": 2, "video": {"capacity_mb": 4}}
+#: Seconds after which no more cameras are tried.
+TRIES_SECONDS = 180.0
 #: Groups of cameras that are measured side by side: the keys of a camera in each. There are many of the first, so that
 #: the writer works as at a dense site.
 GROUPS: dict[str, dict[str, Any]] = {
@@ -103,6 +105,7 @@ def dense_site(
             yield watch, sender, start
 
 
+@pytest.mark.timeout(600)
 def test_video_cameras_without_a_loss(
     benchmark: BenchmarkFixture,
     results: Results,
@@ -117,6 +120,7 @@ def test_video_cameras_without_a_loss(
     first, peers = scale.pick(2, 0, 100), scale.pick(1, 0, 4)
     seconds = scale.pick(1.0, 0.0, 60.0)
     more = scale.pick((), (), (125, 150, 175))
+    deadline = time.monotonic() + TRIES_SECONDS
     probes: list[Probe] = []
     opencv: list[Work] = []
 
@@ -136,7 +140,8 @@ def test_video_cameras_without_a_loss(
         opencv.append(peer())
         probes.append(probe(first, seconds))
         for cameras in more:
-            if not probes[-1].carried or not results.fits(f"video.{cameras} cameras", *room(cameras)):
+            late = time.monotonic() > deadline
+            if late or not probes[-1].carried or not results.fits(f"video.{cameras} cameras", *room(cameras)):
                 break
             # A burst of other work may fail one try; too many cameras fail the next one too.
             tried = probe(cameras, 5.0)
