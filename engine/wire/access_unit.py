@@ -169,6 +169,9 @@ class AccessUnits:
         first: tuple[int, memoryview] | None = None
         for unit in _prefixed(data, self._length_bytes):
             kind = self._type(unit)
+            if _find_start(unit):
+                # In Annex B it would be two NAL units.
+                raise _Damaged
             if kind in kinds.slices:
                 first = first or (kind, unit)
             elif kind in kinds.sets:
@@ -240,8 +243,8 @@ class AccessUnits:
 
     def _remember(self, unit: memoryview) -> tuple[int, int]:
         """Remember a parameter set; returns its type and identifier. Raises WireError if it has none."""
-        if len(unit) > SET_BYTES_MAX:
-            raise WireError(f"a parameter set has {len(unit)} bytes")
+        if len(unit) > SET_BYTES_MAX or _find_start(unit):
+            raise WireError("a parameter set is too long, or has a start code")
         data = bytes(unit)
         kind = self._type(unit)
         if kind == self._kinds.pps:
