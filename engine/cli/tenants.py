@@ -53,7 +53,8 @@ def stats(
     cameras: Annotated[bool, typer.Option("--cameras", help="Also print a line for each camera.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Looks at every frame."""
+    """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Stored video has lines of its own.
+    Looks at every frame and access unit."""
     target = resolve(config, redis, None, None)
     table = Table(box=None, header_style="dim")
     for name in ("tenant", "prefix", "cameras", "frames", "MB", "oldest (UTC)", "newest (UTC)", "mean TTL s", "no TTL"):
@@ -62,7 +63,7 @@ def stats(
     for vhost, word in _chosen(target, names, prefix):
         with FrameStore(target.address, vhost, word, timeout_seconds=target.timeout_seconds) as store:
             report = store.stats()
-        found = found or report.total.frames > 0
+        found = found or report.total.frames + report.video.frames > 0
         if json:
             print_json(report)
         _add_rows(table, report, cameras=cameras)
@@ -147,10 +148,14 @@ def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list
 
 
 def _add_rows(table: Table, report: StoreStats, *, cameras: bool) -> None:
-    total = report.total
-    table.add_row(report.vhost, report.prefix, str(len(report.cameras)), *_columns(total))
+    table.add_row(report.vhost, report.prefix, str(len(report.cameras)), *_columns(report.total))
     if cameras:
         for camera, stats_ in report.cameras.items():
+            table.add_row("", f"  {camera}", "", *_columns(stats_))
+    if report.video_cameras:
+        table.add_row("", "video", str(len(report.video_cameras)), *_columns(report.video))
+    if cameras:
+        for camera, stats_ in report.video_cameras.items():
             table.add_row("", f"  {camera}", "", *_columns(stats_))
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from engine.client.frame import Frame, FrameEntry, frame_of, with_data
 from engine.client.journal_queries import JournalQueries
-from engine.client.stats import CameraStats, StoreStats
-from engine.client.tenant import ENTRIES_MAX, LAST_ID, Tenant
+from engine.client.stats import StoreStats
+from engine.client.stats_queries import store_stats
+from engine.client.tenant import Tenant
 from engine.client.times import When
 from engine.client.transport import Query
 from engine.errors import QueryError, WireError
@@ -87,52 +88,9 @@ class Queries(JournalQueries):
         return dict(sorted(frames.items()))
 
     def stats(self) -> Query[StoreStats]:
-        """What is stored, per camera. Reads the lifetime of every frame, a chunk at a time."""
+        """What is stored, per camera."""
         listed = yield from self.cameras()
-        cameras: dict[str, CameraStats] = {}
-        lifetimes: list[tuple[float, int]] = []
-        for camera in listed:
-            cameras[camera], lifetime = yield from self._camera_stats(camera)
-            lifetimes.append(lifetime)
-        stored = [stats for stats in cameras.values() if stats.frames]
-        total = CameraStats(
-            frames=sum(stats.frames for stats in stored),
-            bytes=sum(stats.bytes for stats in stored),
-            oldest_nano=min((stats.oldest_nano for stats in stored), default=0),
-            newest_nano=max((stats.newest_nano for stats in stored), default=0),
-            mean_ttl_seconds=_mean(sum(total for total, _ in lifetimes), sum(count for _, count in lifetimes)),
-            without_ttl=sum(stats.without_ttl for stats in stored),
-            missing=sum(stats.missing for stats in cameras.values()),
-        )
-        return StoreStats(self.tenant.vhost, self.tenant.prefix, total, cameras)
-
-    def _camera_stats(self, camera: str) -> Query[tuple[CameraStats, tuple[float, int]]]:
-        """A camera's numbers, and the sum and count of its frames' lifetimes in seconds."""
-        begin, size, missing, without = "-", 0, 0, 0
-        frames = oldest = newest = lifetime_ms = living = 0
-        while True:
-            (reply,) = yield [("XRANGE", self.tenant.journal(camera), begin, "+", "COUNT", ENTRIES_MAX)]
-            entries, _ = self.tenant.parse(camera, reply)
-            commands: list[Command] = [("PTTL", entry.key) for entry in entries]
-            lifetimes = (yield commands) if commands else []
-            for entry, left_ms in zip(entries, lifetimes, strict=True):
-                if left_ms == -2:
-                    missing += 1
-                    continue
-                frames += 1
-                size += entry.size
-                oldest = oldest or entry.unix_nano
-                newest = entry.unix_nano
-                if left_ms < 0:
-                    without += 1
-                else:
-                    lifetime_ms += left_ms
-                    living += 1
-            if len(reply) < ENTRIES_MAX or reply[-1][0] == LAST_ID:
-                break
-            begin = f"({reply[-1][0].decode()}"
-        total = lifetime_ms / 1000
-        return CameraStats(frames, size, oldest, newest, _mean(total, living), without, missing), (total, living)
+        return (yield from store_stats(self.tenant, list(listed)))
 
     def _newest(self, cameras: Sequence[str], other: Command) -> Query[tuple[dict[str, list[FrameEntry]], list[bytes]]]:
         """The last entry of each camera that has one, and the reply to one more command, in one round trip. A camera's
@@ -155,10 +113,6 @@ class Queries(JournalQueries):
                 f"this store reads {self.tenant.vhost!r} and {self.tenant.prefix!r}"
             )
         return key
-
-
-def _mean(total: float, count: int) -> float | None:
-    return total / count if count else None
 
 
 def _status(text: bytes) -> CameraStatus:

@@ -16,7 +16,8 @@ class Bucket(msgspec.Struct, frozen=True):
 
 class CameraStats(msgspec.Struct, frozen=True):
     """What is stored for a camera: number and bytes of its frames, oldest and newest (nanoseconds, 0 without frames),
-    mean remaining lifetime (None if no frame has a TTL), frames without a TTL, and entries whose frames are gone."""
+    mean remaining lifetime (None if no frame has a TTL), frames without a TTL, and entries whose frames are gone. Of
+    its video, the same about access units."""
 
     frames: int = 0
     bytes: int = 0
@@ -28,9 +29,12 @@ class CameraStats(msgspec.Struct, frozen=True):
 
 
 class StoreStats(msgspec.Struct, frozen=True):
-    """What is stored for a tenant under one prefix: the sum of its cameras, and each camera."""
+    """What is stored for a tenant under one prefix: the sum of its cameras, and each camera. ``total`` and ``cameras``
+    are about JPEG frames, ``video`` and ``video_cameras`` about stored video, of the cameras that have any."""
 
     vhost: str
     prefix: str
     total: CameraStats
     cameras: dict[str, CameraStats]
+    video: CameraStats = CameraStats()
+    video_cameras: dict[str, CameraStats] = {}

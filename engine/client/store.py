@@ -228,5 +228,6 @@ class FrameStore(StoreBase):
         return self._transport.run(self._queries.snapshot())
 
     def stats(self) -> StoreStats:
-        """Frames, bytes, oldest, newest and remaining lifetimes, per camera and in total. Reads every frame's TTL."""
+        """Frames, bytes, oldest, newest and remaining lifetimes, per camera and in total; the same of stored video.
+        Reads the TTL of every frame and access unit."""
         return self._transport.run(self._queries.stats())

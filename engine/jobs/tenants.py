@@ -34,7 +34,7 @@ _RIGHTS: dict[Role, _Rights] = {
             *("get", "mget", "strlen", "getrange", "exists", "type", "ttl", "pttl", "ping"),
             *("xrange", "xrevrange", "xread", "xlen", "hget", "hkeys", "hgetall", "role"),
         ),
-        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
+        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:video:*"),
     ),
     # Batches of frames and entries, trimming of journals, the cameras' states, and leases.
     "writer": _Rights(
@@ -44,12 +44,15 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         # At its start the writer reads from the cursors which sequences were used.
         ("engine:{vhost}:cursor:*",),
-        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:lease:*"),
+        (
+            *("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:lease:*"),
+            "engine:{vhost}:video:*",
+        ),
     ),
     # Entries that are not announced yet, whether their frames still exist, and the cursors.
     "publisher": _Rights(
         ("xread", "xrange", "xrevrange", "exists", "type", "hgetall", "hset", "ping", "role"),
-        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*"),
+        ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:video:*"),
         ("engine:{vhost}:cursor:*",),
     ),
 }

@@ -23,12 +23,15 @@ from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
 from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.redis_address import parse_redis_address
-from engine.wire.resp import EXEC, MULTI, FrameFraming
+from engine.wire.resp import EXEC, MULTI, FrameFraming, VideoFraming
 from tests.client.stocked import PREFIX, STORES, T0, AnyStore, Stored, frame, stock
 from tests.jobs.old_frames import assert_site_unharmed, contents
+from tests.servers.clips import make_clip, read_clip
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import wait_until
+from tests.stored_video import VideoUnit, store_video, video_units
 from tests.system.consumer import Consumer, first_times
 from tests.system.site import Site, command, roles_section
 
@@ -50,6 +53,12 @@ def frames_of(vhost: str, count: int = 20) -> list[Stored]:
     ]
 
 
+def video_of(vhost: str) -> list[VideoUnit]:
+    """Stored video of the first camera: five GOPs."""
+    units = video_units(CAMERAS[vhost][0], "K...." * 5, first=T0)
+    return [unit._replace(data=PAYLOADS[vhost] + unit.data[len(PAYLOADS[vhost]) :]) for unit in units]
+
+
 @pytest.fixture(scope="module", params=["redis-server", "valkey"])
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """Two tenants' frames, and a user for each role of one of them: ``acl --apply`` did that."""
@@ -59,6 +68,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         client = started.client()
         for vhost in (OWN, OTHER):
             stock(client, frames_of(vhost), vhost=vhost)
+            store_video(client, vhost, video_of(vhost))
         password_file = path / "password"
         password_file.write_text(f"{PASSWORD}\n")
         done = command(
@@ -109,6 +119,13 @@ def test_a_reader_asks_all_questions_about_its_own_frames(server, kind, user):
         assert len(list(itertools.islice(store.tail(since=T0), 40))) == 40
         assert [one.key for one in itertools.islice(store.tail_entries(camera, T0), 5)] == entries[:5]
         assert store.tail(camera).poll() is None
+        units = [(unit.entry.unix_nano, unit.data) for unit in video_of(OWN)]
+        assert [(unit.unix_nano, unit.data) for unit in store.video(camera)] == units
+        assert [entry.unix_nano for entry in store.video_entries(camera, T0, from_key=True)] == [n for n, _ in units]
+        assert [unit.data for unit in itertools.islice(store.tail_video(camera, T0), 25)] == [data for _, data in units]
+        assert store.count(camera, video=True) == 25
+        assert (stats.video.frames, stats.video.bytes) == (25, sum(len(data) for _, data in units))
+        assert list(stats.video_cameras) == [camera]
         with pytest.raises(UnknownName):
             store.latest("caixa2")
 
@@ -127,6 +144,14 @@ def questions(camera: str) -> dict[str, Callable[[Any], Any]]:
         "rate": lambda store: store.rate(camera),
         "tail": lambda store: store.tail(camera, 0).poll(),
         "tail of all": lambda store: store.tail(None, 0).poll(),
+        "video": lambda store: list(store.video(camera)),
+        "video_entries": lambda store: list(store.video_entries(camera, from_key=True, start=T0)),
+        "tail_video": lambda store: store.tail_video(camera, 0).poll(),
+        "tail_video of all": lambda store: store.tail_video(None, 0).poll(),
+        "tail_video_entries": lambda store: store.tail_video_entries(camera, 0).poll(),
+        "picture": lambda store: store.picture(camera),
+        "pictures": lambda store: list(store.pictures(camera)),
+        "tail_pictures": lambda store: store.tail_pictures(camera, 0).poll(),
         "tail_entries": lambda store: store.tail_entries(camera, 0).poll(),
         "cameras": lambda store: store.cameras(),
         "snapshot": lambda store: store.snapshot(),
@@ -249,6 +274,8 @@ FRAME = keys.build_frame_key(keys.FrameKey(OTHER, PREFIX, CAMERAS[OTHER][0], T0,
 JOURNAL = keys.journal_key(OTHER, PREFIX, CAMERAS[OTHER][0]).encode()
 STATES = keys.cameras_key(OTHER, PREFIX).encode()
 CURSOR = keys.cursor_key(OTHER, PREFIX).encode()
+UNIT = keys.build_video_key(keys.FrameKey(OTHER, PREFIX, CAMERAS[OTHER][0], T0, 1)).encode()
+VIDEO_JOURNAL = keys.video_journal_key(OTHER, PREFIX, CAMERAS[OTHER][0]).encode()
 MINE = keys.build_frame_key(keys.FrameKey(OWN, PREFIX, CAMERAS[OWN][0], T0, 1)).encode()
 MY_JOURNAL = keys.journal_key(OWN, PREFIX, CAMERAS[OWN][0]).encode()
 
@@ -280,6 +307,9 @@ LATENCY HISTOGRAM | LATENCY DOCTOR | COMMAND COUNT | COMMAND LIST | COMMAND GETK
 SWAPDB 0 1 | SELECT 1 | FLUSHALL | FLUSHDB | SAVE | BGSAVE | BGREWRITEAOF | LASTSAVE | SHUTDOWN NOSAVE | ROLE | SYNC
 PSYNC ? -1 | REPLICAOF 127.0.0.1 1 | FAILOVER | REPLCONF listening-port 1 | CLUSTER INFO | WAIT 0 1 | TIME
 ECHO {frame} | MIGRATE 127.0.0.1 1 {frame} 0 1 COPY | RESTORE-ASKING {mine} 0 x | OBJECT HELP | HELLO 3
+GET {unit} | MGET {mine} {unit} | GETRANGE {unit} 0 -1 | STRLEN {unit} | EXISTS {unit} | PTTL {unit} | DUMP {unit}
+SET {unit} x | DEL {unit} | COPY {unit} {mine} REPLACE | XRANGE {video_journal} - + | XREVRANGE {video_journal} + -
+XREAD STREAMS {video_journal} 0 | XLEN {video_journal} | XINFO STREAM {video_journal} | XADD {video_journal} * a b
 WATCH {frame} | UNWATCH | MULTI | GET {frame} | EXEC | DISCARD | RESET | GET {frame} | KEYS *
 """
 
@@ -289,6 +319,8 @@ def by_hand(user: str) -> list[tuple[bytes, ...]]:
         "other": OTHER.encode(),
         "frame": FRAME,
         "journal": JOURNAL,
+        "unit": UNIT,
+        "video_journal": VIDEO_JOURNAL,
         "states": STATES,
         "cursor": CURSOR,
         "mine": MINE,
@@ -308,7 +340,7 @@ def vectors(name: bytes) -> list[tuple[bytes, ...]]:
     """One command with the other tenant's keys wherever they may stand."""
     command_ = tuple(name.upper().split(b"|"))
     found = [(), (OTHER.encode() + b"*",)]
-    for key in (FRAME, JOURNAL, STATES):
+    for key in (FRAME, JOURNAL, STATES, UNIT):
         for count in range(1, 4):
             found.append((key,) * count)
             for position, filler in itertools.product(range(count), FILLERS):
@@ -374,6 +406,15 @@ def test_tenants_are_listed_and_added_up(server):
     total = report["total"]
     assert (report["vhost"], total["frames"], total["bytes"]) == (OTHER, 40, sum(len(one.payload) for one in frames))
     assert (total["oldest_nano"], total["newest_nano"]) == (T0, T0 + 19_000_000_000)
+    units = video_of(OTHER)
+    video = report["video"]
+    assert (video["frames"], video["bytes"]) == (25, sum(len(unit.data) for unit in units))
+    assert (video["oldest_nano"], video["newest_nano"]) == (T0, units[-1].entry.unix_nano)
+    assert list(report["video_cameras"]) == CAMERAS[OTHER][:1]
+    shown = command("tenants", "stats", OWN, "--cameras", "--redis", server.url).stdout.splitlines()
+    assert [line.split()[:2] for line in shown[1:]] == [
+        [OWN, PREFIX], ["caixa", "20"], ["porta", "20"], ["video", "1"], ["caixa", "25"],
+    ]  # fmt: skip
     assert total["without_ttl"] == total["missing"] == 0
     lifetimes = [client.pttl(name) / 1000 for name in client.keys(f"{OTHER}:*")]
     assert total["mean_ttl_seconds"] >= sum(lifetimes) / len(lifetimes)
@@ -385,6 +426,24 @@ def test_tenants_are_listed_and_added_up(server):
 
 def test_an_empty_server_has_no_tenants(redis_server):
     assert command("tenants", "stats", "--redis", redis_server.address).returncode == EXIT_NOTHING
+
+
+def test_a_user_may_be_given_one_prefix_s_video_alone(redis_server):
+    """Tenants are vhosts. But an administrator can end a user's rights at a prefix: patterns by hand do it."""
+    client = redis_server.client()
+    for prefix in ("inside", "inside/x", "insidex", "out"):
+        store_video(client, "loja", video_units("cam", "K.", first=T0), prefix=prefix)
+        client.hset(keys.cameras_key("loja", prefix), "cam", b"{}")
+    root = keys.video_root("loja", "inside")
+    patterns = [f"%R~{root}*", "%R~engine:loja:journal:inside/*", f"%R~{keys.cameras_key('loja', 'inside')}"]
+    commands = [rule for rule in acl_rules("loja", ["reader"], PASSWORD) if rule.startswith("+")]
+    client.execute_command("ACL", "SETUSER", "inside", "on", f">{PASSWORD}", *patterns, *commands)
+    address = f"redis://inside:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{redis_server.port}"
+    with FrameStore(address, "loja", "inside", cameras=["cam"]) as store:
+        assert len(list(store.video("cam"))) == 2
+    for prefix in ("inside/x", "insidex", "out"):
+        with FrameStore(address, "loja", prefix, cameras=["cam"]) as store, pytest.raises(EngineError):
+            list(store.video("cam"))
 
 
 # The line
@@ -453,7 +512,12 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
     site: Site, short_path: Path, rabbitmq: RabbitMQ, vhost: str
 ) -> None:
     cameras = [{"id": f"cam{number}", "url": "test://?fps=30&kb=20&size=320x240"} for number in (1, 2)]
-    with RedisServer(short_path / "redis", username="root", password=PASSWORD) as server:
+    clip = read_clip(make_clip(short_path / "clip.mp4", fps=15, gop=5, seconds=2))
+    with (
+        RedisServer(short_path / "redis", username="root", password=PASSWORD) as server,
+        RtspVideo(short_path / "rtsp", {"/gate": Mount(clip)}) as gate,
+    ):
+        cameras.append({"id": "gate", "url": gate.url("/gate"), "video": True, "decode": "none"})
         secret = short_path / "secret"
         secret.write_text(PASSWORD)
         for role in ("writer", "publisher"):
@@ -466,6 +530,7 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
             cameras=cameras,
             redis=roles_section(server.address, PASSWORD),
             amqp_url=rabbitmq.url(vhost),
+            metadata={"video": "gop"},
         )
         client = server.client()
         client.execute_command("ACL LOG RESET")
@@ -474,12 +539,15 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
                 site.start()
                 wait_until(lambda: site.status()["publisher"]["confirmed"] > 60, 30, "events are confirmed")
                 wait_until(lambda: site.total("stored") > 60, 30, "frames are stored")
+                wait_until(lambda: site.status()["publisher"]["gops"] > 2, 30, "GOPs are announced")
                 assert site.stop() == 0
             total = len(client.keys(f"{vhost}:*"))
             wait_until(lambda: len(consumer.frames()) >= total, 30, "all events arrived")
             announced = {camera: first_times(numbers) for camera, numbers in consumer.sequences().items()}
         # The numbers go on from one run to the next: none is missing, and none stands twice.
-        assert_site_unharmed(site, client, vhost)
+        assert client.hexists(keys.video_cursor_key(vhost, PREFIX), "gate")
+        assert client.hget(keys.cameras_key(vhost, PREFIX), "gate")
+        assert_site_unharmed(site, client, vhost, but=["gate"])
         assert {camera: len(numbers) for camera, numbers in announced.items()} == {
             camera: client.xlen(keys.journal_key(vhost, PREFIX, camera)) for camera in ("cam1", "cam2")
         }
@@ -487,9 +555,10 @@ def test_a_site_runs_with_the_rights_of_its_roles_and_is_refused_nothing(
         assert refused == []
 
 
-def test_a_writer_may_do_all_that_the_store_asks_of_redis(server):
+@pytest.mark.parametrize("kind", [FrameFraming, VideoFraming])
+def test_a_writer_may_do_all_that_the_store_asks_of_redis(server, kind):
     """Also what a short test of a site does not come to: trimming, and asking for what may stand already."""
-    framing = FrameFraming(OWN, PREFIX, CAMERAS[OWN][0], 1000)
+    framing = kind(OWN, PREFIX, CAMERAS[OWN][0], 1000)
     stored = framing.before(T0, 1, 1) + b"x" + framing.after(T0, 1, 1, 1, 1, 0, 1)
     reader = hiredis.Reader()
     reader.feed(MULTI + stored + framing.keep() + framing.trim(T0) + framing.lookup(T0, 1) + framing.newest() + EXEC)
