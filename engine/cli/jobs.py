@@ -101,15 +101,20 @@ def migrate(
 def reindex(
     config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
 ) -> None:
-    """Make a tenant's journals match its frames: add frames that no journal lists, remove entries whose frames are
-    gone. The site may be running. If stopped, run it again to continue."""
+    """Make a tenant's journals match its frames and its video: add frames and access units that no journal lists,
+    remove entries of those that are gone. Access units that are added have no presentation times: they are shown as
+    they arrived. The site may be running. If stopped, run it again to continue."""
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for frames", left)
         reports = Reindex(session, target.vhost, target.prefix, ears).run()
     left.summary()
-    _print_reports(reports, ("camera",), ("frames", "added", "removed", "deferred"), json=json)
+    names, counts = ("camera",), ("frames", "added", "removed", "deferred")
+    if any(report.video for report in reports):
+        _print_reports(reports, (*names, "kind"), (*counts, "without_key"), json=json)
+    else:
+        _print_reports(reports, names, counts, json=json)
     if json:
         print_json({"left_alone": left.count})
     if not reports:

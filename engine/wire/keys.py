@@ -220,6 +220,11 @@ def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
 
 
+def video_rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
+    """``rebuilt_key`` for the journal of a camera's video."""
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_part(prefix)}/{_video_part(camera)}"
+
+
 def next_sequence(sequence: int) -> int:
     """The number after ``sequence``: 99999 is followed by 1, and 0 (none yet) by 1."""
     return sequence % SEQUENCE_MAX + 1
