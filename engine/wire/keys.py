@@ -210,6 +210,11 @@ def recovery_key(vhost: str, prefix: str) -> str:
     return f"{cursor_key(vhost, prefix)}:recovery"
 
 
+def video_recovery_key(vhost: str, prefix: str) -> str:
+    """``recovery_key`` for the entries of video."""
+    return f"{video_cursor_key(vhost, prefix)}:recovery"
+
+
 def rebuild_key(vhost: str, token: str) -> str:
     """A journal under reconstruction, until it replaces the old one; ``token`` distinguishes concurrent rebuilds."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
