@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from benchmarks.highlights import HIGHLIGHTS, highlights, modes, number, with_measured
 
 HERE = Path(__file__).parent
 RAW = HERE / "results" / "raw.json"
@@ -29,86 +30,12 @@ DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 TABLES = "benchmarks-tables.md"
 #: The plots' directory, relative to the document's.
 PLOTS = "benchmarks"
-#: The README shows the ten figures between these lines.
-MEASURED_MARKS = ("<!-- measured: written by benchmarks/report.py -->", "<!-- measured ends -->")
 #: An axis is logarithmic from this ratio of the largest to the smallest value.
 _LOGARITHMIC = 20.0
 #: Exponents that count as flat and as proportional: y grows with the power of x.
 _FLAT, _PROPORTIONAL = 0.1, 0.15
 #: Marker and line style of each series, in turn, so that series differ without colour.
 _STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."), ("v", "-"), ("x", "--"), ("P", ":"), ("*", "-."))
-
-
-class Highlight(NamedTuple):
-    """One of the ten figures. In a text, ``{name}`` is the value of a figure and ``{ratio:name}`` that of a ratio."""
-
-    title: str
-    ours: str
-    beside: str
-    #: The curve that shows how it grows, or "".
-    curve: str = ""
-
-
-#: The figures that matter for a choice between the engine and an alternative.
-HIGHLIGHTS = (
-    Highlight(
-        "H.264 cameras without a loss, 720p, 15 fps, 2.5 Mbit/s: video as sent, JPEGs of key frames",
-        "{video.cameras.without a loss}; 100 of them take {video.100 cameras.own CPU} of a core",
-        "{video.cameras.opencv}: OpenCV decodes and encodes every frame, and nothing else runs on the two cores",
-    ),
-    Highlight(
-        "CPU of a captured 720p frame, camera sends H.264",
-        "{video.cpu.video} ms stored as sent, {video.cpu.all} ms as JPEG",
-        "OpenCV {video.cpu.opencv} ms as JPEG",
-    ),
-    Highlight(
-        "JPEG cameras without a loss, 30 fps, 60 KB a frame",
-        "{e2e.cameras.without a loss}",
-        "{e2e.cameras.page}: one Python process with SETEX and `basic_publish`, which reads no camera",
-        "e2e.growth of CPU",
-    ),
-    Highlight(
-        "From camera to readable in Redis, 100 such cameras",
-        "p50 {e2e.cameras.readable p50 at 100} ms, p99 {e2e.cameras.readable p99 at 100} ms",
-        "",
-        "e2e.growth of latency",
-    ),
-    Highlight(
-        "CPU of a captured 720p frame, camera sends JPEG",
-        "{capture.720p.mjpeg.passthrough.engine} ms",
-        "OpenCV {capture.720p.mjpeg.passthrough.opencv} ms, `ffmpeg` {capture.720p.mjpeg.passthrough.ffmpeg} ms",
-    ),
-    Highlight(
-        "Writing to Valkey, 60 KB a frame with TTL and journal",
-        "{ratio:writer.60kb.unix.valkey.pipeline} times the frames of a redis-py pipeline",
-        "{ratio:writer.60kb.unix.valkey.limit} times those of `redis-benchmark`, which writes no journal; on "
-        "redis-server {ratio:writer.60kb.unix.redis.pipeline} and {ratio:writer.60kb.unix.redis.limit} times",
-        "growth.size",
-    ),
-    Highlight(
-        "Events to RabbitMQ, persistent and confirmed",
-        "{publisher.single.rate} a second",
-        "{publisher.single.one_at_a_time.rate}: pika, one at a time",
-        "growth.publisher.cameras",
-    ),
-    Highlight(
-        "From stored to received as an event",
-        "p50 {publisher.latency.p50} ms, p99 {publisher.latency.p99} ms",
-        "p50 {publisher.in_one_loop.latency.p50} ms: one loop that publishes after each SET, unconfirmed",
-    ),
-    Highlight(
-        "The latest frame of a camera, 1,000,000 frames stored",
-        "p99 {growth.latest.p99} ms",
-        "`KEYS`, sort, tail takes {ratio:growth.latest.page.1000k} times as long",
-        "growth.latest",
-    ),
-    Highlight(
-        "Memory of a camera's process",
-        "{idle.memory.passthrough} MB for JPEG, {video.memory.video} MB for H.264 stored as sent, "
-        "{idle.memory.transcode} MB where 720p is transcoded",
-        "{idle.memory.interpreter} MB: a Python that has loaded OpenCV and does nothing",
-    ),
-)
 
 
 class Group(NamedTuple):
@@ -173,10 +100,11 @@ _QUIET_DETAILS = {"value", "unit", "goal", "target", "claim", "runs", "load"}
 
 
 def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED) -> Path:
-    """Write the report of the results in ``raw``: both texts, the plots, and the figures in the README of the parent
-    directory if it exists. Writes all or nothing."""
+    """Write the report of the results in ``raw``: both texts and the plots. If modes.md beside it and the README of the
+    parent directory exist, their figures are replaced, too. Writes all or nothing."""
     results = json.loads(raw.read_text())
-    readme = document.parent.parent / "README.md"
+    shown = {document.parent.parent / "README.md": highlights(results), document.parent / "modes.md": modes(results)}
+    shown = {path: table for path, table in shown.items() if path.exists()}
     document.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".report-", dir=document.parent))
     try:
@@ -184,8 +112,8 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
         names = sorted(path.name for path in draft.iterdir())
         (draft / document.name).write_text(render(results, tried.read_text() if tried.exists() else "", names))
         (draft / TABLES).write_text(render_tables(results, names))
-        if readme.exists():
-            (draft / readme.name).write_text(with_measured(readme.read_text(), results))
+        for path, table in shown.items():
+            (draft / path.name).write_text(with_measured(path.read_text(), results, table))
         with _uninterrupted():
             plots = document.parent / PLOTS
             plots.mkdir(exist_ok=True)
@@ -196,22 +124,11 @@ def write_report(raw: Path = RAW, document: Path = DOCUMENT, tried: Path = TRIED
                 (draft / name).replace(plots / name)
             (draft / document.name).replace(document)
             (draft / TABLES).replace(document.parent / TABLES)
-            if readme.exists():
-                (draft / readme.name).replace(readme)
+            for path in shown:
+                (draft / path.name).replace(path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return document
-
-
-def with_measured(readme: str, results: Mapping[str, Any]) -> str:
-    """The README with the run's figures between its marks. Raises ValueError if it has no marks."""
-    before, first, rest = readme.partition(MEASURED_MARKS[0])
-    _, last, after = rest.partition(MEASURED_MARKS[1])
-    if not (first and last):
-        raise ValueError(f"the README needs its 2 marks, {' and '.join(MEASURED_MARKS)}")
-    run = results["run"]
-    lines = ["", f"Run **{run['name']}** on {run['cpu']}, Python {run['python']}:", "", *_highlights(results)]
-    return before + first + "\n".join(lines) + last + after
 
 
 @contextmanager
@@ -243,9 +160,9 @@ def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
         "",
     ]
     lines += _failures(results["ratios"])
-    highlights = _highlights(results)
-    if highlights:
-        lines += ["## Ten figures", "", *highlights]
+    table = highlights(results)
+    if table:
+        lines += ["## Ten figures", "", *table]
         for highlight in HIGHLIGHTS:
             curve = results["curves"].get(highlight.curve)
             if curve:
@@ -269,23 +186,6 @@ def render_tables(results: Mapping[str, Any], plots: Iterable[str]) -> str:
     for name in _group_names(results):
         lines += _section(name, results, set(plots))
     return "\n".join(lines)
-
-
-def _highlights(results: Mapping[str, Any]) -> list[str]:
-    """The table of the ten figures, without those that were not measured."""
-
-    def value(match: re.Match[str]) -> str:
-        kind = "ratios" if match[1] else "figures"
-        return number(results[kind][match[2]]["value"])
-
-    def filled(text: str) -> str:
-        return re.sub(r"\{(ratio:)?(.+?)\}", value, text)
-
-    rows = []
-    for highlight in HIGHLIGHTS:
-        with suppress(KeyError):
-            rows.append(f"| {highlight.title} | **{filled(highlight.ours)}** | {filled(highlight.beside)} |")
-    return ["| figure | engine | instead |", "| --- | --- | --- |", *rows, ""] if rows else []
 
 
 def _group_names(results: Mapping[str, Any]) -> list[str]:
@@ -426,19 +326,6 @@ def _listed(value: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def number(value: Any) -> str:
-    """Format a number for reading: three or four digits, thousands separated."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if value == 0 or math.isinf(value) or math.isnan(value):
-        return f"{value:g}"
-    if abs(value) >= 1000 or float(value).is_integer():
-        return f"{value:,.0f}"
-    digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def plot_name(curve: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
+import numpy as np
 import pytest
 import structlog
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -41,6 +42,10 @@ SIZES = {"720p": (1280, 720), "1080p": (1920, 1080)}
 SMALL = (320, 184)
 #: Room for all frames of a round, so that nothing is read out meanwhile.
 RING_BYTES = 64 * 2**20
+#: With OpenCV inside, the engine had 0.97 to 0.99 of plain OpenCV's speed; with PyAV it shall take 10 % less CPU.
+GOALS = {f"capture.{size}.h264.transcode.opencv": ">= 1.08" for size in SIZES}
+#: Pictures this close (PSNR, in dB) are the same; two encoders of JPEG round differently.
+SAME_DB = 35.0
 
 
 class Captured:
@@ -186,18 +191,25 @@ def test_cpu_of_a_frame(
         "ffmpeg": f"ffmpeg -f image2pipe -c:v mjpeg -q:v {peers.FFMPEG_QUALITY}, one process a camera: CPU of a frame",
     }
     for side, what in against.items():
-        results.median(f"{name}.{side}", quotients(ms[side], ms[OURS]), against=what, unit="times less CPU")
+        goal = GOALS.get(f"{name}.{side}", "")
+        results.median(f"{name}.{side}", quotients(ms[side], ms[OURS]), against=what, unit="times less CPU", goal=goal)
 
 
 def check(path: Path, bodies: list[bytes], frames: int, mode: Mode, quality: int, size: tuple[int, int]) -> None:
-    """Check that all frames came. With passthrough they are the clip's own bytes; transcoded, plain OpenCV's output."""
+    """Check that all frames came. With passthrough they are the clip's own bytes; transcoded, they show what plain
+    OpenCV's show."""
     assert len(bodies) == frames
     if mode == "passthrough":
         assert bodies == peers.packets(path)[:frames]
     else:
-        expected = peers.plain_frames(path, 5, quality)
-        assert bodies[: len(expected)] == expected
+        for body, expected in zip(bodies, peers.plain_frames(path, 5, quality), strict=False):
+            assert cv2.PSNR(picture(body), picture(expected)) > SAME_DB
     for body in bodies:
         info = jpeg.inspect(body)
         assert (info.width, info.height) == size
         assert info.end == len(body)
+
+
+def picture(body: bytes) -> cv2.typing.MatLike:
+    """A JPEG, decoded."""
+    return cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)

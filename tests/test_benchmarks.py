@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import psutil
 import pytest
 
 from benchmarks.harness import LATEST_KEYS, Results, Scale
-from benchmarks.report import HIGHLIGHTS, PLOTS, TABLES, growth, number, with_measured, write_report
+from benchmarks.highlights import HIGHLIGHTS, highlights, modes, number, with_measured
+from benchmarks.report import PLOTS, TABLES, growth, write_report
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
 RESULTS = BENCHMARKS / "results"
-FRAME = ("__init__.py", "conftest.py", "harness.py", "report.py")
+FRAME = ("__init__.py", "conftest.py", "harness.py", "highlights.py", "report.py")
 PLOT_BYTES_MAX = 60_000
 
 pytestmark = pytest.mark.slow
@@ -77,13 +79,15 @@ def test_results_floors_and_report_are_of_one_run(tmp_path: Path) -> None:
     assert all(path.stat().st_size < PLOT_BYTES_MAX for path in standing)
 
 
-def test_the_readme_shows_the_figures_of_the_reports_run() -> None:
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("name", "table"), [("README.md", highlights), ("docs/modes.md", modes)])
+def test_a_document_shows_the_figures_of_the_reports_run(name: str, table: Callable[..., list[str]]) -> None:
+    text = (ROOT / name).read_text()
     results = json.loads((RESULTS / "raw.json").read_text())
-    assert with_measured(text, results) == text, "python -m benchmarks.report"
+    assert table(results)
+    assert with_measured(text, results, table(results)) == text, "python -m benchmarks.report"
     assert results["run"]["name"] in text
     with pytest.raises(ValueError, match="2 marks"):
-        with_measured("no marks", results)
+        with_measured("no marks", results, [])
 
 
 @pytest.fixture

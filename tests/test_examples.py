@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from engine import FrameStore
 from engine.wire.metadata import StatusEvent, encode_event
+from tests.client.stored_video import PERSON, arrivals, clip, dropped, stock_video
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -146,3 +149,14 @@ def test_monitor(shop: Site) -> None:
     assert "LATE" not in till
     assert dock.endswith("LATE")
     assert "closed" in reason
+
+
+def test_pictures_of_video(shop: Site, tmp_path: Path) -> None:
+    units = arrivals(clip(PERSON, 60), "till", first=time.time_ns() - 10 * 10**9)
+    with redis.Redis.from_url(f"redis://{shop.config.redis.address}") as client:
+        stock_video(client, dropped(units, 23), vhost="examples", list_cameras=False)
+    code, said = run("pictures_of_video.py", shop.file, "till", "-1m", "2", tmp_path)
+    found = sorted(int(path.stem) for path in tmp_path.iterdir())
+    assert (code, said) == (0, f"{len(found)} pictures in {tmp_path}; 6 packets were lost\n")
+    assert 10 <= len(found) <= 13
+    assert set(found) <= {unit.shown_nano for unit in units}

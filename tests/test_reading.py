@@ -1,4 +1,5 @@
-"""docs/reading.md: every recipe in it, the product page's and ours, run on frames that the running engine wrote.
+"""docs/reading.md: every recipe in it, the product page's and ours, run on frames that the running engine wrote. Each
+camera has video beside its frames, which no recipe for frames may notice.
 
 What a recipe finds is compared to a plain walk over all keys. Where the document says that the page's recipe is wrong,
 the page's recipe is run, too, and is wrong in that way. Addresses, times and tenants of the test are put in place of
@@ -29,6 +30,8 @@ import pytest
 import redis
 
 from engine import FrameStore
+from tests.client.stored_video import CAR, arrivals, clip, stock_video
+from tests.client.test_video_film import probe
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
@@ -42,6 +45,8 @@ ODD_KEY = "caixa%20d'água"
 #: Frames of each camera of the tenants that have ended.
 FRAMES = 40
 TTL_SECONDS = 900
+#: Access units of each camera's video.
+VIDEO_UNITS = 100
 #: The database of Redis for tests that change what is stored; they get a copy of it all.
 SCRATCH = 1
 #: Names and times of the document that stand for the test's own.
@@ -198,8 +203,8 @@ def plain_keys(client: redis.Redis, pattern: str) -> list[str]:
 
 
 def keys_in(output: str) -> list[str]:
-    """The frames' keys in what a command printed, in its order."""
-    return re.findall(r"[^\s:\"]+:[^\s:]+:[^\s:]+:\d{19}:\d{5}", output)
+    """The keys in what a command printed, in its order."""
+    return re.findall(r"(?:engine:)?[^\s:\"]+:[^\s:]+:[^\s:]+:\d{19}:\d{5}", output)
 
 
 def nano(key: str) -> int:
@@ -259,9 +264,21 @@ def stocked(place: Path, server: RedisServer, rabbitmq: RabbitMQ) -> Iterator[Si
             lambda s=site: all(one["stored"] == FRAMES for one in s.status()["cameras"]), 60, "frames are stored"
         )
         assert site.stop() == 0
+    add_video(server, "client-a", CAMERAS)
+    add_video(server, "default", ["cam1", ODD])
     yield ours
     ours.end()
     other.end()
+
+
+def add_video(server: RedisServer, vhost: str, cameras: list[str]) -> None:
+    """Cameras' video of the last seconds, as the engine's writer stores it."""
+    source = clip(CAR, VIDEO_UNITS)
+    first = time.time_ns() - VIDEO_UNITS * source.interval_us * 1000
+    with server.client() as client:
+        for camera in cameras:
+            units = arrivals(source, camera, first=first)
+            stock_video(client, units, vhost=vhost, list_cameras=False, ttl_ms=TTL_SECONDS * 1000)
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +317,7 @@ def live(place: Path, server: RedisServer, rabbitmq: RabbitMQ, stock: Frames) ->
     rabbitmq.add_vhost("meu-cliente")
     site = write_site(place, "m", server, {"cam1": "fps=10&kb=10"}, amqp_url=rabbitmq.url("meu-cliente"))
     site.start()
+    add_video(server, "meu-cliente", ["cam1"])
     yield site
     site.end()
 
@@ -965,6 +983,33 @@ def test_times_are_exact_and_what_is_ambiguous_is_refused(reader: Reader, stock:
             reader.store.at("cam1", wrong)
     exact = [frame.key for frame in reader.store.range("cam1", nano(before), nano(newest))]
     assert exact == [before, newest]
+
+
+@runs("Video")
+def test_video_is_read_as_packets_and_as_pictures(scratch: Reader, stock: Frames) -> None:
+    video = plain_keys(scratch.client, "engine:client-a:video:frames/cam1:*")
+    assert len(video) == VIDEO_UNITS
+    times = [int(key.split(":")[4]) for key in video]
+    # What is now is chosen so that the document's times lie within the video.
+    put = {"-5s": str(times[-13]), "-1m": str(times[70])}
+    met: list[Any] = []
+    names = scratch.python("Video", "Ours", put, handle=met.append)
+    assert names["newest_picture"].unix_nano == times[-1]
+    assert names["then"].unix_nano == times[-13]
+    assert (names["then"].encoding, names["then"].image.shape) == ("h264", (432, 768, 3))
+    assert [picture.unix_nano for picture in met] == [
+        max(time for time in times if time <= picture.unix_nano) for picture in met
+    ]
+    assert len(met) == len({(time - times[70]) // 500_000_000 for time in times[70:]})
+    assert [unit.key for unit in names["packets"]] == video[60:]
+    assert names["live"].poll() is None
+    printed = scratch.sh("Video", "Ours", put)
+    assert keys_in(printed)[-30:] == video[70:]
+    picture = cv2.imread(str(scratch.directory / "then.jpg"))
+    assert picture is not None
+    assert picture.shape == (432, 768, 3)
+    for name in ("minute.mp4", "piped.mp4"):
+        assert len(probe(scratch.directory / name)["packets"]) == VIDEO_UNITS - 60
 
 
 @runs("Frames that are gone")

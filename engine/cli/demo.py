@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,10 +24,8 @@ from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
-from engine.runtime.status_rings import Latency, latency
+from engine.runtime.status_rings import Latency
 from engine.runtime.supervisor import Supervisor
-from engine.shm.ring_file import Observer
-from engine.shm.site import SitePaths
 
 #: Memory is measured this many seconds before the end, while all processes run.
 _MEASURE_SECONDS = 1.0
@@ -143,38 +141,16 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
         code = supervisor.run(on_tick=tick, until=lambda: time.monotonic() - started >= seconds)
     # Some cameras record while others are still starting, so the rate counts from the very beginning.
     elapsed = time.monotonic() - begun
-    report, video = collect(config, memory=False), summarise_video(config, elapsed)
+    report = collect(config, memory=False)
     cpu, store = supervisor.cpu_seconds, str(supervisor.store)
     supervisor.close()
     # If a signal came before the measurement, there is none.
     measured = memory[0] if memory else report
     store += " (embedded)" if config.embedded else ""
-    return summarise(report, measured, elapsed, cpu, store, video), code
+    return summarise(report, measured, elapsed, cpu, store), code
 
 
-def summarise_video(config: Config, elapsed: float) -> VideoSummary | None:
-    """The counts of the video rings of a drained site; None if it has none."""
-    paths, found = SitePaths.of(config), []
-    for camera, video in config.rings:
-        if video:
-            with closing(Observer(paths.ring(camera, video=True), camera)) as ring:
-                found.append(ring.counts())
-    if not found:
-        return None
-    stored = sum(counts.stored for counts in found)
-    return VideoSummary(
-        captured=sum(counts.captured for counts in found),
-        stored=stored,
-        dropped=sum(counts.dropped for counts in found),
-        per_s=round(stored / elapsed, 1),
-        mb_per_s=round(sum(counts.stored_bytes for counts in found) / elapsed / 1e6, 2),
-        latency_ms=latency(found),
-    )
-
-
-def summarise(
-    report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str, video: VideoSummary | None
-) -> Summary:
+def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:
     """The summary of a drained site: counts at the end, memory while it ran, CPU of its ended processes."""
     pss: dict[str, list[float]] = {role.name: [] for role in CHILD_ROLES}
     for process in measured.processes:
@@ -199,7 +175,21 @@ def summarise(
             round(sum(pss["publisher"]), 1),
         ),
         store=store,
-        video=video,
+        video=_video(report, elapsed),
+    )
+
+
+def _video(report: SiteReport, elapsed: float) -> VideoSummary | None:
+    if report.video is None:
+        return None
+    stored_bytes = sum(camera.video.stored_bytes for camera in report.cameras if camera.video)
+    return VideoSummary(
+        captured=report.video.captured,
+        stored=report.video.stored,
+        dropped=report.video.dropped,
+        per_s=round(report.video.stored / elapsed, 1),
+        mb_per_s=round(stored_bytes / elapsed / 1e6, 2),
+        latency_ms=report.video.latency_ms,
     )
 
 

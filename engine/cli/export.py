@@ -1,4 +1,5 @@
-"""``edge-video frames export``: writes a camera's stored frames as an MP4 or as JPEG files. No file is left partial."""
+"""``edge-video frames export``: writes a camera's stored frames as an MP4 or as JPEG files, its video as an MP4. No
+file is left partial."""
 
 from __future__ import annotations
 
@@ -10,19 +11,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NamedTuple, NoReturn
+from typing import Annotated, NamedTuple
 
 import typer
 from rich.progress import Progress
 
 from engine.cli import output
+from engine.cli.export_video import VideoQuestion, check_video, export_video, only_video
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
+from engine.cli.results import Done, nothing, report
 from engine.client.frame import Frame, FrameEntry
 from engine.client.iterators import Frames
 from engine.client.store import FrameStore
 from engine.client.times import window
 from engine.config.rules import file_stem
-from engine.errors import EXIT_NOTHING, InputError
+from engine.errors import InputError
 from engine.wire.rfc3339 import rfc3339
 
 _FILM = ".mp4"
@@ -40,6 +43,7 @@ Step = Annotated[
     str | None, typer.Option("--step", help="Take the first frame of each span, such as 500ms or 10s.", metavar="SPAN")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many frames.")]
+Video = Annotated[bool, typer.Option("--video", help="The camera's video (H.264, H.265), not its JPEG frames.")]
 
 
 class Question(NamedTuple):
@@ -60,29 +64,26 @@ class Question(NamedTuple):
         return store.range(self.camera, self.start, self.end, step=self.step, limit=self.limit)
 
 
-class Done:
-    """What was exported: number of frames and bytes, nanoseconds of the first and the last frame."""
-
-    def __init__(self) -> None:
-        self.frames = self.bytes = self.first_nano = self.last_nano = 0
-
-    def add(self, frame: Frame) -> None:
-        """Count a frame that was written."""
-        self.first_nano = self.first_nano or frame.unix_nano
-        self.last_nano = frame.unix_nano
-        self.frames += 1
-        self.bytes += frame.size
-
-
 def export(
     camera: Annotated[str, typer.Argument(help="The camera's id.", metavar="CAM")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A file name that ends in .mp4, or a directory.", metavar="OUT")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="A file name that ends in .mp4, or a directory for JPEG files; for video - is standard output.",
+            metavar="OUT",
+        ),
     ],
     start: Start = None,
     end: End = None,
     step: Step = None,
     limit: Limit = None,
+    video: Video = False,
+    fragmented: Annotated[
+        bool,
+        typer.Option("--fragmented", help="Video as a fragmented MP4, which plays while it grows, as with -o -."),
+    ] = False,
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
@@ -90,21 +91,33 @@ def export(
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
-    """Write a camera's stored frames as one MP4, each frame at its own time, or as a directory of JPEG files.
+    """Write a camera's stored frames as one MP4, each frame at its own time, or as a directory of JPEG files. Video
+    becomes one MP4.
 
-    Frames are not encoded again. Files get the time of their (last) frame. JPEG files are named
-    CAMERA-NANOSECONDS-SEQUENCE.jpg.
+    Nothing is decoded or encoded. Files get the time of their (last) frame. JPEG files are named
+    CAMERA-NANOSECONDS-SEQUENCE.jpg. Video begins with the key frame that the picture at --start needs. A camera that
+    has no JPEG frames in the range, but video, has its video written.
     """
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     film = out.suffix.lower() == _FILM
+    video |= fragmented
+    if video:
+        check_video(out, step, json=json)
     if film:
         output.check_output(out, force=force)
-    else:
+    elif not video:
         _check_directory(out)
     # SIGTERM removes partial files, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _exit)
     with target.store() as store, output.progress() as bar:
+        if film and step is None and not video:
+            video = only_video(store, camera, start, end)
+        if video:
+            export_video(
+                store, bar, VideoQuestion(camera, start, end, limit), out, fragmented=fragmented, force=force, json=json
+            )
+            return
         question, total = _look(
             store, Question(camera, start, end, step, limit), None if film or force or not out.is_dir() else out
         )
@@ -116,19 +129,13 @@ def export(
         done = _write_film(frames, out, force=force) if film else _write_files(frames, out, force=force)
     if found.missing:
         print(f"edge-video: {found.missing:,} more frames were gone before they could be read", file=sys.stderr)
-    _report(done, camera, out, found.missing, json=json)
+    report(done, camera, out, found.missing, json=json)
 
 
 def fixed_times(start: str | None, end: str | None) -> tuple[str | None, str | None]:
     """A range's ends as absolute times, so that several queries mean the same moments. Raises QueryError."""
     first, last = window(start, end, time.time_ns())
     return None if start is None else rfc3339(first), None if end is None else rfc3339(last)
-
-
-def nothing(message: str) -> NoReturn:
-    """End the command: the query was answered, and nothing matches."""
-    print(f"edge-video: {message}", file=sys.stderr)
-    raise typer.Exit(EXIT_NOTHING)
 
 
 def file_name(frame: FrameEntry) -> str:
@@ -199,33 +206,13 @@ def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Do
 def _check_directory(out: Path) -> None:
     """Raises InputError if ``out`` is not a directory and cannot become one."""
     if str(out) == "-":
-        raise InputError("an export cannot go to standard output; give a name that ends in .mp4, or a directory")
+        raise InputError("JPEG frames cannot go to standard output, only --video; give a file's name, or a directory")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} exists and is no directory")
     if not out.exists() and out.suffix.lower() in _OTHER_FILES:
         raise InputError(f"{out}: films are written as .mp4; a name without an ending makes a directory of JPEG files")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent} is no directory")
-
-
-def _report(done: Done, camera: str, out: Path, missing: int, *, json: bool) -> None:
-    times = rfc3339(done.first_nano), rfc3339(done.last_nano)
-    if not json:
-        print(f"{out}: {done.frames:,} frames, {done.bytes:,} bytes, {times[0]} to {times[1]}")
-        return
-    output.print_json(
-        {
-            "camera": camera,
-            "file": str(out),
-            "frames": done.frames,
-            "bytes": done.bytes,
-            "missing": missing,
-            "start": times[0],
-            "end": times[1],
-            "start_nano": done.first_nano,
-            "end_nano": done.last_nano,
-        }
-    )
 
 
 def _exit(number: int, _: FrameType | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 from pathlib import Path
@@ -11,27 +10,21 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from engine.cli import output
-from engine.cli.export import End, Limit, Start, Step, export, fixed_times, nothing
-from engine.cli.frames_view import Rows, age, fields, plain, print_bars, tell_losses
+from engine.cli.export import End, Limit, Start, Step, Video, export, fixed_times
+from engine.cli.frames_one import AnyCamera, Camera, get, latest, picture
+from engine.cli.frames_view import Rows, print_bars, tell_losses
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
-from engine.client.frame import Frame
+from engine.cli.results import nothing
+from engine.client.iterators import Frames
 from engine.client.store import FrameStore
-from engine.errors import InputError, QueryError, WireError
-from engine.wire import keys
+from engine.errors import InputError
 from engine.wire.rfc3339 import rfc3339
 
 frames = typer.Typer(no_args_is_help=True, help="Read stored frames: latest, by key, by time, live, as files.")
-frames.command()(export)
-
-Camera = Annotated[str, typer.Argument(help="The camera's id.", metavar="CAM")]
-AnyCamera = Annotated[str | None, typer.Argument(help="The camera's id. Default: all cameras.", metavar="CAM")]
-Out = Annotated[
-    str | None, typer.Option("--out", "-o", help="Write the JPEG to this file; - is standard output.", metavar="FILE")
-]
-_STDOUT = "-"
+for command in (export, latest, get, picture):
+    frames.command()(command)
 
 
 @frames.callback()
@@ -39,71 +32,6 @@ def prepare() -> None:
     """Show characters that the terminal's encoding lacks with escapes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-@frames.command()
-def latest(
-    camera: AnyCamera = None,
-    out: Out = None,
-    force: Force = False,
-    config: SiteFile = None,
-    redis: RedisUrl = None,
-    vhost: Vhost = None,
-    prefix: Prefix = None,
-    json: AsJson = False,
-) -> None:
-    """Show the newest frame of a camera, or write it with -o. Without CAM, list the newest frame of every camera."""
-    target = resolve(config, redis, vhost, prefix)
-    _check_out(out, force=force, json=json)
-    with target.store() as store:
-        if camera is not None:
-            frame = store.latest(camera)
-            if frame is None:
-                nothing(f"no frame of camera {camera!r} is stored")
-            _show_or_write(frame, out, force=force, json=json)
-            return
-        if out is not None:
-            raise InputError("-o writes the frame of one camera; say which")
-        snapshot = store.snapshot()
-    if not snapshot:
-        nothing(f"no frame of tenant {store.vhost!r} is stored under prefix {store.prefix!r}")
-    if json:
-        for frame in snapshot.values():
-            output.print_json(fields(frame) | {"age_seconds": age(frame)})
-        return
-    table = Table(box=None, header_style="dim")
-    for name in ("camera", "time", "age s", "bytes", "size", "key"):
-        table.add_column(name, justify="right" if name in ("age s", "bytes", "size") else "left", overflow="fold")
-    for frame in snapshot.values():
-        when, size = rfc3339(frame.unix_nano), f"{frame.width}x{frame.height}"
-        table.add_row(plain(frame.camera), when, f"{age(frame):.1f}", f"{frame.size:,}", size, frame.key)
-    output.console().print(table)
-
-
-@frames.command()
-def get(
-    key: Annotated[str, typer.Argument(help="The frame's key, as in events.", metavar="KEY")],
-    out: Out = None,
-    force: Force = False,
-    config: SiteFile = None,
-    redis: RedisUrl = None,
-    vhost: Vhost = None,
-    prefix: Prefix = None,
-    json: AsJson = False,
-) -> None:
-    """Show the frame of a key, or write it with -o. With --redis, tenant and prefix come from the key."""
-    if redis is not None and vhost is prefix is None:
-        try:
-            vhost, prefix, *_ = keys.parse_frame_key(key)
-        except WireError as error:
-            raise QueryError(str(error)) from None
-    target = resolve(config, redis, vhost, prefix)
-    _check_out(out, force=force, json=json)
-    with target.store() as store:
-        frame = store.get(key)
-    if frame is None:
-        nothing(f"no frame {key} is stored (any more)")
-    _show_or_write(frame, out, force=force, json=json)
 
 
 @frames.command(name="list")
@@ -114,6 +42,7 @@ def list_(
     limit: Limit = None,
     step: Step = None,
     reverse: Annotated[bool, typer.Option("--reverse", help="List the newest first.")] = False,
+    video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
@@ -121,6 +50,8 @@ def list_(
     json: AsJson = False,
 ) -> None:
     """List frames without their payloads. Without CAM, list all cameras, one after the other."""
+    if video and step is not None:
+        raise InputError("--step is for JPEG frames; of video, a part decodes only as a whole")
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     missing = unreadable = listed = 0
@@ -129,7 +60,11 @@ def list_(
         rows = Rows(cameras, json=json)
         for name in cameras:
             left = None if limit is None else limit - listed
-            entries = store.entries(name, start, end, limit=left, step=step, reverse=reverse)
+            entries: Frames[Any] = (
+                store.video_entries(name, start, end, limit=left, reverse=reverse)
+                if video
+                else store.entries(name, start, end, limit=left, step=step, reverse=reverse)
+            )
             for entry in entries:
                 rows.print(entry)
                 listed += 1
@@ -147,6 +82,7 @@ def count(
     camera: AnyCamera = None,
     start: Start = None,
     end: End = None,
+    video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
@@ -157,7 +93,7 @@ def count(
     target = resolve(config, redis, vhost, prefix)
     start, end = fixed_times(start, end)
     with target.store() as store:
-        counts = {name: store.count(name, start, end) for name in _chosen(store, camera)}
+        counts = {name: store.count(name, start, end, video=video) for name in _chosen(store, camera)}
     if json:
         for name, number in counts.items():
             output.print_json({"camera": name, "frames": number})
@@ -177,6 +113,7 @@ def rate(
     ] = "1m",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also draw a bar chart.", metavar="FILE.png")] = None,
     force: Force = False,
+    video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
@@ -190,7 +127,7 @@ def rate(
             raise InputError(f"{out}: the chart is a PNG; give a name that ends in .png")
         output.check_output(out, force=force)
     with target.store() as store:
-        buckets = store.rate(camera, start, end, bucket)
+        buckets = store.rate(camera, start, end, bucket, video=video)
     if not buckets:
         nothing(f"no frame of camera {camera!r} is stored in that range")
     if json:
@@ -217,6 +154,7 @@ def tail(
         str | None, typer.Option(help="Begin at this time, in the forms of list --start. Default: now.", metavar="TIME")
     ] = None,
     limit: Limit = None,
+    video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
     vhost: Vhost = None,
@@ -227,7 +165,8 @@ def tail(
     target = resolve(config, redis, vhost, prefix)
     stop = _Stop()
     with target.store() as store:
-        entries = store.tail_entries(cameras or None, since)
+        follow = store.tail_video_entries if video else store.tail_entries
+        entries: Frames[Any] = follow(cameras or None, since)
         rows = Rows(cameras or store.cameras(), json=json)
         printed = 0
         while not stop.asked and (limit is None or printed < limit):
@@ -260,41 +199,3 @@ def _chosen(store: FrameStore, camera: str | None) -> list[str]:
     if not cameras:
         nothing(f"no cameras of tenant {store.vhost!r} are known under prefix {store.prefix!r}")
     return cameras
-
-
-def _check_out(out: str | None, *, force: bool, json: bool) -> None:
-    if out is None:
-        return
-    if out != _STDOUT:
-        output.check_output(Path(out), force=force)
-    elif json:
-        raise InputError("-o - and --json would both write to standard output; give a file's name")
-    elif sys.stdout.isatty():
-        raise InputError("a JPEG cannot be shown on a terminal; redirect standard output, or give a file's name")
-
-
-def _show_or_write(frame: Frame, out: str | None, *, force: bool, json: bool) -> None:
-    if out == _STDOUT:
-        sys.stdout.buffer.write(frame.data)
-        sys.stdout.buffer.flush()
-        return
-    shown: dict[str, Any] = fields(frame) | {"age_seconds": age(frame)}
-    if out is not None:
-        with output.whole_file(Path(out), force=force) as partial:
-            partial.write_bytes(frame.data)
-            os.utime(partial, ns=(frame.unix_nano, frame.unix_nano))
-        shown["file"] = out
-    if json:
-        output.print_json(shown)
-    elif out is not None:
-        print(f"{out}: {frame.size:,} bytes, {rfc3339(frame.unix_nano)}, {frame.key}")
-    else:
-        table = Table(box=None, show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        table.add_row("key", frame.key)
-        table.add_row("camera", plain(frame.camera))
-        table.add_row("time", rfc3339(frame.unix_nano))
-        table.add_row("age", f"{age(frame):.1f} s")
-        table.add_row("size", f"{frame.size:,} bytes, {frame.width}x{frame.height} {frame.encoding}")
-        output.console().print(table)

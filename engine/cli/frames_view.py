@@ -12,6 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from engine.cli import output
 from engine.client.frame import FrameEntry
 from engine.client.stats import Bucket
+from engine.client.video import VideoEntry
 from engine.wire.rfc3339 import NANO, rfc3339
 
 #: Eighths of a character cell, for bars.
@@ -38,6 +39,8 @@ class Rows:
             header = self._row("time", "camera", "number", "bytes", "size", "key")
             output.console().print(header, style="dim", soft_wrap=True)
         size = f"{entry.width}x{entry.height} {entry.encoding}"
+        if isinstance(entry, VideoEntry):
+            size += " key" if entry.keyframe else "    "
         number, length = f"{entry.sequence:05d}", f"{entry.size:,}"
         row = self._row(rfc3339(entry.unix_nano), plain(entry.camera), number, length, size, entry.key)
         sys.stdout.write(row + "\n")
@@ -48,8 +51,8 @@ class Rows:
 
 
 def fields(entry: FrameEntry) -> dict[str, Any]:
-    """A frame's metadata as ``--json`` prints it."""
-    return {
+    """A frame's metadata, or an access unit's, as ``--json`` prints it."""
+    shown = {
         "key": entry.key,
         "camera": entry.camera,
         "time": rfc3339(entry.unix_nano),
@@ -60,6 +63,14 @@ def fields(entry: FrameEntry) -> dict[str, Any]:
         "height": entry.height,
         "encoding": entry.encoding,
     }
+    if isinstance(entry, VideoEntry):
+        shown |= {"keyframe": entry.keyframe, "shown": rfc3339(entry.shown_nano), "shown_nano": entry.shown_nano}
+    return shown
+
+
+def shown_nano(entry: FrameEntry) -> int:
+    """When a frame, or the picture of an access unit, is shown."""
+    return entry.shown_nano if isinstance(entry, VideoEntry) else entry.unix_nano
 
 
 def print_bars(buckets: list[Bucket]) -> None:
@@ -89,8 +100,8 @@ def tell_losses(missing: int, unreadable: int) -> None:
 
 
 def age(frame: FrameEntry) -> float:
-    """Seconds since the frame was captured."""
-    return round((time.time_ns() - frame.unix_nano) / NANO, 3)
+    """Seconds since the frame was captured, or the picture is shown."""
+    return round((time.time_ns() - shown_nano(frame)) / NANO, 3)
 
 
 def plain(name: str) -> str:

@@ -43,8 +43,12 @@ class FilmTrack:
     """
 
     def __init__(self) -> None:
-        #: Units that were given out.
+        #: Units that were given out, and their bytes.
         self.units = 0
+        self.bytes = 0
+        #: The nanoseconds in which the first and the last of their pictures are shown.
+        self.first_nano = 0
+        self.last_nano = 0
         self._continuity = Continuity()
         self._reordering = Reordering()
         self._leading_skipped = 0
@@ -90,8 +94,7 @@ class FilmTrack:
         """The samples that were held back."""
         samples = self._begin(self._held) if self._held else []
         if self._last is not None:
-            samples.append(self._last._replace(duration=self._interval))
-            self.units += 1
+            samples.append(self._complete(self._last, self._interval))
         return samples
 
     def _check(self, unit: VideoUnit) -> None:
@@ -135,11 +138,18 @@ class FilmTrack:
                     f"film shows a picture for {_STEP_TICKS_MAX // TICKS // 3600} hours at most; export the two sides "
                     "apart"
                 )
-            complete = [last._replace(duration=dts - last.dts)]
-            self.units += 1
+            complete = [self._complete(last, dts - last.dts)]
         # Later than it is shown only where it is reordered further than the units before it.
         self._last = Sample(unit, dts, max(pts, dts), 0)
         return complete
+
+    def _complete(self, sample: Sample, duration: int) -> Sample:
+        shown = sample.unit.shown_nano
+        self.units += 1
+        self.bytes += sample.unit.size
+        self.first_nano = min(self.first_nano or shown, shown)
+        self.last_nano = max(self.last_nano, shown)
+        return sample._replace(duration=duration)
 
 
 def _shape(unit: VideoEntry) -> str:

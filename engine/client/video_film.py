@@ -37,7 +37,7 @@ class VideoFilm:
     """An MP4 of one camera's access units, in decode order; H.264 as ``avc1``, H.265 as ``hvc1``.
 
     Each picture is shown at its own time, counted from the first. Where units are missing, the last picture before
-    stays. Units that do not decode are left out, and counted in ``skipped``.
+    stays. Units that do not decode are left out, and counted in ``track.skipped``.
 
     ``path`` is created with the first unit. Use as a context manager: leaving it closes the film. Raises OSError if the
     file cannot be written, at the latest when it is closed.
@@ -45,13 +45,9 @@ class VideoFilm:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
-        self._track = FilmTrack()
+        #: The units so far, and what was left out.
+        self.track = FilmTrack()
         self._muxer: _Muxer | None = None
-
-    @property
-    def skipped(self) -> int:
-        """Units that were left out."""
-        return self._track.skipped
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +57,7 @@ class VideoFilm:
     ) -> None:
         try:
             if kind is None:
-                self._mux(self._track.finish())
+                self._mux(self.track.finish())
                 if self._muxer is not None:
                     self._muxer.finish()
         finally:
@@ -74,7 +70,7 @@ class VideoFilm:
         Raises OSError if the file cannot be written, InputError if the unit's codec or size is not the film's, or if it
         comes too late for a film.
         """
-        self._mux(self._track.add(unit))
+        self._mux(self.track.add(unit))
 
     def _mux(self, samples: list[Sample]) -> None:
         if samples and self._muxer is None:
@@ -86,13 +82,14 @@ class VideoFilm:
             self._muxer.add(sample)
 
 
-def fragments(units: Iterable[VideoUnit]) -> Iterator[bytes]:
+def fragments(units: Iterable[VideoUnit], track: FilmTrack | None = None) -> Iterator[bytes]:
     """A fragmented MP4 of one camera's units, in decode order, piece by piece as it grows: for a pipe, or for the
     body of an HTTP answer. The first piece is the header. A fragment follows for each GOP, or every 10 seconds.
 
-    Times and units left out are those of VideoFilm. Raises InputError as ``VideoFilm.add`` does.
+    Times and units left out are those of VideoFilm; a ``track`` of the caller's counts them. Raises InputError as
+    ``VideoFilm.add`` does.
     """
-    track = FilmTrack()
+    track = track or FilmTrack()
     sink = _Sink()
     muxer: _Muxer | None = None
     try:

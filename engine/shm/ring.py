@@ -42,7 +42,9 @@ from engine.shm.histogram import bucket
 from engine.shm.ring_accounts import ConsumerAccounts, Record
 from engine.shm.ring_file import Drop
 from engine.shm.ring_producer import Producer
+from engine.wire import ledger_layout
 from engine.wire import ring_layout as layout
+from engine.wire.journal import JournalSpan
 
 __all__ = ["Consumer", "Producer", "Record"]
 
@@ -178,6 +180,13 @@ class Consumer(ConsumerAccounts):
             self.release(oldest, reason)
             lost += oldest
         return lost
+
+    def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
+        """See ConsumerAccounts. If the last access unit is among the lost, the rest of its GOP does not decode."""
+        count = super().count_lost(span, now_monotonic)
+        if count and self.video and self._words[ledger_layout.W_STORED_NANO] > span.last[0]:
+            self._words[layout.W_GAP] = self._released()
+        return count
 
     def rewind(self) -> None:
         """Start again at the tail: ``poll`` returns all uncommitted frames once more."""

@@ -12,7 +12,6 @@ FFmpeg's log may have URLs with their credentials: PyAV leaves it off.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import time
@@ -75,12 +74,14 @@ class Stream:
     def read(self) -> Packet[VideoStream] | None:
         """Wait for the next packet; None at the end of a file. Raises CameraUnavailable."""
         begun = time.monotonic()
-        # FFmpeg's RuntimeError: the clock is not what it was.
-        with contextlib.suppress(av.error.FFmpegError, RuntimeError):
+        try:
             for packet in self._packets:
                 # At the end comes an empty one, for decoders.
                 if packet.size:
                     return packet
+        except (av.error.FFmpegError, RuntimeError):
+            # What FFmpeg says is not used: it may quote the URL.
+            pass
         if self._camera.kind == "file":
             return None
         waited = time.monotonic() - begun

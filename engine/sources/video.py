@@ -101,7 +101,7 @@ class VideoSource:
         """Read the packet's access unit; False if it has no picture."""
         assert self._units
         assert self._choice
-        if description := new_description(packet):
+        if self._units.has_lengths and (description := new_description(packet)):
             self._units.describe(description)
         unit = self._units.read(memoryview(packet), flagged=packet.is_keyframe)
         if unit is None:

@@ -36,6 +36,8 @@ _find_start = re.compile(b"\0\0\1").search
 _REMEMBERED_BYTES_MAX = 65_536
 #: Bytes of a slice that are enough for the beginning of its header.
 _SLICE_HEAD_BYTES = 32
+#: Types of slices of H.264 that refer to no other picture.
+_I_SLICES = (2, 7)
 
 
 class AccessUnit(NamedTuple):
@@ -57,20 +59,21 @@ class AccessUnit(NamedTuple):
 
 
 class _Kinds(NamedTuple):
-    """Types of NAL units: of slices (half-open range), of key frames, of parameter sets."""
+    """Types of NAL units: of slices, of slices of key frames, of parameter sets. H.264 has no VPS."""
 
     header_bytes: int
     slices: range
     keys: range
     sets: frozenset[int]
+    vps: int
     sps: int
     pps: int
     delimiter: int
 
 
 _KINDS: dict[str, _Kinds] = {
-    "h264": _Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 7, 8, 9),
-    "h265": _Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 33, 34, 35),
+    "h264": _Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 0, 7, 8, 9),
+    "h265": _Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 32, 33, 34, 35),
 }
 
 
@@ -96,9 +99,9 @@ class AccessUnits:
         self.describe(description)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Width and height in pixels of the pictures since the last key frame; 0 before the first."""
-        return self._format.width, self._format.height
+    def has_lengths(self) -> bool:
+        """True if packets have lengths in place of start codes, as the description says."""
+        return self._length_bytes > 0
 
     def describe(self, description: bytes) -> None:
         """The stream's description, which may change within a stream. What cannot be read of it is ignored."""
@@ -128,7 +131,7 @@ class AccessUnits:
         try:
             return self._read_lengths(data, flagged) if self._length_bytes else self._read_annex_b(data, flagged)
         except (_Damaged, WireError):
-            return self._unit((data,), keyframe=False, sound=False)
+            return self._unit((data,), False, sound=False)
 
     def _read_annex_b(self, data: memoryview, flagged: bool) -> AccessUnit | None:
         """The packet as it is, with parameter sets in between if it lacks them."""
@@ -139,11 +142,15 @@ class AccessUnits:
             raise _Damaged
         while found is not None:
             begin = found.end()
-            if begin >= len(data):
-                raise _Damaged
-            kind = self._type(data[begin : begin + 4])
+            head = data[begin : begin + _SLICE_HEAD_BYTES]
+            kind = self._type(head)
             if kind in kinds.slices:
-                return self._picture(kind, data[begin:], flagged, sets, (data[:insert_at], data[insert_at:]))
+                keyframe, field = self._examine(kind, head, flagged)
+                parts: tuple[bytes | memoryview, ...] = (data,)
+                if keyframe and sets != self._sets.keys():
+                    before = (data[:insert_at],) if insert_at else ()
+                    parts = (*before, self._all_sets(), data[insert_at:])
+                return self._unit(parts, keyframe, field=field)
             found = _find_start(data, begin)
             end = _without_zeros(data, begin, found.start() if found else len(data))
             if end == begin:
@@ -171,36 +178,25 @@ class AccessUnits:
             parts += (START_CODE, unit)
         if first is None:
             return None
-        return self._picture(*first, flagged, sets, tuple(parts), insert_at)
+        keyframe, field = self._examine(*first, flagged)
+        if keyframe and sets != self._sets.keys():
+            parts.insert(insert_at, self._all_sets())
+        return self._unit(tuple(parts), keyframe, field=field)
 
-    def _picture(
-        self,
-        kind: int,
-        unit: memoryview,
-        flagged: bool,
-        sets: set[tuple[int, int]],
-        parts: tuple[bytes | memoryview, ...],
-        insert_at: int = 1,
-    ) -> AccessUnit:
-        """The access unit whose first slice is ``unit``. ``sets``: the parameter sets in its ``parts``; those that it
-        lacks go before part ``insert_at``."""
+    def _examine(self, kind: int, unit: memoryview, flagged: bool) -> tuple[bool, bool]:
+        """Whether a picture whose first slice is ``unit``, or begins with it, is a key frame, and one of two fields."""
         header = self._kinds.header_bytes
         # The first bit after the header: the slice begins with the first block of the picture.
         if len(unit) < header + 2 or not unit[header] & 0x80:
             raise _Damaged
         keyframe = kind in self._kinds.keys
-        field = False
-        if keyframe or (flagged and self.encoding == "h264"):
-            slice_type, set_id, bits = self._slice_head(kind, unit)
-            keyframe = keyframe or slice_type in (2, 7)
-            if keyframe:
-                keyframe = self._activate(set_id)
-                at = self._format.field_flag_at
-                field = keyframe and at >= 0 and bool(bits.u(at + 1) & 1)
-        if keyframe and sets != self._sets.keys():
-            missing = (b"".join(START_CODE + unit for unit in self._in_order()),)
-            parts = parts[:insert_at] + missing + parts[insert_at:]
-        return self._unit(tuple(part for part in parts if len(part)), keyframe=keyframe, field=field)
+        if not keyframe and not (flagged and self.encoding == "h264"):
+            return False, False
+        slice_type, set_id, bits = self._slice_head(kind, unit)
+        if not (keyframe or slice_type in _I_SLICES) or not self._activate(set_id):
+            return False, False
+        at = self._format.field_flag_at
+        return True, at >= 0 and bool(bits.u(at + 1) & 1)
 
     def _slice_head(self, kind: int, unit: memoryview) -> tuple[int, int, Bits]:
         """A slice's type (-1 for H.265), the identifier of its PPS, and the bits that follow."""
@@ -221,7 +217,7 @@ class AccessUnits:
         bits = Bits(pps[:16], kinds.header_bytes)
         bits.ue()
         sps = self._sets.get((kinds.sps, bits.ue()))
-        if sps is None:
+        if sps is None or (kinds.vps and (kinds.vps, sps[2] >> 4) not in self._sets):
             return False
         known = self._formats.get(sps)
         if known is None:
@@ -233,7 +229,7 @@ class AccessUnits:
 
     def _type(self, unit: memoryview) -> int:
         """The type of a NAL unit, from its header."""
-        header = unit[0]
+        header = unit[0] if unit else 0x80
         if header & 0x80:
             raise _Damaged
         if self.encoding == "h264":
@@ -267,14 +263,14 @@ class AccessUnits:
             self._set_bytes += len(data) - len(before or b"")
         return key
 
-    def _in_order(self) -> list[bytes]:
-        """All parameter sets, each after those that it names."""
-        return [self._sets[key] for key in sorted(self._sets)]
+    def _all_sets(self) -> bytes:
+        """All parameter sets in Annex B, each after those that it names."""
+        return b"".join(START_CODE + self._sets[key] for key in sorted(self._sets))
 
     def _unit(
-        self, parts: tuple[bytes | memoryview, ...], *, keyframe: bool, sound: bool = True, field: bool = False
+        self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
-        return AccessUnit(parts, keyframe, self.encoding, *self.size, sound, field)
+        return AccessUnit(parts, keyframe, self.encoding, self._format.width, self._format.height, sound, field)
 
 
 def _annex_b(data: memoryview) -> Iterator[memoryview]:

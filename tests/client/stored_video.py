@@ -241,6 +241,7 @@ def stock_video(
     vhost: str = VHOST,
     prefix: str = PREFIX,
     list_cameras: bool = True,
+    ttl_ms: int = TTL_MS,
 ) -> None:
     """Store units, which are in order within a camera, as the writer does. Their cameras are listed in the hash."""
     number = 0
@@ -253,7 +254,7 @@ def stock_video(
             cameras.add(stored.camera)
             data = stored.unit.data
             if stored.there:
-                yield "SET", stored.key(vhost, prefix), data, "PX", TTL_MS
+                yield "SET", stored.key(vhost, prefix), data, "PX", ttl_ms
             entry = JournalEntry(
                 stored.unix_nano,
                 stored.sequence,
@@ -268,7 +269,7 @@ def stock_video(
             journal = keys.video_journal_key(vhost, prefix, stored.camera)
             yield "XADD", journal, entry_id(stored.unix_nano, stored.sequence), *entry_fields(entry)
         for camera in cameras:
-            yield "PEXPIRE", keys.video_journal_key(vhost, prefix, camera), TTL_MS
+            yield "PEXPIRE", keys.video_journal_key(vhost, prefix, camera), ttl_ms
             if list_cameras:
                 status = CameraStatus("active", T0, codec="H264", mode="transcode")
                 yield "HSET", keys.cameras_key(vhost, prefix), camera, encode_status(status)

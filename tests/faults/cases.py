@@ -25,6 +25,9 @@ INTERRUPTED = frozenset({"interrupted"})
 OUTAGE = frozenset({"outage"})
 LOST = frozenset({"lost"})
 
+#: Video: the rest of a GOP is dropped with any unit of it.
+GOP = frozenset({"broken_gop"})
+
 GROUPS: dict[str, tuple[Case, ...]] = {
     "Processes": (
         Case("kill-capture", "SIGKILL to captures, ten times, at random moments",
@@ -152,6 +155,24 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("camera-flapping", "200 cameras that send two frames and a half and hang up, at once",
              "the half frames (`corrupt`), what they do not send", 60,
              frozenset({"corrupt", "interrupted"})),
+    ),
+    "Video": (
+        Case("video-kill-capture", "SIGKILL to captures of cameras that send H.264, four times",
+             "the unit in hand (`interrupted`), what the camera sends until its first key frame from then on", 15,
+             INTERRUPTED),
+        Case("video-kill-writer", "SIGKILL to the writer, four times", NOTHING, 15),
+        Case("video-kill-supervisor", "SIGKILL to the supervisor; the site is started again",
+             "units in hand (`interrupted`), what cameras send until their first key frames from then on", 20,
+             INTERRUPTED),
+        Case("video-redis-stopped", "Redis stands still for three seconds", NOTHING, 15),
+        Case("video-redis-long", "Redis stands still for longer than the rings hold",
+             "the oldest units (`outage`), each with the rest of its GOP (`broken_gop`)", 15, OUTAGE | GOP),
+        Case("video-redis-emptied", "Redis killed; comes back empty after a second",
+             "what it had acknowledged (`lost`), the rest of the GOPs that had begun (`broken_gop`)", 15, LOST | GOP),
+        Case("video-ring-full", "Redis stands still, under `overflow = \"drop-newest\"`",
+             "the newest units (`ring_full`), each with the rest of its GOP (`broken_gop`)", 15,
+             GOP | {"ring_full"}),
+        Case("video-camera", "the cameras' server is restarted", "what they send until they are connected again", 20),
     ),
     "Machine": (
         Case("shm-full", "shared memory too small at the start", "nothing is started, exit code 2", 15),

@@ -134,7 +134,8 @@ def test_status_shows_a_running_site_to_people_and_programs(
     assert camera["stored"] <= camera["captured"]
     assert camera["stored_bytes"] == camera["stored"] * 60 * 1024
     assert set(camera["dropped"]) == {
-        "ring_full", "too_large", "corrupt", "interrupted", "outage", "refused", "damaged", "lost"
+        "ring_full", "too_large", "corrupt", "interrupted", "outage", "refused", "damaged", "broken_gop",
+        "lost",
     }  # fmt: skip
     assert 0 <= camera["ring"]["fill"] < 0.5
     assert 0 < camera["latency_ms"]["p50"] <= camera["latency_ms"]["p99"] <= camera["latency_ms"]["max"]

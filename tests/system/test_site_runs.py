@@ -46,6 +46,10 @@ def passing() -> list[Document]:
     return found[:RUNS]
 
 
+#: Only for connections that are encrypted.
+TLS_KEYS = ("tls_ca_file", "tls_certificate_file", "tls_key_file", "tls_server_name")
+
+
 def here(document: Document, site: Site) -> Document:
     """The document with servers, files and sizes that this machine can have: Redis embedded, the broker away."""
 
@@ -58,8 +62,10 @@ def here(document: Document, site: Site) -> Document:
     return {
         **document,
         "site": section("site", run_directory=str(site.directory / "s"), drain_seconds=20.0),
-        "redis": section("redis", "address", "sentinels", "service", "timeout_seconds"),
-        "amqp": section("amqp", "timeout_seconds", amqp_url=f"amqp://u:p@127.0.0.1:{free_port()}/a%2Fb%00%3B"),
+        "redis": section("redis", "address", "sentinels", "service", "timeout_seconds", *TLS_KEYS),
+        "amqp": section(
+            "amqp", "timeout_seconds", *TLS_KEYS, amqp_url=f"amqp://u:p@127.0.0.1:{free_port()}/a%2Fb%00%3B"
+        ),
         "ring": section("ring", "directory", capacity_mb=memory),
         "writer": section("writer", writers=writers),
         "cameras": [{**document["cameras"][0], "id": "a/b:c*\u2028é🎥 \x1b"}, {"id": "plain", "url": "test://?kb=90"}],
