@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import memory, pictures, replies, texts
+from tests.fuzz import memory, pictures, replies, stored_video, texts
 
 Target = Callable[[bytes], None]
 
 TARGETS: dict[str, Target] = {
     "address": texts.address,
     "camera_state": texts.camera_state,
+    "decoder": stored_video.decoder,
+    "film": stored_video.film,
     "header_walk": pictures.header_walk,
     "journal_entry": texts.journal_entry,
     "key": texts.key,
@@ -28,6 +30,7 @@ TARGETS: dict[str, Target] = {
     "site_file": texts.site_file,
     "status_page": memory.page,
     "stream": pictures.stream,
+    "video_reader": stored_video.video_reader,
     "writer": replies.writer,
 }
 
