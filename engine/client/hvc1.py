@@ -21,12 +21,15 @@ def tag_hvc1(moov: bytes) -> bytes:
     tagged = bytearray(moov)
     entry = tagged.find(b"hev1", tagged.find(b"stsd"))
     record = tagged.find(b"hvcC", entry)
-    if entry < 0 or record < 0:
+    at = record + 4 + _RECORD_BYTES
+    if entry < 0 or record < 0 or at >= len(moov):
         return moov
     tagged[entry : entry + 4] = b"hvc1"
-    at = record + 4 + _RECORD_BYTES
     arrays, at = tagged[at], at + 1
     for _ in range(arrays):
+        if at >= len(moov):
+            # The parameter sets were damaged, and the muxer wrote no list of them.
+            return moov
         tagged[at] |= _COMPLETE
         sets, at = int.from_bytes(tagged[at + 1 : at + 3]), at + 3
         for _ in range(sets):

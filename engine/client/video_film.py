@@ -18,6 +18,9 @@ import av
 from engine.client.film_track import TICKS, FilmTrack, Sample
 from engine.client.hvc1 import tag_file, tag_hvc1
 from engine.client.video import VideoUnit
+from engine.errors import InputError
+from engine.wire.access_unit import START_CODE
+from engine.wire.nal_units import annex_b
 from engine.wire.rfc3339 import rfc3339
 
 #: Microseconds after which a fragment ends, even if no key frame has come. Bounds memory.
@@ -25,6 +28,8 @@ _FRAGMENT_US_MAX = 10_000_000
 #: Bytes written to disk at a time.
 _BUFFER_BYTES = 2**20
 _CODECS = {"h264": "h264", "h265": "hevc"}
+#: Types of H.265's parameter sets.
+_H265_SETS = range(32, 35)
 _WHOLE = {"video_track_timescale": f"{TICKS}"}
 _FRAGMENTED = {
     **_WHOLE,
@@ -113,6 +118,20 @@ def _batches(track: FilmTrack, units: Iterable[VideoUnit]) -> Iterator[list[Samp
     yield track.finish()
 
 
+def _check_sets(unit: VideoUnit) -> None:
+    """Let FFmpeg's decoder read the parameter sets of an H.265 film's first unit. Its muxer reads them without bounds,
+    and damaged ones keep it busy for hours. Raises InputError."""
+    found = [nal for nal in annex_b(memoryview(unit.data)) if nal[0] >> 1 in _H265_SETS]
+    decoder: Any = av.CodecContext.create("hevc", "r")
+    decoder.options = {"err_detect": "explode"}
+    try:
+        decoder.decode(av.Packet(b"".join(part for nal in found for part in (START_CODE, nal))))
+    except av.error.FFmpegError:
+        raise InputError(
+            f"the parameter sets of unit {unit.key} are damaged, and no film can begin with it; export from a later time"
+        ) from None
+
+
 class _Sink:
     """A file for FFmpeg that gives what was written."""
 
@@ -142,6 +161,8 @@ class _Muxer:
     def __init__(self, file: IO[bytes] | _Sink, first: Sample, options: dict[str, str]) -> None:
         self._file = file
         unit = first.unit
+        if unit.encoding == "h265":
+            _check_sets(unit)
         self._container: Any = av.open(file, "w", format="mp4", options=options)
         self._container.metadata["creation_time"] = rfc3339(unit.shown_nano)
         self._stream: Any = self._container.add_mux_stream(

@@ -338,3 +338,15 @@ def test_an_export_costs_less_than_a_twentieth_of_decoding_and_encoding():
             encoder.encode(frame)
     transcoded = (time.process_time() - begun) * 6
     assert muxed < transcoded / 20
+
+
+def test_damaged_parameter_sets_are_an_error_before_the_muxer_reads_them() -> None:
+    """FFmpeg's muxer takes hours over these: a number of reference pictures that no bound holds."""
+    sets = bytes.fromhex(
+        "0000000140010c01ffff01600000030090000003000003001e95900900000001420101016000000300900000030000"
+        "03001ea020831659590e4cae68080000030008000003005040000000014401c173d089"
+    )
+    data = sets + b"\0\0\0\1\x26\1" + bytes(range(1, 200))
+    unit = VideoUnit("v", "frames", "cam1", 10**18, 1, len(data), 64, 48, "h265", True, 0, data)
+    with pytest.raises(InputError, match="parameter sets"):
+        list(fragments([unit]))

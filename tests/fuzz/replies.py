@@ -147,7 +147,7 @@ def reader(data: bytes) -> None:
     with answering(data[1:]) as plug:
         connection = Connection(plug)
         with contextlib.suppress(*_REFUSALS):
-            _carry(asked[data[0] % len(asked) if data else 0](), connection)
+            carry(asked[data[0] % len(asked) if data else 0](), connection)
         connection.disconnect()
 
 
@@ -156,8 +156,8 @@ def _chunks(walk: Any) -> Query[None]:
         yield from walk.chunk()
 
 
-def _carry(query: Query[Any], connection: redis.Connection) -> None:
-    """As ``Transport.run`` does, over one connection."""
+def carry(query: Query[Any], connection: redis.Connection) -> None:
+    """Run a query as ``Transport.run`` does, over one connection."""
     with contextlib.closing(query), contextlib.suppress(StopIteration):
         commands = next(query)
         for _ in range(_STEPS_MAX):

@@ -11,7 +11,7 @@ from engine.wire import jpeg, keys, metadata
 from engine.wire import ring_layout as layout
 from engine.wire import test_mark as stamp
 from engine.wire.journal import JournalEntry
-from tests.fuzz import memory, video
+from tests.fuzz import memory, stored_video, video
 from tests.fuzz.pictures import PACKET
 from tests.fuzz.replies import CURSOR, NANO
 from tests.wire.pictures import encode
@@ -133,6 +133,8 @@ def seeds(target: str) -> list[bytes]:
                     b"http://[::1]:80/a", b"redis://h/" + b"9" * 4400, b"1280x720"],
         "camera_state": [b'{"state":"active","timestamp_nano":5,"last_error":"x","mode":"transcode","width":640}',
                          b'{"timestamp_nano":' + b"9" * 4400 + b"}", b"[" * 2000],
+        "decoder": stored_video.unit_seeds(),
+        "film": stored_video.unit_seeds(),
         "header_walk": [*small, *bare],
         "journal_entry": [b"\n".join([_ENTRY_ID, *_FIELDS]), b"\n".join([_ENTRY_ID, b"v", b"2", *_FIELDS])],
         "key": [f"v:frames:cam%3A1:{NANO}:00042".encode(), b"engine:v:cameras:frames", b"amqp://h/v%2Fw"],
@@ -150,6 +152,7 @@ def seeds(target: str) -> list[bytes]:
         "status_page": [memory.sound_page()],
         "stream": [_multipart(small[:2] * 4), b"".join(small[:1] * 8), small[0]],
         "video_file": video.file_seeds(),
+        "video_reader": stored_video.reply_seeds(resp),
         "writer": [queued, b"-LOADING Redis is loading\r\n" * 6 + b"-ERR EXEC without MULTI\r\n", b"*1\r\n" * 12,
                    b"%1\r\n*0\r\n:1\r\n"],
     }  # fmt: skip
@@ -159,7 +162,20 @@ def seeds(target: str) -> list[bytes]:
 
 def dictionary(target: str) -> list[bytes]:
     """Words that an input of a target is made of."""
-    if target in ("writer", "publisher", "reader"):
+    if target in ("decoder", "film"):
+        return [
+            stored_video.UNIT,
+            b"\0\0\1",
+            b"\0\0\0\1",
+            b"\0\0\3",
+            b"\x67",
+            b"\x68",
+            b"\x65",
+            b"\x41",
+            b"\x40\1",
+            b"\x26\1",
+        ]
+    if target in ("writer", "publisher", "reader", "video_reader"):
         return [b"+QUEUED\r\n", b"+OK\r\n", b"*0\r\n", b"*-1\r\n", b"$-1\r\n", b"*2\r\n", b":0\r\n", b"-ERR x\r\n",
                 resp(_ENTRY_ID), resp(_FIELDS), resp([[_ENTRY_ID, _FIELDS]]),
                 resp(b"engine:v:journal:frames:cam1")]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import memory, pictures, replies, texts, video
+from tests.fuzz import memory, pictures, replies, stored_video, texts, video
 
 Target = Callable[[bytes], None]
 
@@ -13,6 +13,8 @@ TARGETS: dict[str, Target] = {
     "access_units": video.access_units,
     "address": texts.address,
     "camera_state": texts.camera_state,
+    "decoder": stored_video.decoder,
+    "film": stored_video.film,
     "header_walk": pictures.header_walk,
     "journal_entry": texts.journal_entry,
     "key": texts.key,
@@ -30,6 +32,7 @@ TARGETS: dict[str, Target] = {
     "status_page": memory.page,
     "stream": pictures.stream,
     "video_file": video.video_file,
+    "video_reader": stored_video.video_reader,
     "writer": replies.writer,
 }
 
