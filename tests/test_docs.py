@@ -69,6 +69,7 @@ def test_the_readme_code_reads_a_frame(site: Site) -> None:
     assert names["newest"].image().shape == (720, 1280, 3)
     assert names["second"] is None or names["second"].unix_nano < names["newest"].unix_nano
     assert names["sizes"]
+    assert names["picture"] is None or names["picture"].image.shape == (720, 1280, 3)
     assert site.stop() == 0
 
 
