@@ -64,7 +64,7 @@ COMMANDS = {
     ),
     "reindex": (
         "engine.cli.jobs",
-        "Make a tenant's journals match its frames: add frames that no journal lists, remove entries whose frames are "
+        "Make a tenant's journals match its frames and video: add what no journal lists, remove entries of what is "
         "gone. The site may be running. If stopped, run it again to continue.",
     ),
     "recover": (

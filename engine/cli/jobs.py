@@ -101,9 +101,11 @@ def migrate(
 def reindex(
     config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
 ) -> None:
-    """Make a tenant's journals match its frames and its video: add frames and access units that no journal lists,
-    remove entries of those that are gone. Access units that are added have no presentation times: they are shown as
-    they arrived. The site may be running. If stopped, run it again to continue."""
+    """Make a tenant's journals match its frames and video: add what no journal lists, remove entries of what is gone.
+    The site may be running. If stopped, run it again to continue.
+
+    Access units that are added have no presentation times: their pictures are shown as they arrived.
+    """
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
@@ -147,8 +149,7 @@ def recover(
     json: AsJson = False,
 ) -> None:
     """Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and
-    metadata headers; with --video also the access units of stored video. If stopped, run it again to continue with the
-    next frame."""
+    metadata headers. If stopped, run it again to continue with the next frame."""
     target = resolve(config, redis, vhost, prefix)
     audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)

@@ -120,17 +120,21 @@ def bound(name: str, seen: Management | None) -> list[Finding]:
     ]
 
 
-def backlog(waits: list[Backlog], ttl_seconds: int) -> Finding:
-    """The engine's own queue: events in the journals that the broker has not confirmed."""
-    good = f"the oldest waits less than {_AGE_SHARE_MAX:.0%} of the frames' TTL of {ttl_seconds} s"
+def backlog(waits: list[Backlog], ttl_seconds: int, *, video: bool = False) -> Finding:
+    """The engine's own queue: frames in the journals, or access units, whose events the broker has not confirmed."""
+    check, what = ("GOPs waiting", "access units") if video else ("events waiting", "events")
+    whose = "video's" if video else "the frames'"
+    good = f"the oldest waits less than {_AGE_SHARE_MAX:.0%} of {whose} TTL of {ttl_seconds} s"
     if not waits:
-        return _finding("events waiting", "ok", "none", good)
+        return _finding(check, "ok", "none", good)
     oldest = max(waits, key=lambda wait: wait.age_seconds)
     total = sum(wait.waiting for wait in waits)
-    found = f"about {total:,} of {len(waits)} cameras, the oldest for {oldest.age_seconds:.1f} s ({oldest.camera})"
+    found = (
+        f"about {total:,} {what} of {len(waits)} cameras, the oldest for {oldest.age_seconds:.1f} s ({oldest.camera})"
+    )
     if oldest.age_seconds <= max(ttl_seconds * _AGE_SHARE_MAX, min(_AGE_SECONDS_SMALL, ttl_seconds)):
-        return _finding("events waiting", "ok", found, good)
+        return _finding(check, "ok", found, good)
     return _finding(
-        "events waiting", "warning", found, good,
+        check, "warning", found, good,
         "see that the publisher runs (edge-video status) and RabbitMQ takes events; past the TTL they are dropped",
     )  # fmt: skip

@@ -41,7 +41,8 @@ class Management(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """Events that wait for the publisher: camera, approximate number, and the age of the oldest in seconds."""
+    """What waits for the publisher: camera, approximate number of frames or access units that are not announced yet,
+    and the age of the oldest in seconds."""
 
     camera: str
     waiting: int
@@ -126,12 +127,12 @@ def _get(connect: Callable[[], HTTPConnection], login: str, path: str) -> list[d
     return document
 
 
-def backlog(config: Config) -> list[Backlog]:
-    """The cameras with events that wait to be announced. Raises RedisUnavailable, ServerRefused."""
-    cameras = [camera.id for camera in config.cameras]
-    journals = Journals(
-        config.publisher_redis_address, config.redis.timeout_seconds, config.vhost, config.prefix, cameras
-    )
+def backlog(config: Config, *, video: bool = False) -> list[Backlog]:
+    """The cameras whose frames, or with ``video`` access units, wait to be announced. Raises RedisUnavailable,
+    ServerRefused."""
+    cameras = [camera for camera, of_video in config.rings if of_video == video]
+    address, timeout_seconds = config.publisher_redis_address, config.redis.timeout_seconds
+    journals = Journals(address, timeout_seconds, config.vhost, config.prefix, cameras, video=video)
     try:
         marks = journals.cursors().marks
         cursors = {camera: marks[camera].at if camera in marks else BEGINNING for camera in cameras}

@@ -123,7 +123,9 @@ def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: boo
     if config.embedded and not running:
         return [*findings, _embedded_away("rabbitmq")]
     try:
-        findings.append(broker_checks.backlog(broker_facts.backlog(config), config.redis.ttl_seconds))
+        for video in (False, True) if config.publishes_video else (False,):
+            waits = broker_facts.backlog(config, video=video)
+            findings.append(broker_checks.backlog(waits, config.ttl_seconds(video=video), video=video))
     except RedisUnavailable as error:
         if error.cause is Cause.JOURNALS_FORBIDDEN:
             findings.append(not_asked("rabbitmq", "events waiting", "for journals and cursors", "few, and young"))

@@ -19,6 +19,7 @@ from tests.servers.certificate import Authority
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
+from tests.stored_video import store_video, video_units
 
 EXCHANGE = "camera.metadata"
 
@@ -145,6 +146,21 @@ def test_events_that_wait(rabbitmq, vhost, store):
     (waits,) = backlog(config)
     assert (waits.camera, waits.waiting, int(waits.age_seconds) // 10) == ("a", 5, 20)
     assert look(config)["events waiting"].verdict == "warning"
+
+
+def test_gops_that_wait(rabbitmq, vhost, store):
+    cameras = [{"id": "a", "url": "rtsp://192.0.2.1/x", "video": True}, {"id": "b", "url": "test://"}]
+    config = config_of(rabbitmq.url(vhost), store, metadata={"video": "gop"}, cameras=cameras)
+    with store.client() as client:
+        units = video_units("a", "K...." * 3, first=time.time_ns() - 200 * 10**9)
+        store_video(client, config.vhost, units)
+        client.hset(keys.video_cursor_key(config.vhost, config.prefix), "a", entry_id(*units[4].entry[:2]))
+    (waits,) = backlog(config, video=True)
+    assert (waits.camera, waits.waiting, int(waits.age_seconds) // 10) == ("a", 10, 19)
+    assert backlog(config) == []
+    found = look(config)
+    assert (found["GOPs waiting"].verdict, found["events waiting"].verdict) == ("warning", "ok")
+    assert "GOPs waiting" not in look(config_of(rabbitmq.url(vhost), store))
 
 
 def test_events_that_come_while_it_looks_are_no_events_of_hours(rabbitmq, vhost, store, monkeypatch):
