@@ -22,7 +22,7 @@ from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_NOTHING, Audience, InputError
 from engine.jobs.keyspace_scan import Ears, Strange
 from engine.jobs.migrate import Migration
-from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery
+from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery, video_routing_key
 from engine.jobs.reindex import Reindex
 from engine.servers.amqp import broker
 from engine.servers.amqp.parameters import Exchange
@@ -101,15 +101,20 @@ def migrate(
 def reindex(
     config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
 ) -> None:
-    """Make a tenant's journals match its frames: add frames that no journal lists, remove entries whose frames are
-    gone. The site may be running. If stopped, run it again to continue."""
+    """Make a tenant's journals match its frames and its video: add frames and access units that no journal lists,
+    remove entries of those that are gone. Access units that are added have no presentation times: they are shown as
+    they arrived. The site may be running. If stopped, run it again to continue."""
     target = resolve(config, redis, vhost, prefix)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for frames", left)
         reports = Reindex(session, target.vhost, target.prefix, ears).run()
     left.summary()
-    _print_reports(reports, ("camera",), ("frames", "added", "removed", "deferred"), json=json)
+    names, counts = ("camera",), ("frames", "added", "removed", "deferred")
+    if any(report.video for report in reports):
+        _print_reports(reports, (*names, "kind"), (*counts, "without_key"), json=json)
+    else:
+        _print_reports(reports, names, counts, json=json)
     if json:
         print_json({"left_alone": left.count})
     if not reports:
@@ -131,6 +136,10 @@ def recover(
     routing_key: Annotated[str, typer.Option(help="The routing key of the messages.")] = ROUTING_KEY,
     start: Annotated[str | None, typer.Option(help="First time, such as -1h.")] = None,
     end: Annotated[str, typer.Option(help="Last time.")] = "now",
+    video: Annotated[
+        bool,
+        typer.Option("--video", help="Also send stored video: each access unit, with .video behind the routing key."),
+    ] = False,
     again: Annotated[bool, typer.Option("--again", help="Also send frames that an earlier run has sent.")] = False,
     delete: Annotated[bool, typer.Option("--delete", help="Remove each frame that the broker has confirmed.")] = False,
     fps: Annotated[float | None, typer.Option(min=0.001, help="At most this many frames a second.")] = None,
@@ -138,12 +147,14 @@ def recover(
     json: AsJson = False,
 ) -> None:
     """Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and
-    metadata headers. If stopped, run it again to continue with the next frame."""
+    metadata headers; with --video also the access units of stored video. If stopped, run it again to continue with the
+    next frame."""
     target = resolve(config, redis, vhost, prefix)
     audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")
     check_name(routing_key, "--routing-key")
+    check_name(video_routing_key(routing_key), "--routing-key with .video behind it")
     where = Exchange(exchange, durable, exchange_type, mandatory=True)
     rate = Rate(fps, mbit * 125_000 if mbit else None)
     # "now" is one moment for all cameras, so that frames stored during the job are left out.
@@ -163,20 +174,21 @@ def recover(
                 on_confirmed=lambda _: bar.advance(task),
                 on_away=lambda reason: print(f"waiting for the broker: {urls.mask(reason)}", file=sys.stderr),
             )
-            total = sum(1 for _ in job.pending(chosen, start, until, again=again))
+            total = sum(1 for _ in job.pending(chosen, start, until, again=again, video=video))
             if not total:
                 print("no frames to send", file=sys.stderr)
                 raise typer.Exit(EXIT_NOTHING)
             bar.update(task, total=total)
             broker.check(section, where)
             try:
-                report = job.run(job.pending(chosen, start, until, again=again))
+                report = job.run(job.pending(chosen, start, until, again=again, video=video))
             finally:
                 link.close()
     if json:
         print_json(report)
     else:
         parts = [f"{report.confirmed:,} frames sent and confirmed, {report.bytes / 1e6:,.1f} MB"]
+        parts += [f"{report.units:,} of them access units of video"] if report.units else []
         parts += [f"{report.deleted:,} removed"] if delete else []
         parts += [f"{report.gone:,} expired before they could be sent"] if report.gone else []
         print("; ".join(parts))

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from engine.errors import EngineError, RedisUnavailable, WireError
+from engine.jobs.stored_names import StoredNames
 from engine.servers.redis.errors import Command
 from engine.servers.redis.session import BATCH_MAX, Session, batches, is_error
 from engine.wire import keys
@@ -53,34 +54,34 @@ class _Overtaken(Exception):
 
 
 def merge_entries(
-    session: Session, vhost: str, prefix: str, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
+    session: Session, names: StoredNames, camera: str, entries: Sequence[JournalEntry], ttl_ms: int
 ) -> Merged:
     """Add ``entries`` (in any order) to a camera's journal. Entries that it already lists stay unchanged.
 
     The journal then lives for at least ``ttl_ms``, or for ever with WITHOUT_TTL. The camera is added to the tenant's
     list. Raises RedisUnavailable, and EngineError if the journal changes in every try.
     """
-    journal = keys.journal_key(vhost, prefix, camera)
-    limit = _limit(session, vhost, prefix, camera)
+    journal = names.journal(camera)
+    limit = _limit(session, names, camera)
     unique = sorted({(entry.unix_nano, entry.sequence): entry for entry in entries}.items())
     missing = _missing(session, journal, [entry for identifier, entry in unique if identifier < limit])
     for attempt in range(1, _TRIES_MAX + 1):
         if not missing:
             break
         try:
-            _Rebuild(session, vhost, prefix, camera, missing, ttl_ms).run()
+            _Rebuild(session, names, camera, missing, ttl_ms).run()
             break
         except _Overtaken:
             if attempt == _TRIES_MAX:
                 raise EngineError(f"journal {journal!r} is changed by others all the time; stop them") from None
             missing = _missing(session, journal, missing)
-    list_camera(session, vhost, prefix, camera)
+    list_camera(session, names, camera)
     return Merged(len(missing), limit)
 
 
-def list_camera(session: Session, vhost: str, prefix: str, camera: str) -> None:
+def list_camera(session: Session, names: StoredNames, camera: str) -> None:
     """Add a camera to the tenant's list, if it is missing."""
-    session.call(("HSETNX", keys.cameras_key(vhost, prefix), camera, encode_status(CameraStatus())))
+    session.call(("HSETNX", keys.cameras_key(names.vhost, names.prefix), camera, encode_status(CameraStatus())))
 
 
 def drop_entries(session: Session, journal: str, identifiers: Sequence[bytes]) -> int:
@@ -88,10 +89,10 @@ def drop_entries(session: Session, journal: str, identifiers: Sequence[bytes]) -
     return sum(session.call(("XDEL", journal, *part))[0] for part in batches(identifiers))
 
 
-def _limit(session: Session, vhost: str, prefix: str, camera: str) -> tuple[int, int]:
+def _limit(session: Session, names: StoredNames, camera: str) -> tuple[int, int]:
     """The id from which on entries are too new: the journal's last if a site writes it, else the current time, because
     no entry may be in the future."""
-    journal, states = keys.journal_key(vhost, prefix, camera), keys.cameras_key(vhost, prefix)
+    journal, states = names.journal(camera), keys.cameras_key(names.vhost, names.prefix)
     newest, state = session.call(("XREVRANGE", journal, "+", "-", "COUNT", 1), ("HGET", states, camera))
     now = time.time_ns()
     last = parse_entry_id(newest[0][0]) if newest else (0, 0)
@@ -118,17 +119,16 @@ class _Rebuild:
     def __init__(
         self,
         session: Session,
-        vhost: str,
-        prefix: str,
+        names: StoredNames,
         camera: str,
         added: Sequence[JournalEntry],
         ttl_ms: int,
     ) -> None:
         self._session = session
-        self._journal = keys.journal_key(vhost, prefix, camera)
+        self._journal = names.journal(camera)
         self._token = secrets.token_hex(8)
-        self._draft = keys.rebuild_key(vhost, self._token)
-        self._swapped = keys.rebuilt_key(vhost, prefix, camera)
+        self._draft = keys.rebuild_key(names.vhost, self._token)
+        self._swapped = names.rebuilt(camera)
         self._added = added
         self._ttl_ms = ttl_ms
         self._next = 0

@@ -1,5 +1,5 @@
-"""Finds frames that journals may not list, by a step-by-step scan of the keyspace, and reads the data that a journal
-would list."""
+"""Finds frames and access units that journals may not list, by a step-by-step scan of the keyspace, and reads the data
+that a journal would list."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from engine.servers.redis.session import Session, batches, is_error
 from engine.wire import jpeg
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import FrameKey
+from engine.wire.stored_unit import describe_unit
 
 #: Keys held at a time; each camera's journal is rebuilt once for each such part.
 PART_MAX = 50_000
 #: Keys examined in one round trip.
 _LOOK_MAX = 100
-#: Bytes of a JPEG that contain its size in almost every case, and if it has large comments or thumbnails.
+#: Bytes of a JPEG or access unit that tell what it is in almost every case, and if there are large comments, thumbnails
+#: or SEI messages.
 _HEAD_BYTES = 1024
 _LONG_HEAD_BYTES = 256 * 1024
 
@@ -45,7 +47,8 @@ Named = list[tuple[bytes, FrameKey]]
 
 
 class Stored(NamedTuple):
-    """A frame by its key in Redis, as a journal would list it; ``ttl_ms`` is WITHOUT_TTL if it has none."""
+    """A frame or access unit by its key in Redis, as a journal would list it; ``ttl_ms`` is WITHOUT_TTL if it has
+    none."""
 
     name: bytes
     key: FrameKey
@@ -88,18 +91,23 @@ def _by_camera(part: dict[bytes, FrameKey]) -> dict[tuple[str, str], Named]:
     return cameras
 
 
-def look_at(session: Session, named: Named, ears: Ears) -> tuple[list[Stored], Named]:
-    """The frames of some keys, and the keys that are gone. Reports keys that are not strings. Raises
-    RedisUnavailable."""
+def look_at(session: Session, named: Named, ears: Ears, *, video: bool = False) -> tuple[list[Stored], Named]:
+    """The frames of some keys, or with ``video`` the access units, and the keys that are gone. Reports keys that hold
+    neither. Raises RedisUnavailable."""
     stored: list[Stored] = []
     gone: Named = []
     for part in batches(named, _LOOK_MAX):
-        _look(session, part, ears, stored, gone)
+        _look(session, part, ears, stored, gone, _describe_unit if video else _describe_frame)
     return stored, gone
 
 
 def _look(
-    session: Session, named: Sequence[tuple[bytes, FrameKey]], ears: Ears, stored: list[Stored], gone: Named
+    session: Session,
+    named: Sequence[tuple[bytes, FrameKey]],
+    ears: Ears,
+    stored: list[Stored],
+    gone: Named,
+    describe: Callable[[bytes], _Shape],
 ) -> None:
     commands: list[Command] = []
     for name, _ in named:
@@ -112,9 +120,37 @@ def _look(
         elif ttl_ms == -2:
             gone.append((name, key))
         else:
-            width, height, encoding = jpeg.describe(head)
-            if encoding == "jpeg" and not width and size > _HEAD_BYTES:
+            shape = describe(head)
+            if not shape.whole and size > _HEAD_BYTES:
                 (head,) = session.call(("GETRANGE", name, 0, _LONG_HEAD_BYTES - 1))
-                width, height, encoding = jpeg.describe(head)
-            entry = JournalEntry(key.unix_nano, key.sequence, size, width, height, encoding, True)
+                shape = describe(head)
+            if not shape.encoding:
+                ears.leave(name, "holds no access unit of H.264 or H.265")
+                continue
+            entry = JournalEntry(
+                key.unix_nano, key.sequence, size, shape.width, shape.height, shape.encoding, shape.keyframe
+            )
             stored.append(Stored(name, key, entry, ttl_ms))
+
+
+class _Shape(NamedTuple):
+    """What a payload's beginning tells. ``whole``: more of it would tell no more. ``encoding`` is empty if the payload
+    may not be listed."""
+
+    encoding: str
+    width: int
+    height: int
+    keyframe: bool
+    whole: bool
+
+
+def _describe_frame(head: bytes) -> _Shape:
+    width, height, encoding = jpeg.describe(head)
+    return _Shape(encoding, width, height, True, bool(width) or encoding != "jpeg")
+
+
+def _describe_unit(head: bytes) -> _Shape:
+    unit = describe_unit(head)
+    return (
+        _Shape(unit.encoding, unit.width, unit.height, unit.keyframe, True) if unit else _Shape("", 0, 0, False, False)
+    )

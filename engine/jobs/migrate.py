@@ -16,6 +16,7 @@ import msgspec
 from engine.errors import WireError
 from engine.jobs.journal_rebuild import WITHOUT_TTL, merge_entries
 from engine.jobs.keyspace_scan import Ears, Named, Stored, look_at, scan_frames
+from engine.jobs.stored_names import StoredNames
 from engine.servers.redis.errors import Command
 from engine.servers.redis.session import Session, batches, glob_literal, is_error
 from engine.wire import keys
@@ -100,7 +101,8 @@ class Migration:
         lifetimes = [frame.ttl_ms for frame in wanted]
         ttl_ms = WITHOUT_TTL if WITHOUT_TTL in lifetimes else max(lifetimes)
         entries = [frame.entry for frame in wanted]
-        merged = merge_entries(self._session, report.vhost, self._prefix, report.camera, entries, ttl_ms)
+        names = StoredNames(report.vhost, self._prefix)
+        merged = merge_entries(self._session, names, report.camera, entries, ttl_ms)
         # The others would be under their new keys without being listed; they wait for a later run.
         report.deferred += sum(frame.identifier >= merged.limit for frame in wanted)
         for some in batches([frame for frame in frames if frame.identifier < merged.limit]):

@@ -1,4 +1,5 @@
-"""Sends stored frames with their payloads to an AMQP exchange, oldest first, after an outage of the uplink.
+"""Sends stored frames with their payloads to an AMQP exchange, oldest first, after an outage of the uplink. If wanted,
+it sends the access units of stored video, too.
 
 A frame counts as sent when the broker has confirmed it and a queue took it. After each confirm the job records that in
 Redis (``sent_ranges.py``), and with ``delete`` removes the frame in the same transaction. So a killed job continues at
@@ -20,6 +21,7 @@ from engine.backoff import Backoff
 from engine.client.frame import Frame, FrameEntry
 from engine.client.store import FrameStore
 from engine.client.times import When, window
+from engine.client.video import VideoEntry, VideoUnit, unit_with_data
 from engine.errors import BrokerUnavailable, ServerRefused
 from engine.jobs.sent_ranges import Spans
 from engine.servers.amqp.broker import Broker
@@ -46,11 +48,16 @@ _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 30.0
 
 
+#: A frame, or an access unit, with its payload.
+Payload = Frame | VideoUnit
+
+
 class RecoveryReport(msgspec.Struct):
-    """Counts: frames that the broker confirmed, their bytes, frames deleted, frames that expired before they were sent,
-    and connections lost."""
+    """Counts: frames that the broker confirmed, how many ``units`` of them were access units, their bytes, frames
+    deleted, frames that expired before they were sent, and connections lost."""
 
     confirmed: int = 0
+    units: int = 0
     bytes: int = 0
     deleted: int = 0
     gone: int = 0
@@ -75,7 +82,7 @@ class Rate:
 
 
 class Recovery:
-    """One run over a tenant's frames.
+    """One run over a tenant's frames. Access units get a routing key of their own: ``.video`` behind ``routing_key``.
 
     ``delete`` removes confirmed frames. ``on_confirmed`` is called for each confirmed frame, ``on_away`` for each lost
     connection, with the reason.
@@ -101,25 +108,27 @@ class Recovery:
         self._delete = delete
         self._on_confirmed = on_confirmed
         self._on_away = on_away
-        self._sent_key = keys.recovery_key(store.vhost, store.prefix)
-        self._unconfirmed: deque[Frame] = deque()
+        self._unconfirmed: deque[Payload] = deque()
         self._unconfirmed_bytes = 0
         self._begin = (0, 0)
-        self._sent: dict[str, Spans] = {}
+        #: What was sent of each camera's frames, and of its video.
+        self._sent: dict[tuple[str, bool], Spans] = {}
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._retry_at = 0.0
         self.report = RecoveryReport()
 
     def pending(
-        self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False
+        self, cameras: Sequence[str], start: When | None, end: When | None, *, again: bool = False, video: bool = False
     ) -> Iterator[FrameEntry]:
-        """The entries to send, oldest first over all cameras. Sent ones are left out unless ``again``."""
+        """The entries to send, oldest first over all cameras; with ``video`` also those of access units. Sent ones are
+        left out unless ``again``."""
         # Resolved once: a relative start that moved between cameras would skip frames and record them as sent.
         first, last = window(start, end, time.time_ns())
         self._begin = (first, 0)
-        sent = self._session.call(*(("HGET", self._sent_key, camera) for camera in cameras))
-        self._sent = {camera: Spans.parse(text or b"") for camera, text in zip(cameras, sent, strict=True)}
-        walks = [self._unsent(camera, first, last, again=again) for camera in cameras]
+        kinds = [(camera, kind) for camera in cameras for kind in ((False, True) if video else (False,))]
+        sent = self._session.call(*(("HGET", self._sent_key(video=kind), camera) for camera, kind in kinds))
+        self._sent = {kind: Spans.parse(text or b"") for kind, text in zip(kinds, sent, strict=True)}
+        walks = [self._unsent(camera, first, last, again=again, video=kind) for camera, kind in kinds]
         return heapq.merge(*walks, key=lambda entry: (entry.unix_nano, entry.camera, entry.sequence))
 
     def run(self, entries: Iterator[FrameEntry]) -> RecoveryReport:
@@ -129,7 +138,7 @@ class Recovery:
         away.
         """
         for part in _parts(entries):
-            for frame in self._store.get_many(entry.key for entry in part):
+            for frame in self._fetch(part):
                 if frame is None:
                     self.report.gone += 1
                     continue
@@ -141,25 +150,43 @@ class Recovery:
             self._turn(_PUMP_SECONDS)
         return self.report
 
-    def _unsent(self, camera: str, first: int, last: int, *, again: bool) -> Iterator[FrameEntry]:
-        before = Spans() if again else Spans.parse(self._sent[camera].text.encode())
-        for entry in self._store.entries(camera, first, last):
+    def _sent_key(self, *, video: bool) -> str:
+        name = keys.video_recovery_key if video else keys.recovery_key
+        return name(self._store.vhost, self._store.prefix)
+
+    def _unsent(self, camera: str, first: int, last: int, *, again: bool, video: bool) -> Iterator[FrameEntry]:
+        before = Spans() if again else Spans.parse(self._sent[camera, video].text.encode())
+        entries = self._store.video_entries if video else self._store.entries
+        for entry in entries(camera, first, last):
             if (entry.unix_nano, entry.sequence) not in before:
                 yield entry
 
-    def _has_room(self, frame: Frame) -> bool:
+    def _fetch(self, entries: Sequence[FrameEntry]) -> Iterator[Payload | None]:
+        """The payloads of some entries, in their order; None for each that is gone."""
+        frames = iter(self._store.get_many(entry.key for entry in entries if not isinstance(entry, VideoEntry)))
+        units = [entry for entry in entries if isinstance(entry, VideoEntry)]
+        data = iter(self._session.call(("MGET", *(unit.key for unit in units)))[0] if units else ())
+        for entry in entries:
+            if not isinstance(entry, VideoEntry):
+                yield next(frames)
+            else:
+                payload = next(data)
+                yield None if payload is None else unit_with_data(entry, payload)
+
+    def _has_room(self, frame: Payload) -> bool:
         if not self._broker.ready:
             return False
         full = self._unconfirmed_bytes + frame.size > _WINDOW_BYTES or len(self._unconfirmed) >= _WINDOW_FRAMES
         return not self._unconfirmed or not full
 
-    def _send(self, frame: Frame) -> None:
+    def _send(self, frame: Payload) -> None:
         self._unconfirmed.append(frame)
         self._unconfirmed_bytes += frame.size
         self._publish(frame)
 
-    def _publish(self, frame: Frame) -> None:
-        self._broker.publish(frame.data, self._routing_key, frame, properties_of(frame))
+    def _publish(self, frame: Payload) -> None:
+        routing_key = video_routing_key(self._routing_key) if isinstance(frame, VideoUnit) else self._routing_key
+        self._broker.publish(frame.data, routing_key, frame, properties_of(frame))
 
     def _turn(self, seconds: float) -> None:
         """Serve the connection and record confirms."""
@@ -194,33 +221,46 @@ class Recovery:
 
     def _take(self) -> None:
         """Record confirmed frames in Redis."""
-        confirmed: list[Frame] = self._broker.take_confirmed()
+        confirmed: list[Payload] = self._broker.take_confirmed()
         if not confirmed:
             return
         for _ in confirmed:
             self._unconfirmed_bytes -= self._unconfirmed.popleft().size
         for frame in confirmed:
             # A camera's frames are sent in order: all from the start of the run up to this one were sent, or are gone.
-            self._sent[frame.camera].add(self._begin, (frame.unix_nano, frame.sequence))
-        changed = dict.fromkeys(frame.camera for frame in confirmed)
-        pairs = [part for camera in changed for part in (camera, self._sent[camera].text)]
-        commands: list[Command] = [("MULTI",), ("HSET", self._sent_key, *pairs)]
+            self._sent[_kind(frame)].add(self._begin, (frame.unix_nano, frame.sequence))
+        commands: list[Command] = [("MULTI",)]
+        for camera, video in dict.fromkeys(map(_kind, confirmed)):
+            commands.append(("HSET", self._sent_key(video=video), camera, self._sent[camera, video].text))
         if self._delete:
             commands.append(("UNLINK", *(frame.key for frame in confirmed)))
+            unlinked = len(commands) - 2
             for frame in confirmed:
-                journal = keys.journal_key(frame.vhost, frame.prefix, frame.camera)
-                commands.append(("XDEL", journal, frame.entry_id))
+                journal = keys.video_journal_key if isinstance(frame, VideoUnit) else keys.journal_key
+                commands.append(("XDEL", journal(frame.vhost, frame.prefix, frame.camera), frame.entry_id))
         replies = self._session.call(*commands, ("EXEC",))
         if self._delete:
-            self.report.deleted += replies[-1][1]
+            self.report.deleted += replies[-1][unlinked]
         self.report.confirmed += len(confirmed)
+        self.report.units += sum(isinstance(frame, VideoUnit) for frame in confirmed)
         self.report.bytes += sum(frame.size for frame in confirmed)
         for frame in confirmed:
             self._on_confirmed(frame)
 
 
-def properties_of(frame: Frame) -> Any:
+def video_routing_key(routing_key: str) -> str:
+    """The routing key of access units."""
+    return f"{routing_key}.video"
+
+
+def _kind(frame: Payload) -> tuple[str, bool]:
+    """A camera, and whether this is of its video."""
+    return frame.camera, isinstance(frame, VideoUnit)
+
+
+def properties_of(frame: Payload) -> Any:
     """A frame's metadata as AMQP headers. Its key is the message id, which identifies repeats."""
+    video = {"keyframe": frame.keyframe, "offset_us": frame.offset_us} if isinstance(frame, VideoUnit) else {}
     return payload_properties(
         CONTENT_TYPE,
         frame.key,
@@ -236,6 +276,7 @@ def properties_of(frame: Frame) -> Any:
             "height": frame.height,
             "encoding": frame.encoding,
             "size_bytes": frame.size,
+            **video,
         },
     )
 

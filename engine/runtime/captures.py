@@ -56,6 +56,8 @@ class Captures:
         self._cameras: dict[str, Camera] = {}
         #: Removed cameras whose rings must still be removed.
         self._left: set[str] = set()
+        #: Cameras that no longer store video, and whose video rings must still be removed.
+        self._without_video: set[str] = set()
         self._sweep_at = 0.0
 
     def run(self) -> int:
@@ -65,8 +67,14 @@ class Captures:
         children.take_signals()
         try:
             rings.make_missing(self._config, list(self._cameras.values()), self._log)
+            left = site.leftovers(self._config)
             if len(self._cameras) == len(self._config.cameras):
-                self._left = {leftover.camera for leftover in site.leftovers(self._config)} - set(self._cameras)
+                self._left = {leftover.camera for leftover in left} - set(self._cameras)
+            self._without_video = {
+                leftover.camera
+                for leftover in left
+                if leftover.video and leftover.camera in self._cameras and not self._cameras[leftover.camera].video
+            }
             preload(CAPTURE)
             children.start([self._child(camera) for camera in self._cameras.values()])
             self._notifier.ready(self._status())
@@ -129,7 +137,8 @@ class Captures:
             if before == camera:
                 continue
             if before:
-                self._children.renew(running[identifier], self._launch())
+                if not self._change(camera, running[identifier]):
+                    continue
             elif not self._add(camera):
                 continue
             self._cameras[identifier] = camera
@@ -146,12 +155,29 @@ class Captures:
         self._children.add(child)
         return True
 
+    def _change(self, camera: Camera, child: Child) -> bool:
+        try:
+            # Video may have come.
+            rings.make_missing(self._config, [camera], self._log)
+        except (EngineError, OSError) as error:
+            self._log.error("change of a camera refused", camera=camera.id, error=error)
+            return False
+        if camera.video:
+            self._without_video.discard(camera.id)
+        elif self._cameras[camera.id].video:
+            self._without_video.add(camera.id)
+        self._children.renew(child, self._launch())
+        return True
+
     def _sweep(self) -> None:
-        """Remove empty rings of removed cameras."""
+        """Remove empty rings of removed cameras, and of video that is no longer stored."""
         now = time.monotonic()
-        if not self._left or now < self._sweep_at:
+        if not (self._left or self._without_video) or now < self._sweep_at:
             return
         self._sweep_at = now + _SWEEP_SECONDS
         for identifier in rings.remove_emptied(self._config, self._left):
             self._left.discard(identifier)
             self._log.info("ring of a camera that was let go removed", camera=identifier)
+        for identifier in rings.remove_emptied_video(self._config, self._without_video):
+            self._without_video.discard(identifier)
+            self._log.info("video ring of a camera that stores no video removed", camera=identifier)

@@ -14,7 +14,7 @@ from engine.errors import EngineError, InputError, RedisUnavailable, RingError, 
 from engine.servers.redis.session import Session
 from engine.shm import ring_place, site
 from engine.shm.ring_file import Observer
-from engine.shm.status_page import StatusPage
+from engine.shm.status_page import CaptureCount, StatusPage
 from engine.stages.capture.last_frame import last_frame_id
 
 #: Seconds to wait for the last numbers from Redis if a capture can start without them.
@@ -80,6 +80,20 @@ def remove_emptied(config: Config, cameras: Iterable[str]) -> set[str]:
             for ring in rings:
                 ring.unlink(missing_ok=True)
             page.unlink(missing_ok=True)
+            removed.add(camera)
+    return removed
+
+
+def remove_emptied_video(config: Config, cameras: Iterable[str]) -> set[str]:
+    """Remove the video rings that no capture process writes to any more, if they are empty. Returns their cameras."""
+    paths, removed = site.SitePaths.of(config), set()
+    for camera in cameras:
+        ring = paths.ring(camera, video=True)
+        with suppress(OSError, RingError), closing(StatusPage.watch(paths.capture(camera))) as page:
+            if page.owned and page.counts[CaptureCount.VIDEO_RING]:
+                continue
+        if not _held(ring, camera):
+            ring.unlink(missing_ok=True)
             removed.add(camera)
     return removed
 

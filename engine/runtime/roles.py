@@ -146,6 +146,9 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     StatusPage.create(paths.writer(number))
     bell = Bell(paths.doorbell(number), StatusPage.watch(paths.writer(number)))
     producer = ring_place.open_producer(config, camera.id, page)
+    if not camera.video:
+        # The writer may let go of the video ring of a former configuration.
+        page.counts[CaptureCount.VIDEO_RING] = 0
     video = ring_place.open_producer(config, camera.id, page, video=True) if camera.video else None
 
     renew = partial(ring_place.renewed, config)

@@ -79,8 +79,8 @@ class Stream:
                 # At the end comes an empty one, for decoders.
                 if packet.size:
                     return packet
-        except (av.error.FFmpegError, RuntimeError):
-            # What FFmpeg says is not used: it may quote the URL.
+        except (av.error.FFmpegError, RuntimeError, IndexError):
+            # What FFmpeg says is not used: it may quote the URL. PyAV's IndexError: a stream appeared later.
             pass
         if self._camera.kind == "file":
             return None

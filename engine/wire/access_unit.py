@@ -20,18 +20,17 @@ follows has other slices of the same picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from engine.errors import WireError
 from engine.wire import parameter_sets
+from engine.wire.nal_units import Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
 from engine.wire.parameter_sets import SET_BYTES_MAX, Bits, PictureFormat
 
 Encoding = Literal["h264", "h265"]
 #: What stands before each NAL unit.
 START_CODE = b"\0\0\0\1"
-_find_start = re.compile(b"\0\0\1").search
 #: The most bytes of parameter sets that are remembered.
 _REMEMBERED_BYTES_MAX = 65_536
 #: Bytes of a slice that are enough for the beginning of its header.
@@ -77,10 +76,6 @@ _KINDS: dict[str, _Kinds] = {
 }
 
 
-class _Damaged(Exception):
-    """The packet has a NAL unit that cannot be."""
-
-
 class AccessUnits:
     """Makes access units of the packets of one stream. ``description`` is FFmpeg's ``extradata``: an ``avcC`` or
     ``hvcC`` record, parameter sets in Annex B, or empty."""
@@ -109,20 +104,20 @@ class AccessUnits:
         record = bytes(data[:3]) not in (b"\0\0\0", b"\0\0\1") and len(data) > 6
         self._length_bytes = 0
         if not record:
-            units: Iterator[memoryview] = _annex_b(data)
+            units: Iterator[memoryview] = annex_b(data)
         elif self.encoding == "h264" and data[0] == 1:
             self._length_bytes = (data[4] & 3) + 1
-            units = _avcc(data)
+            units = avcc(data)
         elif self.encoding == "h265" and len(data) > 22:
             self._length_bytes = (data[21] & 3) + 1
-            units = _hvcc(data)
+            units = hvcc(data)
         else:
             return
         try:
             for unit in units:
                 if self._type(unit) in self._kinds.sets:
                     self._remember(unit)
-        except (_Damaged, WireError):
+        except (Damaged, WireError):
             return
 
     def read(self, data: memoryview, *, flagged: bool) -> AccessUnit | None:
@@ -130,16 +125,16 @@ class AccessUnits:
         frame."""
         try:
             return self._read_lengths(data, flagged) if self._length_bytes else self._read_annex_b(data, flagged)
-        except (_Damaged, WireError):
+        except (Damaged, WireError):
             return self._unit((data,), False, sound=False)
 
     def _read_annex_b(self, data: memoryview, flagged: bool) -> AccessUnit | None:
         """The packet as it is, with parameter sets in between if it lacks them."""
         kinds, insert_at = self._kinds, 0
         sets: set[tuple[int, int]] = set()
-        found = _find_start(data)
+        found = find_start(data)
         if found is None or any(data[: found.start()]):
-            raise _Damaged
+            raise Damaged
         while found is not None:
             begin = found.end()
             head = data[begin : begin + _SLICE_HEAD_BYTES]
@@ -151,10 +146,10 @@ class AccessUnits:
                     before = (data[:insert_at],) if insert_at else ()
                     parts = (*before, self._all_sets(), data[insert_at:])
                 return self._unit(parts, keyframe, field=field)
-            found = _find_start(data, begin)
-            end = _without_zeros(data, begin, found.start() if found else len(data))
+            found = find_start(data, begin)
+            end = without_zeros(data, begin, found.start() if found else len(data))
             if end == begin:
-                raise _Damaged
+                raise Damaged
             if kind in kinds.sets:
                 sets.add(self._remember(data[begin:end]))
             elif kind == kinds.delimiter and not insert_at:
@@ -167,8 +162,11 @@ class AccessUnits:
         sets: set[tuple[int, int]] = set()
         parts: list[bytes | memoryview] = []
         first: tuple[int, memoryview] | None = None
-        for unit in _prefixed(data, self._length_bytes):
+        for unit in prefixed(data, self._length_bytes):
             kind = self._type(unit)
+            if find_start(unit):
+                # In Annex B it would be two NAL units.
+                raise Damaged
             if kind in kinds.slices:
                 first = first or (kind, unit)
             elif kind in kinds.sets:
@@ -188,7 +186,7 @@ class AccessUnits:
         header = self._kinds.header_bytes
         # The first bit after the header: the slice begins with the first block of the picture.
         if len(unit) < header + 2 or not unit[header] & 0x80:
-            raise _Damaged
+            raise Damaged
         keyframe = kind in self._kinds.keys
         if not keyframe and not (flagged and self.encoding == "h264"):
             return False, False
@@ -231,17 +229,17 @@ class AccessUnits:
         """The type of a NAL unit, from its header."""
         header = unit[0] if unit else 0x80
         if header & 0x80:
-            raise _Damaged
+            raise Damaged
         if self.encoding == "h264":
             return header & 0x1F
         if len(unit) < 2 or not unit[1] & 7:
-            raise _Damaged
+            raise Damaged
         return header >> 1
 
     def _remember(self, unit: memoryview) -> tuple[int, int]:
         """Remember a parameter set; returns its type and identifier. Raises WireError if it has none."""
-        if len(unit) > SET_BYTES_MAX:
-            raise WireError(f"a parameter set has {len(unit)} bytes")
+        if len(unit) > SET_BYTES_MAX or find_start(unit):
+            raise WireError("a parameter set is too long, or has a start code")
         data = bytes(unit)
         kind = self._type(unit)
         if kind == self._kinds.pps:
@@ -271,63 +269,3 @@ class AccessUnits:
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
         return AccessUnit(parts, keyframe, self.encoding, self._format.width, self._format.height, sound, field)
-
-
-def _annex_b(data: memoryview) -> Iterator[memoryview]:
-    """The NAL units between start codes, without the zeros after each."""
-    found = _find_start(data)
-    while found is not None:
-        begin = found.end()
-        found = _find_start(data, begin)
-        end = _without_zeros(data, begin, found.start() if found else len(data))
-        if end > begin:
-            yield data[begin:end]
-
-
-def _without_zeros(data: memoryview, begin: int, end: int) -> int:
-    while end > begin and not data[end - 1]:
-        end -= 1
-    return end
-
-
-def _prefixed(data: memoryview, length_bytes: int) -> Iterator[memoryview]:
-    """The NAL units of a packet that has a length before each. Raises _Damaged if a length cannot be."""
-    offset, size = 0, len(data)
-    while offset < size:
-        begin = offset + length_bytes
-        offset = begin + int.from_bytes(data[offset:begin])
-        if offset > size or offset <= begin:
-            raise _Damaged
-        yield data[begin:offset]
-
-
-def _avcc(data: memoryview) -> Iterator[memoryview]:
-    """The parameter sets of an ``avcC`` record: first those of a sequence, then those of pictures."""
-    offset = 5
-    for mask in (0x1F, 0xFF):
-        count, offset = _number(data, offset, 1) & mask, offset + 1
-        for _ in range(count):
-            size = _number(data, offset, 2)
-            yield _slice(data, offset + 2, size)
-            offset += 2 + size
-
-
-def _hvcc(data: memoryview) -> Iterator[memoryview]:
-    """The parameter sets of an ``hvcC`` record, which has them in arrays by type."""
-    offset = 23
-    for _ in range(_number(data, 22, 1)):
-        count, offset = _number(data, offset + 1, 2), offset + 3
-        for _ in range(count):
-            size = _number(data, offset, 2)
-            yield _slice(data, offset + 2, size)
-            offset += 2 + size
-
-
-def _number(data: memoryview, offset: int, size: int) -> int:
-    return int.from_bytes(_slice(data, offset, size))
-
-
-def _slice(data: memoryview, offset: int, size: int) -> memoryview:
-    if not size or offset + size > len(data):
-        raise _Damaged
-    return data[offset : offset + size]

@@ -210,6 +210,11 @@ def recovery_key(vhost: str, prefix: str) -> str:
     return f"{cursor_key(vhost, prefix)}:recovery"
 
 
+def video_recovery_key(vhost: str, prefix: str) -> str:
+    """``recovery_key`` for the entries of video."""
+    return f"{video_cursor_key(vhost, prefix)}:recovery"
+
+
 def rebuild_key(vhost: str, token: str) -> str:
     """A journal under reconstruction, until it replaces the old one; ``token`` distinguishes concurrent rebuilds."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
@@ -218,6 +223,11 @@ def rebuild_key(vhost: str, token: str) -> str:
 def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     """Says which rebuild last replaced a camera's journal, so that two rebuilds notice each other."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
+
+
+def video_rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
+    """``rebuilt_key`` for the journal of a camera's video."""
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_part(prefix)}/{_video_part(camera)}"
 
 
 def next_sequence(sequence: int) -> int:

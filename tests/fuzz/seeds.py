@@ -11,7 +11,7 @@ from engine.wire import jpeg, keys, metadata
 from engine.wire import ring_layout as layout
 from engine.wire import test_mark as stamp
 from engine.wire.journal import JournalEntry
-from tests.fuzz import memory
+from tests.fuzz import memory, video
 from tests.fuzz.pictures import PACKET
 from tests.fuzz.replies import CURSOR, NANO
 from tests.wire.pictures import encode
@@ -127,6 +127,7 @@ def seeds(target: str) -> list[bytes]:
     sites = sorted((_ROOT / "profiles").glob("*.toml"))
     ring = memory.sound_ring()
     made: dict[str, list[bytes]] = {
+        "access_units": video.packet_seeds(),
         "address": [b"rtsp://u:p@10.0.0.1:554/a?user=b&password=c", b"test://?size=64x48&fps=5&kb=2&frames=3",
                     b"rediss://u:p@h:6380/2", b"unix:///run/r.sock?db=1", b"amqp://u:p@h:5672/v", b"/dev/video0",
                     b"http://[::1]:80/a", b"redis://h/" + b"9" * 4400, b"1280x720"],
@@ -148,6 +149,7 @@ def seeds(target: str) -> list[bytes]:
         "site_file": [b'[[cameras]]\nid = "c"\nurl = "test://?kb=9"\n', *(path.read_bytes() for path in sites)],
         "status_page": [memory.sound_page()],
         "stream": [_multipart(small[:2] * 4), b"".join(small[:1] * 8), small[0]],
+        "video_file": video.file_seeds(),
         "writer": [queued, b"-LOADING Redis is loading\r\n" * 6 + b"-ERR EXEC without MULTI\r\n", b"*1\r\n" * 12,
                    b"%1\r\n*0\r\n:1\r\n"],
     }  # fmt: skip
@@ -163,6 +165,17 @@ def dictionary(target: str) -> list[bytes]:
                 resp(b"engine:v:journal:frames:cam1")]  # fmt: skip
     if target in ("header_walk", "packets", "picture_stamp", "stream"):
         return [b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xc4", b"\xff\xc0", b"\xff\xfe", PACKET, b"--frame\r\n"]
+    if target in ("access_units", "video_file"):
+        return [
+            b"\0\0\1",
+            b"\0\0\0\1\x67",
+            b"\0\0\1\x68",
+            b"\0\0\1\x65\xb8",
+            b"\0\0\1\x41",
+            b"\0\0\3",
+            b"\0\0\1\x26\1",
+            PACKET,
+        ]
     if target == "site_file":
         return [b"[[cameras]]\n", b"[redis]\n", b"[ring]\n", b"\nurl = ", b"\nid = ", b"\\u0000", b"run_directory"]
     return [b"%3A", str(NANO).encode(), keys.ENGINE.encode(), b"9" * 20]

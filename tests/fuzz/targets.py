@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import memory, pictures, replies, texts
+from tests.fuzz import memory, pictures, replies, texts, video
 
 Target = Callable[[bytes], None]
 
 TARGETS: dict[str, Target] = {
+    "access_units": video.access_units,
     "address": texts.address,
     "camera_state": texts.camera_state,
     "header_walk": pictures.header_walk,
@@ -28,6 +29,7 @@ TARGETS: dict[str, Target] = {
     "site_file": texts.site_file,
     "status_page": memory.page,
     "stream": pictures.stream,
+    "video_file": video.video_file,
     "writer": replies.writer,
 }
 

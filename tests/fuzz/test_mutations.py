@@ -13,7 +13,7 @@ from tests.fuzz import seeds
 from tests.fuzz.targets import TARGETS
 
 #: Examples of the slow targets: "stream" starts a decoder for each, others a connection or files.
-EXAMPLES = {"stream": 40, "leftovers": 100, "publisher": 80, "reader": 80, "writer": 150}
+EXAMPLES = {"stream": 40, "video_file": 40, "leftovers": 100, "publisher": 80, "reader": 80, "writer": 150}
 _NUMBER = re.compile(rb"\d+")
 _NUMBERS = (b"0", b"-1", b"1", b"2", b"99999", b"100000", b"2147483648", b"18446744073709551616", b"9" * 4400)
 _WORDS = (b"\0", b"\n", b"\xff", b"\xff\xff\xff\xff\xff\xff\xff\xff", b"\xed\xa0\x80", b"[" * 2000)

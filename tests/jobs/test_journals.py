@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.jobs.journal_rebuild import Merged, drop_entries, merge_entries
+from engine.jobs.stored_names import StoredNames
 from engine.servers.redis.session import BATCH_MAX, Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
@@ -57,7 +58,7 @@ def add(client: redis.Redis, entries: Sequence[JournalEntry]) -> None:
 
 
 def merge(session_: Session, entries: Sequence[JournalEntry], ttl_ms: int = TTL_MS) -> Merged:
-    return merge_entries(session_, "loja", "frames", "cam1", entries, ttl_ms)
+    return merge_entries(session_, StoredNames("loja", "frames"), "cam1", entries, ttl_ms)
 
 
 @settings(max_examples=60, deadline=None)

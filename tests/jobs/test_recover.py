@@ -158,7 +158,7 @@ def test_a_message_carries_the_frame_and_all_that_is_known_of_it(archive):
     archive.bind()
     bodies = dict(zip(wanted, archive.client.mget(wanted), strict=True))
     report = archive.report()
-    assert report == {"confirmed": 30, "bytes": 60_000, "deleted": 0, "gone": 0, "reconnects": 0}
+    assert report == {"confirmed": 30, "units": 0, "bytes": 60_000, "deleted": 0, "gone": 0, "reconnects": 0}
     messages = archive.take()
     # Oldest first across the cameras, not camera by camera.
     assert [message.key for message in messages] == wanted

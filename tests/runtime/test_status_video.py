@@ -14,13 +14,14 @@ from rich.cells import cell_len
 
 from engine.cli.status_view import headline, live_lines, status_lines
 from engine.config import Config, from_document
+from engine.runtime import running_site
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect, to_json
 from engine.runtime.status_outages import rings_last
 from engine.shm import ring_file, segment
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
-from engine.shm.site import SitePaths
+from engine.shm.site import SitePaths, remove
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.wire.journal import ENCODINGS, NO_JOURNAL
 from engine.wire.state import CameraStatus, encode_status
@@ -32,6 +33,7 @@ class Watched:
     """A site whose camera `gate` stores video, beside a JPEG camera `door`, without its processes."""
 
     def __init__(self, directory: Path) -> None:
+        self.closed = False
         self.config: Config = from_document(
             {
                 "site": {"run_directory": str(directory / "run")},
@@ -56,9 +58,9 @@ class Watched:
         self.page.text = encode_status(
             CameraStatus("active", NANO, codec="h264", mode="transcode", width=1280, height=720, decode="key")
         )
-        self.page.counts[CaptureCount.MILLI_FPS] = 500
+        self.page.counts[CaptureCount.MILLI_FPS] = 1_000
         self.page.counts[CaptureCount.PACKET_MILLI_FPS] = 15_000
-        self.page.counts[CaptureCount.KEY_INTERVAL_MS] = 1_700
+        self.page.counts[CaptureCount.KEY_INTERVAL_MS] = 2_000
 
     def send(self, units: int, size: int = 1000) -> None:
         nano = max(self.producer.floor_nano, NANO)
@@ -75,10 +77,10 @@ class Watched:
         return collect(self.config, memory=False)
 
     def close(self) -> None:
-        self.producer.close()
-        self.consumer.close()
-        self.page.close()
-        self.supervisor.close()
+        if not self.closed:
+            self.closed = True
+            for part in (self.producer, self.consumer, self.page, self.supervisor):
+                part.close()
 
 
 @pytest.fixture
@@ -105,7 +107,7 @@ def test_video_has_counts_of_its_own(site: Watched) -> None:
     assert video.ring.capacity_bytes == 2 * 2**20
     assert video.captured == video.stored + sum(video.dropped.values()) + video.ring.held
     assert video.latency_ms.max > 0
-    assert (gate.decode, gate.packet_fps, gate.fps, gate.key_interval_seconds) == ("key", 15.0, 0.5, 1.7)
+    assert (gate.decode, gate.packet_fps, gate.fps, gate.key_interval_seconds) == ("key", 15.0, 0.5, 2.0)
     assert (gate.captured, gate.ring.held, gate.latency_ms.max) == (0, 0, 0)
 
 
@@ -172,7 +174,7 @@ def test_a_video_camera_has_a_line_for_its_packets(site: Watched) -> None:
     first, second = text[place : place + 2]
     cells = str.split
     assert first.split() == cells("gate active h264 key frames 1280x720 0.5 51,234 51,230 4 0% 0.0 0.0")
-    assert second.split() == cells("video key 1.7 s as sent 15.0 1,234,567 1,234,000 89 2% 0.0 0.0")
+    assert second.split() == cells("video key 2.0 s as sent 15.0 1,234,567 1,234,000 89 2% 0.0 0.0")
     for name, value in (("captured", "1,234,567"), ("fps", "15.0"), ("dropped", " 89")):
         assert header.index(name) + len(name) == second.index(value) + len(value), "one column for both"
     figures = [line.plain for line in headline(site.report())]
@@ -185,7 +187,7 @@ def test_eighty_columns_hold_both_lines(site: Watched) -> None:
     assert text[place + 1].startswith("  video")
     for line in text[place : place + 2]:
         assert cell_len(line) <= 80
-    for value in ("key 1.7 s", "15.0", "1,234,000", " 89"):
+    for value in ("key 2.0 s", "15.0", "1,234,000", " 89"):
         assert value in text[place + 1]
     live = [line.plain for line in live_lines(shown(site), 80, 10)]
     assert any(line.startswith("  video") for line in live)
@@ -207,3 +209,41 @@ def test_a_site_of_jpegs_is_shown_without_video(site: Watched) -> None:
     report = site.report()
     alone = msgspec.structs.replace(report, cameras=report.cameras[:1], video=None)
     assert not any(word in line for line in lines(alone, 80) for word in ("video", "packets", "key"))
+
+
+def test_a_changed_key_of_video_shows_as_a_difference(site: Watched) -> None:
+    running_site.write(site.config, {})
+    started_with = running_site.read(site.config)
+    assert started_with is not None
+    assert running_site.differences(started_with, site.config, {}) == []
+    door, gate = site.config.cameras
+    replace = msgspec.structs.replace
+    changed = replace(
+        site.config,
+        cameras=(replace(door, decode="key"), replace(gate, video=False, decode="all")),
+        video=replace(site.config.video, ttl_seconds=99),
+        metadata=replace(site.config.metadata, video="gop"),
+    )
+    assert sorted(running_site.differences(started_with, changed, {})) == [
+        "camera door changed (decode)",
+        "camera gate changed (decode, video)",
+        "metadata.video changed",
+        "video.ttl_seconds changed",
+    ]
+
+
+def test_cleaning_removes_rings_of_video(site: Watched) -> None:
+    site.close()
+    assert site.paths.ring("gate", video=True).exists()
+    remove(site.paths)
+    assert not site.paths.directory.exists()
+
+
+def test_the_rate_of_key_frames_that_are_far_apart_is_that_of_their_interval(site: Watched) -> None:
+    """Within the last second there was one of them, or none."""
+    for measured in (0, 1_000):
+        site.page.counts[CaptureCount.MILLI_FPS] = measured
+        assert site.report().cameras[1].fps == 0.5
+    site.page.counts[CaptureCount.KEY_INTERVAL_MS] = 400
+    site.page.counts[CaptureCount.MILLI_FPS] = 2_450
+    assert site.report().cameras[1].fps == 2.45

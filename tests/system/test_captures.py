@@ -13,10 +13,15 @@ import psutil
 import pytest
 
 from engine.runtime.status_processes import MIB, own_memory
+from engine.wire.journal import parse_entry_id
+from engine.wire.keys import video_journal_key
+from tests.servers.clips import make_clip, read_clip
 from tests.servers.redis_server import RedisServer
+from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import wait_until
 from tests.system.roles import RoleSite
 from tests.system.site import COMMAND, ROOT, Site, command, stored_frames
+from tests.system.stored_units import runs_of, stored_units
 
 
 def camera(name: str, **settings: Any) -> dict[str, Any]:
@@ -202,6 +207,51 @@ def test_the_ring_of_a_camera_that_was_let_go_is_removed_once_it_is_empty(captur
             writer.wait(30)
             log.close()
     assert captures.stop() == 0
+
+
+def test_video_comes_and_goes_with_its_key_and_its_numbers_go_on(captures: Captures, tmp_path: Path) -> None:
+    clip = read_clip(make_clip(tmp_path / "a.mp4", fps=20, gop=5, seconds=2))
+    with RedisServer(captures.directory / "redis") as server, RtspVideo(tmp_path, {"/gate": Mount(clip)}) as rtsp:
+        redis, client, journal = (
+            {"address": server.address},
+            server.client(),
+            video_journal_key("default", "frames", "gate"),
+        )
+        gate = {"id": "gate", "url": rtsp.url("/gate"), "decode": "key"}
+
+        def write(*, video: bool) -> None:
+            captures.write(cameras=[{**gate, "video": video}, FOUR[0]], redis=redis)
+
+        def last() -> int:
+            newest = client.xrevrange(journal, count=1)
+            return parse_entry_id(newest[0][0])[1] if newest else 0
+
+        write(video=True)
+        ring = captures.paths.ring("gate", video=True)
+        captures.start("--all")
+        log = (captures.directory / "writer.log").open("ab")
+        writer = subprocess.Popen(
+            [*COMMAND, "writer", "-c", str(captures.file)], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            wait_until(lambda: last() > 20, 30, "video is stored", log=captures.log_text)
+            write(video=False)
+            captures.reload("camera changed")
+            wait_until(lambda: not ring.exists(), 30, "its video ring has gone", log=captures.log_text)
+            wait_until(lambda: captures.camera("gate")["video"] is None, 10, "status knows")
+            wait_until(lambda: captures.camera("gate")["captured"] > 0, 20, "its key frames are captured")
+            before = last()
+            write(video=True)
+            captures.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: last() > before + 20, 30, "video is stored again", log=captures.log_text)
+        finally:
+            writer.terminate()
+            writer.wait(30)
+            log.close()
+        assert captures.stop() == 0
+        runs = runs_of(stored_units(client, "gate"))
+        sequences = [unit.entry.sequence for run in runs for unit in run]
+        assert sequences == sorted(set(sequences)), "a sequence was used twice"
 
 
 def test_a_site_file_that_is_wrong_changes_nothing(captures: Captures) -> None:

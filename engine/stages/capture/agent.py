@@ -16,11 +16,11 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.backoff import Backoff
 from engine.config import Camera
-from engine.errors import CameraUnavailable, EngineError, FrameTooLarge, WireError
+from engine.errors import CameraUnavailable, FrameTooLarge, WireError
 from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.ring_file import Drop
-from engine.shm.ring_place import Renewed, words_of
+from engine.shm.ring_place import Renewed
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.shm.turnstile import Turnstile
 from engine.sources.check import CameraCheck
@@ -29,6 +29,7 @@ from engine.sources.source import NotOpened, Source, SourceEnded
 from engine.stages.capture.clock import FrameClock
 from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
+from engine.stages.capture.ring_keeper import RingKeeper
 from engine.stages.capture.sampler import Sampler
 from engine.stages.capture.video_track import VideoTrack
 from engine.wire.access_unit import AccessUnit
@@ -70,10 +71,8 @@ class CaptureAgent:
         self._page = page
         self._open_source = open_source
         self._log = log
-        self._renew = renew
+        self._ring_keeper = RingKeeper(renew, page, log)
         self._turnstile = turnstile
-        #: Why the ring could not be put in its place; logged once.
-        self._misplaced = ""
         self._video = VideoTrack(video, page, self._warn_video) if video else None
         self._keys = KeyFrames(page)
         #: Why an active camera's video is not stored.
@@ -288,31 +287,9 @@ class CaptureAgent:
             self._page.counts[CaptureCount.MILLI_FPS] = int(self._rate_frames / elapsed * 1e12)
             self._page.counts[CaptureCount.PACKET_MILLI_FPS] = int(self._keys.take_units() / elapsed * 1e12)
             self._rate_since, self._rate_frames = monotonic, 0
-            self._producer = self._keep_ring(self._producer)
+            self._producer = self._ring_keeper.kept(self._producer)
             if self._video:
-                self._video.producer = self._keep_ring(self._video.producer)
-
-    def _keep_ring(self, former: Producer) -> Producer:
-        """Once a second: if somebody removed or moved a ring, make a new one where the writer finds it."""
-        try:
-            renewed = self._renew(former)
-        except (EngineError, OSError) as error:
-            if str(error) != self._misplaced:
-                self._misplaced = str(error)
-                self._log.error("the ring is not in its place, and a new one cannot be made", error=str(error))
-            return former
-        self._misplaced = ""
-        if renewed:
-            # From now on the writer may empty the former ring for the last time.
-            self._page.counts[words_of(video=former.video)[0]] = renewed.producer.inode.number
-            held = former.counts().held
-            former.close()
-            self._log.warning("the ring was removed or moved; made a new one", left_to_the_writer=held)
-            if renewed.removed:
-                stood = renewed.removed
-                self._log.warning("removed another file from the ring's place", frames=stood.held, reason=stood.reason)
-            return renewed.producer
-        return former
+                self._video.producer = self._ring_keeper.kept(self._video.producer)
 
     def _warn_once(self, reason: Drop, text: str, *, video: bool = False) -> None:
         """Log the first drop of each kind; the counts show the rest."""

@@ -1,0 +1,43 @@
+"""The names in Redis that belong together: of a tenant's frames under one prefix, or of their video."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.servers.redis.session import glob_literal
+from engine.wire import keys
+from engine.wire.keys import FrameKey
+
+
+class StoredNames(NamedTuple):
+    """Keys and journals of a tenant's frames, or with ``video`` of its access units."""
+
+    vhost: str
+    prefix: str
+    video: bool = False
+
+    @property
+    def pattern(self) -> str:
+        """The SCAN pattern of the keys."""
+        if self.video:
+            return glob_literal(keys.video_root(self.vhost, self.prefix)) + "*"
+        return "".join(f"{glob_literal(keys.encode_part(name))}:" for name in (self.vhost, self.prefix)) + "*"
+
+    def parse(self, name: bytes) -> FrameKey:
+        """The parts of a key. Raises WireError."""
+        return keys.parse_video_key(name) if self.video else keys.parse_frame_key(name)
+
+    def key(self, camera: str, unix_nano: int, sequence: int) -> str:
+        """The key of a frame or access unit."""
+        key = FrameKey(self.vhost, self.prefix, camera, unix_nano, sequence)
+        return keys.build_video_key(key) if self.video else keys.build_frame_key(key)
+
+    def journal(self, camera: str) -> str:
+        """The stream that lists them."""
+        name = keys.video_journal_key if self.video else keys.journal_key
+        return name(self.vhost, self.prefix, camera)
+
+    def rebuilt(self, camera: str) -> str:
+        """Says which rebuild last replaced the journal."""
+        name = keys.video_rebuilt_key if self.video else keys.rebuilt_key
+        return name(self.vhost, self.prefix, camera)
