@@ -119,7 +119,7 @@ def test_video_cameras_without_a_loss(
         pytest.skip("one short try says nothing of the most")
     first, peers = scale.pick(2, 0, 100), scale.pick(1, 0, 4)
     seconds = scale.pick(1.0, 0.0, 60.0)
-    more = scale.pick((), (), (125, 150, 175))
+    more = scale.pick((), (), (150, 200, 250))
     deadline = time.monotonic() + TRIES_SECONDS
     probes: list[Probe] = []
     opencv: list[Work] = []
@@ -235,7 +235,7 @@ def test_cost_of_each_mode(
                 runs["opencv"].append(peer.ms)
                 runs["writer"].append(window.cpu["writer"] / window.stored * 1e3)
 
-            benchmark.pedantic(one, rounds=scale.pick(1, 1, 5))
+            benchmark.pedantic(one, rounds=scale.pick(1, 1, 3))
             memory = _memory_by_group(watch)
     load = f"{len(listed)} cameras {LOAD} at one time, {sizes['video']} with video only, {each} of each other mode"
     for group, ms in runs.items():

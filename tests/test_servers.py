@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -17,10 +18,11 @@ import psutil
 import pytest
 import redis
 
-from tests.servers.clips import Codec, make_clip, read_clip
+from tests.servers.clips import Codec, Unit, make_clip, read_clip
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.rtp import Packets
 from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import wait_until
@@ -164,6 +166,21 @@ def test_rtsp_video_sends_a_clip_bit_by_bit(tmp_path: Path, codec: Codec, option
     # FFmpeg counts from the first packet's time, and does not tell it.
     times = [packet.pts * packet.time_base for packet in packets[1:]]
     assert times == pytest.approx([unit.shown - stream.units[0].shown for unit in stream.units[1:]], abs=1e-4)
+
+
+def test_rtp_packets_of_a_unit_follow_each_other() -> None:
+    unit = Unit((b"\x67sps", b"\x65" + bytes(4500)), 0, 0, True, lost=frozenset({2}))
+    packets = Packets("h264", unit)
+    for first in (65_534, 7):
+        data, found = bytes(packets.fill(first, 90_000)), []
+        while data:
+            sign, channel, size = struct.unpack(">cBH", data[:4])
+            _, kind, sequence, stamp, _ = struct.unpack(">BBHII", data[4:16])
+            assert (sign, channel, kind & 0x7F, stamp) == (b"$", 0, 96, 90_000)
+            found.append((sequence, kind >> 7))
+            data = data[4 + size :]
+        assert packets.count == 5
+        assert found == [((first + number) % 65_536, number // 4) for number in (0, 1, 3, 4)]
 
 
 def test_rtsp_video_loops_loses_and_leaves_out(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _check_sets(unit: VideoUnit) -> None:
         decoder.decode(av.Packet(b"".join(part for nal in found for part in (START_CODE, nal))))
     except av.error.FFmpegError:
         raise InputError(
-            f"the parameter sets of unit {unit.key} are damaged, and no film can begin with it; export from a later time"
+            f"the parameter sets of unit {unit.key} are damaged; no film can begin with it, so export from a later time"
         ) from None
 
 
