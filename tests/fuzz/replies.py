@@ -22,6 +22,7 @@ from engine.servers.redis.session import Session
 from engine.shm.ring import Record
 from engine.stages.capture.last_frame import last_frame_id
 from engine.stages.publisher import journals
+from engine.stages.publisher.gop_assembly import part_before
 from engine.stages.writer.batch import Batch, Part
 from engine.stages.writer.store import Refused, Store
 from engine.wire.journal import JournalEntry
@@ -33,6 +34,7 @@ ADDRESS = parse_redis_address("redis.invalid:6379")
 FRAMING = FrameFraming("v", "frames", "cam1", 60_000)
 NANO = 1_731_024_000_000_000_000
 CURSOR = f"{NANO}-7"
+UNIT = JournalEntry(NANO, 7, 1, 1, 1, "h264", False)
 RECORDS = [Record(NANO + n, n, 640, 480, 0, 1, 0, n, memoryview(b"payload"), 0) for n in (1, 2)]
 #: Answers that a client's queries may have: each of them is an error of ours.
 _REFUSALS = (RedisUnavailable, ServerRefused, WireError, UnknownName, QueryError)
@@ -108,6 +110,7 @@ def publisher(data: bytes) -> None:
         lambda journal: journal.written(),
         lambda journal: journal.alive([("cam1", JournalEntry(NANO, 1, 1, 1, 1, "jpeg", True))]),
         lambda journal: journal.save({"cam1": Mark((NANO, 7), 1)}, "5"),
+        lambda journal: part_before(UNIT, journal.before("cam1", (NANO, 7), 10)),
     ]
     first = data[0] % len(asked) if data else 0
     with answering(data[1:]) as plug:

@@ -115,7 +115,8 @@ def _publishing() -> list[bytes]:
     stream = resp([[b"engine:v:journal:frames:cam1", [[_ENTRY_ID, _FIELDS], [_ENTRY_ID, (b"x", b"y")]]]])
     cursors = resp([b"cam1", CURSOR.encode()])
     answers = cursors + stream + page + resp([]) + resp([]) + page + b":1\r\n" + resp([b"cam1", b"{}"]) + b":1\r\n"
-    return [b"\0" + answers, b"\1" + stream, b"\2" + page + resp([]), b"\3" + resp([]) + page, b"\5" + cursors]
+    first = [b"\0" + answers, b"\1" + stream, b"\2" + page + resp([]), b"\3" + resp([]) + page]
+    return [*first, b"\5" + cursors, b"\6" + page]
 
 
 @functools.cache

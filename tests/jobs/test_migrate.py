@@ -37,6 +37,7 @@ from tests.jobs.old_frames import (
 )
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
+from tests.stored_video import store_video, video_units
 from tests.system.site import command
 
 
@@ -57,6 +58,19 @@ def migrate(
 
 def ends_of(client: redis.Redis, frames: list[Old]) -> list[int]:
     return expiry(client, [frame.name for frame in frames])
+
+
+def test_stored_video_is_no_old_frame(redis_server, client):
+    """Whatever the prefix is called: its keys and journals stay, and are not even looked at."""
+    store_video(client, "loja", video_units("cam1", "K...."))
+    store_video(client, PREFIX, video_units("cam1", "K...."), prefix="loja")
+    frames = row("cam1", 3)
+    put(client, frames)
+    video = {name: held for name, held in contents(client).items() if name.startswith(b"engine:")}
+    reports, strange, left = migrate(redis_server)
+    assert ([report.moved for report in reports], strange, left) == ([3], [], 0)
+    after = contents(client)
+    assert {name: after[name] for name in video} == video
 
 
 #: Timestamps as Go, Python and people write them: nanoseconds, and text.

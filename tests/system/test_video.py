@@ -12,11 +12,10 @@ import pytest
 import redis
 
 from engine.wire import jpeg
-from tests.servers.clips import Stream, make_clip, read_clip
+from tests.servers.clips import CARS, PEOPLE, Stream, make_clip, read_clip
 from tests.servers.redis_server import RedisServer
 from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.servers.wait import wait_until
-from tests.system.clips import car_clip, person_clip
 from tests.system.site import Site, stored_frames
 from tests.system.stored_units import places_of, runs_of, stored_units
 
@@ -31,12 +30,14 @@ def client(redis_server: RedisServer) -> redis.Redis:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stream]:
-    """Real clips with B-frames and in Baseline, and one in H.265."""
+    """Real clips with B-frames and in Baseline (made ones where those are not there), and one in H.265."""
     directory = tmp_path_factory.mktemp("clips")
+    people = PEOPLE if PEOPLE.exists() else make_clip(directory / "people.mp4", seconds=12, options=("-bf", "3"))
+    cars = CARS if CARS.exists() else make_clip(directory / "cars.mp4", seconds=12)
     h265 = make_clip(directory / "h265.mp4", codec="h265", seconds=8, gop=20)
     return {
-        "people": read_clip(person_clip(), FPS, 160),
-        "cars": read_clip(car_clip(), FPS, 160),
+        "people": read_clip(people, FPS, 160),
+        "cars": read_clip(cars, FPS, 160),
         "h265": read_clip(h265, FPS),
     }
 
