@@ -28,6 +28,8 @@ _PIXELS_MAX = 2**26
 _SEI_STARTS = (b"\0\0\1\x4e", b"\0\0\1\x50")
 _SEI = re.compile(rb"\x00\x00\x01[\x4e\x50].*?(?=\x00\x00\x01|\Z)", re.DOTALL)
 _FORMATS: dict[Colour, str] = {"bgr": "bgr24", "rgb": "rgb24"}
+#: FFmpeg's number of the colour matrix of a stream that names none.
+_MATRIX_UNSPECIFIED = 2
 #: A unit whose picture has not come out so many units later has none: it was the second field of another's.
 _WAITING_MAX = 64
 
@@ -189,5 +191,10 @@ class Painter:
 
     def paint(self, frame: Any) -> NDArray[np.uint8]:
         """(height, width, 3), 8 bits each."""
-        image = self._reformatter.reformat(frame, format=self._format, threads=1).to_ndarray()
-        return np.ascontiguousarray(image, np.uint8)
+        try:
+            painted = self._reformatter.reformat(frame, format=self._format, threads=1)
+        except av.FFmpegError:
+            # The stream names a colour matrix that FFmpeg does not know how to convert.
+            frame.colorspace = _MATRIX_UNSPECIFIED
+            painted = self._reformatter.reformat(frame, format=self._format, threads=1)
+        return np.ascontiguousarray(painted.to_ndarray(), np.uint8)

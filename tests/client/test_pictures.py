@@ -134,6 +134,14 @@ def test_images_are_in_the_order_of_colours_that_is_asked_for(store, client, siz
                 picture.image[:] = 0
 
 
+@pytest.mark.parametrize("matrix", ["smpte2085", "chroma-derived-c", "ictcp", "YCgCo", "bt2020c"])
+def test_a_colour_matrix_that_ffmpeg_cannot_convert_counts_as_none(store, client, matrix):
+    plain = encoded("h264", frames=3)
+    units = arrivals(encoded("h264", frames=3, params=f"colormatrix={matrix}"))
+    stock_video(client, units)
+    assert_same(list(store.pictures("cam1")), expected(units, plain))
+
+
 # What is lost
 
 
