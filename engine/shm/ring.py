@@ -182,11 +182,11 @@ class Consumer(ConsumerAccounts):
         return lost
 
     def count_lost(self, span: JournalSpan, now_monotonic: int) -> int:
-        """See ConsumerAccounts. If the last access unit is among the lost, the rest of its GOP does not decode."""
-        count = super().count_lost(span, now_monotonic)
-        if count and self.video and self._words[ledger_layout.W_STORED_NANO] > span.last[0]:
+        """See ConsumerAccounts. If the last access unit is gone, the rest of its GOP does not decode."""
+        # Before the count: a loss is counted once, so a kill in between would hide the gap.
+        if self.video and self._words[ledger_layout.W_STORED_NANO] > span.last[0]:
             self._words[layout.W_GAP] = self._released()
-        return count
+        return super().count_lost(span, now_monotonic)
 
     def rewind(self) -> None:
         """Start again at the tail: ``poll`` returns all uncommitted frames once more."""

@@ -14,7 +14,7 @@ from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop, Observer
 from engine.wire import ring_layout as layout
-from engine.wire.journal import OFFSET_US_END, VIDEO_ENCODINGS
+from engine.wire.journal import NO_JOURNAL, OFFSET_US_END, VIDEO_ENCODINGS
 from tests.examples import examples
 from tests.shm.rings import (
     CAMERA,
@@ -210,6 +210,23 @@ def test_a_kill_hides_no_gap(act, again, stores):
         heir = Consumer(path, CAMERA)
         stored = [1, 2, *store_all(heir)]
         assert decodes(stored, keys), stored
+        heir.close()
+        producer.close()
+
+
+@every_kill
+def test_behind_what_redis_lost_a_gop_is_not_gone_on_with_though_the_writer_that_counted_it_was_killed(stores):
+    with new_ring(4096, video=True) as path:
+        producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+        for kind in "KpppKp":
+            write_unit(producer, kind == "K")
+        consumer.commit(consumer.poll(2**20, 2), 0)
+        with killed_after(stores, consumer):
+            consumer.count_lost(NO_JOURNAL, 0)
+        heir = Consumer(path, CAMERA)
+        heir.count_lost(NO_JOURNAL, 0)
+        assert store_all(heir) == [5, 6]
+        assert (heir.counts().drops["lost"], heir.counts().drops["broken_gop"]) == (2, 2)
         heir.close()
         producer.close()
 
