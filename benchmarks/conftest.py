@@ -19,6 +19,11 @@ _RESULTS = pytest.StashKey[Results]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--bench", choices=("once", "quick", "full"), default="once", help="how much the benchmarks do")
+    parser.addoption(
+        "--again",
+        action="store_true",
+        help="a full run of a part: put its figures into the results of the last whole run",
+    )
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
@@ -42,10 +47,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Write the results, unless the run was interrupted or was a part only."""
+    """Write the results, unless the run was interrupted, or was a part only and not to be put into the last ones."""
     whole = session.config.args == ["benchmarks"] and not session.config.getoption("keyword")
-    complete = whole and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
-    path = session.config.stash[_RESULTS].write(complete)
+    again = session.config.getoption("--again")
+    complete = (whole or again) and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    path = session.config.stash[_RESULTS].write(complete, again=again)
     if path is not None:
         from benchmarks.report import write_report
 

@@ -168,19 +168,25 @@ class Results:
         """Record a part that this machine is too small for."""
         self.skipped[name] = reason
 
-    def write(self, complete: bool) -> Path | None:
-        """Write ``latest.json`` and ``raw.json``. Only a complete full run replaces them."""
+    def write(self, complete: bool, *, again: bool = False) -> Path | None:
+        """Write ``latest.json`` and ``raw.json``. Only a complete full run replaces them; one that measured a part
+        ``again`` replaces its figures there, and the run says which these are."""
         if self.scale.mode != "full" or not complete:
             return None
         RESULTS.mkdir(exist_ok=True)
-        plain = {name: {key: entry[key] for key in LATEST_KEYS} for name, entry in self.ratios.items()}
-        raw = {
+        raw: dict[str, Any] = {
             "run": describe_run(),
             "ratios": self.ratios,
             "figures": self.figures,
             "curves": self.curves,
             "skipped": self.skipped,
         }
+        if again:
+            last = json.loads((RESULTS / "raw.json").read_text())
+            measured = {name.partition(".")[0] for part in ("ratios", "figures", "curves") for name in raw[part]}
+            run = last["run"] | {"again": sorted({*last["run"].get("again", ()), *measured})}
+            raw = {part: last[part] | found for part, found in raw.items()} | {"run": run}
+        plain = {name: {key: entry[key] for key in LATEST_KEYS} for name, entry in raw["ratios"].items()}
         for name, document in (("raw", raw), ("latest", plain)):
             path = RESULTS / f"{name}.json"
             draft = path.with_suffix(".partial")

@@ -147,6 +147,11 @@ def _uninterrupted() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
+def _again(run: Mapping[str, Any]) -> str:
+    groups = run.get("again", ())
+    return f"; something else ran beside {', '.join(groups)}, so some of those were measured again" if groups else ""
+
+
 def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
     """The report's text: the ten figures and their curves, the goals, and what was tried."""
     run = results["run"]
@@ -154,7 +159,7 @@ def render(results: Mapping[str, Any], tried: str, plots: Iterable[str]) -> str:
         "# Benchmarks",
         "",
         f"Run **{run['name']}** on {run['cpu']}, {run['memory_gb']} GB, Linux {run['kernel']}, Python {run['python']}. "
-        "All numbers are of that run. `benchmarks/report.py` writes this file and "
+        f"All numbers are of that run{_again(run)}. `benchmarks/report.py` writes this file and "
         f"[all tables]({TABLES}) from `benchmarks/results/raw.json`. Each comparison is measured in turns, in one run. "
         "[How it is measured](../benchmarks/README.md).",
         "",
