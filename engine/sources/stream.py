@@ -6,7 +6,8 @@ FFmpeg notes. ``timeout`` bounds each blocking call by FFmpeg's interrupt callba
 Without ``fpsprobesize=0`` FFmpeg holds back a stream's first twenty frames to guess its rate (2 s at 10 fps, measured).
 An RTSP stream is described by its SDP, so one packet is enough to probe (``probesize=32``): 0.13 s until the first
 packet at 10 fps, against 0.4 s with the shortest ``analyzeduration``. ``allowed_media_types`` keeps a camera from
-sending audio at all; in other containers, FFmpeg discards the packets of other streams before anyone sees them.
+sending audio at all. In other containers, FFmpeg discards the packets of other streams before anyone sees them. Of a
+stream over HTTP about a second is probed: where no key frame comes, FFmpeg would look for one for 7 s and longer.
 FFmpeg's log may have URLs with their credentials: PyAV leaves it off.
 """
 
@@ -39,6 +40,8 @@ _PROTOCOLS = {
     "http": "http,https,httpproxy,tcp,tls,crypto",
     "file": "file,crypto",
 }
+#: The longest stretch of a stream over HTTP that is probed, in microseconds.
+_ANALYZE_US = 1_000_000
 #: FFmpeg's names of codecs that have other names here.
 _CODECS = {"hevc": "h265", "mjpeg": "MJPG"}
 _ENCODINGS: dict[str, Encoding] = {"h264": "h264", "h265": "h265"}
@@ -118,6 +121,8 @@ def _open(camera: Camera) -> InputContainer:
     options = {"protocol_whitelist": _PROTOCOLS[kind], "fpsprobesize": "0"}
     if kind == "rtsp":
         options |= {"rtsp_transport": camera.transport, "allowed_media_types": "video", "probesize": "32"}
+    elif kind == "http":
+        options["analyzeduration"] = str(_ANALYZE_US)
     elif kind == "file":
         path = urls.file_path(camera.url)
         if not os.path.exists(path):

@@ -13,6 +13,7 @@ import pytest
 
 from engine.errors import CameraUnavailable
 from engine.sources.video import VideoSource
+from tests.faults.streams import StreamCamera
 from tests.stages import field_pictures
 from tests.stages.video_clips import (
     FIRST,
@@ -151,6 +152,25 @@ def test_without_parameter_sets_there_is_no_key_frame():
     assert found.units
     assert not any(unit.keyframe for unit in found.units)
     assert not found.pictures
+
+
+@pytest.mark.parametrize("way", ["rtsp", "http"])
+def test_a_stream_without_key_frames_opens(way, tmp_path):
+    """Within its time to open, although FFmpeg cannot tell what its pictures are like."""
+    path = clip("seldom.ts", seconds=12, gop=200)
+    if way == "rtsp":
+        with ScriptedCamera(script(path)[3:20]) as server:
+            found = seen(server.url, 12)
+    else:
+        keyless = tmp_path / "keyless.ts"
+        ffmpeg("-i", path, "-c", "copy", "-bsf:v", "noise=drop=lt(n\\,3)", keyless)
+        with StreamCamera(keyless.read_bytes, 12) as server:
+            found = seen(server.url, 12, open_timeout_seconds=6.0)
+    assert len(found.units) == 12
+    assert not any(unit.keyframe for unit in found.units)
+    assert all(unit.sound for unit in found.units)
+    assert not found.pictures
+    assert not found.errors
 
 
 @pytest.mark.parametrize("options", [("slices=4",), ("slices=4:aud=1:nal-hrd=vbr:vbv-maxrate=800:vbv-bufsize=800",)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def same(found, wanted) -> None:
     assert len(found) == len(wanted)
     assert min(psnr(one, other) for one, other in zip(found, wanted, strict=True)) > DB_MIN
+
+
+def test_neighbouring_pictures_of_the_clip_would_not_pass_for_each_other():
+    pictures = decoded(clip("plain.mp4"))
+    assert max(psnr(one, other) for one, other in pairwise(pictures)) < DB_MIN - 5
 
 
 @pytest.mark.parametrize("decode", ["all", "auto"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -160,6 +163,28 @@ def test_the_quality_is_the_camera_s():
     sizes = [len(pictures(path, 1, quality=quality)[0][1]) for quality in (30, 85, 98)]
     assert sizes == sorted(sizes)
     assert sizes[2] > 2 * sizes[0]
+
+
+def test_nothing_that_capture_loads_or_does_starts_a_thread():
+    """The supervisor forks after it has loaded the libraries, and one core serves many cameras."""
+    script = f"""
+import os
+from engine.config import Camera, Url
+from engine.sources.choose import open_source, prepare_process
+def threads(): return len(os.listdir("/proc/self/task"))
+loaded = threads()
+prepare_process()
+source = open_source(Camera(id="cam1", url=Url({str(clip("quality.mp4"))!r}), width=64, height=48))
+while not source.grab(): pass
+(stamp,) = source.pictures(10**18)
+source.retrieve(stamp, 1)
+print(loaded, threads())
+"""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_the_decoder_has_one_thread():
