@@ -86,6 +86,15 @@ def test_parameter_sets_may_be_in_the_description_only_in_annex_b_too(encoding):
     assert joined(without) == bare
 
 
+@pytest.mark.parametrize("missing", [32, 33, 34])
+def test_a_key_frame_of_h265_needs_all_three_kinds_of_parameter_sets(missing):
+    made, _ = read_clip(sample("h265", "mp4"), "h265")
+    units = nal_units(joined(made[0]))
+    some = annex_b(*(unit for unit in units if nal_type(unit, "h265") != missing))
+    assert not AccessUnits("h265").read(memoryview(some), flagged=True).keyframe
+    assert AccessUnits("h265").read(memoryview(annex_b(*units)), flagged=True).keyframe
+
+
 def test_parameter_sets_that_came_once_are_given_to_later_key_frames():
     made, _ = read_clip(sample("h264", "mp4"), "h264")
     first, second = [unit for unit in made if unit.keyframe]
