@@ -63,7 +63,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 
 def filmed(name: str, *options: str, size: str = "320x240") -> Path:
     """Three pictures of colours that change slowly, so that halved planes of colour lose little."""
-    path = directory() / name
+    path = directory() / f"film-{name}"
     if not path.exists():
         colours = "nb_colors=4:c0=0x905030:c1=0x2060a0:c2=0xc0c060:c3=0x303030"
         source = f"gradients=size={size}:rate=10:seed=3:speed=0.01:{colours}"

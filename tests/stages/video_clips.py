@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -34,7 +36,10 @@ def ffmpeg(*arguments: str | Path) -> None:
 
 @functools.cache
 def directory() -> Path:
-    return Path(tempfile.mkdtemp(prefix="ev-video-"))
+    """A directory for files of this process, removed at its end."""
+    path = Path(tempfile.mkdtemp(prefix="ev-video-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 @functools.cache
@@ -49,7 +54,8 @@ def clip(
     options: tuple[str, ...] = ("-bf", "0"),
 ) -> Path:
     """A test picture as ``name``, whose ending says the container."""
-    path = directory() / name
+    # In a directory of its own: another clip may have the same name.
+    path = Path(tempfile.mkdtemp(dir=directory())) / name
     ffmpeg(
         *("-f", "lavfi", "-i", f"testsrc2=size={size}:rate={fps}", "-t", str(seconds), "-c:v", codec),
         *("-g", str(gop), "-sc_threshold", "0", "-pix_fmt", "yuv420p", *options, path),
