@@ -5,8 +5,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.wire import resp
-from engine.wire.keys import FrameKey, build_frame_key, journal_key
-from engine.wire.resp import FrameFraming
+from engine.wire.journal import (
+    ENCODINGS,
+    OFFSET_US_END,
+    VIDEO_ENCODINGS,
+    JournalEntry,
+    entry_fields,
+    parse_entry,
+)
+from engine.wire.keys import FrameKey, build_frame_key, build_video_key, journal_key, video_journal_key
+from engine.wire.resp import FrameFraming, VideoFraming
 from tests.examples import examples
 from tests.wire.names import HOSTILE, names, sequences, unix_nanos
 
@@ -61,6 +69,61 @@ def test_set_and_xadd_of_the_design_s_example_byte_for_byte():
         b"*5\r\n$5\r\nXTRIM\r\n$45\r\nengine:supermercado_vhost:journal:frames:cam4\r\n"
         b"$5\r\nMINID\r\n$1\r\n~\r\n$19\r\n1731024000000000000\r\n"
     )
+
+
+def test_set_and_xadd_of_an_access_unit_byte_for_byte():
+    framing = VideoFraming("supermercado_vhost", "frames", "cam4", 300_000)
+    assert framing.before(1731024000123456789, 1, 7) == (
+        b"*5\r\n$3\r\nSET\r\n"
+        b"$69\r\nengine:supermercado_vhost:video:frames/cam4:1731024000123456789:00001\r\n"
+        b"$7\r\n"
+    )  # fmt: skip
+    assert framing.after(1731024000123456789, 1, 7, 1280, 720, 2, 0, 4711, -40_000) == (
+        b"\r\n$2\r\nPX\r\n$6\r\n300000\r\n"
+        b"*17\r\n$4\r\nXADD\r\n"
+        b"$45\r\nengine:supermercado_vhost:journal:frames/cam4\r\n"
+        b"$21\r\n1731024000123456789-1\r\n"
+        b"$1\r\ns\r\n$1\r\n7\r\n"
+        b"$1\r\nw\r\n$4\r\n1280\r\n"
+        b"$1\r\nh\r\n$3\r\n720\r\n"
+        b"$1\r\ne\r\n$4\r\nh265\r\n"
+        b"$1\r\nk\r\n$1\r\n0\r\n"
+        b"$1\r\np\r\n$6\r\n-40000\r\n"
+        b"$1\r\nn\r\n$4\r\n4711\r\n"
+    )
+
+
+units = st.builds(
+    JournalEntry,
+    unix_nanos,
+    sequences,
+    st.integers(1, 300),
+    st.integers(1, 99_999),
+    st.integers(1, 99_999),
+    st.sampled_from(VIDEO_ENCODINGS),
+    st.booleans(),
+    st.integers(1, 2**40),
+    st.integers(1 - OFFSET_US_END, OFFSET_US_END - 1),
+)
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(names, names, names, st.lists(units, min_size=1, max_size=4))
+def test_access_units_parse_to_the_entries_that_readers_find(vhost, prefix, camera, batch):
+    """One framing frames them all, so the fields that it keeps from one to the next are seen, too."""
+    framing = VideoFraming(vhost, prefix, camera, 1000)
+    for unit in batch:
+        payload = bytes(unit.size)
+        data = framing.before(unit.unix_nano, unit.sequence, unit.size) + payload + framing.after(
+            unit.unix_nano, unit.sequence, unit.size, unit.width, unit.height,
+            ENCODINGS.index(unit.encoding), int(unit.keyframe), unit.number, unit.offset_us,
+        )  # fmt: skip
+        stored, listed = parse_requests(data)
+        key = build_video_key(FrameKey(vhost, prefix, camera, unit.unix_nano, unit.sequence))
+        assert stored == [b"SET", key.encode(), payload, b"PX", b"1000"]
+        assert listed[:2] == [b"XADD", video_journal_key(vhost, prefix, camera).encode()]
+        assert listed[3:] == list(entry_fields(unit))
+        assert parse_entry(listed[2], listed[3:]) == unit
 
 
 def frame_commands(vhost, prefix, camera, ttl_ms, frame):

@@ -8,6 +8,7 @@ from engine.errors import RingMismatch
 from engine.shm.ring_file import CONSUMER_DROPS, PRODUCER_DROPS
 from engine.wire import ledger_layout
 from engine.wire import ring_layout as layout
+from engine.wire.journal import OFFSET_US_END
 from engine.wire.ring_layout import RecordHeader
 from engine.wire.ring_owner import OWNER_BYTES_MAX, show_owner
 from tests.examples import examples
@@ -60,6 +61,43 @@ def test_the_header_page_is_written_byte_for_byte():
     assert view[1024:1033].tobytes() == b"\x07\x00" + "câmera".encode()
     assert not any(view[40:1024])
     assert not any(view[1033:])
+
+
+def test_the_kind_of_a_ring_is_the_last_word_of_its_first_64_bytes():
+    for kind in (layout.STREAM_FRAMES, layout.STREAM_VIDEO):
+        view = memoryview(bytearray(layout.HEADER_BYTES))
+        words = view.cast("Q")
+        layout.write_identity(view, words, 1024, 7, "cam4", b"", kind)
+        assert view[40:64].tobytes() == bytes(16) + bytes([kind]) + bytes(7)
+        assert layout.is_video(words) == (kind == layout.STREAM_VIDEO)
+        assert layout.check_identity(view, words, layout.file_bytes(1024)) == (1024, "cam4")
+
+
+def test_an_offset_stands_behind_a_record_s_header_and_leaves_it_as_it_is():
+    buffer = memoryview(bytearray(128))
+    record = RecordHeader(layout.KIND_FRAME, 9, 1731024000123456789, 99_999, 1280, 720, 1, 1, 3, 4)
+    layout.pack_record(buffer, 64, *record)
+    layout.pack_offset(buffer, 64, -2)
+    assert buffer[112:128].tobytes() == b"\xfe" + b"\xff" * 7 + bytes(8)
+    assert layout.unpack_offset(buffer, 64) == -2
+    assert RecordHeader._make(layout.unpack_record(buffer, 64)) == record
+
+
+@pytest.mark.parametrize(
+    ("encoding", "offset_us", "frames", "video"),
+    [
+        (0, 0, True, False),
+        (1, 0, False, True),
+        (2, -5, False, True),
+        (3, 0, False, False),
+        (1, OFFSET_US_END - 1, False, True),
+        (1, OFFSET_US_END, False, False),
+        (2, -OFFSET_US_END, False, False),
+    ],
+)
+def test_what_a_record_of_each_kind_may_say_of_itself(encoding, offset_us, frames, video):
+    assert layout.describable(encoding, offset_us, video=False) is frames
+    assert layout.describable(encoding, offset_us, video=True) is video
 
 
 @settings(max_examples=examples(100), deadline=None)
