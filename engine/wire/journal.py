@@ -147,8 +147,9 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         raise WireError(f"journal entry {identifier!r}: field {b'p'!r} is {repr(offset)[:30]}, not an offset")
     try:
         text = encoding.decode("ascii")
+        offset_us = int(offset) if text in VIDEO_ENCODINGS else 0
         return JournalEntry(
-            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number), int(offset)
+            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number), offset_us
         )
     except (UnicodeDecodeError, AttributeError) as error:
         raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None

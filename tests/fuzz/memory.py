@@ -19,7 +19,8 @@ from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
 from engine.shm.status_page import TEXT_BYTES_MAX, StatusPage
 from engine.wire import ring_layout as layout
-from engine.wire.resp import FrameFraming
+from engine.wire.journal import parse_entry
+from engine.wire.resp import FrameFraming, VideoFraming
 from engine.wire.state import decode_status
 
 #: Names the directory, in the environment, that a fuzzing process leaves its files to: it ends without tidying up.
@@ -28,6 +29,7 @@ CAMERA = "cam1"
 NANO = 1_731_024_000_000_000_000
 CAPACITY = 4096
 FRAMING = FrameFraming("v", "frames", CAMERA, 60_000)
+UNIT_FRAMING = VideoFraming("v", "frames", CAMERA, 60_000)
 #: Rounds in which a ring must be empty: each takes a frame, or gives up all.
 _ROUNDS_MAX = 200
 
@@ -35,19 +37,17 @@ _ROUNDS_MAX = 200
 def ring(data: bytes) -> None:
     """Patches (offset of 2 bytes, length of 1, bytes) over a ring in which four frames stand: it is refused, or goes
     on; what comes out can be stored; and counts are exact where nobody wrote over them."""
-    content, header_touched = bytearray(sound_ring()), False
-    while len(data) > 3:
-        offset, length = int.from_bytes(data[:2], "little") % len(content), data[2]
-        patch = data[3 : 3 + length][: len(content) - offset]
-        content[offset : offset + len(patch)] = patch
-        header_touched |= offset < layout.HEADER_BYTES
-        data = data[3 + length :]
-    _use(bytes(content), exact=not header_touched)
+    _use(*_patched(sound_ring(), data))
+
+
+def video_ring(data: bytes) -> None:
+    """The same over a ring of access units: what comes out decodes, too."""
+    _use(*_patched(sound_video_ring(), data))
 
 
 def ring_bytes(data: bytes) -> None:
     """A ring file of any bytes is refused, or goes on."""
-    _use(data, exact=False)
+    _use(data, False)
 
 
 def page(data: bytes) -> None:
@@ -91,7 +91,19 @@ def leftovers(data: bytes) -> None:
     assert all(not left.fits for left in swept)
 
 
-def _use(content: bytes, *, exact: bool) -> None:
+def _patched(sound: bytes, data: bytes) -> tuple[bytes, bool]:
+    """A ring with patches over it, and whether its header is as it was."""
+    content, exact = bytearray(sound), True
+    while len(data) > 3:
+        offset, length = int.from_bytes(data[:2], "little") % len(content), data[2]
+        patch = data[3 : 3 + length][: len(content) - offset]
+        content[offset : offset + len(patch)] = patch
+        exact &= offset >= layout.HEADER_BYTES
+        data = data[3 + length :]
+    return bytes(content), exact
+
+
+def _use(content: bytes, exact: bool) -> None:
     path = _directory() / "cam1.ring"
     _put(path, content)
     try:
@@ -109,13 +121,13 @@ def _use(content: bytes, *, exact: bool) -> None:
 
 
 def _work(producer: Producer, consumer: Consumer, *, exact: bool) -> None:
-    _drain(consumer)
+    _drain(consumer, exact)
     consumer.release_oldest(consumer.capacity // 2, Drop.OUTAGE)
     for number in range(3):
         if producer.floor_nano + 1 < 10**19:
             with contextlib.suppress(FrameTooLarge):
-                producer.write((bytes([number]) * 100,), max(producer.floor_nano + 1, NANO), 0, 640, 480)
-    last = _drain(consumer)[-1:]
+                _write(producer, bytes([number]) * 100, producer.floor_nano + 1)
+    last = _drain(consumer, exact)[-1:]
     counts = consumer.counts()
     if exact:
         assert last == [bytes([2]) * 100]
@@ -123,8 +135,16 @@ def _work(producer: Producer, consumer: Consumer, *, exact: bool) -> None:
         assert counts.held == counts.held_bytes == 0, counts
 
 
-def _drain(consumer: Consumer) -> list[bytes]:
+def _write(producer: Producer, payload: bytes, unix_nano: int) -> None:
+    """A frame, or a key frame of video."""
+    producer.write((payload,), max(unix_nano, NANO), 0, 640, 480, encoding=int(producer.video))
+
+
+def _drain(consumer: Consumer, exact: bool) -> list[bytes]:
+    """All that the ring hands out, as it is stored. It begins behind a gap: with a key frame, if it is video."""
     found = []
+    framing = UNIT_FRAMING if consumer.video else FRAMING
+    expected = -1
     for _ in range(_ROUNDS_MAX):
         if not consumer.pending:
             return found
@@ -132,15 +152,18 @@ def _drain(consumer: Consumer) -> list[bytes]:
         for record in records:
             payload = bytes(record.payload)
             assert payload
-            head = FRAMING.before(record.unix_nano, record.sequence, len(payload))
-            shape = (record.width, record.height, record.encoding, record.keyframe)
+            assert not (consumer.video and exact) or record.keyframe or record.record_index == expected
+            expected = record.record_index + 1
+            head = framing.before(record.unix_nano, record.sequence, len(payload))
+            shape = (record.width, record.height, record.encoding, record.keyframe, 1, record.offset_us)
             reader = hiredis.Reader()
-            reader.feed(head + payload + FRAMING.after(record.unix_nano, record.sequence, len(payload), *shape))
+            reader.feed(head + payload + framing.after(record.unix_nano, record.sequence, len(payload), *shape))
             first, second = reader.gets(), reader.gets()
             assert first[0] == b"SET", "two commands, whole"
             assert first[2] == payload
             assert second[0] == b"XADD"
-            assert len(second) == 15
+            assert len(second) == (17 if consumer.video else 15)
+            parse_entry(second[2], second[3:])
             assert not reader.has_data()
             found.append(payload)
         consumer.commit(records, 10**9)
@@ -159,6 +182,28 @@ def sound_ring() -> bytes:
         if number < 8:
             consumer.commit(consumer.poll(2**20, 1), 10**9)
     assert len(_peek(consumer)) == 4
+    producer.close()
+    consumer.close()
+    return path.read_bytes()
+
+
+@functools.cache
+def sound_video_ring() -> bytes:
+    """A ring file in which access units stand: the rest of a GOP whose beginning was given up, and a whole one."""
+    path = _directory() / "sound.video.ring"
+    path.unlink(missing_ok=True)
+    ring_file.create(path, CAPACITY, CAMERA, last_sequence=99_990, floor_nano=NANO, video=True)
+    producer, consumer = Producer(path, CAMERA), Consumer(path, CAMERA)
+    for number in range(12):
+        producer.write(
+            (bytes([65 + number]) * (100 + 97 * number % 700),), NANO + 1 + number, 0, 640, 480,
+            encoding=1, keyframe=number % 4 == 0, offset_us=-40_000 * number,
+        )  # fmt: skip
+        if number < 5:
+            consumer.commit(consumer.poll(2**20, 1), 10**9)
+        elif number == 5:
+            consumer.release(consumer.poll(2**20, 1), Drop.OUTAGE)
+    assert consumer.counts().held == 6
     producer.close()
     consumer.close()
     return path.read_bytes()

@@ -79,8 +79,8 @@ def _events() -> list[bytes]:
 def _patches(ring: bytes) -> list[bytes]:
     """Noise over one field of one of the records that stand in a ring."""
     starts = [at for at in range(layout.HEADER_BYTES, len(ring), layout.ALIGN) if ring[at : at + 4] == b"FRAM"]
-    # The record's kind, size, stamp, number, encoding, and count.
-    fields = ((0, 4), (4, 4), (8, 8), (16, 4), (28, 2), (32, 8))
+    # The record's kind, size, stamp, number, encoding, flags, count, and the offset of a unit.
+    fields = ((0, 4), (4, 4), (8, 8), (16, 4), (28, 2), (30, 2), (32, 8), (48, 8))
     return [
         (start + offset).to_bytes(2, "little") + bytes([length]) + byte * length
         for start in starts
@@ -137,8 +137,9 @@ def seeds(target: str) -> list[bytes]:
         "decoder": stored_video.unit_seeds(),
         "film": stored_video.unit_seeds(),
         "header_walk": [*small, *bare],
-        "journal_entry": [b"\n".join([_ENTRY_ID, *_FIELDS]), b"\n".join([_ENTRY_ID, b"v", b"2", *_FIELDS])],
-        "key": [f"v:frames:cam%3A1:{NANO}:00042".encode(), b"engine:v:cameras:frames", b"amqp://h/v%2Fw"],
+        "journal_entry": [b"\n".join([_ENTRY_ID, *more, *_FIELDS]) for more in ((), (b"v", b"2"), (b"p", b"-40000"))],
+        "key": [f"v:frames:cam%3A1:{NANO}:00042".encode(), b"engine:v:cameras:frames", b"amqp://h/v%2Fw",
+                f"engine:v:video:a%2Fb/cam%3A1:{NANO}:00042".encode()],
         "leftovers": [ring[:size] for size in (0, 100, 4096, len(ring))],
         "message": _events(),
         "moment": [b"-30s", b"1.5h", b"2024-11-08T14:30:60.123456789+05:30", str(NANO).encode(), b"now", b"9" * 4400],
@@ -154,6 +155,7 @@ def seeds(target: str) -> list[bytes]:
         "stream": [_multipart(small[:2] * 4), b"".join(small[:1] * 8), small[0]],
         "video_file": video.file_seeds(),
         "video_reader": stored_video.reply_seeds(resp),
+        "video_ring": [b"", *_patches(memory.sound_video_ring())],
         "writer": [queued, b"-LOADING Redis is loading\r\n" * 6 + b"-ERR EXEC without MULTI\r\n", b"*1\r\n" * 12,
                    b"%1\r\n*0\r\n:1\r\n"],
     }  # fmt: skip

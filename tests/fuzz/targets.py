@@ -33,6 +33,7 @@ TARGETS: dict[str, Target] = {
     "stream": pictures.stream,
     "video_file": video.video_file,
     "video_reader": stored_video.video_reader,
+    "video_ring": memory.video_ring,
     "writer": replies.writer,
 }
 

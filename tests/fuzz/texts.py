@@ -48,6 +48,8 @@ def key(data: bytes) -> None:
     with contextlib.suppress(WireError):
         assert keys.build_frame_key(keys.parse_frame_key(data)).encode() == data
     with contextlib.suppress(WireError):
+        assert keys.build_video_key(keys.parse_video_key(data)).encode() == data
+    with contextlib.suppress(WireError):
         assert keys.cameras_key(*keys.parse_cameras_key(data)).encode() == data
     name = data.decode("utf-8", "surrogatepass") if _decodes(data) else data.decode("utf-8", "surrogateescape")
     with contextlib.suppress(WireError):
@@ -55,6 +57,7 @@ def key(data: bytes) -> None:
         assert keys.decode_part(part) == name
         built = keys.FrameKey(name, name, name, NOW, 7)
         assert keys.parse_frame_key(keys.build_frame_key(built)) == built
+        assert keys.parse_video_key(keys.build_video_key(built)) == built
 
 
 def old_key(data: bytes) -> None:

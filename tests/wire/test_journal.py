@@ -53,6 +53,10 @@ def test_an_entry_is_written_as_designed():
     assert parse_entry(IDENTIFIER, UNIT_FIELDS) == UNIT
 
 
+def test_a_jpeg_is_shown_when_it_is_captured_whatever_its_entry_says():
+    assert parse_entry(IDENTIFIER, (*FIELDS, b"p", b"-40000")) == ENTRY
+
+
 @pytest.mark.parametrize("offset", [b"", b"-", b"1.5", b"+1", b"--1", b"1" * 16, "1", None, b"\xd9\xa1"])
 def test_an_offset_that_is_none_is_refused(offset):
     fields = [offset if field == b"-40000" else field for field in UNIT_FIELDS]
