@@ -126,11 +126,9 @@ def storable(unix_nano: int, sequence: int) -> bool:
     return _NANO_MIN <= unix_nano < _NANO_END and 0 < sequence <= SEQUENCE_MAX
 
 
-def describable(encoding: int, offset_us: int, *, video: bool) -> bool:
-    """True for an encoding and an offset that a journal entry of frames, or of video, can have."""
-    if video:
-        return 0 < encoding < len(ENCODINGS) and abs(offset_us) < OFFSET_US_END
-    return encoding == 0
+def describable(encoding: int, offset_us: int) -> bool:
+    """True for an encoding and an offset that a journal entry of video can have."""
+    return 0 < encoding < len(ENCODINGS) and abs(offset_us) < OFFSET_US_END
 
 
 def record_bytes(payload: int) -> int:

@@ -84,20 +84,19 @@ def test_an_offset_stands_behind_a_record_s_header_and_leaves_it_as_it_is():
 
 
 @pytest.mark.parametrize(
-    ("encoding", "offset_us", "frames", "video"),
+    ("encoding", "offset_us", "video"),
     [
-        (0, 0, True, False),
-        (1, 0, False, True),
-        (2, -5, False, True),
-        (3, 0, False, False),
-        (1, OFFSET_US_END - 1, False, True),
-        (1, OFFSET_US_END, False, False),
-        (2, -OFFSET_US_END, False, False),
+        (0, 0, False),
+        (1, 0, True),
+        (2, -5, True),
+        (3, 0, False),
+        (1, OFFSET_US_END - 1, True),
+        (1, OFFSET_US_END, False),
+        (2, -OFFSET_US_END, False),
     ],
 )
-def test_what_a_record_of_each_kind_may_say_of_itself(encoding, offset_us, frames, video):
-    assert layout.describable(encoding, offset_us, video=False) is frames
-    assert layout.describable(encoding, offset_us, video=True) is video
+def test_what_a_record_of_video_may_say_of_itself(encoding, offset_us, video):
+    assert layout.describable(encoding, offset_us) is video
 
 
 @settings(max_examples=examples(100), deadline=None)
