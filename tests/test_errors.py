@@ -193,7 +193,7 @@ def test_each_way_that_tls_fails_has_its_cause(text: str, cause: Cause):
 #: text before it, so that the same line is not logged twice.
 COMPARED = {
     "jobs/journal_rebuild.py": 1,
-    "stages/capture/agent.py": 1,
+    "stages/capture/ring_keeper.py": 1,
     "stages/writer/reconcile.py": 1,
 }
 

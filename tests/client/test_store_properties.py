@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import Frame, FrameEntry
-from engine.client import payloads, queries
+from engine.client import payloads, queries, stats_queries
 from engine.client import ranges as range_reader
 from engine.client import store_base as stores
 from engine.client import tail as tail_reader
@@ -97,7 +97,7 @@ steps = st.none() | st.sampled_from((1, 2, 1000, 10**6, 10**9, 60 * 10**9, 10**1
 @contextmanager
 def stocked(server: RedisServer, kind: Any, world: World, **options: Any) -> Iterator[AnyStore]:
     with pytest.MonkeyPatch.context() as patch, server.client() as client:
-        for module in (range_reader, tail_reader, queries):
+        for module in (range_reader, tail_reader, stats_queries):
             patch.setattr(module, "ENTRIES_MAX", world.entries_max)
         patch.setattr(payloads, "_FRAMES_MAX", world.frames_max)
         patch.setattr(queries, "_GETS_MAX", world.frames_max)
