@@ -64,8 +64,8 @@ COMMANDS = {
     ),
     "reindex": (
         "engine.cli.jobs",
-        "Make a tenant's journals match its frames and video: add what no journal lists, remove entries of what is "
-        "gone. The site may be running. If stopped, run it again to continue.",
+        "Make a tenant's journals match its stored frames and video: add missing entries, remove stale ones. "
+        "The site may be running. If stopped, run it again to continue.",
     ),
     "recover": (
         "engine.cli.jobs",

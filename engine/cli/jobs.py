@@ -101,7 +101,7 @@ def migrate(
 def reindex(
     config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
 ) -> None:
-    """Make a tenant's journals match its frames and video: add what no journal lists, remove entries of what is gone.
+    """Make a tenant's journals match its stored frames and video: add missing entries, remove stale ones.
     The site may be running. If stopped, run it again to continue.
 
     Access units that are added have no presentation times: their pictures are shown as they arrived.

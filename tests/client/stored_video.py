@@ -93,7 +93,7 @@ class Shown(NamedTuple):
 
 @functools.cache
 def clip(name: str, pictures: int | None = None) -> Clip:
-    """The first pictures (None: all) of real footage; of a clip with the same structure where that is not at hand."""
+    """The first pictures (None: all) of real footage. Without the footage: of a made clip with the same structure."""
     path = FOOTAGE / name
     if path.exists():
         return read_clip(path, pictures)

@@ -141,7 +141,7 @@ def _write(producer: Producer, payload: bytes, unix_nano: int) -> None:
 
 
 def _drain(consumer: Consumer, exact: bool) -> list[bytes]:
-    """All that the ring hands out, as it is stored. It begins behind a gap: with a key frame, if it is video."""
+    """Every record that the ring returns, as it is stored. In a video ring, a key frame follows each gap."""
     found = []
     framing = UNIT_FRAMING if consumer.video else FRAMING
     expected = -1

@@ -1,4 +1,4 @@
-"""A site announces the GOPs of its cameras' video: each access unit that is stored, whoever is killed or away."""
+"""A site announces the GOPs of its cameras' video. No stored access unit is left out, also after kills and outages."""
 
 from __future__ import annotations
 

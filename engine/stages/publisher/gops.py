@@ -3,7 +3,7 @@
 The video journals are read behind their own cursors. Their entries become GOPs (``gop_assembly.py``), and a cursor
 moves past a GOP when the broker has confirmed its event. If Redis no longer has the key frame of a GOP, no event is
 sent: its access units count as expired, as do those that were trimmed from the journal before they were read. So each
-access unit that the site stored is announced in one GOP, or counted, whoever is killed or away meanwhile.
+access unit that the site stored is announced in one GOP or counted, also after kills and outages.
 
 A GOP that nothing follows counts as finished after a few seconds, and at a stop at once. If more of it comes later, its
 event comes again, with all access units.
