@@ -103,7 +103,7 @@ class VideoSource:
         assert self._choice
         if self._units.has_lengths and (description := new_description(packet)):
             self._units.describe(description)
-        unit = self._units.read(memoryview(packet), flagged=packet.is_keyframe)
+        unit = self._units.read(memoryview(packet), flagged=packet.is_keyframe, pts=packet.pts)
         if unit is None:
             return False
         if packet.is_corrupt:
@@ -128,6 +128,8 @@ class VideoSource:
             return self._pictures.finish()
         if unit is None or self._choice is None:
             return self._feed_other(packet, unix_nano)
+        if unit.early:
+            return ()
         if unit.keyframe:
             nano = self._stream.nano(packet.pts)
             self._choice.key_frame(unix_nano if nano is None else nano)

@@ -184,6 +184,16 @@ def test_units_before_the_first_key_frame_are_no_part_of_the_video(bench: Bench)
     assert bench.page.counts[CaptureCount.BEFORE_KEY] == 2
 
 
+def test_units_that_need_what_came_before_the_stream_are_no_part_of_the_video(bench: Bench) -> None:
+    early = unit(1)._replace(early=True)
+    bench.play(Step(unit(0, key=True), [0]), Step(early), Step(early), Step(unit(2), [0]))
+    assert [(record.sequence, bytes(record.payload)) for record in bench.video.poll(2**20, 10)] == [
+        (1, b"unit0"),
+        (2, b"unit2"),
+    ]
+    assert bench.page.counts[CaptureCount.BEFORE_KEY] == 2
+
+
 def test_a_new_connection_begins_with_a_key_frame(bench: Bench) -> None:
     bench.play(Step(unit(0, key=True), [0]), Step(unit(1), [0]))
     bench.agent.do_work()

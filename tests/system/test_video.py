@@ -8,9 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 import redis
 
+from engine.client.store import FrameStore
 from engine.wire import jpeg
 from tests.servers.clips import CARS, PEOPLE, Stream, make_clip, read_clip
 from tests.servers.redis_server import RedisServer
@@ -189,3 +192,51 @@ def test_a_stream_without_key_frames_is_active_and_waits(
 
 def json_of(site: Site) -> str:
     return str(site.camera("cars"))
+
+
+OPEN_GOPS = {
+    "h264": ("-x264-params", "open-gop=1:keyint=11:min-keyint=11:scenecut=0:bframes=3:b-adapt=0"),
+    "h265": ("-x265-params", "log-level=error:open-gop=1:keyint=11:min-keyint=11:scenecut=0:bframes=3:b-adapt=0"),
+}
+
+
+def test_open_gops_decode_after_a_reconnect(
+    site: Site, redis_server: RedisServer, client: redis.Redis, tmp_path: Path
+) -> None:
+    """The first pictures of such a GOP refer to the one before it. A connection that begins with it never had that
+    one, so they are not stored, and every stored unit decodes to a picture that the camera sent."""
+    paths = {
+        codec: make_clip(tmp_path / f"{codec}.mp4", codec=codec, seconds=6, gop=11, options=options)
+        for codec, options in OPEN_GOPS.items()
+    }
+    streams = {codec: read_clip(path) for codec, path in paths.items()}
+    mounts = {f"/{codec}": Mount(stream, begin=stream.keyframes[2]) for codec, stream in streams.items()}
+
+    def stored(codec: str) -> int:
+        return len(client.keys(f"engine:default:video:frames/{codec}:*"))
+
+    with RtspVideo(tmp_path / "rtsp", mounts) as cameras:
+        write_site(site, redis_server, cameras, decode="none")
+        site.start()
+        wait_until(lambda: all(stored(codec) > 30 for codec in streams), 60, "units", log=site.log_text)
+        cameras.restart()
+        before = {codec: stored(codec) for codec in streams}
+        wait_until(
+            lambda: all(stored(codec) > before[codec] + 30 for codec in streams), 60, "more units", log=site.log_text
+        )
+        assert site.stop() == 0
+    with FrameStore(redis_server.url) as store:
+        for codec, path in paths.items():
+            sent = [picture[::4, ::4].astype(float) for picture in pictures_of(path)]
+            pictures = store.pictures(codec)
+            shown = [picture.image[::4, ::4].astype(float) for picture in pictures]
+            assert pictures.skipped == 0
+            assert len(shown) == stored(codec)
+            worst = max(min(float(((one - other) ** 2).mean()) for other in sent) for one in shown)
+            assert worst < 0.65, f"{codec}: a picture is none that the camera sent (mean square error {worst:.1f})"
+
+
+def pictures_of(path: Path) -> list[np.ndarray]:
+    """The pictures of a clip, BGR."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]

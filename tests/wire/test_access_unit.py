@@ -377,3 +377,50 @@ def test_numbers_of_exp_golomb_code(bits, number):
 
 def test_bytes_that_prevent_start_codes_are_no_data():
     assert parameter_sets.Bits(b"\0\0\3\1\0\0\3\0\0\3\2", 0).u(64) == 0x0000_0100_0000_0002
+
+
+OPEN_GOPS = {
+    "h264": ("-x264-params", "open-gop=1:keyint=11:min-keyint=11:scenecut=0:bframes=3:b-adapt=0"),
+    "h265": (
+        "-x265-params",
+        "log-level=error:info=0:open-gop=1:keyint=11:min-keyint=11:scenecut=0:bframes=3:b-adapt=0",
+    ),
+}
+
+
+def open_gops(encoding: str) -> Path:
+    return clip(f"open-{encoding}.mp4", codec=LIBRARY[encoding], seconds=5, gop=11, options=OPEN_GOPS[encoding])
+
+
+@pytest.mark.parametrize("with_pts", [True, False], ids=["times", "no times"])
+@pytest.mark.parametrize("encoding", OPEN_GOPS)
+def test_leading_pictures_of_the_first_open_gop_are_early(encoding, with_pts):
+    """They refer to pictures before the key frame, which this connection never had. Those of later GOPs are not early."""
+    with av.open(str(open_gops(encoding))) as container:
+        stream = container.streams.video[0]
+        description = stream.codec_context.extradata
+        found = [packet for packet in container.demux(stream) if packet.size]
+    second = [place for place, packet in enumerate(found) if packet.is_keyframe][1]
+    third = [place for place, packet in enumerate(found) if packet.is_keyframe][2]
+    units = AccessUnits(encoding, description)
+    begin = second - 3
+    made = [
+        units.read(memoryview(packet), flagged=packet.is_keyframe, pts=packet.pts if with_pts else None)
+        for packet in found[begin:]
+    ]
+    assert [unit.early for unit in made[:3]] == [True] * 3, "before the first key frame"
+    leading = [packet.pts < found[second].pts for packet in found[second:third]]
+    assert any(leading), "the clip has no open GOP"
+    assert [unit.early for unit in made[3 : third - begin]] == leading
+    assert not any(unit.early for unit in made[third - begin :])
+    # What is left decodes to a picture a unit.
+    decoder = av.CodecContext.create({"h264": "h264", "h265": "hevc"}[encoding], "r")
+    decoder.thread_count = 1
+    kept = [unit for unit in made if not unit.early]
+    pictures = [frame for unit in kept for frame in decoder.decode(av.Packet(joined(unit)))] + decoder.decode(None)
+    assert len(pictures) == len(kept)
+
+
+def test_behind_an_idr_picture_nothing_is_early():
+    made, _ = read_clip(sample("h264", "mp4"), "h264")
+    assert not any(unit.early for unit in made)

@@ -2,7 +2,8 @@
 
 An access unit needs those before it, back to the last key frame. So the track begins with a key frame. After a unit
 that is dropped, the rest of its GOP is dropped, too, and counted as ``broken_gop``. Units before a stream's first key
-frame were never captured: they use up no sequence, and are counted in the status page (``BEFORE_KEY``).
+frame were never captured: they use up no sequence, and are counted in the status page (``BEFORE_KEY``). So are those
+after it that need what came before the stream. A stream also begins where a file begins again.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class VideoTrack:
         counts, producer = self._page.counts, self.producer
         if unit.keyframe:
             self._begun, self._broken = True, False
-        elif not self._begun:
+        elif unit.early or not self._begun:
             counts[CaptureCount.BEFORE_KEY] += 1
             return False
         counts[_LAST_SEQUENCE] = next_sequence(producer.last_sequence)
