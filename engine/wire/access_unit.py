@@ -13,9 +13,8 @@ Those are no key frames here, because they do not decode alone.
 identifier. A key frame that lacks one gets all of them, after its access unit delimiter. A picture whose parameter sets
 are unknown is no key frame.
 
-**The beginning.** A connection, or a file that loops, may begin anywhere. Units before the first key frame are ``early``.
-So are the leading pictures of an open GOP that comes first: they follow its key frame, but are shown before it, and
-refer to pictures that this stream never had (RASL pictures of H.265, B pictures of H.264).
+**The beginning.** A connection may begin anywhere in a stream. Units that need what came before are ``early``
+(``stream_beginning.py``).
 
 **Damage.** A unit is not sound if a NAL unit is empty, reaches beyond the packet or has an invalid header, or if its
 first slice is not the beginning of a picture. In Annex B only the NAL units up to the first slice are looked at: what
@@ -31,6 +30,7 @@ from engine.errors import WireError
 from engine.wire import parameter_sets
 from engine.wire.nal_units import Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
 from engine.wire.parameter_sets import SET_BYTES_MAX, Bits, PictureFormat
+from engine.wire.stream_beginning import StreamBeginning
 
 Encoding = Literal["h264", "h265"]
 #: What stands before each NAL unit.
@@ -39,11 +39,8 @@ START_CODE = b"\0\0\0\1"
 _REMEMBERED_BYTES_MAX = 65_536
 #: Bytes of a slice that are enough for the beginning of its header.
 _SLICE_HEAD_BYTES = 32
-#: Types of slices of H.264: those that refer to no other picture, and those that may refer to later ones.
-_I_SLICES, _B_SLICES = (2, 7), (1, 6)
-#: Types of NAL units: of H.264's key frames that nothing before them is needed after; of H.265's leading pictures, and
-#: of those that refer to pictures before their key frame.
-_IDR, _H265_LEADING, _H265_RASL = 5, range(6, 10), range(8, 10)
+#: Types of slices of H.264 that refer to no other picture.
+_I_SLICES = (2, 7)
 
 
 class AccessUnit(NamedTuple):
@@ -99,7 +96,7 @@ class AccessUnits:
         #: Bytes of a length before each NAL unit; 0 in Annex B.
         self._length_bytes = 0
         self._format = PictureFormat(0, 0)
-        self._beginning: _Beginning | None = _Beginning(encoding)
+        self._beginning: StreamBeginning | None = StreamBeginning(encoding)
         #: While the stream begins: the type of the last unit's first slice, and of its NAL unit; -1 if unknown.
         self._slice_type = self._slice_kind = -1
         self.describe(description)
@@ -141,7 +138,14 @@ class AccessUnits:
         beginning = self._beginning
         if unit is None or beginning is None:
             return unit
-        early = beginning.is_early(unit, self._slice_kind, self._slice_type, pts)
+        early = beginning.is_early(
+            keyframe=unit.keyframe,
+            sound=unit.sound,
+            field=unit.field,
+            kind=self._slice_kind,
+            slice_type=self._slice_type,
+            pts=pts,
+        )
         if beginning.over:
             self._beginning = None
         return unit._replace(early=True) if early else unit
@@ -290,33 +294,3 @@ class AccessUnits:
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
         return AccessUnit(parts, keyframe, self.encoding, self._format.width, self._format.height, sound, field)
-
-
-class _Beginning:
-    """Tells which units of a stream are early, until it is ``over``: none that follow can be."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        self.over = False
-        self._encoding = encoding
-        self._begun = False
-        #: True until the second field of the first key frame has come.
-        self._half = False
-        self._shown: int | None = None
-
-    def is_early(self, unit: AccessUnit, kind: int, slice_type: int, pts: int | None) -> bool:
-        """Whether the next unit is early. ``kind`` and ``slice_type`` are those of its first slice."""
-        if not self._begun:
-            self._begun, self._half, self._shown = unit.keyframe, unit.field, pts
-            self.over = unit.keyframe and self._encoding == "h264" and kind == _IDR
-            return not unit.keyframe
-        if not unit.sound:
-            return False
-        half, self._half = self._half, False
-        if half:
-            return False
-        if self._encoding == "h265":
-            self.over = kind not in _H265_LEADING
-            return kind in _H265_RASL
-        leads = slice_type in _B_SLICES and (pts is None or self._shown is None or pts < self._shown)
-        self.over = not leads
-        return leads

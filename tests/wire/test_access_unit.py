@@ -395,7 +395,7 @@ def open_gops(encoding: str) -> Path:
 @pytest.mark.parametrize("with_pts", [True, False], ids=["times", "no times"])
 @pytest.mark.parametrize("encoding", OPEN_GOPS)
 def test_leading_pictures_of_the_first_open_gop_are_early(encoding, with_pts):
-    """They refer to pictures before the key frame, which this connection never had. Those of later GOPs are not early."""
+    """They refer to pictures before the key frame, which this connection never had. Later GOPs have all they need."""
     with av.open(str(open_gops(encoding))) as container:
         stream = container.streams.video[0]
         description = stream.codec_context.extradata
