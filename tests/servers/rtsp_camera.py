@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import quote
 
-from tests.servers.process import Child
+from tests.servers.process import Child, Server
 from tests.servers.wait import accepts_tcp, free_port
 
 #: GStreamer's bindings are packages of the distribution, which only its own Python can import.
@@ -15,10 +14,9 @@ _SYSTEM_PYTHON = "/usr/bin/python3"
 _SCRIPT = Path(__file__).with_name("rtsp_server_gst.py")
 
 _START_SECONDS_MAX = 30.0
-_STOP_SECONDS_MAX = 5.0
 
 
-class RtspCamera:
+class RtspCamera(Server):
     """GStreamer's RTSP server with one stream, TCP only; every client gets it from its first frame on.
 
     `clip` is an MP4 with H.264: sent as it is with codec "h264" (`fps` and `size` are then the clip's), or
@@ -74,10 +72,6 @@ class RtspCamera:
         self._child = Child("RTSP camera", directory / "rtsp.log")
 
     @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    @property
     def url(self) -> str:
         login = ""
         if self.user is not None:
@@ -95,28 +89,3 @@ class RtspCamera:
             self.record.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [_SYSTEM_PYTHON, _SCRIPT, *self._arguments]
         self._child.start(argv, lambda: accepts_tcp(self.port), _START_SECONDS_MAX)
-
-    def stop(self) -> None:
-        self._child.stop(_STOP_SECONDS_MAX)
-
-    def kill(self) -> None:
-        self._child.kill()
-
-    def pause(self) -> None:
-        """The camera stands still: connections stay open, and nothing more comes."""
-        self._child.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._child.send(signal.SIGCONT)
-
-    def restart(self) -> None:
-        """Stop and start on the same port."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from tests.servers.clips import Stream
-from tests.servers.process import Child
+from tests.servers.process import Child, Server
 from tests.servers.wait import accepts_tcp, free_port
 
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS_MAX = 30.0
-_STOP_SECONDS_MAX = 5.0
 
 
 class Mount(NamedTuple):
@@ -38,7 +36,7 @@ class Mount(NamedTuple):
     keyless_seconds: float = 0.0
 
 
-class RtspVideo:
+class RtspVideo(Server):
     """The cameras `mounts` by their paths, which begin with a slash. Nothing is encoded while they send."""
 
     def __init__(self, directory: Path, mounts: Mapping[str, Mount], port: int | None = None) -> None:
@@ -54,10 +52,6 @@ class RtspVideo:
         keys = stream.keyframes
         return cls(directory, {f"/cam{n}": Mount(stream, keys[n * len(keys) // cameras]) for n in range(cameras)}, port)
 
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
     def url(self, path: str) -> str:
         return f"rtsp://127.0.0.1:{self.port}{path}"
 
@@ -72,29 +66,3 @@ class RtspVideo:
         argv: list[str | Path] = [sys.executable, "-m", "tests.servers.rtsp_video_server", str(self.port), program]
         env = {**os.environ, "PYTHONPATH": str(_ROOT)}
         self._child.start(argv, lambda: accepts_tcp(self.port), _START_SECONDS_MAX, env)
-
-    def stop(self) -> None:
-        self._child.stop(_STOP_SECONDS_MAX)
-
-    def kill(self) -> None:
-        self._child.kill()
-
-    def pause(self) -> None:
-        """All cameras stand still: connections stay open, and nothing more comes."""
-        self._child.send(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """They go on; what was due meanwhile comes at once."""
-        self._child.send(signal.SIGCONT)
-
-    def restart(self) -> None:
-        """Stop and start on the same port, with the `mounts` as they are then."""
-        self.stop()
-        self.start()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

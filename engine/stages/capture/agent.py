@@ -185,7 +185,8 @@ class CaptureAgent:
             floor = max(floor, self._video.producer.floor_nano)
         unix_nano, monotonic = self._clock.stamp(floor)
         self._measure_rate(monotonic)
-        written = self._take_unit(source, source.unit, unix_nano, monotonic) if source.unit else 0
+        unit = source.unit
+        written = self._take_unit(source, unit, unix_nano, monotonic) if unit else 0
         try:
             stamps = source.pictures(unix_nano)
             if source.mode == "transcode" and source.decode != "key":

@@ -51,12 +51,11 @@ class VideoTrack:
             return False
         counts[_LAST_SEQUENCE] = next_sequence(producer.last_sequence)
         counts[_LAST_NANO] = unix_nano
-        size = sum(map(len, unit.parts))
         if self._broken:
-            producer.discard(unix_nano, size, Drop.BROKEN_GOP)
+            producer.discard(unix_nano, sum(map(len, unit.parts)), Drop.BROKEN_GOP)
             return False
         if not unit.sound:
-            producer.discard(unix_nano, size, Drop.CORRUPT)
+            producer.discard(unix_nano, sum(map(len, unit.parts)), Drop.CORRUPT)
             self._drop(Drop.CORRUPT, "an access unit lost bytes on its way; the rest of its GOP is not stored")
             return False
         try:
