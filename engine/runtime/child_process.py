@@ -37,6 +37,8 @@ class Child:
         #: ``released``: it must end for good. ``renewed``: it must start again with another ``launch``.
         self.released = False
         self.renewed = False
+        #: True from a kill until it is reaped, which takes a while on a loaded machine.
+        self.killed = False
         self.backoff = Backoff(_BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         #: The errno of the last failed start; None after a successful one.
         self.refusal: int | None = None
@@ -54,6 +56,7 @@ class Child:
             return self._instance.run(self.launch)
 
         self.pid = fork(self.name, main)
+        self.killed = False
 
     def _renew_page(self) -> None:
         """Open the status page of the next process again, in case somebody has removed the file."""
@@ -72,6 +75,11 @@ class Child:
         """Send a signal, if it runs."""
         if self.pid:
             os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL, if it runs."""
+        self.signal(signal.SIGKILL)
+        self.killed = True
 
     def silent_seconds(self) -> float:
         """Seconds since its last heartbeat, or since its start."""

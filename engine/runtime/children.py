@@ -153,14 +153,16 @@ class Children:
         """Restart children that died, kill children that hang."""
         now = time.monotonic()
         for child in self.all:
+            if child.pid and child.killed:
+                continue
             if child.pid:
                 silence = child.silent_seconds()
                 if silence > self._heartbeat_seconds:
                     self._log.error("process hangs; killed", process=child.name, silent_seconds=round(silence, 1))
-                    child.signal(signal.SIGKILL)
+                    child.kill()
                 elif child.unseen_seconds(now) > _UNSEEN_SECONDS:
                     self._log.warning("its status page was removed; the process is started again", process=child.name)
-                    child.signal(signal.SIGKILL)
+                    child.kill()
             elif not child.finished and now >= child.restart_at:
                 child.page.restarts += 1
                 self._start(child)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,30 @@ def test_a_drain_goes_on_trying_to_start_who_is_needed(
         "process cannot be started; trying again",
         "stage not drained in time",
     ]
+
+
+def test_a_child_that_hangs_is_killed_once(family: Children, said: LogCapture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its end takes more than one look of its parent on a loaded machine."""
+    (child,) = family.all
+    now = [1000.0]
+    with subprocess.Popen(["sleep", "60"]) as hanging, subprocess.Popen(["sleep", "60"]) as next_one:
+        pids = [hanging.pid, next_one.pid]
+        monkeypatch.setattr(child_process, "fork", lambda *_: pids.pop(0))
+        monkeypatch.setattr(children.time, "monotonic", lambda: now[0])
+        family.watch()
+        now[0] += 21
+        family.watch()
+        family.watch()
+        assert [entry["event"] for entry in said.entries] == ["process hangs; killed"]
+        # A wait that leaves it as it is, for its parent to reap.
+        os.waitid(os.P_PID, hanging.pid, os.WEXITED | os.WNOWAIT)
+        family.reap()
+        assert child.code == -signal.SIGKILL
+        # The next process is looked at like the first.
+        now[0] += 31
+        family.watch()
+        now[0] += 21
+        family.watch()
+        assert [entry["event"] for entry in said.entries].count("process hangs; killed") == 2
+        os.waitid(os.P_PID, next_one.pid, os.WEXITED | os.WNOWAIT)
+        family.reap()
