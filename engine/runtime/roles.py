@@ -7,6 +7,8 @@ how its processes are named, found, started and stopped.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 
     from engine.runtime.notify import Notifier
     from engine.wire.lease import Lease
+
+#: Scheduling of captures, as ``nice`` counts. With more work than CPU, each process gets an equal share, and a hundred
+#: captures left the one writer too little: frames waited for seconds in their rings. At 10 a process weighs 1/9 of one
+#: at 0 (``sched_prio_to_weight`` in the kernel), so the writer is served first, and captures share what is left.
+_CAPTURE_NICE = 10
 
 RoleName = Literal["supervisor", "publisher", "writer", "capture"]
 
@@ -61,6 +68,8 @@ class Role:
     #: True if a drain must let it finish, and start it again if it is down, because other roles left it something to
     #: pass on. Other processes hold nothing and may be killed at any moment.
     passes_on: bool = False
+    #: By how much the scheduler ranks its processes lower than others (``nice``).
+    nice: int = 0
     #: True if the text of the status page lists the servers that are away.
     tells_outages: bool = False
     #: The counter that is not 0 once an instance has done its work for good and must not be started again.
@@ -102,6 +111,9 @@ class Instance(NamedTuple):
         """
         assert self.role.agent
         config, notifier = launch.config, launch.notifier
+        with contextlib.suppress(OSError):
+            # A sandbox may forbid it. The site works without.
+            os.nice(self.role.nice)
         stop = StopSignal(interrupts=not self.role.passes_on)
         site.make_directory(config)
         page = StatusPage.claim(self.page)
@@ -207,6 +219,7 @@ CAPTURE = Role(
     counts=CaptureCount,
     agent=_capture,
     modules=("engine.sources.choose", "engine.stages.capture.agent"),
+    nice=_CAPTURE_NICE,
     finished=CaptureCount.FINISHED,
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
     "With several, SIGHUP reads the site file again for added and removed cameras.",

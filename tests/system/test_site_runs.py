@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -85,3 +86,28 @@ def test_a_site_that_passes_check_runs_and_stops_without_a_traceback(number: int
     assert "Traceback" not in log
     assert "starting it again" not in log
     assert not site.paths.directory.exists()
+
+
+def test_captures_give_way_to_the_processes_that_empty_their_rings(site: Site) -> None:
+    """A hundred captures that want more CPU than there is would leave the writer a hundredth of it."""
+    site.write(
+        cameras=[{"id": name, "url": "test://"} for name in ("cam1", "cam2")],
+        redis={"address": "embedded"},
+        amqp_url=f"amqp://127.0.0.1:{free_port()}",
+    )
+    site.start()
+    wait_until(lambda: site.camera("cam2")["stored"] > 1, 60, "frames are stored", log=site.log_text)
+
+    def ranks() -> dict[str, int]:
+        assert site.process is not None
+        parent = os.getpriority(os.PRIO_PROCESS, site.process.pid)
+        return {
+            process["name"]: os.getpriority(os.PRIO_PROCESS, process["pid"]) - parent
+            for process in site.status()["processes"]
+        }
+
+    expected = {"publisher": 0, "writer": 0, "capture cam1": 10, "capture cam2": 10}
+    assert ranks() == expected
+    site.kill("capture", "cam1")
+    wait_until(lambda: site.camera("cam1")["restarts"] == 1, 30, "it runs again", log=site.log_text)
+    wait_until(lambda: ranks() == expected, 30, "it has its rank again", log=site.log_text)
