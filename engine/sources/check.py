@@ -44,7 +44,13 @@ class Trouble(NamedTuple):
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.reason}; {self.advice}"
+        return f"{self.reason}; {self.advice}" if self.advice else self.reason
+
+    @classmethod
+    def of(cls, text: str) -> Trouble:
+        """Inverse of str(); reasons have no semicolon."""
+        reason, _, advice = text.partition("; ")
+        return cls(reason, advice)
 
 
 class CameraCheck:

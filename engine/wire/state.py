@@ -14,6 +14,8 @@ State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
 #: Which pictures of an H.264 or H.265 stream become JPEGs; empty for other streams.
 Decode = Literal["", "all", "key", "none"]
+#: The note of an active camera whose key frames cannot be told apart, or decoded.
+NO_SETS = "its key frames have no parameter sets (SPS, PPS)"
 #: Characters of an error that are kept: a state must fit a status page and a message.
 ERROR_CHARACTERS_MAX = 400
 #: The same for a server's outage: several of those must fit a status page.
