@@ -7,7 +7,6 @@ from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.cpu_costs import cores, cores_of_video
 from engine.doctor.findings import Finding
 from engine.runtime.status_cameras import CameraReport
-from engine.sources.check import Trouble
 from engine.wire.state import NO_SETS
 
 _GOOD = "frames flow, as JPEG from the camera (passthrough)"
@@ -29,12 +28,13 @@ _PICTURES = {"all": "all pictures transcoded", "key": "JPEGs of key frames", "no
 
 def reported(report: CameraReport) -> CameraFacts:
     """A running site's facts about a camera. The camera is not opened again, because many allow few sessions."""
-    error, trouble, video = "", Trouble.of(report.last_error), report.video
+    error, video = "", report.video
     if report.state != "active":
         # The first failure of a stream that flowed is no failed try.
         tries = report.consecutive_failures
         failures = f", {tries:,} tries in a row" if tries > 1 else ""
-        error = f"{report.state}{failures}: {trouble.reason or 'no frame yet'}"
+        reason = report.last_error.removesuffix(f"; {report.advice}")
+        error = f"{report.state}{failures}: {reason or 'no frame yet'}"
     return CameraFacts(
         id=report.id,
         codec=report.codec,
@@ -51,7 +51,7 @@ def reported(report: CameraReport) -> CameraFacts:
         corrupt=report.dropped.get("corrupt", 0) + (video.dropped.get("corrupt", 0) if video else 0),
         note=report.note,
         error=error,
-        advice=trouble.advice if error else "",
+        advice=report.advice if error else "",
     )
 
 
@@ -108,7 +108,7 @@ def _video_verdict(camera: Camera, facts: CameraFacts) -> Finding:
 
 def _transcodes(camera: Camera, facts: CameraFacts, found: str) -> Finding:
     """All pictures of an H.264 or H.265 camera are decoded and encoded: what it costs, and what would cost less."""
-    now, then = cores(camera, facts), cores_of_video(camera, facts, "key")
+    now, then = cores(camera, facts), cores_of_video(camera, facts, "key", video=True)
     keys = 'decode = "key"' if camera.video else 'video = true and decode = "key"'
     return Finding(
         "cameras", camera.id, "information", f"{found}; about {now:.0%} of a core", _VIDEO_GOOD,

@@ -24,7 +24,7 @@ OUTAGE_CHARACTERS_MAX = 200
 
 class CameraStatus(msgspec.Struct, frozen=True):
     """A camera's state since ``timestamp_nano`` (UTC). Width and height in pixels, 0 until a frame was seen. ``note``
-    says what an active camera waits for."""
+    says what an active camera waits for. ``advice``, which ends ``last_error``, says what to do; empty if unknown."""
 
     state: State = "connecting"
     timestamp_nano: int = 0
@@ -36,6 +36,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     height: int = 0
     decode: Decode = ""
     note: str = ""
+    advice: str = ""
 
 
 class ServerAway(msgspec.Struct, frozen=True):

@@ -149,7 +149,7 @@ class CaptureAgent:
     def _connect(self) -> int:
         if self._check:
             if self._check.wait(0):
-                error, self._check = CameraUnavailable(self._check.result()), None
+                error, self._check = self._check.failure(), None
                 self._failed("offline", error)
             return 0
         if time.monotonic() < self._retry_at:
