@@ -66,8 +66,7 @@ def test_a_reason_is_wrapped_below_its_camera():
     assert row.startswith("a  ")
     assert [line.strip() for line in below] == [
         "5 tries for 11 s: port 1 closed at",
-        "127.0.0.1; correct the port in its",
-        "url",
+        "127.0.0.1; correct the port in its url",
     ]
     assert all(line.startswith("  ") for line in below)
 
