@@ -53,8 +53,8 @@ def place(shm: Path, request: pytest.FixtureRequest) -> Place:
 
 def write(producer: Producer, count: int = 1) -> None:
     for _ in range(count):
-        # Of video, a consumer gets nothing before a key frame.
-        producer.write([b"frame"], max(producer.floor_nano + 1, NANO), 0, 1, 1, keyframe=producer.video)
+        # 1 is H.264: a video ring has no JPEGs.
+        producer.write([b"frame"], max(producer.floor_nano + 1, NANO), 0, 1, 1, encoding=int(producer.video))
 
 
 def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):

@@ -53,7 +53,7 @@ def make_ring(path, camera, frames=0, capacity=2**20, owner=OWNER, *, video=Fals
     ring_file.create(path, capacity, camera, owner=owner, video=video)
     producer = Producer(path, camera)
     for number in range(frames):
-        producer.write([b"frame"], 10**18 + number, 0, 1, 1)
+        producer.write([b"frame"], 10**18 + number, 0, 1, 1, encoding=int(video))
     producer.close()
 
 
