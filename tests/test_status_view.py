@@ -56,7 +56,8 @@ def test_a_wrapped_text_keeps_its_words_its_indentation_and_the_width(text, inde
     text = " " * indent + text.strip()
     lines = [line.plain for line in wrapped(text, width)]
     assert "".join(text.split()) == "".join("".join(lines).split())
-    assert all(cell_len(line.rstrip()) <= width for line in lines)
+    assert all(cell_len(line) <= width for line in lines)
+    assert not any(line.endswith(" ") for line in lines if line.strip())
     assert all(line.startswith(" " * indent) for line in lines)
 
 

@@ -38,6 +38,8 @@ def wrapped(text: str, width: int, style: str = "") -> list[Text]:
         return [Text(text, style=style)]
     indent = text[: len(text) - len(text.lstrip())]
     lines = Text(text.strip(), style=style).wrap(_CONSOLE, max(width - len(indent), 1), overflow="fold")
+    for line in lines:
+        line.rstrip()
     return [Text(indent, style=style) + line for line in lines]
 
 
