@@ -207,6 +207,12 @@ def test_each_error_of_a_camera_is_named_announced_and_logged_once(
                 "each was tried four times",
             )
             errors = {camera["id"]: camera["last_error"].partition("; ")[0] for camera in site.status()["cameras"]}
+            for camera in site.status()["cameras"]:
+                # A file that does not open is not asked.
+                assert bool(camera["advice"]) == (camera["id"] != "file"), camera
+                assert camera["last_error"].endswith(camera["advice"])
+            doctor = json.loads(command("doctor", "-c", str(site.file), "--json").stdout)
+            told = {one["check"]: one["todo"] for one in doctor["findings"] if one["part"] == "cameras"}
             states = {name: consumer.statuses(name) for name in urls}
             assert site.stop() == 0
     assert errors["host"] in ("no such host: camera.invalid", "no name server answers for camera.invalid")
@@ -219,6 +225,7 @@ def test_each_error_of_a_camera_is_named_announced_and_logged_once(
         "page": "sends text/html, which is no video (from 127.0.0.1)",
         "file": f"{tmp_path} is a directory",
     }
+    assert (told["password"], told["path"]) == ("correct them in its url", "correct the path in its url")
     assert {name: [event["state"] for event in events] for name, events in states.items()} == {
         name: ["offline"] for name in urls
     }
