@@ -20,7 +20,7 @@ import setproctitle
 from hypothesis import HealthCheck, Phase, given, settings
 from rich.console import Console
 
-from engine.cli import show
+from engine.cli import check_view
 from engine.client.consumer import FrameConsumer
 from engine.client.store import FrameStore
 from engine.config import Camera, Config, from_document
@@ -65,8 +65,9 @@ def use(config: Config, shared: Path) -> None:
     use_paths(config)
     use_servers(config)
     most = embedded_memory(config) if config.embedded else None
-    show.print_site(Console(file=io.StringIO(), width=80), config, 1, 1, redis_memory(config), most)
-    msgspec.json.encode(show.masked(config))
+    sizing = check_view.Sizing(1, 1, redis_memory(config), most, 0.5, 2)
+    check_view.print_site(Console(file=io.StringIO(), width=80), config, sizing)
+    msgspec.json.encode(check_view.masked(config))
     repr(config).encode()
     to_json(collect(config, memory=False))
     if Path(config.ring.directory).is_dir():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.cli.columns import Column, Row, layout
+from engine.cli.columns import Column, Row, layout, wrapped
 from engine.cli.status_view import duration
 
 COLUMNS = (Column("camera"), Column("state", right=False), Column("source", 2), Column("fps"), Column("p99 ms", 1))
@@ -47,6 +47,29 @@ def test_every_name_stands_whole_and_lines_keep_to_a_width_that_can_be_kept(cell
         assert row[1] in block[-1]
         if width >= 50:
             assert all(cell_len(line) <= width for line in block[1:] or block) or block[0] == row[0]
+
+
+@given(
+    st.text(st.characters(whitelist_categories=("L", "N", "Zs")), max_size=200), st.integers(0, 4), st.integers(10, 90)
+)
+def test_a_wrapped_text_keeps_its_words_its_indentation_and_the_width(text, indent, width):
+    text = " " * indent + text.strip()
+    lines = [line.plain for line in wrapped(text, width)]
+    assert "".join(text.split()) == "".join("".join(lines).split())
+    assert all(cell_len(line) <= width for line in lines)
+    assert not any(line.endswith(" ") for line in lines if line.strip())
+    assert all(line.startswith(" " * indent) for line in lines)
+
+
+def test_a_reason_is_wrapped_below_its_camera():
+    reason = "5 tries for 11 s: port 1 closed at 127.0.0.1; correct the port in its url"
+    _, (row, *below) = plain([Row(("a", "offline", "", "0.0", "0.0"), reason)], 40)
+    assert row.startswith("a  ")
+    assert [line.strip() for line in below] == [
+        "5 tries for 11 s: port 1 closed at",
+        "127.0.0.1; correct the port in its url",
+    ]
+    assert all(line.startswith("  ") for line in below)
 
 
 def test_durations():

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 _GAP = "  "
 #: Most columns of the terminal for first cells if not everything fits; longer first cells get their own line.
-_LABEL_MAX = 24
+LABEL_MAX = 24
+#: Rich wants a console to wrap text; its width is not used.
+_CONSOLE = Console()
 
 
 class Column(NamedTuple):
@@ -29,21 +32,47 @@ class Row(NamedTuple):
     style: str = ""
 
 
-def layout(columns: Sequence[Column], rows: Sequence[Row], width: int) -> list[list[Text]]:
+def wrapped(text: str, width: int, style: str = "") -> list[Text]:
+    """The lines of a text, broken between words. Each has the text's indentation."""
+    if cell_len(text) <= width:
+        return [Text(text, style=style)]
+    indent = text[: len(text) - len(text.lstrip())]
+    lines = Text(text.strip(), style=style).wrap(_CONSOLE, max(width - len(indent), 1), overflow="fold")
+    for line in lines:
+        line.rstrip()
+    return [Text(indent, style=style) + line for line in lines]
+
+
+def needed_width(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """Columns of the terminal for all columns of the table."""
+    widths = _widths(columns, rows)
+    return widths[0] + _rest(widths, list(range(len(columns))))
+
+
+def layout(columns: Sequence[Column], rows: Sequence[Row], width: int, label_max: int = LABEL_MAX) -> list[list[Text]]:
     """The header's line, and the lines of each row. Nothing is cut: a terminal that is too narrow wraps lines."""
-    widths = [
-        max([cell_len(column.name), *(cell_len(row.cells[at]) for row in rows)]) for at, column in enumerate(columns)
-    ]
+    widths = _widths(columns, rows)
     shown = list(range(len(columns)))
-    least = min(widths[0], _LABEL_MAX)
+    least = min(widths[0], label_max)
     for at in sorted(shown[1:], key=lambda at: -columns[at].rank):
         if least + _rest(widths, shown) <= width or not columns[at].rank:
             break
         shown.remove(at)
     label = max(min(widths[0], width - _rest(widths, shown)), least)
     lines = [[Text(_line([column.name for column in columns], columns, widths, shown, label), style="dim")]]
-    lines += [_row(row, columns, widths, shown, label) for row in rows]
+    lines += [_row(row, columns, widths, shown, label) + _below(row, width) for row in rows]
     return lines
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Row]) -> list[int]:
+    """The widest cell of each column, its name included."""
+    return [
+        max([cell_len(column.name), *(cell_len(row.cells[at]) for row in rows)]) for at, column in enumerate(columns)
+    ]
+
+
+def _below(row: Row, width: int) -> list[Text]:
+    return wrapped(f"{_GAP}{row.below}", width, "dim") if row.below else []
 
 
 def _row(row: Row, columns: Sequence[Column], widths: list[int], shown: list[int], label: int) -> list[Text]:
@@ -56,8 +85,6 @@ def _row(row: Row, columns: Sequence[Column], widths: list[int], shown: list[int
     if row.style:
         line.stylize(row.style, label, label + len(_GAP) + widths[1])
     lines.append(line)
-    if row.below:
-        lines.append(Text(f"{_GAP}{row.below}", style="dim"))
     return lines
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from engine.cli import show
+from engine.cli import check_view, show
 from engine.cli.output import print_json
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
 from engine.config.memory import redis_memory
+from engine.doctor.cpu_costs import cores
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect
@@ -30,8 +32,9 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     have = free_bytes(directory)
     memory = redis_memory(site_config)
     most = embedded_memory(site_config) if site_config.embedded else None
+    need_cores, have_cores = sum(cores(camera, None) for camera in site_config.cameras), len(os.sched_getaffinity(0))
     if json:
-        document = show.masked(site_config)
+        document = check_view.masked(site_config)
         document["redis_memory"] = {
             "need_bytes": memory.bytes,
             "frames": memory.frames,
@@ -42,10 +45,12 @@ def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
             "assumed": memory.assumed,
             "maxmemory_bytes": most,
         }
+        document["cpu"] = {"need_cores": round(need_cores, 3), "have_cores": have_cores}
         document["shared_memory"] = {"need_bytes": need, "have_bytes": have, "directory": str(directory)}
         print_json(document)
     else:
-        show.print_site(Console(markup=False, emoji=False, highlight=False), site_config, need, have, memory, most)
+        sizing = check_view.Sizing(need, have, memory, most, need_cores, have_cores)
+        check_view.print_site(Console(markup=False, emoji=False, highlight=False), site_config, sizing)
     site.check_space(site_config)
 
 

@@ -13,7 +13,7 @@ from math import ceil
 from rich.cells import cell_len
 from rich.text import Text
 
-from engine.cli.columns import Column, Row, layout
+from engine.cli.columns import Column, Row, layout, wrapped
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CameraReport, VideoReport
 
@@ -47,8 +47,8 @@ _PROCESS_COLUMNS = (
 def status_lines(report: SiteReport, width: int) -> list[Text]:
     """The whole site: headline, cameras, processes."""
     if not report.running:
-        return _not_running(report)
-    lines = headline(report)
+        return _not_running(report, width)
+    lines = headline(report, width)
     lines += [line for block in _cameras(report.cameras, width) for line in block]
     rows = [
         Row(
@@ -73,23 +73,23 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
         )
         if publisher.gops or publisher.video_expired:
             line += f"; {publisher.gops} GOPs confirmed, {publisher.video_expired} packets expired"
-        lines.append(Text(line))
+        lines += wrapped(line, width)
     return lines
 
 
-def _not_running(report: SiteReport) -> list[Text]:
-    lines = [Text(f"site {report.site} is not running")]
+def _not_running(report: SiteReport, width: int) -> list[Text]:
+    lines = [f"site {report.site} is not running"]
     if report.elsewhere:
-        lines.append(Text(f"site {report.site} {report.elsewhere}"))
+        lines.append(f"site {report.site} {report.elsewhere}")
     if report.embedded_pid:
         text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run adopts it"
-        lines.append(Text(f"{text}, edge-video clean ends it"))
-    return lines
+        lines.append(f"{text}, edge-video clean ends it")
+    return [part for line in lines for part in wrapped(line, width)]
 
 
 def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
     """As much of the site as fits. If not all cameras fit, those in trouble come first."""
-    lines = headline(report)
+    lines = headline(report, width)
     room = lines_max - sum(map(_height(width), lines))
     cameras = report.cameras
     blocks = _cameras(cameras, width)
@@ -110,8 +110,13 @@ def live_lines(report: SiteReport, width: int, lines_max: int) -> list[Text]:
     return lines
 
 
-def headline(report: SiteReport) -> list[Text]:
+def headline(report: SiteReport, width: int) -> list[Text]:
     """The state of the site: a line that says what is away, a line of figures, then the reasons."""
+    return [part for text, style in _headline(report) for part in wrapped(text, width, style)]
+
+
+def _headline(report: SiteReport) -> list[tuple[str, str]]:
+    """The lines of the headline, whatever their length, and their styles."""
     cameras = report.cameras
     active = sum(camera.state == "active" for camera in cameras)
     first = f"{report.site}: {active} of {len(cameras)} cameras active"
@@ -136,8 +141,8 @@ def headline(report: SiteReport) -> list[Text]:
         figures.append(f"{report.publisher.confirmed:,} announced")
     trouble = bool(report.outages or down or lag >= _LAG_SECONDS)
     lines = [
-        Text(first, style="bold red" if trouble else "bold"),
-        Text("   ".join(figures), style="yellow" * bool(dropped)),
+        (first, "bold red" if trouble else "bold"),
+        ("   ".join(figures), "yellow" * bool(dropped)),
     ]
     if video:
         figures = [
@@ -146,17 +151,17 @@ def headline(report: SiteReport) -> list[Text]:
             f"{video.dropped:,} dropped",
             f"p50 {video.latency_ms.p50:.1f} ms, p99 {video.latency_ms.p99:.1f} ms",
         ]
-        lines.append(Text("   ".join(figures), style="yellow" * bool(video.dropped)))
+        lines.append(("   ".join(figures), "yellow" * bool(video.dropped)))
     for outage in report.outages:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        lines.append(Text(f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", style="red"))
+        lines.append((f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", "red"))
     if report.writer.contested:
         count = report.writer.contested
         text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"
-        lines.append(Text(f"{text}; the log says which site", style="bold red"))
+        lines.append((f"{text}; the log says which site", "bold red"))
     if report.file_differs:
         what = "; ".join(report.file_differs)
-        lines.append(Text(f"the site file differs from what runs: {what}; a restart applies it", style="yellow"))
+        lines.append((f"the site file differs from what runs: {what}; a restart applies it", "yellow"))
     return lines
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from engine.config import assumptions
 from engine.config.sections import JPEG_BYTES_PER_PIXEL, Camera
 from engine.config.structs import Config
 from engine.wire import keys, urls
@@ -24,12 +25,6 @@ _JOURNAL_BYTES = 32
 #: jemalloc's smallest step between sizes, and its number of sizes per doubling.
 _STEP_BYTES = 16
 _SIZES_PER_DOUBLING = 4
-#: Frames a second and pixels assumed for a camera that was neither configured nor observed.
-_FPS_ASSUMED = 25.0
-_PIXELS_ASSUMED = 1280 * 720
-#: Bytes a second of H.264, and seconds between key frames, assumed of a camera that was not observed.
-_VIDEO_BYTES_ASSUMED = 4_000_000 / 8
-_KEY_SECONDS_ASSUMED = 2.0
 #: At most this many cameras are named.
 _NAMED_MAX = 3
 #: Characters of the time and the sequence in a key.
@@ -118,18 +113,18 @@ def _frames_of(camera: Camera, seen: Seen) -> tuple[float, float, bool]:
     pattern = urls.parse_test_url(camera.url) if camera.kind == "test" else None
     sent = seen.fps or (pattern.fps if pattern else 0.0)
     if camera.decode == "key" and not sent:
-        return min(1 / _KEY_SECONDS_ASSUMED, camera.fps or 1.0), _size_of(camera, seen), True
+        return min(1 / assumptions.KEY_SECONDS, camera.fps or 1.0), _size_of(camera, seen), True
     fps = min(sent, camera.fps) if sent and camera.fps else sent or camera.fps
     guessed = not fps or not (seen.frame_bytes or pattern)
-    return fps or _FPS_ASSUMED, _size_of(camera, seen), guessed
+    return fps or assumptions.FPS, _size_of(camera, seen), guessed
 
 
 def _size_of(camera: Camera, seen: Seen) -> float:
     """Bytes of a frame."""
-    return seen.frame_bytes or camera.frame_bytes or _PIXELS_ASSUMED * JPEG_BYTES_PER_PIXEL
+    return seen.frame_bytes or camera.frame_bytes or assumptions.PIXELS * JPEG_BYTES_PER_PIXEL
 
 
 def _packets_of(seen: Seen) -> tuple[float, float, bool]:
     """Access units a second, bytes of one, and whether one of them is a guess."""
-    fps = seen.packet_fps or _FPS_ASSUMED
-    return fps, seen.packet_bytes or _VIDEO_BYTES_ASSUMED / fps, not (seen.packet_fps and seen.packet_bytes)
+    fps = seen.packet_fps or assumptions.FPS
+    return fps, seen.packet_bytes or assumptions.VIDEO_BYTES / fps, not (seen.packet_fps and seen.packet_bytes)

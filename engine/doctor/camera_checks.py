@@ -7,9 +7,17 @@ from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.cpu_costs import cores, cores_of_video
 from engine.doctor.findings import Finding
 from engine.runtime.status_cameras import CameraReport
+from engine.wire.state import NO_SETS
 
 _GOOD = "frames flow, as JPEG from the camera (passthrough)"
 _VIDEO_GOOD = "video stored as the camera sends it, JPEGs of its key frames"
+#: The same of a camera that sends nothing: its codec may be unknown.
+_FLOWS, _VIDEO_FLOWS = "frames flow", "H.264 or H.265 flows"
+#: What to do about key frames without parameter sets.
+_SEND_SETS = (
+    "let the camera send SPS and PPS (H.265: VPS, too) in its session description or before each key frame: choose "
+    "another profile in it, or update its firmware"
+)
 #: Share of ``fps`` that a camera should send.
 _RATE_SHARE_MIN = 0.8
 #: Longest good interval between key frames, in seconds.
@@ -22,8 +30,11 @@ def reported(report: CameraReport) -> CameraFacts:
     """A running site's facts about a camera. The camera is not opened again, because many allow few sessions."""
     error, video = "", report.video
     if report.state != "active":
-        failures = f", {report.consecutive_failures} tries in a row" if report.consecutive_failures else ""
-        error = f"{report.state}{failures}: {report.last_error or 'no frame yet'}"
+        # The first failure of a stream that flowed is no failed try.
+        tries = report.consecutive_failures
+        failures = f", {tries:,} tries in a row" if tries > 1 else ""
+        reason = report.last_error.removesuffix(f"; {report.advice}")
+        error = f"{report.state}{failures}: {reason or 'no frame yet'}"
     return CameraFacts(
         id=report.id,
         codec=report.codec,
@@ -40,13 +51,15 @@ def reported(report: CameraReport) -> CameraFacts:
         corrupt=report.dropped.get("corrupt", 0) + (video.dropped.get("corrupt", 0) if video else 0),
         note=report.note,
         error=error,
+        advice=report.advice if error else "",
     )
 
 
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
     """One camera: whether it sends, what it sends, and what that costs."""
     if facts.error:
-        return Finding("cameras", camera.id, "broken", facts.error, _GOOD, facts.advice or _todo(camera))
+        good = _VIDEO_FLOWS if camera.video else _FLOWS
+        return Finding("cameras", camera.id, "broken", facts.error, good, facts.advice or _todo(camera))
     if facts.decode:
         return _video_verdict(camera, facts)
     found = f"{facts.codec or 'unknown codec'} {facts.width}x{facts.height}, {facts.fps:.1f} fps, {facts.mode}"
@@ -77,6 +90,8 @@ def _video_verdict(camera: Camera, facts: CameraFacts) -> Finding:
     found += f"; {'stored as sent, ' if camera.video else ''}{_PICTURES[facts.decode]}"
     if facts.corrupt:
         return _corrupt(camera, facts, found)
+    if facts.note == NO_SETS:
+        return Finding("cameras", camera.id, "warning", f"{found}; {NO_SETS}", "key frames that decode", _SEND_SETS)
     if facts.note or facts.key_interval_seconds > KEY_SECONDS_MAX:
         return Finding(
             "cameras", camera.id, "warning", f"{found}; {facts.note}" if facts.note else found,
@@ -93,7 +108,7 @@ def _video_verdict(camera: Camera, facts: CameraFacts) -> Finding:
 
 def _transcodes(camera: Camera, facts: CameraFacts, found: str) -> Finding:
     """All pictures of an H.264 or H.265 camera are decoded and encoded: what it costs, and what would cost less."""
-    now, then = cores(camera, facts), cores_of_video(camera, facts, "key")
+    now, then = cores(camera, facts), cores_of_video(camera, facts, "key", video=True)
     keys = 'decode = "key"' if camera.video else 'video = true and decode = "key"'
     return Finding(
         "cameras", camera.id, "information", f"{found}; about {now:.0%} of a core", _VIDEO_GOOD,

@@ -21,7 +21,7 @@ from engine.errors import CameraUnavailable, WireError
 from engine.sources import check as camera_check
 from engine.sources.source import Source
 from engine.wire import urls
-from engine.wire.state import Decode
+from engine.wire.state import NO_SETS, Decode
 
 #: Seconds over which frames are counted; seconds before that, in which frames come in a burst that FFmpeg held back
 #: while it opened the stream; cameras probed at the same time.
@@ -91,6 +91,8 @@ class _Measurement:
     def __init__(self) -> None:
         self.frames = self.corrupt = self.frame_bytes = self.units = self.unit_bytes = 0
         self.width = self.height = 0
+        #: True if a key frame without parameter sets has come.
+        self.lacks_sets = False
         #: When packets came, and key frames of H.264 or H.265 (monotonic seconds).
         self.arrivals: list[float] = []
         self.keys: list[float] = []
@@ -102,6 +104,7 @@ class _Measurement:
             self.units += 1
             self.unit_bytes += sum(map(len, unit.parts))
             self.width, self.height = unit.width or self.width, unit.height or self.height
+            self.lacks_sets |= unit.lacks_sets
             if unit.keyframe:
                 self.keys.append(self.arrivals[-1])
         try:
@@ -116,7 +119,8 @@ class _Measurement:
     def end(self, seconds: float) -> float:
         """When enough was counted: after ``seconds`` in which packets come evenly, and with the second key frame."""
         wanted = SETTLE_SECONDS + seconds
-        return self.arrivals[0] + (max(wanted, KEY_SECONDS) if self.units and len(self.keys) < 2 else wanted)
+        awaited = self.units and len(self.keys) < 2 and not self.lacks_sets
+        return self.arrivals[0] + (max(wanted, KEY_SECONDS) if awaited else wanted)
 
     def facts(self, source: Source) -> CameraFacts:
         """What was counted."""
@@ -124,6 +128,8 @@ class _Measurement:
         interval = (self.keys[-1] - self.keys[0]) / (len(self.keys) - 1) if len(self.keys) > 1 else 0.0
         if self.units and not interval and self.arrivals[-1] - self.arrivals[0] > KEY_SECONDS - 1:
             note = f"{'one key frame' if self.keys else 'no key frame'} in {KEY_SECONDS:.0f} s"
+        if self.lacks_sets and not self.keys:
+            note = NO_SETS
         fps = {"key": 1 / interval if interval else 0.0, "none": 0.0}.get(source.decode, rate)
         return CameraFacts(
             id="",

@@ -1,47 +1,69 @@
-"""What cameras cost of a core: estimates from what was measured on one machine (docs/benchmarks.md). They are good for
-a warning before a site runs, and to compare the ways in which a camera can be captured."""
+"""What cameras cost of a core: estimates from what was measured at 720p (docs/benchmarks.md, docs/modes.md). They are
+good for a warning before a site runs, and to compare the ways in which a camera can be captured.
+
+A benchmark's run differs from the next by a tenth or two. tests/doctor/test_cpu_costs.py holds the estimates to the
+published run.
+"""
 
 from __future__ import annotations
 
-from engine.config import Camera
+from engine.config import Camera, assumptions
 from engine.doctor.camera_probe import CameraFacts
 from engine.wire.state import Decode
 
-#: JPEGs per second that one core passes through.
-_PASSTHROUGH_FRAMES = 4000.0
-#: Seconds of CPU at 720p: a picture decoded in its place among all others, and encoded; a key frame decoded alone, and
-#: encoded; a packet that is not decoded. The first two grow with the pixels.
-_PICTURE_SECONDS = 4.7e-3
-_KEY_FRAME_SECONDS = 12.5e-3
-_PACKET_SECONDS = 0.25e-3
-_PIXELS = 1280 * 720
-#: Assumed of a camera that was not observed.
-_FPS_ASSUMED = 25.0
-_KEY_SECONDS_ASSUMED = 2.0
+#: Seconds of CPU of a capture process: a JPEG passed through; a packet of H.264 or H.265 that is not decoded.
+_JPEG_SECONDS = 0.08e-3
+_PACKET_SECONDS = 0.30e-3
+#: The same at 720p, for a picture decoded in its place among all others, and encoded; and for a key frame decoded
+#: alone, and encoded. Both grow with the pixels.
+_PICTURE_SECONDS = 5.0e-3
+_KEY_FRAME_SECONDS = 6.0e-3
+#: Seconds of CPU of writer and publisher for each frame and packet that is stored.
+_STORED_SECONDS = 0.1e-3
 
 
 def cores(camera: Camera, facts: CameraFacts | None) -> float:
     """Cores that a camera takes, from its facts or, without them, from the site file."""
-    passes = facts.mode != "transcode" if facts and facts.mode else camera.kind in ("test", "http")
-    if facts and facts.decode:
+    facts = facts or CameraFacts(camera.id)
+    if facts.decode:
         return cores_of_video(camera, facts, facts.decode)
-    if not passes and camera.decode in ("key", "none") and not (facts and facts.codec):
-        return cores_of_video(camera, facts or CameraFacts(camera.id), camera.decode)
-    fps = facts.fps if facts and facts.fps else camera.fps or _FPS_ASSUMED
-    fps = min(fps, camera.fps) if camera.fps else fps
-    return fps / _PASSTHROUGH_FRAMES if passes else fps * _PICTURE_SECONDS * _scale(camera, facts)
+    if facts.mode:
+        passes = facts.mode != "transcode"
+    elif camera.video or camera.kind not in ("test", "http"):
+        return cores_of_video(camera, facts, _assumed(camera))
+    else:
+        passes = True
+    fps = _limited(camera, facts.fps or camera.fps or assumptions.FPS)
+    return fps * (_STORED_SECONDS + (_JPEG_SECONDS if passes else _PICTURE_SECONDS * _scale(camera, facts)))
 
 
-def cores_of_video(camera: Camera, facts: CameraFacts, decode: Decode) -> float:
-    """Cores that an H.264 or H.265 camera would take with this ``decode``."""
-    packets = facts.packet_fps or _FPS_ASSUMED
+def cores_of_video(camera: Camera, facts: CameraFacts, decode: Decode, *, video: bool | None = None) -> float:
+    """Cores that an H.264 or H.265 camera would take with this ``decode``, and with this ``video``, if given."""
+    stored = camera.video if video is None else video
+    packets = facts.packet_fps or assumptions.FPS
     if decode == "all":
-        return min(packets, camera.fps or packets) * _PICTURE_SECONDS * _scale(camera, facts)
-    key_frames = 1 / (facts.key_interval_seconds or _KEY_SECONDS_ASSUMED) if decode == "key" else 0.0
-    return packets * _PACKET_SECONDS + key_frames * _KEY_FRAME_SECONDS * _scale(camera, facts)
+        pictures = _limited(camera, packets)
+        taken = pictures * _PICTURE_SECONDS * _scale(camera, facts)
+    else:
+        key_seconds = facts.key_interval_seconds or assumptions.KEY_SECONDS
+        pictures = _limited(camera, 1 / key_seconds) if decode == "key" else 0.0
+        taken = packets * _PACKET_SECONDS + pictures * _KEY_FRAME_SECONDS * _scale(camera, facts)
+    return taken + (pictures + packets * stored) * _STORED_SECONDS
 
 
-def _scale(camera: Camera, facts: CameraFacts | None) -> float:
+def _assumed(camera: Camera) -> Decode:
+    """What the camera's ``decode`` will be, if its key frames come as assumed."""
+    if camera.decode != "auto":
+        return camera.decode
+    return "key" if camera.fps and camera.fps * assumptions.KEY_SECONDS <= 1 else "all"
+
+
+def _limited(camera: Camera, fps: float) -> float:
+    """Frames per second within the camera's limit."""
+    return min(fps, camera.fps) if camera.fps else fps
+
+
+def _scale(camera: Camera, facts: CameraFacts) -> float:
     """The pixels of a camera's pictures, as a multiple of 720p."""
-    pixels = facts.width * facts.height if facts else 0
-    return (pixels or (camera.width or 1280) * (camera.height or 720)) / _PIXELS
+    pixels = facts.width * facts.height
+    return (pixels or (camera.width or 1280) * (camera.height or 720)) / assumptions.PIXELS

@@ -7,7 +7,15 @@ from typing import NamedTuple
 from engine.config import Config
 from engine.config.memory import Seen, redis_memory
 from engine.config.tls import TLS_CAUSES
-from engine.doctor import broker_checks, broker_facts, camera_checks, machine_checks, machine_facts, redis_checks
+from engine.doctor import (
+    broker_checks,
+    broker_facts,
+    camera_checks,
+    machine_checks,
+    machine_facts,
+    redis_checks,
+    redis_memory_checks,
+)
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.camera_probe import gather as open_cameras
@@ -56,7 +64,7 @@ def examine(
         facts.id: Seen(facts.fps, facts.frame_bytes, facts.packet_fps, facts.packet_bytes) for facts in seen.values()
     }
     lifetimes = config.ttl_seconds(video=False), config.ttl_seconds(video=True)
-    findings.append(redis_checks.memory_need(redis_memory(config, known), most, *lifetimes))
+    findings.append(redis_memory_checks.memory_need(redis_memory(config, known), most, *lifetimes))
     findings += [camera_checks.verdict(camera, seen[camera.id]) for camera in config.cameras if camera.id in seen]
     if not cameras:
         findings.append(Finding("cameras", "all", "information", "not examined, as requested"))

@@ -1,21 +1,18 @@
-"""Verdicts on Redis, from its facts: the product page's alerts and troubleshooting, and what the engine needs."""
+"""Verdicts on Redis, from its facts: the product page's alerts and troubleshooting, and what the engine needs. Those on
+its memory are in ``redis_memory_checks.py``."""
 
 from __future__ import annotations
 
 import time
 from functools import partial
 
-from engine.config.memory import MemoryNeed
 from engine.doctor.findings import Finding, not_asked
-from engine.doctor.redis_facts import RedisFacts, Sample, SlowCommand
+from engine.doctor.redis_facts import RedisFacts, SlowCommand, info_number
+from engine.doctor.redis_memory_checks import expiry, hit_rate, memory, policy, ttl
 from engine.runtime.preflight import REDIS_VERSION_MIN
 
-#: The product page's alerts: share of maxmemory, share of lookups that find nothing, connected clients.
-MEMORY_SHARE_MAX = 0.8
-MISSES_SHARE_MAX = 0.2
+#: The product page's alert: connected clients.
 CLIENTS_MAX = 1000
-#: Below this number of lookups, the hit rate means nothing.
-_LOOKUPS_MIN = 1000
 #: Bounds for the median and the 99th percentile of round trips, in milliseconds.
 P50_MS_MAX = 5.0
 P99_MS_MAX = 50.0
@@ -38,10 +35,10 @@ def verdicts(facts: RedisFacts, ttl_seconds: int, now: float | None = None) -> l
         found.append(_denied("server's figures", "INFO", "memory, policy, hit rate, clients, persistence, role"))
     else:
         found += [
-            memory(_int(info, "used_memory"), _int(info, "maxmemory")),
+            memory(info_number(info, "used_memory"), info_number(info, "maxmemory")),
             policy(info.get("maxmemory_policy", "")),
-            hit_rate(_int(info, "keyspace_hits"), _int(info, "keyspace_misses")),
-            clients(_int(info, "connected_clients"), _int(info, "maxclients")),
+            hit_rate(info_number(info, "keyspace_hits"), info_number(info, "keyspace_misses")),
+            clients(info_number(info, "connected_clients"), info_number(info, "maxclients")),
             role(info.get("role", "")),
             persistence(info, facts.settings),
         ]
@@ -75,79 +72,6 @@ def mode(name: str) -> Finding:
     return _finding(
         "mode", "broken", f"a {name}, which stores nothing", good, "name it in redis.sentinels, with redis.service"
     )
-
-
-def memory(used: int, most: int) -> Finding:
-    """Memory used against ``maxmemory``."""
-    good = f"maxmemory set, and at most {MEMORY_SHARE_MAX:.0%} of it used"
-    if not most:
-        return _finding(
-            "memory", "warning", f"{_mib(used)} used, maxmemory is not set", good,
-            "set maxmemory: without it Redis grows until the machine swaps or kills it",
-        )  # fmt: skip
-    share = used / most
-    return _finding(
-        "memory", "warning" if share > MEMORY_SHARE_MAX else "ok", f"{_mib(used)} of {_mib(most)} used ({share:.0%})",
-        good, "raise maxmemory, or lower redis.ttl_seconds, fps or quality" if share > MEMORY_SHARE_MAX else "",
-    )  # fmt: skip
-
-
-def memory_need(need: MemoryNeed, most: int | None, ttl_seconds: int, video_ttl_seconds: int = 0) -> Finding:
-    """The memory that the site's frames and video need, against ``maxmemory``: 0 if it is not set, None if it may not
-    be read."""
-    mean = (need.bytes - need.video_bytes) / need.frames if need.frames else 0.0
-    found = (
-        f"about {_mib(need.bytes)}: {need.frames_per_second:,.0f} frames/s for {ttl_seconds} s, "
-        f"{mean / 1024:,.0f} KiB each with what Redis adds"
-    )
-    if need.packets:
-        found += (
-            f"; {need.packets_per_second:,.0f} packets/s of video for {video_ttl_seconds} s, "
-            f"{need.video_bytes / need.packets / 1024:,.0f} KiB each"
-        )
-    if need.assumed:
-        found += f"; {need.caveat}"
-    good = f"at most {MEMORY_SHARE_MAX:.0%} of maxmemory"
-    if not most:
-        return _finding("memory needed", "information", found, good)
-    bad = need.bytes > MEMORY_SHARE_MAX * most
-    return _finding(
-        "memory needed", "warning" if bad else "ok", f"{found}; maxmemory is {_mib(most)}", good,
-        f"raise maxmemory to {_mib(need.bytes / MEMORY_SHARE_MAX)} or more (embedded: redis.max_memory_percent), or "
-        f"lower redis.ttl_seconds, {'video.ttl_seconds, ' if need.packets else ''}fps or quality: frames go before "
-        "their TTL" if bad else "",
-    )  # fmt: skip
-
-
-def policy(name: str) -> Finding:
-    """What Redis evicts when its memory is full."""
-    if name == "volatile-ttl":
-        return _finding("eviction", "ok", name, "volatile-ttl: the oldest frames go first")
-    if name == "noeviction":
-        reason = "a full Redis takes no more frames"
-    elif name.startswith("allkeys"):
-        reason = "a full Redis evicts journals and cursors, so events are lost or repeated"
-    else:
-        reason = "a full Redis evicts frames and journals in no order of age"
-    return _finding(
-        "eviction", "warning", f"{name or 'unknown'}: {reason}", "volatile-ttl: the oldest frames go first",
-        "CONFIG SET maxmemory-policy volatile-ttl, and write it into the server's configuration",
-    )  # fmt: skip
-
-
-def hit_rate(hits: int, misses: int) -> Finding:
-    """The share of lookups that find nothing."""
-    lookups = hits + misses
-    good = f"at most {MISSES_SHARE_MAX:.0%} of lookups find nothing"
-    if lookups < _LOOKUPS_MIN:
-        return _finding("hit rate", "ok", f"{lookups} lookups since the start: too few to tell", good)
-    share = misses / lookups
-    bad = share > MISSES_SHARE_MAX
-    return _finding(
-        "hit rate", "warning" if bad else "ok", f"{share:.1%} of {lookups:,} lookups found nothing", good,
-        "readers come after the frames expired: raise redis.ttl_seconds, or find the reader that lags or guesses keys"
-        if bad else "",
-    )  # fmt: skip
 
 
 def clients(connected: int, most: int) -> Finding:
@@ -193,43 +117,6 @@ def persistence(info: dict[str, str], settings: dict[str, str] | None) -> Findin
     if settings is None:
         return _denied("persistence", "CONFIG GET save", good)
     return _finding("persistence", "ok", "off", good)
-
-
-def expiry(probe: str, info: dict[str, str] | None, ttl_seconds: int) -> Finding:
-    """Whether keys with a TTL expire, by a probe key and by the server's count."""
-    good = "a probe key is gone after its TTL; expired_keys grows"
-    if probe == "stays":
-        return _finding(
-            "expiry", "broken", "the probe key outlived its TTL", good, "look for DEBUG SET-ACTIVE-EXPIRE or a replica"
-        )
-    expired, lived = _int(info or {}, "expired_keys"), _int(info or {}, "uptime_in_seconds")
-    counted = f", {expired:,} keys expired in {lived:,} s" if info is not None else ""
-    if probe == "denied":
-        return _denied("expiry", "SET and EXISTS for a probe key", good)
-    if probe != "expired":
-        return _finding(
-            "expiry", "broken", f"a write is refused: {probe}", good, "free memory, or give the address of a primary"
-        )
-    if info is not None and not expired and lived > 2 * ttl_seconds and "keys=" in info.get("db0", ""):
-        return _finding(
-            "expiry", "warning", f"the probe key expired{counted}", good,
-            f"look at the keys' TTL: none expired within twice redis.ttl_seconds ({ttl_seconds} s)",
-        )  # fmt: skip
-    return _finding("expiry", "ok", f"the probe key expired{counted}", good)
-
-
-def ttl(what: str, sample: Sample | None) -> Finding:
-    """Keys that never expire: they fill Redis, and volatile-ttl cannot evict them."""
-    check, good = f"TTL of {what}", f"all keys of {what} have a TTL"
-    if sample is None:
-        return _denied(check, "PTTL" if what == "journals" else "SCAN and PTTL", good)
-    of = f"{sample.keys:,}{'' if sample.complete else ' that were looked at'}"
-    if not sample.without_ttl:
-        return _finding(check, "ok", f"none of {of} is without", good)
-    return _finding(
-        check, "warning", f"{sample.without_ttl:,} of {of} never expire", good,
-        "find what stored them without PX or SETEX, and remove them or give them a TTL; they cannot be evicted",
-    )  # fmt: skip
 
 
 def slow(entries: list[SlowCommand] | None, settings: dict[str, str] | None, now: float) -> Finding:
@@ -291,13 +178,4 @@ def answered(check: str, address: str) -> Finding:
 
 def maxmemory(info: dict[str, str] | None) -> int | None:
     """The server's limit; 0 if it has none, None if it may not be read."""
-    return None if info is None else _int(info, "maxmemory")
-
-
-def _int(info: dict[str, str], name: str) -> int:
-    text = info.get(name, "0")
-    return int(text) if text.isdecimal() else 0
-
-
-def _mib(size: float) -> str:
-    return f"{size / 2**20:,.1f} MiB"
+    return None if info is None else info_number(info, "maxmemory")

@@ -103,6 +103,12 @@ def parse_info(text: str) -> dict[str, str]:
     return {name: value.strip() for name, value in pairs}
 
 
+def info_number(info: dict[str, str], name: str) -> int:
+    """A number of INFO; 0 if it is not there."""
+    text = info.get(name, "0")
+    return int(text) if text.isdecimal() else 0
+
+
 def _info(reply: Any) -> dict[str, str] | None:
     return None if reply is None else parse_info(_text(reply))
 

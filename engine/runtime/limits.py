@@ -12,14 +12,15 @@ if TYPE_CHECKING:
 
 #: Files that a process needs besides its cameras: libraries while loading, sockets, logs, pages of shared memory.
 FILES_MIN = 64
-#: A writer maps a camera's ring and its status page, with two descriptors each; the supervisor needs fewer.
-_FILES_PER_CAMERA = 4
+#: A writer maps each ring, and with it the status page of its camera's capture: two descriptors each. All other
+#: processes need fewer.
+FILES_PER_RING = 4
 _FILES_PER_WRITER = 4
 
 
 def files_needed(config: Config) -> int:
     """Most files that one process of a site has open."""
-    return FILES_MIN + _FILES_PER_CAMERA * len(config.cameras) + _FILES_PER_WRITER * config.writer.writers
+    return FILES_MIN + FILES_PER_RING * len(config.rings) + _FILES_PER_WRITER * config.writer.writers
 
 
 def allow_files(count: int, what: str) -> None:

@@ -45,7 +45,8 @@ class CameraReport(msgspec.Struct, frozen=True):
 
     Of H.264 and H.265: ``decode`` says which pictures become JPEGs, ``packet_fps`` how many access units the camera
     sends per second, ``key_interval_seconds`` how far apart its last two key frames were (0 before the second), and
-    ``decoded`` counts pictures. ``note`` says what an active camera waits for.
+    ``decoded`` counts pictures. ``note`` says what an active camera waits for. ``advice`` says what to do about
+    ``last_error``, which ends with it; empty if that is not known.
     """
 
     id: str
@@ -74,6 +75,7 @@ class CameraReport(msgspec.Struct, frozen=True):
     latency_ms: Latency
     consecutive_failures: int
     last_error: str
+    advice: str
     connects: int
     #: True once a source that does not loop has been read to its end.
     finished: bool
@@ -122,6 +124,7 @@ def look_at(config: Config, paths: SitePaths, camera: Camera) -> CameraLook:
         decoded=counts[CaptureCount.DECODED],
         consecutive_failures=status.consecutive_failures,
         last_error=status.last_error,
+        advice=status.advice,
         connects=counts[CaptureCount.CONNECTS],
         finished=bool(counts[CaptureCount.FINISHED]),
         video=VideoReport(before_key=before_key, **counted(config, video, packet_fps, video=True))

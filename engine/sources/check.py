@@ -15,7 +15,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from engine.errors import WireError
+from engine.errors import CameraUnavailable, WireError
 from engine.sources.camera_request import PORTS, UNAUTHORISED, Answer, Request, Silent, host_of, shown
 
 #: Most requests in a chain of redirects, which FFmpeg follows too; each may be repeated once with credentials.
@@ -53,23 +53,23 @@ class CameraCheck:
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
         self._until = time.monotonic() + seconds + _GRACE_SECONDS
-        self._text = ""
+        self._trouble: Trouble | None = None
         self._thread = threading.Thread(target=self._run, args=(url,), name="camera check", daemon=True)
         self._thread.start()
 
     def _run(self, url: str) -> None:
-        self._text = str(examine(url, self._seconds))
+        self._trouble = examine(url, self._seconds)
 
     def wait(self, seconds: float) -> bool:
         """Wait up to ``seconds``; True once there is a result, at the latest a second after the check's own bound."""
         self._thread.join(max(0.0, min(seconds, self._until - time.monotonic())))
         return not self._thread.is_alive() or time.monotonic() >= self._until
 
-    def result(self) -> str:
-        """The cause, and what to do."""
-        if self._text:
-            return self._text
-        return str(Trouble(f"its host was not found within {self._seconds:g} s", "look at this machine's DNS"))
+    def failure(self) -> CameraUnavailable:
+        """The cause and what to do, as an error that also has the ``advice`` by itself."""
+        slow = Trouble(f"its host was not found within {self._seconds:g} s", "look at this machine's DNS")
+        trouble = self._trouble or slow
+        return CameraUnavailable(str(trouble), advice=trouble.advice)
 
 
 def examine(url: str, seconds: float) -> Trouble:

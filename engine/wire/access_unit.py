@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 
 from engine.errors import WireError
 from engine.wire import parameter_sets
-from engine.wire.nal_units import Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
+from engine.wire.nal_units import KINDS, Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
 from engine.wire.parameter_sets import SET_BYTES_MAX, Bits, PictureFormat
 from engine.wire.stream_beginning import StreamBeginning
 
@@ -49,7 +49,8 @@ class AccessUnit(NamedTuple):
 
     ``encoding`` is ``h264`` or ``h265``; width and height are in pixels, 0 if they are not known. If the unit is not
     ``sound``, bytes of it were lost on the way. A ``field`` is one half of an interlaced picture; the next unit is the
-    other. An ``early`` unit does not decode, because it needs what came before the stream.
+    other. An ``early`` unit does not decode, because it needs what came before the stream. A unit that ``lacks_sets``
+    would be a key frame, but its parameter sets are unknown.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -60,25 +61,7 @@ class AccessUnit(NamedTuple):
     sound: bool = True
     field: bool = False
     early: bool = False
-
-
-class _Kinds(NamedTuple):
-    """Types of NAL units: of slices, of slices of key frames, of parameter sets. H.264 has no VPS."""
-
-    header_bytes: int
-    slices: range
-    keys: range
-    sets: frozenset[int]
-    vps: int
-    sps: int
-    pps: int
-    delimiter: int
-
-
-_KINDS: dict[str, _Kinds] = {
-    "h264": _Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 0, 7, 8, 9),
-    "h265": _Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 32, 33, 34, 35),
-}
+    lacks_sets: bool = False
 
 
 class AccessUnits:
@@ -87,7 +70,7 @@ class AccessUnits:
 
     def __init__(self, encoding: Encoding, description: bytes = b"") -> None:
         self.encoding = encoding
-        self._kinds = _KINDS[encoding]
+        self._kinds = KINDS[encoding]
         #: Parameter sets by type and identifier, and their bytes in all.
         self._sets: dict[tuple[int, int], bytes] = {}
         self._set_bytes = 0
@@ -99,6 +82,7 @@ class AccessUnits:
         self._beginning: StreamBeginning | None = StreamBeginning(encoding)
         #: While the stream begins: the type of the last unit's first slice, and of its NAL unit; -1 if unknown.
         self._slice_type = self._slice_kind = -1
+        self._lacks_sets = False
         self.describe(description)
 
     @property
@@ -205,7 +189,7 @@ class AccessUnits:
 
     def _examine(self, kind: int, unit: memoryview, flagged: bool) -> tuple[bool, bool]:
         """Whether a picture whose first slice is ``unit``, or begins with it, is a key frame, and one of two fields."""
-        header = self._kinds.header_bytes
+        self._lacks_sets, header = False, self._kinds.header_bytes
         # The first bit after the header: the slice begins with the first block of the picture.
         if len(unit) < header + 2 or not unit[header] & 0x80:
             raise Damaged
@@ -216,7 +200,10 @@ class AccessUnits:
         if not keyframe and not (flagged and self.encoding == "h264"):
             return False, False
         slice_type, set_id, bits = self._slice_head(kind, unit)
-        if not (keyframe or slice_type in _I_SLICES) or not self._activate(set_id):
+        if not (keyframe or slice_type in _I_SLICES):
+            return False, False
+        self._lacks_sets = not self._activate(set_id)
+        if self._lacks_sets:
             return False, False
         at = self._format.field_flag_at
         return True, at >= 0 and bool(bits.u(at + 1) & 1)
@@ -293,4 +280,6 @@ class AccessUnits:
     def _unit(
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
-        return AccessUnit(parts, keyframe, self.encoding, self._format.width, self._format.height, sound, field)
+        width, height, _ = self._format
+        lacks_sets = sound and self._lacks_sets
+        return AccessUnit(parts, keyframe, self.encoding, width, height, sound, field, lacks_sets=lacks_sets)

@@ -5,9 +5,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 #: Finds the start code before a NAL unit. A fourth byte, 0, may stand before it.
 find_start = re.compile(b"\0\0\1").search
+
+
+class Kinds(NamedTuple):
+    """Types of NAL units: of slices, of slices of key frames, of parameter sets. H.264 has no VPS."""
+
+    header_bytes: int
+    slices: range
+    keys: range
+    sets: frozenset[int]
+    vps: int
+    sps: int
+    pps: int
+    delimiter: int
+
+
+KINDS: dict[str, Kinds] = {
+    "h264": Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 0, 7, 8, 9),
+    "h265": Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 32, 33, 34, 35),
+}
 
 
 class Damaged(Exception):

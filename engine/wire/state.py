@@ -14,6 +14,8 @@ State = Literal["connecting", "active", "stalled", "offline"]
 Mode = Literal["", "passthrough", "transcode"]
 #: Which pictures of an H.264 or H.265 stream become JPEGs; empty for other streams.
 Decode = Literal["", "all", "key", "none"]
+#: The note of an active camera whose key frames cannot be told apart, or decoded.
+NO_SETS = "its key frames have no parameter sets (SPS, PPS)"
 #: Characters of an error that are kept: a state must fit a status page and a message.
 ERROR_CHARACTERS_MAX = 400
 #: The same for a server's outage: several of those must fit a status page.
@@ -22,7 +24,7 @@ OUTAGE_CHARACTERS_MAX = 200
 
 class CameraStatus(msgspec.Struct, frozen=True):
     """A camera's state since ``timestamp_nano`` (UTC). Width and height in pixels, 0 until a frame was seen. ``note``
-    says what an active camera waits for."""
+    says what an active camera waits for. ``advice``, which ends ``last_error``, says what to do; empty if unknown."""
 
     state: State = "connecting"
     timestamp_nano: int = 0
@@ -34,6 +36,7 @@ class CameraStatus(msgspec.Struct, frozen=True):
     height: int = 0
     decode: Decode = ""
     note: str = ""
+    advice: str = ""
 
 
 class ServerAway(msgspec.Struct, frozen=True):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engine.config import Camera, Url, from_document
 from engine.doctor import camera_checks, camera_probe
 from engine.doctor.examine import examine, look_at_cameras
 from engine.runtime.status import collect
+from engine.runtime.status_cameras import CameraReport, look_at
+from engine.shm.site import SitePaths
+from engine.wire.state import NO_SETS
 from tests.servers.clips import Stream, make_clip, read_clip
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.redis_server import RedisServer
@@ -98,6 +102,47 @@ def test_a_camera_that_sends_no_key_frame_is_waited_for(tmp_path: Path, clip: St
     told = camera_checks.verdict(camera, facts)
     assert told.verdict == "warning"
     assert "I-frame interval" in told.todo
+
+
+@pytest.mark.parametrize("wanted", ["all", "key"])
+def test_key_frames_without_parameter_sets_are_no_matter_of_the_interval(tmp_path: Path, clip: Stream, wanted: str):
+    with RtspVideo(tmp_path, {"/cam": Mount(clip.without_sets(), sets_in_sdp=False)}) as server:
+        camera = Camera(id="a", url=Url(server.url("/cam")), decode=wanted, video=True)
+        facts = camera_probe.measure(camera, 0.5)
+    assert (facts.note, facts.error) == (NO_SETS, "")
+    told = camera_checks.verdict(camera, facts)
+    assert told.verdict == "warning"
+    assert "SPS and PPS" in told.todo
+    assert "interval" not in told.good + told.todo
+
+
+def report(**changes: object) -> CameraReport:
+    """What a running site tells of a camera of H.264 that has flowed."""
+    config = from_document({"cameras": [{"id": "gate", "url": "rtsp://192.0.2.1/x", "video": True}]}, {})
+    paths = SitePaths.of(config)
+    known = look_at(config, paths, config.cameras[0]).report
+    fields = {"state": "active", "codec": "h264", "mode": "transcode", "decode": "all", **changes}
+    return msgspec.structs.replace(known, **fields)
+
+
+@pytest.mark.parametrize(
+    ("failures", "error", "advice", "found", "todo"),
+    [
+        (1, "sent nothing for 5.0 s", "", "stalled: sent nothing for 5.0 s", "power and network"),
+        (2, "sent nothing for 5.0 s", "", "stalled, 2 tries in a row: sent nothing for 5.0 s", "power and network"),
+        (1, "no such path (404); correct the path", "correct the path", "stalled: no such path (404)", "correct the"),
+        (0, "", "", "stalled: no frame yet", "power and network"),
+    ],
+    ids=["first", "second", "advice", "none"],
+)
+def test_h264_that_stalls_is_told_as_such(failures, error, advice, found, todo):
+    failed = report(state="stalled", consecutive_failures=failures, last_error=error, advice=advice)
+    facts = camera_checks.reported(failed)
+    (camera,) = from_document({"cameras": [{"id": "gate", "url": "rtsp://192.0.2.1/x", "video": True}]}, {}).cameras
+    told = camera_checks.verdict(camera, facts)
+    assert (told.verdict, told.found) == ("broken", found)
+    assert todo in told.todo
+    assert "passthrough" not in told.good
 
 
 def test_a_running_site_tells_of_its_video(site: Site, redis_server: RedisServer, tmp_path: Path, clip: Stream):

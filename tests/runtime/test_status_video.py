@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 
+from engine.cli.show import print_status
 from engine.cli.status_view import headline, live_lines, status_lines
 from engine.config import Config, from_document
 from engine.runtime import running_site
@@ -177,7 +180,7 @@ def test_a_video_camera_has_a_line_for_its_packets(site: Watched) -> None:
     assert second.split() == cells("video key 2.0 s as sent 15.0 1,234,567 1,234,000 89 2% 0.0 0.0")
     for name, value in (("captured", "1,234,567"), ("fps", "15.0"), ("dropped", " 89")):
         assert header.index(name) + len(name) == second.index(value) + len(value), "one column for both"
-    figures = [line.plain for line in headline(site.report())]
+    figures = [line.plain for line in headline(site.report(), 200)]
     assert figures[2].startswith("video of 1: 15 packets/s   0 stored   0 dropped   p50")
 
 
@@ -191,6 +194,20 @@ def test_eighty_columns_hold_both_lines(site: Watched) -> None:
         assert value in text[place + 1]
     live = [line.plain for line in live_lines(shown(site), 80, 10)]
     assert any(line.startswith("  video") for line in live)
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_line_is_wider_than_the_output(site: Watched, width: int) -> None:
+    error = "no such path (404 from 192.0.2.200); correct the path in its url " * 2
+    report = shown(site, id="loading-ramp-north-east-camera-2", state="offline", last_error=error, advice="")
+    out = io.StringIO()
+    print_status(Console(file=out, width=width), report)
+    text = out.getvalue().splitlines()
+    assert any(line.startswith("loading-ramp-north-east-camera-2") for line in text)
+    assert max(map(cell_len, text)) <= width
+    assert "".join(error.split()) in "".join(out.getvalue().split())
+    live = [line.plain for line in live_lines(report, width, 30)]
+    assert max(map(cell_len, live)) <= width
 
 
 def test_what_a_camera_waits_for_stands_below_it(site: Watched) -> None:

@@ -24,15 +24,19 @@ from tests.wire.names import HOSTILE
 class Directory:
     """A site's directory, the list of its cameras, and what the list passed over."""
 
-    def __init__(self, shm: Path) -> None:
+    def __init__(self, shm: Path, *, video: bool = False) -> None:
+        self.video = video
         self.paths = SitePaths(shm / "edge-video-site-0")
         self.paths.directory.mkdir(mode=0o700)
         self.odd: list[tuple[str, str]] = []
-        self.list = CameraList(self.paths, lambda path, reason: self.odd.append((path.name, reason)))
+        self.list = CameraList(self.paths, lambda path, reason: self.odd.append((path.name, reason)), video=video)
 
     def make(self, *cameras: str) -> None:
         for camera in cameras:
-            ring_file.create(self.paths.ring(camera), 4096, camera)
+            ring_file.create(self.ring(camera), 4096, camera, video=self.video)
+
+    def ring(self, camera: str) -> Path:
+        return self.paths.ring(camera, video=self.video)
 
     def age(self) -> None:
         """Let the directory's last change be long ago."""
@@ -40,9 +44,9 @@ class Directory:
         os.utime(self.paths.directory, ns=(past, past))
 
 
-@pytest.fixture
-def directory(shm: Path) -> Directory:
-    return Directory(shm)
+@pytest.fixture(params=[False, True], ids=["frames", "video"])
+def directory(shm: Path, request: pytest.FixtureRequest) -> Directory:
+    return Directory(shm, video=request.param)
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def test_rings_that_come_and_go_are_told_once(directory):
     directory.make("b", "a")
     assert look() == Changes(came=("a", "b"))
     assert look() == Changes()
-    directory.paths.ring("a").unlink()
+    directory.ring("a").unlink()
     assert look() == Changes(went=("a",))
     assert set(directory.list.rings) == {"b"}
     directory.make("a")
@@ -84,8 +88,8 @@ def test_a_ring_that_was_made_anew_has_gone_and_come(directory):
     directory.list.look()
     before = directory.list.rings["a"]
     # Held open, as the writer does, its inode is not given to the next file.
-    held = segment.open_existing(directory.paths.ring("a"))
-    directory.paths.ring("a").unlink()
+    held = segment.open_existing(directory.ring("a"))
+    directory.ring("a").unlink()
     directory.make("a")
     assert directory.list.look() == Changes(came=("a",), went=("a",))
     assert directory.list.rings["a"] != before
@@ -100,7 +104,7 @@ def test_the_version_grows_with_each_change_that_is_found_and_only_then(director
     directory.list.look()
     directory.list.look()
     assert directory.list.version == 1
-    directory.paths.ring("a").unlink()
+    directory.ring("a").unlink()
     directory.list.look()
     assert directory.list.version == 2
 
@@ -108,9 +112,9 @@ def test_the_version_grows_with_each_change_that_is_found_and_only_then(director
 def test_a_ring_that_was_moved_away_is_gone_and_said(directory):
     directory.make("a")
     directory.list.look()
-    directory.paths.ring("a").rename(directory.paths.ring("b"))
+    directory.ring("a").rename(directory.ring("b"))
     assert directory.list.look() == Changes(went=("a",))
-    assert directory.odd == [("b.ring", "it is the ring of camera 'a' under another name")]
+    assert directory.odd == [(directory.ring("b").name, "it is the ring of camera 'a' under another name")]
 
 
 def test_nothing_new_costs_no_look_at_the_files(directory, scans):
@@ -167,23 +171,22 @@ def test_other_files_of_the_site_are_no_cameras(directory):
 
 
 def test_what_is_no_ring_of_this_site_is_passed_over_and_said_once(directory):
-    paths = directory.paths
     directory.make("a", "version", "open")
-    paths.ring("open").chmod(0o644)
-    shared = segment.open_existing(paths.ring("version"))
+    directory.ring("open").chmod(0o644)
+    shared = segment.open_existing(directory.ring("version"))
     shared.words[ring_layout.W_VERSION] = 99
     shared.close()
     for name, content in (("empty", b""), ("short", b"x"), ("garbage", b"x" * 10_000)):
-        paths.ring(name).touch(0o600)
-        paths.ring(name).write_bytes(content)
-    paths.ring("link").symlink_to(paths.ring("a"))
-    paths.ring("directory").mkdir()
-    os.mkfifo(paths.ring("fifo"))
-    os.mknod(paths.ring("socket"), 0o600 | stat.S_IFSOCK)
+        directory.ring(name).touch(0o600)
+        directory.ring(name).write_bytes(content)
+    directory.ring("link").symlink_to(directory.ring("a"))
+    directory.ring("directory").mkdir()
+    os.mkfifo(directory.ring("fifo"))
+    os.mknod(directory.ring("socket"), 0o600 | stat.S_IFSOCK)
     for _ in range(3):
         directory.list.look()
         directory.make(f"other{time.monotonic_ns()}")
-    assert {name.removesuffix(".ring") for name, _ in directory.odd} == {
+    assert {name.removesuffix(".ring").removesuffix(".video") for name, _ in directory.odd} == {
         "version", "open", "empty", "short", "garbage", "link", "directory", "fifo", "socket",
     }  # fmt: skip
     assert len(directory.odd) == 9
@@ -193,7 +196,7 @@ def test_what_is_no_ring_of_this_site_is_passed_over_and_said_once(directory):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's files")
 def test_another_user_s_ring_is_passed_over(directory):
     directory.make("a")
-    os.chown(directory.paths.ring("a"), 12345, 12345)
+    os.chown(directory.ring("a"), 12345, 12345)
     assert directory.list.look() == Changes()
     assert "belongs to uid 12345" in directory.odd[0][1]
 
@@ -241,7 +244,30 @@ def test_whatever_happens_between_two_looks_the_sum_of_what_is_told_is_what_stan
             told = (told - set(changes.went)) | set(changes.came)
             assert told == set(directory.list.rings)
         elif step == "unlink":
-            directory.paths.ring(camera).unlink(missing_ok=True)
-        elif not directory.paths.ring(camera).exists():
+            directory.ring(camera).unlink(missing_ok=True)
+        elif not directory.ring(camera).exists():
             directory.make(camera)
-    assert told == {camera for camera in "abc" if directory.paths.ring(camera).exists()}
+    assert told == {camera for camera in "abc" if directory.ring(camera).exists()}
+
+
+def test_each_list_has_the_rings_of_its_kind(shm):
+    frames = Directory(shm)
+    video = CameraList(frames.paths, lambda path, reason: frames.odd.append((path.name, reason)), video=True)
+    frames.make("a", "b")
+    ring_file.create(frames.paths.ring("b", video=True), 4096, "b", video=True)
+    assert (frames.list.look().came, video.look().came) == (("a", "b"), ("b",))
+    frames.paths.ring("b", video=True).unlink()
+    assert (frames.list.look(), video.look()) == (Changes(), Changes(went=("b",)))
+    assert set(frames.list.rings) == {"a", "b"}
+    assert frames.odd == []
+
+
+def test_a_ring_under_the_name_of_the_other_kind_is_passed_over(directory):
+    directory.make("a")
+    directory.ring("a").rename(directory.paths.ring("a", video=not directory.video))
+    other = CameraList(
+        directory.paths, lambda path, reason: directory.odd.append((path.name, reason)), video=not directory.video
+    )
+    assert (directory.list.look(), other.look()) == (Changes(), Changes())
+    assert len(directory.odd) == 1
+    assert "under another name" in directory.odd[0][1]

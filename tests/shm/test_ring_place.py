@@ -14,8 +14,8 @@ from engine.errors import InputError, RingMismatch
 from engine.shm import ring_file, ring_place, segment
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Observer
-from engine.shm.site import SitePaths
-from engine.shm.status_page import CaptureCount, StatusPage
+from engine.shm.site import Leftover, SitePaths
+from engine.shm.status_page import StatusPage
 from engine.wire.keys import SEQUENCE_MAX, next_sequence
 from engine.wire.ring_owner import build_owner
 from tests.shm.test_site import OWNER, make_ring, site_config
@@ -24,40 +24,46 @@ NANO = 1_731_024_000_000_000_000
 
 
 class Place:
-    """The place of cam1's ring, and its capture's status page."""
+    """The place of cam1's ring, or that of its video, and its capture's status page."""
 
-    def __init__(self, directory: Path) -> None:
-        self.config: Config = site_config(directory, "cam1")
+    def __init__(self, directory: Path, *, video: bool = False) -> None:
+        self.video = video
+        self.config: Config = site_config(directory, "cam1", video=("cam1",), video_mb=2)
         paths = SitePaths.of(self.config)
-        self.path = paths.ring("cam1")
+        self.path, self.other = (paths.ring("cam1", video=which) for which in (video, not video))
         segment.private_directory(paths.directory)
         self.page = StatusPage.claim(paths.capture("cam1"))
 
     def open(self) -> Producer:
-        return ring_place.open_producer(self.config, "cam1", self.page)
+        return ring_place.open_producer(self.config, "cam1", self.page, video=self.video)
+
+    def ensure(self, nano: int = 0, sequence: int = 0) -> Leftover | None:
+        return ring_place.ensure(self.config, "cam1", nano, sequence, video=self.video)
 
     def note(self, nano: int, sequence: int) -> None:
-        self.page.counts[CaptureCount.LAST_NANO] = nano
-        self.page.counts[CaptureCount.LAST_SEQUENCE] = sequence
+        _, last_nano, last_sequence = ring_place.words_of(video=self.video)
+        self.page.counts[last_nano] = nano
+        self.page.counts[last_sequence] = sequence
 
 
-@pytest.fixture
-def place(shm: Path) -> Place:
-    return Place(shm)
+@pytest.fixture(params=[False, True], ids=["frames", "video"])
+def place(shm: Path, request: pytest.FixtureRequest) -> Place:
+    return Place(shm, video=request.param)
 
 
 def write(producer: Producer, count: int = 1) -> None:
     for _ in range(count):
-        producer.write([b"frame"], max(producer.floor_nano + 1, NANO), 0, 1, 1)
+        # 1 is H.264: a video ring has no JPEGs.
+        producer.write([b"frame"], max(producer.floor_nano + 1, NANO), 0, 1, 1, encoding=int(producer.video))
 
 
 def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
-    assert ring_place.ensure(place.config, "cam1", NANO, 7) is None
+    assert place.ensure(NANO, 7) is None
     producer = place.open()
     assert (producer.last_sequence, producer.floor_nano, producer.owner) == (7, NANO, OWNER)
     assert build_owner(place.config.owner) == OWNER
     write(producer)
-    assert ring_place.ensure(place.config, "cam1", NANO + 9, 99) is None
+    assert place.ensure(NANO + 9, 99) is None
     assert place.open().last_sequence == 8
 
 
@@ -74,7 +80,7 @@ def test_a_ring_is_made_where_none_stands_and_kept_where_one_does(place):
 )
 def test_a_new_ring_goes_on_behind_the_latest_frame_that_is_known(place, known, page, expected):
     place.note(*page)
-    ring_place.ensure(place.config, "cam1", *known)
+    place.ensure(*known)
     assert place.open().last_sequence == expected
 
 
@@ -82,46 +88,46 @@ def test_a_new_ring_goes_on_behind_the_latest_frame_that_is_known(place, known, 
 def test_what_is_no_ring_is_replaced_and_told(place, content):
     place.path.touch(0o600)
     place.path.write_bytes(content)
-    removed = ring_place.ensure(place.config, "cam1")
+    removed = place.ensure()
     assert removed
     assert removed.reason
     assert place.open().last_sequence == 0
 
 
 def test_a_ring_that_was_cut_short_is_replaced_with_its_numbers(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer = place.open()
     write(producer, 3)
     place.note(producer.last_nano, producer.last_sequence)
     producer.close()
     os.truncate(place.path, 50_000)
-    removed = ring_place.ensure(place.config, "cam1")
+    removed = place.ensure()
     assert removed
     assert "50000 bytes" in removed.reason
     assert place.open().last_sequence == 3
 
 
 def test_a_ring_of_another_tenant_is_replaced_when_it_is_empty_and_refused_when_it_is_not(place):
-    make_ring(place.path, "cam1", owner=b"client-b:frames:embedded")
-    assert ring_place.ensure(place.config, "cam1").foreign == "vhost 'client-b', prefix 'frames', Redis embedded"
+    make_ring(place.path, "cam1", owner=b"client-b:frames:embedded", video=place.video)
+    assert place.ensure().foreign == "vhost 'client-b', prefix 'frames', Redis embedded"
     assert place.open().owner == OWNER
     place.path.unlink()
-    make_ring(place.path, "cam1", frames=2, owner=b"client-b:frames:embedded")
+    make_ring(place.path, "cam1", frames=2, owner=b"client-b:frames:embedded", video=place.video)
     with pytest.raises(InputError, match="camera cam1: the 2 frames in its ring belong to vhost 'client-b'"):
-        ring_place.ensure(place.config, "cam1")
+        place.ensure()
 
 
 def test_a_ring_of_another_camera_is_not_thrown_away_with_its_frames(place):
-    make_ring(place.path, "cam2", frames=2)
+    make_ring(place.path, "cam2", frames=2, video=place.video)
     with pytest.raises(RingMismatch, match="in the way"):
-        ring_place.ensure(place.config, "cam1")
+        place.ensure()
     assert Observer(place.path, "cam2").counts().held == 2
 
 
 def test_a_directory_in_its_place_is_in_the_way(place):
     place.path.mkdir()
     with pytest.raises(RingMismatch, match="in the way"):
-        ring_place.ensure(place.config, "cam1")
+        place.ensure()
 
 
 def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
@@ -130,19 +136,19 @@ def test_a_ring_that_is_gone_again_is_an_error_of_ours(place):
 
 
 def test_a_page_knows_the_last_of_the_ring_before_the_first_frame(place):
-    ring_place.ensure(place.config, "cam1", NANO, 7)
+    place.ensure(NANO, 7)
     place.open()
-    assert ring_place.last_of(place.page) == (NANO, 7)
+    assert ring_place.last_of(place.page, video=place.video) == (NANO, 7)
 
 
 def test_a_ring_in_its_place_is_left_there(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer = place.open()
     assert ring_place.renewed(place.config, producer) is None
 
 
 def test_a_ring_that_was_removed_goes_on_in_a_new_one_with_all_its_counts(place):
-    ring_place.ensure(place.config, "cam1", NANO, SEQUENCE_MAX - 2)
+    place.ensure(NANO, SEQUENCE_MAX - 2)
     producer = place.open()
     consumer = Consumer(place.path, "cam1")
     write(producer, 5)
@@ -167,17 +173,17 @@ def test_a_ring_that_was_removed_goes_on_in_a_new_one_with_all_its_counts(place)
 
 
 def test_a_ring_that_does_not_go_on_from_another_is_handed_nothing(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     former = Consumer(place.path, "cam1")
     place.path.unlink()
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     before = place.path.read_bytes()
     assert not ring_file.hand_over(former, place.path)
     assert place.path.read_bytes() == before
 
 
 def test_an_older_ring_that_was_put_back_is_replaced_while_the_capture_lives(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer = place.open()
     write(producer, 3)
     place.path.rename(place.path.with_name("aside"))
@@ -190,16 +196,16 @@ def test_an_older_ring_that_was_put_back_is_replaced_while_the_capture_lives(pla
 
 
 def test_an_older_ring_that_was_put_back_repeats_no_number_at_the_next_start(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer = place.open()
     write(producer, 3)
     place.path.rename(place.path.with_name("aside"))
     fresh = ring_place.renewed(place.config, producer).producer
     write(fresh, 2)
-    place.page.counts[CaptureCount.RING] = fresh.inode.number
+    place.page.counts[ring_place.words_of(video=place.video)[0]] = fresh.inode.number
     place.note(fresh.last_nano, fresh.last_sequence)
     place.path.with_name("aside").rename(place.path)
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     assert place.open().last_sequence == 5
 
 
@@ -207,7 +213,7 @@ def test_an_older_ring_that_was_put_back_repeats_no_number_at_the_next_start(pla
 @given(st.integers(1, SEQUENCE_MAX), st.integers(0, 30))
 def test_numbers_go_on_from_any_number(tmp_path_factory, sequence, frames):
     place = Place(tmp_path_factory.mktemp("site"))
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer = place.open()
     write(producer, frames)
     producer.go_on_from(NANO + 10**9, sequence)
@@ -221,7 +227,7 @@ def test_numbers_go_on_from_any_number(tmp_path_factory, sequence, frames):
 
 
 def test_rings_are_made_anew_again_and_again_without_a_number_lost_or_repeated(place):
-    ring_place.ensure(place.config, "cam1")
+    place.ensure()
     producer, consumer = place.open(), Consumer(place.path, "cam1")
     seen = []
     for step in range(20):
@@ -240,3 +246,32 @@ def test_rings_are_made_anew_again_and_again_without_a_number_lost_or_repeated(p
         consumer = Consumer(place.path, "cam1")
     seen += [record.sequence for record in consumer.poll(2**20, 99)]
     assert seen == list(range(1, producer.counts().captured + 1))
+
+
+def test_a_new_ring_is_of_its_kind_and_leaves_the_other_alone(place):
+    place.ensure(NANO, 7)
+    producer = place.open()
+    assert (producer.video, producer.capacity) == (place.video, place.config.ring_capacity(video=place.video))
+    write(producer, 2)
+    place.path.unlink()
+    fresh = ring_place.renewed(place.config, producer).producer
+    assert (fresh.video, fresh.capacity, fresh.last_sequence) == (producer.video, producer.capacity, 9)
+    assert not place.other.exists()
+
+
+def test_a_ring_of_the_other_kind_in_its_place_is_replaced(place):
+    make_ring(place.path, "cam1", video=not place.video)
+    removed = place.ensure()
+    assert removed.video != place.video
+    assert place.open().video == place.video
+
+
+def test_both_rings_of_a_camera_go_on_from_their_own_numbers(shm):
+    frames, video = Place(shm), None
+    frames.note(NANO + 5, 17)
+    frames.ensure()
+    ring_place.ensure(frames.config, "cam1", NANO, 3, video=True)
+    video = ring_place.open_producer(frames.config, "cam1", frames.page, video=True)
+    assert (frames.open().last_sequence, video.last_sequence) == (17, 3)
+    write(video)
+    assert ring_place.last_of(frames.page) == (NANO + 5, 17)

@@ -27,6 +27,8 @@ def site_config(
     writers=1,
     vhost="",
     redis=None,
+    video=(),
+    video_mb=1,
 ):
     return config.from_document(
         {
@@ -35,7 +37,8 @@ def site_config(
             "writer": {"writers": writers},
             "redis": redis or {},
             "amqp": {"amqp_url": f"amqp://127.0.0.1/{vhost}"} if vhost else {},
-            "cameras": [{"id": camera, "url": "test://"} for camera in cameras],
+            "video": {"capacity_mb": video_mb},
+            "cameras": [{"id": camera, "url": "rtsp://192.0.2.1/x", "video": camera in video} for camera in cameras],
         },
         {},
     )
@@ -45,12 +48,12 @@ def site_config(
 OWNER = b"default:frames:embedded"
 
 
-def make_ring(path, camera, frames=0, capacity=2**20, owner=OWNER):
+def make_ring(path, camera, frames=0, capacity=2**20, owner=OWNER, *, video=False):
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    ring_file.create(path, capacity, camera, owner=owner)
+    ring_file.create(path, capacity, camera, owner=owner, video=video)
     producer = Producer(path, camera)
     for number in range(frames):
-        producer.write([b"frame"], 10**18 + number, 0, 1, 1)
+        producer.write([b"frame"], 10**18 + number, 0, 1, 1, encoding=int(video))
     producer.close()
 
 
@@ -280,3 +283,88 @@ def test_what_stands_already_needs_no_space_again(tmpfs):
     with pytest.raises(NoSpace):
         site.check_space(site_config(small, "cam1"))
     site.check_space(cfg, reserved=ring_layout.file_bytes(2**20))
+
+
+def two_rings(cfg, camera, frames, units, **more):
+    """A camera's ring of frames, and that of its video."""
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring(camera), camera, frames=frames)
+    make_ring(paths.ring(camera, video=True), camera, frames=units, video=True, **more)
+
+
+@pytest.mark.parametrize("camera", ALLOWED)
+def test_both_rings_of_a_camera_with_video_are_found(shm, camera):
+    cfg = site_config(shm, "other", camera, video=(camera,))
+    two_rings(cfg, camera, 3, 5)
+    found = {leftover.video: leftover for leftover in site.leftovers(cfg)}
+    assert {video: (one.camera, one.held, one.fits) for video, one in found.items()} == {
+        False: (camera, 3, True),
+        True: (camera, 5, True),
+    }
+    assert site.sweep(cfg) == []
+
+
+def test_video_that_was_switched_off_is_swept_and_told_and_the_frames_stay(shm):
+    two_rings(site_config(shm, "cam1", video=("cam1",)), "cam1", 3, 5)
+    cfg = site_config(shm, "cam1")
+    (swept,) = site.sweep(cfg)
+    assert (swept.camera, swept.video, swept.held) == ("cam1", True, 5)
+    assert swept.reason == "the video of camera 'cam1' is not in the site file"
+    assert [(left.held, left.video, left.fits) for left in site.leftovers(cfg)] == [(3, False, True)]
+
+
+def test_a_camera_that_was_renamed_leaves_both_rings(shm):
+    two_rings(site_config(shm, "cam1", video=("cam1",)), "cam1", 3, 5)
+    cfg = site_config(shm, "cam2", video=("cam2",))
+    assert {(one.camera, one.video, one.held) for one in site.sweep(cfg)} == {("cam1", False, 3), ("cam1", True, 5)}
+    assert site.leftovers(cfg) == []
+
+
+def test_each_ring_has_the_capacity_of_its_kind(shm):
+    cfg = site_config(shm, "cam1", video=("cam1",), video_mb=2)
+    two_rings(cfg, "cam1", 3, 5, capacity=2**21)
+    assert [left.fits for left in site.leftovers(cfg)] == [True, True]
+    (swept,) = site.sweep(site_config(shm, "cam1", video=("cam1",), video_mb=3))
+    assert (swept.video, swept.held) == (True, 5)
+    assert "2,097,152 bytes, the site file asks for 3,145,728" in swept.reason
+
+
+@pytest.mark.parametrize("video", [False, True], ids=["frames", "video"])
+def test_a_ring_under_the_name_of_the_other_kind_is_not_adopted(shm, video):
+    cfg = site_config(shm, "cam1", video=("cam1",))
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("cam1", video=video), "cam1", frames=2, video=video)
+    paths.ring("cam1", video=video).rename(paths.ring("cam1", video=not video))
+    (leftover,) = site.leftovers(cfg)
+    assert (leftover.held, leftover.video, leftover.fits) == (2, video, False)
+
+
+def test_video_of_another_tenant_is_refused_and_left(shm):
+    mine = site_config(shm, "cam1", video=("cam1",))
+    two_rings(mine, "cam1", 0, 5)
+    with pytest.raises(InputError, match=r"5 frames of a former run .* The rings: cam1 \(5\)"):
+        site.sweep(site_config(shm, "cam1", video=("cam1",), vhost="client-b"))
+    assert [leftover.held for leftover in site.leftovers(mine)] == [0, 5]
+
+
+def test_the_need_counts_both_rings(shm):
+    cfg = site_config(shm, "cam1", "cam2", video=("cam2",), video_mb=2)
+    paths = SitePaths.of(cfg)
+    make_ring(paths.ring("cam1"), "cam1")
+    two_rings(cfg, "cam2", 0, 0, capacity=2**21)
+    for page in (paths.capture("cam1"), paths.capture("cam2"), paths.writer(0), paths.publisher, paths.supervisor):
+        StatusPage.create(page)
+    taken = [path.stat().st_blocks * 512 for path in paths.directory.iterdir()]
+    assert sum(taken) <= site.shared_memory_need(cfg) <= sum(taken) + 4096 * len(taken)
+    site.remove(paths)
+    assert not list(shm.iterdir())
+
+
+def test_video_that_does_not_fit_beside_the_frames_is_refused_with_its_own_way_out(tmpfs):
+    small = tmpfs("2m")
+    site.check_space(site_config(small, "cam1"))
+    with pytest.raises(NoSpace, match=r"or lower ring\.capacity_mb or video\.capacity_mb"):
+        site.check_space(site_config(small, "cam1", video=("cam1",)))
+    with pytest.raises(NoSpace) as without:
+        site.check_space(site_config(small, "cam1", capacity_mb=3))
+    assert "video.capacity_mb" not in str(without.value)

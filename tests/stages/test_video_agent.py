@@ -20,7 +20,7 @@ from engine.sources.source import CapturedFrame
 from engine.stages.capture import key_frames
 from engine.stages.capture.agent import CaptureAgent
 from engine.wire.access_unit import AccessUnit
-from engine.wire.state import CameraStatus, decode_status
+from engine.wire.state import NO_SETS, CameraStatus, decode_status
 
 
 class Step:
@@ -225,6 +225,21 @@ def test_a_camera_without_key_frames_is_active_and_says_what_it_waits_for(
     bench.agent._source = Script([Step(unit(2, key=True), [0])])
     bench.agent.do_work()
     assert (bench.status.state, bench.status.note, bench.status.width) == ("active", "", 640)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_key_frames_without_parameter_sets_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    monkeypatch.setattr(key_frames, "_BEGINS_NANO", 0)
+    bench = Bench(tmp_path, video=stored)
+    bench.play(Step(unit(0, size=(0, 0))), Step(unit(1, size=(0, 0))._replace(lacks_sets=True)))
+    assert (bench.status.state, bench.status.note) == ("active", NO_SETS)
+    bench.agent._source = Script([Step(unit(2, size=(0, 0))), Step(unit(3, key=True), [0])])
+    bench.agent.do_work()
+    assert bench.status.note == NO_SETS
+    bench.agent.do_work()
+    assert bench.status.note == ""
 
 
 def test_a_camera_whose_key_frames_stop_says_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

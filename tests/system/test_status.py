@@ -28,7 +28,7 @@ def away(site: Site) -> set[tuple[str, str]]:
 
 
 def first_line(site: Site) -> str:
-    done = command("status", "-c", str(site.file))
+    done = command("status", "-c", str(site.file), environment={"COLUMNS": "400"})
     assert done.returncode == 0
     return done.stdout.splitlines()[0]
 
@@ -207,6 +207,12 @@ def test_each_error_of_a_camera_is_named_announced_and_logged_once(
                 "each was tried four times",
             )
             errors = {camera["id"]: camera["last_error"].partition("; ")[0] for camera in site.status()["cameras"]}
+            for camera in site.status()["cameras"]:
+                # A file that does not open is not asked.
+                assert bool(camera["advice"]) == (camera["id"] != "file"), camera
+                assert camera["last_error"].endswith(camera["advice"])
+            doctor = json.loads(command("doctor", "-c", str(site.file), "--json").stdout)
+            told = {one["check"]: one["todo"] for one in doctor["findings"] if one["part"] == "cameras"}
             states = {name: consumer.statuses(name) for name in urls}
             assert site.stop() == 0
     assert errors["host"] in ("no such host: camera.invalid", "no name server answers for camera.invalid")
@@ -219,6 +225,7 @@ def test_each_error_of_a_camera_is_named_announced_and_logged_once(
         "page": "sends text/html, which is no video (from 127.0.0.1)",
         "file": f"{tmp_path} is a directory",
     }
+    assert (told["password"], told["path"]) == ("correct them in its url", "correct the path in its url")
     assert {name: [event["state"] for event in events] for name, events in states.items()} == {
         name: ["offline"] for name in urls
     }
@@ -227,22 +234,30 @@ def test_each_error_of_a_camera_is_named_announced_and_logged_once(
     assert "wr0ng" not in log
 
 
-def test_eighty_columns_cut_no_name_and_a_pipe_wraps_nothing(site: Site, redis_server: RedisServer) -> None:
+def test_eighty_columns_cut_no_name_on_a_terminal_or_in_a_pipe(site: Site, redis_server: RedisServer) -> None:
     long = "the-camera-above-the-back-door-of-the-warehouse"
     closed = f"rtsp://127.0.0.1:{free_port()}/x"
     site.write(cameras=[CAMERAS[0], {"id": long, "url": closed, **SHORT}], redis={"address": redis_server.address})
     site.start()
     wait_until(lambda: site.camera(long)["last_error"] and site.total("stored") > 5, 30, "it has failed")
-    piped = command("status", "-c", str(site.file), environment={"COLUMNS": "80"}).stdout.splitlines()
+    wide = command("status", "-c", str(site.file), environment={"COLUMNS": "200"}).stdout.splitlines()
+    # Without a width, too, a pipe has 80 columns.
+    piped = command("status", "-c", str(site.file)).stdout.splitlines()
     on_terminal = terminal("status", "-c", str(site.file)).splitlines()
+    checked = command("check", "-c", str(site.file)).stdout.splitlines()
     assert site.stop() == 0
-    (row,) = (line for line in piped if line.startswith(long))
+    (row,) = (line for line in wide if line.startswith(long))
     assert "offline" in row
-    assert piped[piped.index(row) + 1].endswith("turn the service on in the camera")
-    assert on_terminal[on_terminal.index(long) + 1].split()[0] == "offline"
-    (row,) = (line for line in on_terminal if line.startswith("cam0"))
-    assert len(row) <= 80
-    assert "active" in row
+    assert wide[wide.index(row) + 1].endswith("turn the service on in the camera")
+    for lines in (piped, on_terminal):
+        assert max(map(len, lines)) <= 80
+        place = lines.index(long)
+        assert lines[place + 1].split()[0] == "offline"
+        assert "turn the service on in the camera" in " ".join(map(str.strip, lines[place + 2 : place + 5]))
+        (row,) = (line for line in lines if line.startswith("cam0"))
+        assert "active" in row
+    assert max(map(len, checked)) <= 80
+    assert {long, f"  {closed}"} <= set(checked)
 
 
 def terminal(*arguments: str) -> str:

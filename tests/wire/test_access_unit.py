@@ -95,6 +95,19 @@ def test_a_key_frame_of_h265_needs_all_three_kinds_of_parameter_sets(missing):
     assert AccessUnits("h265").read(memoryview(annex_b(*units)), flagged=True).keyframe
 
 
+@pytest.mark.parametrize("encoding", ["h264", "h265"])
+def test_a_key_frame_without_parameter_sets_lacks_them_and_other_units_do_not(encoding):
+    made, _ = read_clip(sample(encoding, "mp4"), encoding)
+    bare = [b"".join(START_CODE + nal for nal in picture_units(joined(unit), encoding)) for unit in made]
+    units = AccessUnits(encoding)
+    read = [units.read(memoryview(data), flagged=unit.keyframe) for data, unit in zip(bare, made, strict=True)]
+    assert [unit.lacks_sets for unit in read] == [unit.keyframe for unit in made]
+    assert not any(unit.keyframe for unit in read)
+    assert units.read(memoryview(joined(made[0])), flagged=True).keyframe
+    assert not units.read(memoryview(bare[0]), flagged=True).lacks_sets
+    assert not units.read(memoryview(b"damaged"), flagged=True).lacks_sets
+
+
 def test_parameter_sets_that_came_once_are_given_to_later_key_frames():
     made, _ = read_clip(sample("h264", "mp4"), "h264")
     first, second = [unit for unit in made if unit.keyframe]

@@ -42,7 +42,7 @@ statuses = st.builds(
 def test_a_state_is_written_as_json():
     assert encode_status(STATUS) == (
         b'{"state":"offline","timestamp_nano":1731076200123456789,"consecutive_failures":7,"last_error":"refused",'
-        b'"codec":"MJPG","mode":"passthrough","width":1280,"height":720,"decode":"","note":""}'
+        b'"codec":"MJPG","mode":"passthrough","width":1280,"height":720,"decode":"","note":"","advice":""}'
     )
 
 

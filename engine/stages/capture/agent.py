@@ -149,7 +149,7 @@ class CaptureAgent:
     def _connect(self) -> int:
         if self._check:
             if self._check.wait(0):
-                error, self._check = CameraUnavailable(self._check.result()), None
+                error, self._check = self._check.failure(), None
                 self._failed("offline", error)
             return 0
         if time.monotonic() < self._retry_at:
@@ -199,7 +199,7 @@ class CaptureAgent:
 
     def _take_unit(self, source: Source, unit: AccessUnit, unix_nano: int, monotonic: int) -> int:
         """Write an access unit, if the camera's video is stored; returns the number of units written."""
-        self._keys.unit(monotonic, keyframe=unit.keyframe)
+        self._keys.arrived(unit, monotonic)
         written = False
         if self._video:
             written = self._video.write(unit, unix_nano, monotonic, source.offset_us(unix_nano))

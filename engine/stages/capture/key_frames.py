@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from engine.shm.status_page import CaptureCount, StatusPage
+from engine.wire.access_unit import AccessUnit
+from engine.wire.state import NO_SETS
 
 #: Nanoseconds for which a stream may begin without a key frame, or go on without one, before ``status`` says so.
 _BEGINS_NANO = 2_000_000_000
@@ -16,15 +18,20 @@ class KeyFrames:
         self._page = page
         self._begun_at = self._last = 0
         self._units = 0
+        #: True after a key frame without parameter sets, until one that has them.
+        self._lacks_sets = False
 
     def begin(self, now: int) -> None:
         """A new stream begins."""
-        self._begun_at, self._last = now, 0
+        self._begun_at, self._last, self._lacks_sets = now, 0, False
 
-    def unit(self, now: int, *, keyframe: bool) -> None:
+    def arrived(self, unit: AccessUnit, now: int) -> None:
         """An access unit has arrived."""
         self._units += 1
-        if keyframe:
+        if unit.lacks_sets:
+            self._lacks_sets = True
+        elif unit.keyframe:
+            self._lacks_sets = False
             if self._last:
                 self._page.counts[CaptureCount.KEY_INTERVAL_MS] = (now - self._last) // 1_000_000
             self._last = now
@@ -38,7 +45,7 @@ class KeyFrames:
         """What ``status`` says about the stream. ``awaited``: nothing is stored until the next key frame."""
         since = self._last or self._begun_at
         if (awaited or not self._last) and now - since > _BEGINS_NANO:
-            return "waits for a key frame"
+            return NO_SETS if self._lacks_sets else "waits for a key frame"
         if now - since > _GOES_ON_NANO:
             return f"has sent no key frame for over {_GOES_ON_NANO // 10**9} s; set a shorter interval in the camera"
         return ""

@@ -93,7 +93,7 @@ class CameraReport:
         failures = self._status.consecutive_failures + 1
         text = urls.mask(str(error), urls.secrets_in(self._camera.url))
         news = self._say(state, text, failures=failures, retry_seconds=round(retry_seconds, 1))
-        self._set(state, text, failures=failures, news=news)
+        self._set(state, text, failures=failures, news=news, advice=error.details.get("advice", ""))
 
     def ended(self, reason: str) -> None:
         """The source has delivered its last frame."""
@@ -127,6 +127,7 @@ class CameraReport:
         width: int = 0,
         height: int = 0,
         note: str = "",
+        advice: str = "",
     ) -> None:
         """Show the current state. An event reports state and time together. So the time changes with the state, and
         with a new failure."""
@@ -142,6 +143,7 @@ class CameraReport:
             height=height or self._status.height,
             decode=source.decode if source else self._status.decode,
             note=note,
+            advice=advice,
         )
         self.active_size = (self._status.width, self._status.height) if state == "active" else None
         self._page.text = encode_status(self._status)
