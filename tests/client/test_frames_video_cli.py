@@ -289,3 +289,12 @@ def test_files_are_not_partial_on_a_full_disk(units, shared_redis, tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "cannot be written" in done.stderr
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_standard_output_on_a_full_disk_is_one_error(units, shared_redis):
+    words = ["frames", "export", "cam1", "--video", "-o", "-", "--redis", shared_redis.address, "--vhost", VHOST]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, *words], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "edge-video: No space left on device\n")

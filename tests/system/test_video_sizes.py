@@ -1,4 +1,4 @@
-"""Access units as large as cameras make them, from their sockets to Redis, and one that is larger than the ring takes."""
+"""Access units as large as cameras make them, from their sockets to Redis, and one too large for the ring."""
 
 from __future__ import annotations
 

@@ -1,0 +1,48 @@
+"""Reading video over and over again leaves no descriptors, no threads and no memory behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import psutil
+
+from tests.client.stocked import T0
+from tests.client.stored_video import arrivals, encoded, stock_video
+
+#: Rounds, of which each calls every function once: together 2,000 calls of each kind of store.
+ROUNDS = 340
+#: Bytes that memory may grow in the second half.
+GROWTH_MAX = 8 * 2**20
+
+
+def test_reading_leaves_nothing_behind(store: Any, client: Any) -> None:
+    units = arrivals(encoded("h264", width=160, height=96, frames=12, gop=6))
+    stock_video(client, units)
+    process = psutil.Process()
+
+    def read() -> None:
+        for number, _ in enumerate(store.pictures("cam1")):
+            if number == 4:
+                break
+        assert store.picture("cam1", units[7].shown_nano) is not None
+        tail = store.tail_pictures("cam1", since=T0)
+        next(tail)
+        tail.close()
+        assert len(list(store.video("cam1"))) == len(units)
+        assert len(list(store.video_entries("cam1", limit=3))) == 3
+        next(store.tail_video("cam1", since=T0))
+
+    def seen() -> tuple[int, int, int]:
+        gc.collect()
+        return process.num_fds(), threading.active_count(), process.memory_info().rss
+
+    for _ in range(ROUNDS // 2):
+        read()
+    half = seen()
+    for _ in range(ROUNDS // 2):
+        read()
+    end = seen()
+    assert end[:2] == half[:2]
+    assert end[2] - half[2] < GROWTH_MAX
