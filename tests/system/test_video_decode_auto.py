@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from tests.servers.clips import make_clip, read_clip
@@ -30,6 +31,6 @@ def test_auto_follows_the_interval_of_key_frames(site: Site, redis_server: Redis
         )
         assert site.stop() == 0
     stamps = [int(entry.split(b"-")[0]) / 1e9 for entry, _ in client.xrange("engine:default:journal:frames:cam")]
-    gaps = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(stamps)]
     # One key frame longer than the limit passes until the change is seen.
     assert sorted(gaps)[-2] < 1
