@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # What the tests run for real: Redis, RabbitMQ, and GStreamer's RTSP server under the system's own Python; the ffmpeg
-# that benchmarks compare the engine to; and systemd-analyze, which checks the units of deploy/.
+# that benchmarks compare the engine to; systemd-analyze, which checks the units of deploy/; and a browser for films.
 SERVERS := redis-server redis-tools rabbitmq-server python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base \
-           gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg systemd
+           gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly ffmpeg systemd \
+           chromium-headless-shell
 
 .PHONY: demo test test-fast lint servers bench bench-quick faults soak fuzz clean
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NamedTuple
 
 import typer
@@ -108,8 +107,8 @@ def export(
         output.check_output(out, force=force)
     elif not video:
         _check_directory(out)
-    # SIGTERM removes partial files, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _exit)
+    # Before the progress bar hides the terminal's cursor, so that a signal shows it again.
+    output.clean_up_at_signals()
     with target.store() as store, output.progress() as bar:
         if film and step is None and not video:
             video = only_video(store, camera, start, end)
@@ -199,7 +198,9 @@ def _write_files(frames: Iterator[Frame], directory: Path, *, force: bool) -> Do
         raise InputError(f"{error}{before}") from None
     finally:
         if made and not done.frames:
-            directory.rmdir()
+            # A signal may have come after the first file was complete, and before it was counted.
+            with suppress(OSError):
+                directory.rmdir()
     return done
 
 
@@ -213,7 +214,3 @@ def _check_directory(out: Path) -> None:
         raise InputError(f"{out}: films are written as .mp4; a name without an ending makes a directory of JPEG files")
     if not out.absolute().parent.is_dir():
         raise InputError(f"{out.parent} is no directory")
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)

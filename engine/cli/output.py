@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -17,6 +20,15 @@ from engine.errors import InputError
 
 #: Columns of output that does not go to a terminal.
 _WIDTH = 240
+#: Signals that end a command, and what they do by default.
+_ENDING = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
+
+#: Files that this process has not completed.
+_partials: set[Path] = set()
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -60,12 +72,15 @@ def check_output(path: Path, *, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary name to write to. The file is renamed to ``path`` at the end; after an error it is removed.
+    """A temporary name to write to. The file is renamed to ``path`` at the end; after an error, or a signal that ends
+    the command, it is removed.
 
     Raises InputError if ``path`` exists already, if the disk is full, or if the directory cannot be written.
     """
     check_output(path, force=force)
+    clean_up_at_signals()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial{path.suffix}")
+    _partials.add(partial)
     try:
         yield partial
         partial.replace(path)
@@ -73,3 +88,24 @@ def whole_file(path: Path, *, force: bool) -> Iterator[Path]:
         raise InputError(f"{path} cannot be written: {error.strerror or error}; nothing of it is left") from None
     finally:
         partial.unlink(missing_ok=True)
+        _partials.discard(partial)
+
+
+def clean_up_at_signals() -> None:
+    """From now on SIGTERM, SIGHUP and Ctrl-C remove partial files before they end the command. A signal that is
+    ignored, or handled otherwise, stays so. Does nothing outside the main thread, which Python's handlers run in."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, default in _ENDING.items():
+        if signal.getsignal(number) == default:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # The files are removed here: the exception may interrupt the code that would remove them, at any instruction.
+    for partial in tuple(_partials):
+        with suppress(OSError):
+            partial.unlink()
+    if number == signal.SIGINT:
+        signal.default_int_handler(number, frame)
+    raise SystemExit(128 + number)

@@ -11,6 +11,8 @@ from collections import deque
 
 #: A change of the delay from a packet's time to its arrival that means: the stream counts from another moment.
 _JUMP_NANO = 1_000_000_000
+#: How far apart pictures are put that would be shown before a first one whose time is unknown.
+_APART_NANO = 1_000_000
 #: Share of the passed time by which the least delay may rise: clocks differ by less.
 _CREEP = 1 / 5000
 #: Share of the stream's time by which it may fall: pictures keep their order, also behind the packets that FFmpeg holds
@@ -36,10 +38,15 @@ class PresentationClock:
     def __init__(self) -> None:
         #: The least delay from a packet's time to its arrival; None until one is known.
         self._delay: int | None = None
-        #: True while the delay is from a pts only, which may be later than the dts.
+        #: True while no dts was below its pts. FFmpeg learns only from the first packets how far pictures are
+        #: reordered, and until then its dts is the pts, is missing or is wrong.
         self._guessed = False
         self._last_dts: int | None = None
         self._last_arrival = 0
+        #: The latest pts since the delay was known.
+        self._last_pts = 0
+        #: When the last packet without a pts was shown. FFmpeg may begin with one; B-frames come behind it.
+        self._floor = 0
 
     def offset(self, arrival: int, pts: int | None, dts: int | None) -> int:
         """When the packet that arrived at ``arrival`` is shown: nanoseconds after its arrival, or before if negative.
@@ -48,20 +55,34 @@ class PresentationClock:
         """
         if pts is None:
             self._delay = self._last_dts = None
+            self._floor = arrival
             return 0
+        if dts is not None and dts > pts:
+            dts = None
+        known = self._delay
+        ahead = dts is not None and dts < pts
         passed = dts - self._last_dts if dts is not None and self._last_dts is not None else 0
-        back = passed < 0
+        back = passed < 0 and not (self._guessed and ahead)
         if dts is not None:
             self._last_dts = dts
         delay = arrival - (pts if dts is None else dts)
-        known = self._delay
-        if known is None or back or abs(delay - known) > _JUMP_NANO or (self._guessed and dts is not None):
-            known, self._guessed = delay, dts is None
+        if known is None or back or abs(delay - known) > _JUMP_NANO:
+            known, self._guessed, self._last_pts = delay, not ahead, pts
+        elif self._guessed and ahead:
+            # Pictures that come later are shown later than all before, so those keep their order.
+            if pts > self._last_pts:
+                known, self._guessed = delay, False
         elif dts is not None:
             known = max(min(delay, known + int((arrival - self._last_arrival) * _CREEP)), known - int(passed * _FALL))
+        self._last_pts = max(self._last_pts, pts)
         self._delay, self._last_arrival = known, arrival
         offset = known + pts - arrival
-        return offset if abs(offset) <= _OFFSET_NANO_MAX else 0
+        if abs(offset) > _OFFSET_NANO_MAX:
+            return 0
+        if arrival + offset <= self._floor:
+            self._floor += _APART_NANO
+            offset = self._floor - arrival
+        return offset
 
 
 class PictureStamps:

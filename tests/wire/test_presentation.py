@@ -57,8 +57,26 @@ def test_b_frames_are_shown_in_order_and_evenly():
 def test_a_missing_dts_moves_nothing():
     packets = [(number * FRAME, number * FRAME, None if number % 2 else number * FRAME) for number in range(9)]
     assert offsets(packets) == [0] * 9
-    # Nor does a first packet without one: the next dts counts.
-    assert offsets([(0, 3 * FRAME, None), (FRAME, FRAME, FRAME), (2 * FRAME, 2 * FRAME, 2 * FRAME)]) == [0, 0, 0]
+    # After a first packet without one, the first dts below its pts counts, and pictures keep their order until then.
+    packets = [(0, 3, None), (1, 1, 1), (2, 2, 2), (3, 6, 3), (4, 4, 4)]
+    found = offsets([(arrival * FRAME, pts * FRAME, dts and dts * FRAME) for arrival, pts, dts in packets])
+    assert found[3:] == [3 * FRAME, 0]
+    moments = [number * FRAME + offset for number, offset in enumerate(found)]
+    assert sorted(range(5), key=lambda number: moments[number]) == [1, 2, 0, 4, 3]
+
+
+@pytest.mark.parametrize("first", [2 * FRAME, None], ids=["pts", "no-pts"])
+def test_the_first_pictures_of_a_connection_keep_their_order(first):
+    """FFmpeg's times as seen by RTSP: the first dts is missing or the pts, another is later than the pts."""
+    times = [(first, None), (5, 5), (3, 6), (4, 3), (8, 4), (6, 5), (7, 6)]
+    packets = [
+        (place * FRAME, pts if place == 0 else pts * FRAME, dts and dts * FRAME)
+        for place, (pts, dts) in enumerate(times)
+    ]
+    moments = [arrival + offset for (arrival, _, _), offset in zip(packets, offsets(packets), strict=True)]
+    assert sorted(range(7), key=lambda place: moments[place]) == [0, 2, 3, 1, 5, 6, 4]
+    # From here on each is shown a frame apart, three frames after it is decoded.
+    assert [moments[place] for place in (5, 6, 4)] == [6 * FRAME, 7 * FRAME, 8 * FRAME]
 
 
 @pytest.mark.parametrize("jump", [-3600 * SECOND, -2 * SECOND, 2 * SECOND, 10**6 * SECOND])
