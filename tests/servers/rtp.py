@@ -1,4 +1,4 @@
-"""Access units as RTP packets in an RTSP connection, made once and sent many times.
+"""Access units as RTP packets, made once and sent many times: in an RTSP connection, or as datagrams.
 
 An access unit becomes one buffer of all its packets. A send only fills in sequences and the time stamp. Formats: RFC
 3550 (RTP), RFC 6184 (H.264), RFC 7798 (H.265), RFC 2326 section 10.12 (interleaving).
@@ -6,6 +6,8 @@ An access unit becomes one buffer of all its packets. A send only fills in seque
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -49,6 +51,33 @@ class Packets:
         for number, at in self._sent:
             _patch(buffer, at, (sequence + number) & 0xFFFF, stamp)
         return buffer
+
+
+class Datagrams:
+    """Sends packets of video to a client over UDP: RTP to the first of its ports, reports to the second."""
+
+    def __init__(self, host: str, ports: tuple[int, int]) -> None:
+        self._to = [(host, port) for port in ports]
+        self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in ports]
+        for each in self._sockets:
+            each.bind(("127.0.0.1", 0))
+
+    @property
+    def ports(self) -> list[int]:
+        return [each.getsockname()[1] for each in self._sockets]
+
+    def send(self, data: bytes | bytearray) -> None:
+        """Send what would be frames of an RTSP connection. One that the client does not take is lost."""
+        view, at = memoryview(data), 0
+        while at < len(view):
+            channel, size = view[at + 1] - VIDEO_CHANNEL, int.from_bytes(view[at + 2 : at + 4])
+            with contextlib.suppress(OSError):
+                self._sockets[channel].sendto(view[at + 4 : at + 4 + size], self._to[channel])
+            at += 4 + size
+
+    def close(self) -> None:
+        for each in self._sockets:
+            each.close()
 
 
 def packet(channel: int, kind: int, sequence: int, stamp: int, ssrc: int, payload: bytes) -> bytes:

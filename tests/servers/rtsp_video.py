@@ -1,4 +1,5 @@
-"""RTSP cameras that send the access units of clips as they are: any number of them in one process, TCP only."""
+"""RTSP cameras that send the access units of clips as they are: any number of them in one
+process, over TCP, or over UDP without audio."""
 
 from __future__ import annotations
 

@@ -45,6 +45,8 @@ class Client:
         self._inbox, self._outbox = bytearray(), bytearray()
         self._mount: Mount | None = None
         self._audio = self._video = self.playing = False
+        #: Where packets go over UDP: RTP and RTCP of video; None over TCP.
+        self._datagrams: rtp.Datagrams | None = None
         self._sequence, self._audio_sequence = random.randrange(0x10000), random.randrange(0x10000)
         self._base = random.randrange(2**32)
         self._begun = self._zero = 0.0
@@ -117,7 +119,7 @@ class Client:
             self._accompany(mount, at)
             if not (unit.keyframe and at - self._begun < mount.keyless_seconds):
                 ready = packets[self._index]
-                self.send(ready.fill(self._sequence, self._stamp(self._elapsed + unit.shown)))
+                self._send_rtp(ready.fill(self._sequence, self._stamp(self._elapsed + unit.shown)))
                 self._sequence = (self._sequence + ready.count) & 0xFFFF
             self._index += 1
 
@@ -126,13 +128,26 @@ class Client:
         if mount.reports and at >= self._report_due:
             self._report_due = at + _REPORT_SECONDS
             stamp = self._stamp(at - self._begun + self._zero)
-            self.send(rtp.sender_report(rtp.VIDEO_CHANNEL, rtp.VIDEO_SSRC, time.time(), stamp))
+            self._send_rtp(rtp.sender_report(rtp.VIDEO_CHANNEL, rtp.VIDEO_SSRC, time.time(), stamp))
         while self._audio and at >= self._audio_due:
             stamp = round((self._audio_due - self._begun) * 8000) & 0xFFFFFFFF
             kind = rtp.AUDIO_TYPE
             self.send(rtp.packet(rtp.AUDIO_CHANNEL, kind, self._audio_sequence, stamp, rtp.AUDIO_SSRC, _SILENCE))
             self._audio_sequence = (self._audio_sequence + 1) & 0xFFFF
             self._audio_due += _AUDIO_SECONDS
+
+    def _send_rtp(self, data: bytes | bytearray) -> None:
+        """Send packets of video in the way that the client asked for."""
+        if self._datagrams:
+            self._datagrams.send(data)
+        else:
+            self.send(data)
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.connection.close()
+        if self._datagrams:
+            self._datagrams.close()
 
     def _stamp(self, seconds: float) -> int:
         return (self._base + round(seconds * rtp.CLOCK)) & 0xFFFFFFFF
@@ -158,6 +173,14 @@ class Client:
                     self._audio, self._video = self._audio or track == "audio", self._video or track == "video"
                     channel = rtp.AUDIO_CHANNEL if track == "audio" else rtp.VIDEO_CHANNEL
                     extra.append(f"Transport: RTP/AVP/TCP;unicast;interleaved={channel}-{channel + 1}")
+            case "SETUP" if path.endswith("/video") and (ports := _client_ports(headers)) is not None:
+                if (mount := self._server.mounts.get(path.removesuffix("/video"))) is None:
+                    status = "404 Not Found"
+                else:
+                    self._mount, self._video = mount, True
+                    self._datagrams = rtp.Datagrams(self.connection.getpeername()[0], ports)
+                    own = "-".join(map(str, self._datagrams.ports))
+                    extra.append(f"Transport: RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={own}")
             case "SETUP":
                 status = "461 Unsupported Transport"
             case "PLAY" if self._video:
@@ -256,7 +279,13 @@ class Server:
     def _close(self, client: Client) -> None:
         if client.connection.fileno() >= 0:
             self._selector.unregister(client.connection)
-            client.connection.close()
+            client.close()
+
+
+def _client_ports(headers: dict[str, str]) -> tuple[int, int] | None:
+    """The ports of a client that asks for UDP."""
+    found = re.search(r"client_port=(\d+)-(\d+)", headers.get("transport", ""))
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def describe(mount: Mount) -> str:
