@@ -102,10 +102,11 @@ class FakeJournals:
 
 
 class FakeBroker:
-    """Takes messages and confirms them when told to."""
+    """Takes messages and confirms them when told to. Each must name access units that ``redis`` has."""
 
-    def __init__(self) -> None:
+    def __init__(self, redis: Redis) -> None:
         self.ready = True
+        self._redis = redis
         self.sent: list[tuple[GopEvent, GopToken]] = []
 
     @property
@@ -116,6 +117,8 @@ class FakeBroker:
         assert routing_key == "camera.metadata.event.video"
         event = decode_event(body)
         assert isinstance(event, GopEvent)
+        for named in (parse_video_key(event.first_key), parse_video_key(event.last_key)):
+            assert (named.unix_nano, named.sequence) in self._redis.there, event
         self.sent.append((event, token))
 
 
@@ -157,7 +160,7 @@ class Journal(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(gops, "Journals", type("Journals", (FakeJournals,), {"redis": self.redis}))
         self.page = StatusPage.claim(Path(self.directory.name) / "publisher.status")
-        self.broker = FakeBroker()
+        self.broker = FakeBroker(self.redis)
         self.gops = Gops(self.config, self.page, self.broker, structlog.get_logger(), lambda *_: None)  # type: ignore[arg-type]
 
     def attempt(self, ask: Any) -> None:
@@ -208,6 +211,14 @@ class Journal(RuleBasedStateMachine):
         for entry in self.redis.journal[:count]:
             self.redis.there.discard(ids(entry))
         del self.redis.journal[:count]
+
+    @rule(count=st.integers(1, 12))
+    def come_back_without_the_newest(self, count: int) -> None:
+        """Redis was restarted, and had not yet saved these. The writer counts them as lost, and ends the GOP."""
+        for entry in self.redis.journal[-count:]:
+            self.redis.there.discard(ids(entry))
+        del self.redis.journal[-count:]
+        self.lose(1)
 
     @rule(look=st.booleans(), times=st.integers(1, 3))
     def work(self, look: bool, times: int) -> None:
@@ -399,3 +410,31 @@ def test_at_a_stop_the_last_gop_is_finished_at_once(machine: Journal) -> None:
     assert machine.gops.drained()
     machine.save()
     machine.killed(0)
+
+
+def test_of_a_gop_whose_end_redis_lost_the_beginning_is_announced(machine: Journal) -> None:
+    machine.write("K..K....")
+    machine.turn()
+    machine.come_back_without_the_newest(3)
+    machine.write("K")
+    machine.nothing_comes_for_long()
+    machine.confirm(10)
+    machine.save()
+    assert [event.frames for event in machine.announced] == [3, 2, 1]
+    assert machine.announced[1].duration_seconds == pytest.approx(0.04)
+    assert machine.page
+    assert machine.page.counts[PublisherCount.VIDEO_EXPIRED] == 3
+
+
+def test_of_a_gop_that_went_on_and_lost_that_again_nothing_more_is_announced(machine: Journal) -> None:
+    machine.write("K....")
+    announce(machine)
+    machine.write("..")
+    machine.turn()
+    machine.come_back_without_the_newest(3)
+    machine.nothing_comes_for_long()
+    machine.confirm(10)
+    machine.save()
+    assert [event.frames for event in machine.announced] == [5]
+    assert machine.page
+    assert machine.page.counts[PublisherCount.VIDEO_EXPIRED] == 2

@@ -100,5 +100,20 @@ def part_before(entry: JournalEntry, older: Iterable[JournalEntry]) -> Gop | Non
     return None
 
 
+def beginning(entries: Iterable[JournalEntry]) -> Gop | None:
+    """The GOP that the first of these entries begins, as far as they follow each other; None if it begins none."""
+    gop = None
+    for entry in entries:
+        if gop is None:
+            if not _begins_gop(entry):
+                return None
+            gop = Gop(entry, entry, 1, entry.size, entry.unix_nano)
+        elif entry.sequence == next_sequence(gop.last.sequence):
+            gop = Gop(gop.first, entry, gop.frames + 1, gop.size + entry.size, entry.unix_nano)
+        else:
+            break
+    return gop
+
+
 def _begins_gop(entry: JournalEntry) -> bool:
     return entry.keyframe and entry.encoding in VIDEO_ENCODINGS

@@ -2,8 +2,9 @@
 
 The video journals are read behind their own cursors. Their entries become GOPs (``gop_assembly.py``), and a cursor
 moves past a GOP when the broker has confirmed its event. If Redis no longer has the key frame of a GOP, no event is
-sent: its access units count as expired, as do those that were trimmed from the journal before they were read. So each
-access unit that the site stored is announced in one GOP or counted, also after kills and outages.
+sent: its access units count as expired, as do those that were trimmed from the journal before they were read. If Redis
+came back without the newest data, a GOP may have lost its end: only its beginning is announced. So each access unit
+that the site stored is announced in one GOP or counted, also after kills and outages.
 
 A GOP that nothing follows counts as finished after a few seconds, and at a stop at once. If more of it comes later, its
 event comes again, with all access units.
@@ -22,7 +23,7 @@ from engine.servers.amqp.broker import Broker
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.accounts import Accounts
-from engine.stages.publisher.gop_assembly import Assembly, Finished, part_before
+from engine.stages.publisher.gop_assembly import Assembly, Finished, beginning, part_before
 from engine.stages.publisher.journals import Journals, OnForeign
 from engine.stages.publisher.reads import CameraRead, Newest, Overview
 from engine.wire.journal import JournalEntry
@@ -199,9 +200,7 @@ class Gops:
         room = self._config.publisher.window - self._broker.in_flight
         if not self._ready or not self._broker.ready or room <= 0:
             return 0
-        tokens = [self._ready[place] for place in range(min(len(self._ready), room, _ASKED_MAX))]
-        gone = self._drop_gone(tokens)
-        sent = [token for token in tokens if token not in gone]
+        sent = self._drop_gone([self._ready[place] for place in range(min(len(self._ready), room, _ASKED_MAX))])
         for token in sent:
             self._ready.popleft()
             event = self._maker(token.camera).event(token.finished.gop)
@@ -209,14 +208,39 @@ class Gops:
         return len(sent)
 
     def _drop_gone(self, tokens: list[GopToken]) -> list[GopToken]:
-        """Count those of the waiting ``tokens`` as expired whose key frame is gone, and remove them; returns them."""
-        alive = self._journals.alive((token.camera, token.finished.gop.first) for token in tokens)
-        gone = [token for token, lives in zip(tokens, alive, strict=True) if not lives]
-        for token in gone:
-            self._ready.remove(token)
+        """Count what Redis no longer has of the waiting ``tokens`` as expired, and remove or shorten those tokens.
+        Returns the tokens that still wait."""
+        gops = [(token.camera, token.finished.gop) for token in tokens]
+        alive = self._journals.alive((camera, end) for camera, gop in gops for end in (gop.first, gop.last))
+        lefts = [
+            None if not begins else token.finished.gop if ends else self._left(token)
+            for token, begins, ends in zip(tokens, alive[::2], alive[1::2], strict=True)
+        ]
+        # All that Redis is asked for is known: now change the queue.
+        waiting = []
+        for token, left in zip(tokens, lefts, strict=True):
             finished = token.finished
-            self._accounts.by_camera[token.camera].drop(finished.place, finished.entries, _id(finished.gop.last))
-        return gone
+            if left is finished.gop:
+                waiting.append(token)
+                continue
+            # A beginning that was announced before is not announced again.
+            kept = max(finished.entries - finished.gop.frames + left.frames, 0) if left else 0
+            place = self._ready.index(token)
+            del self._ready[place]
+            if left and kept:
+                waiting.append(GopToken(token.camera, Finished(left, finished.place, kept)))
+                self._ready.insert(place, waiting[-1])
+            account, lost = self._accounts.by_camera[token.camera], finished.entries - kept
+            account.drop(finished.place + kept, lost, _id(finished.gop.last))
+        return waiting
+
+    def _left(self, token: GopToken) -> Gop | None:
+        """The beginning of a GOP, as far as Redis still has it."""
+        camera, gop = token.camera, token.finished.gop
+        listed = [entry for entry in self._journals.before(camera, _id(gop.last), gop.frames) if entry >= gop.first]
+        listed.reverse()
+        alive = self._journals.alive((camera, entry) for entry in listed)
+        return beginning(entry for entry, lives in zip(listed, alive, strict=True) if lives)
 
     def _maker(self, camera: str) -> GopEvents:
         if camera not in self._makers:
