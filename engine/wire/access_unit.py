@@ -10,8 +10,8 @@ makes it a recovery point: open GOPs begin with one. FFmpeg also flags recovery 
 Those are no key frames here, because they do not decode alone.
 
 **Parameter sets.** Those of the stream's description and those in packets are remembered, the latest by kind and
-identifier. A key frame that lacks one gets all of them, after its access unit delimiter. A picture whose parameter sets
-are unknown is no key frame.
+identifier. A key frame that lacks one of those that it needs gets them, after its access unit delimiter
+(``remembered_sets.py``). A picture whose parameter sets are unknown is no key frame.
 
 **The beginning.** A connection may begin anywhere in a stream. Units that need what came before are ``early``
 (``stream_beginning.py``).
@@ -27,16 +27,14 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from engine.errors import WireError
-from engine.wire import parameter_sets
 from engine.wire.nal_units import KINDS, Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
-from engine.wire.parameter_sets import SET_BYTES_MAX, Bits, PictureFormat
+from engine.wire.parameter_sets import Bits, PictureFormat
+from engine.wire.remembered_sets import RememberedSets, SetKey
 from engine.wire.stream_beginning import StreamBeginning
 
 Encoding = Literal["h264", "h265"]
 #: What stands before each NAL unit.
 START_CODE = b"\0\0\0\1"
-#: The most bytes of parameter sets that are remembered.
-_REMEMBERED_BYTES_MAX = 65_536
 #: Bytes of a slice that are enough for the beginning of its header.
 _SLICE_HEAD_BYTES = 32
 #: Types of slices of H.264 that refer to no other picture.
@@ -71,11 +69,9 @@ class AccessUnits:
     def __init__(self, encoding: Encoding, description: bytes = b"") -> None:
         self.encoding = encoding
         self._kinds = KINDS[encoding]
-        #: Parameter sets by type and identifier, and their bytes in all.
-        self._sets: dict[tuple[int, int], bytes] = {}
-        self._set_bytes = 0
-        #: Formats of the pictures by the bytes of their SPS.
-        self._formats: dict[bytes, PictureFormat] = {}
+        self._sets = RememberedSets(encoding)
+        #: The parameter sets that the last key frame needs.
+        self._needed: list[SetKey] = []
         #: Bytes of a length before each NAL unit; 0 in Annex B.
         self._length_bytes = 0
         self._format = PictureFormat(0, 0)
@@ -107,8 +103,9 @@ class AccessUnits:
             return
         try:
             for unit in units:
-                if self._type(unit) in self._kinds.sets:
-                    self._remember(unit)
+                kind = self._type(unit)
+                if kind in self._kinds.sets:
+                    self._sets.remember(kind, unit)
         except (Damaged, WireError):
             return
 
@@ -137,7 +134,7 @@ class AccessUnits:
     def _read_annex_b(self, data: memoryview, flagged: bool) -> AccessUnit | None:
         """The packet as it is, with parameter sets in between if it lacks them."""
         kinds, insert_at = self._kinds, 0
-        sets: set[tuple[int, int]] = set()
+        sets: set[SetKey] = set()
         found = find_start(data)
         if found is None or any(data[: found.start()]):
             raise Damaged
@@ -148,16 +145,16 @@ class AccessUnits:
             if kind in kinds.slices:
                 keyframe, field = self._examine(kind, head, flagged)
                 parts: tuple[bytes | memoryview, ...] = (data,)
-                if keyframe and sets != self._sets.keys():
+                if keyframe and not sets.issuperset(self._needed):
                     before = (data[:insert_at],) if insert_at else ()
-                    parts = (*before, self._all_sets(), data[insert_at:])
+                    parts = (*before, self._needed_sets(), data[insert_at:])
                 return self._unit(parts, keyframe, field=field)
             found = find_start(data, begin)
             end = without_zeros(data, begin, found.start() if found else len(data))
             if end == begin:
                 raise Damaged
             if kind in kinds.sets:
-                sets.add(self._remember(data[begin:end]))
+                sets.add(self._sets.remember(kind, data[begin:end]))
             elif kind == kinds.delimiter and not insert_at:
                 insert_at = end
         return None
@@ -165,7 +162,7 @@ class AccessUnits:
     def _read_lengths(self, data: memoryview, flagged: bool) -> AccessUnit | None:
         """The packet's NAL units, with start codes in place of the lengths."""
         kinds, insert_at = self._kinds, 0
-        sets: set[tuple[int, int]] = set()
+        sets: set[SetKey] = set()
         parts: list[bytes | memoryview] = []
         first: tuple[int, memoryview] | None = None
         for unit in prefixed(data, self._length_bytes):
@@ -176,15 +173,15 @@ class AccessUnits:
             if kind in kinds.slices:
                 first = first or (kind, unit)
             elif kind in kinds.sets:
-                sets.add(self._remember(unit))
+                sets.add(self._sets.remember(kind, unit))
             elif kind == kinds.delimiter and not parts:
                 insert_at = 2
             parts += (START_CODE, unit)
         if first is None:
             return None
         keyframe, field = self._examine(*first, flagged)
-        if keyframe and sets != self._sets.keys():
-            parts.insert(insert_at, self._all_sets())
+        if keyframe and not sets.issuperset(self._needed):
+            parts.insert(insert_at, self._needed_sets())
         return self._unit(tuple(parts), keyframe, field=field)
 
     def _examine(self, kind: int, unit: memoryview, flagged: bool) -> tuple[bool, bool]:
@@ -202,9 +199,11 @@ class AccessUnits:
         slice_type, set_id, bits = self._slice_head(kind, unit)
         if not (keyframe or slice_type in _I_SLICES):
             return False, False
-        self._lacks_sets = not self._activate(set_id)
+        self._needed = self._sets.needed(set_id)
+        self._lacks_sets = not self._needed
         if self._lacks_sets:
             return False, False
+        self._format = self._sets.picture_format(set_id)
         at = self._format.field_flag_at
         return True, at >= 0 and bool(bits.u(at + 1) & 1)
 
@@ -217,26 +216,6 @@ class AccessUnits:
         bits.u(2 if kind in self._kinds.keys else 1)
         return -1, bits.ue(), bits
 
-    def _activate(self, set_id: int) -> bool:
-        """Take the pictures' format from the SPS that this PPS names; False if one of them is unknown. Raises WireError
-        if the SPS is damaged."""
-        kinds = self._kinds
-        pps = self._sets.get((kinds.pps, set_id))
-        if pps is None:
-            return False
-        bits = Bits(pps[:16], kinds.header_bytes)
-        bits.ue()
-        sps = self._sets.get((kinds.sps, bits.ue()))
-        if sps is None or (kinds.vps and (kinds.vps, sps[2] >> 4) not in self._sets):
-            return False
-        known = self._formats.get(sps)
-        if known is None:
-            read = parameter_sets.h264_format if self.encoding == "h264" else parameter_sets.h265_format
-            known = read(sps)
-            self._formats = {sps: known}
-        self._format = known
-        return True
-
     def _type(self, unit: memoryview) -> int:
         """The type of a NAL unit, from its header."""
         header = unit[0] if unit else 0x80
@@ -248,34 +227,9 @@ class AccessUnits:
             raise Damaged
         return header >> 1
 
-    def _remember(self, unit: memoryview) -> tuple[int, int]:
-        """Remember a parameter set; returns its type and identifier. Raises WireError if it has none."""
-        if len(unit) > SET_BYTES_MAX or find_start(unit):
-            raise WireError("a parameter set is too long, or has a start code")
-        data = bytes(unit)
-        kind = self._type(unit)
-        if kind == self._kinds.pps:
-            identifier = Bits(unit[:16], self._kinds.header_bytes).ue()
-        elif self.encoding == "h264":
-            identifier = parameter_sets.h264_sps_id(unit)
-        elif kind == self._kinds.sps:
-            identifier = parameter_sets.h265_sps_id(unit)
-        else:
-            identifier = Bits(unit[:8], 2).u(4)
-        key = (kind, identifier)
-        before = self._sets.get(key)
-        if before != data:
-            if self._set_bytes + len(data) > _REMEMBERED_BYTES_MAX:
-                self._sets.clear()
-                self._set_bytes = 0
-                before = None
-            self._sets[key] = data
-            self._set_bytes += len(data) - len(before or b"")
-        return key
-
-    def _all_sets(self) -> bytes:
-        """All parameter sets in Annex B, each after those that it names."""
-        return b"".join(START_CODE + self._sets[key] for key in sorted(self._sets))
+    def _needed_sets(self) -> bytes:
+        """The parameter sets that the last key frame needs, in Annex B."""
+        return b"".join(START_CODE + self._sets.data(key) for key in self._needed)
 
     def _unit(
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False

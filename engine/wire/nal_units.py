@@ -25,7 +25,7 @@ class Kinds(NamedTuple):
 
 
 KINDS: dict[str, Kinds] = {
-    "h264": Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13, 15}), 0, 7, 8, 9),
+    "h264": Kinds(1, range(1, 6), range(5, 6), frozenset({7, 8, 13}), 0, 7, 8, 9),
     "h265": Kinds(2, range(32), range(16, 24), frozenset({32, 33, 34}), 32, 33, 34, 35),
 }
 
