@@ -16,6 +16,8 @@ identifier. A key frame that lacks one of those that it needs gets them, after i
 **The beginning.** A connection may begin anywhere in a stream. Units that need what came before are ``early``
 (``stream_beginning.py``).
 
+**Loss.** The numbers of H.264's pictures tell if one before them was lost (``frame_numbers.py``).
+
 **Damage.** A unit is not sound if a NAL unit is empty, reaches beyond the packet or has an invalid header, or if its
 first slice is not the beginning of a picture. In Annex B only the NAL units up to the first slice are looked at: what
 follows has other slices of the same picture.
@@ -27,6 +29,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from engine.errors import WireError
+from engine.wire.frame_numbers import HEAD_BYTES, FrameNumbers
 from engine.wire.nal_units import KINDS, Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
 from engine.wire.parameter_sets import Bits, PictureFormat
 from engine.wire.remembered_sets import RememberedSets, SetKey
@@ -46,9 +49,9 @@ class AccessUnit(NamedTuple):
     before the first slice if it is a key frame. They are valid as long as the packet is.
 
     ``encoding`` is ``h264`` or ``h265``; width and height are in pixels, 0 if they are not known. If the unit is not
-    ``sound``, bytes of it were lost on the way. A ``field`` is one half of an interlaced picture; the next unit is the
-    other. An ``early`` unit does not decode, because it needs what came before the stream. A unit that ``lacks_sets``
-    would be a key frame, but its parameter sets are unknown.
+    ``sound``, bytes of it were lost on the way, or a picture that it may refer to. A ``field`` is one half of an
+    interlaced picture; the next unit is the other. An ``early`` unit does not decode, because it needs what came before
+    the stream. A unit that ``lacks_sets`` would be a key frame, but its parameter sets are unknown.
     """
 
     parts: tuple[bytes | memoryview, ...]
@@ -75,6 +78,9 @@ class AccessUnits:
         #: Bytes of a length before each NAL unit; 0 in Annex B.
         self._length_bytes = 0
         self._format = PictureFormat(0, 0)
+        self._numbers = FrameNumbers() if encoding == "h264" else None
+        #: The beginning of the last unit's first slice.
+        self._head = b""
         self._beginning: StreamBeginning | None = StreamBeginning(encoding)
         #: While the stream begins: the type of the last unit's first slice, and of its NAL unit; -1 if unknown.
         self._slice_type = self._slice_kind = -1
@@ -116,6 +122,15 @@ class AccessUnits:
             unit = self._read_lengths(data, flagged) if self._length_bytes else self._read_annex_b(data, flagged)
         except (Damaged, WireError):
             unit = self._unit((data,), False, sound=False)
+            if self._numbers:
+                self._numbers.forget()
+        else:
+            if (
+                unit
+                and self._numbers
+                and self._numbers.follows_loss(self._head, self._format.frame_num_bits, keyframe=unit.keyframe)
+            ):
+                unit = unit._replace(sound=False)
         beginning = self._beginning
         if unit is None or beginning is None:
             return unit
@@ -190,6 +205,7 @@ class AccessUnits:
         # The first bit after the header: the slice begins with the first block of the picture.
         if len(unit) < header + 2 or not unit[header] & 0x80:
             raise Damaged
+        self._head = bytes(unit[:HEAD_BYTES])
         if self._beginning:
             self._slice_kind = kind
             self._slice_type = self._slice_head(kind, unit)[0] if self.encoding == "h264" else -1
@@ -234,6 +250,6 @@ class AccessUnits:
     def _unit(
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
-        width, height, _ = self._format
+        width, height = self._format[:2]
         lacks_sets = sound and self._lacks_sets
         return AccessUnit(parts, keyframe, self.encoding, width, height, sound, field, lacks_sets=lacks_sets)

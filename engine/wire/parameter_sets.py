@@ -15,12 +15,16 @@ from engine.errors import WireError
 SET_BYTES_MAX = 4096
 #: Profiles of H.264 whose SPS says more about colours and scaling.
 _HIGH_PROFILES = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
+#: The most bits of a ``frame_num`` that are valid.
+_FRAME_NUM_BITS_MAX = 16
 #: The most zeros before the value of a number: values have at most 32 bits.
 _ZEROS_MAX = 32
 
 
 class PictureFormat(NamedTuple):
     """What an SPS says about the pictures: their size in pixels, and how their slices begin.
+
+    ``frame_num_bits``: the bits of a slice's ``frame_num``, if lost pictures can be found by it; otherwise 0.
 
     ``field_flag_at``: the number of bits between a slice's PPS identifier and its flag for a field; -1 if no picture of
     the stream is a field.
@@ -29,6 +33,7 @@ class PictureFormat(NamedTuple):
     width: int
     height: int
     field_flag_at: int = -1
+    frame_num_bits: int = 0
 
 
 class Bits:
@@ -94,7 +99,7 @@ def h264_format(unit: bytes | memoryview) -> PictureFormat:
         for _ in range(_bounded(bits.ue(), 255)):
             bits.se()
     bits.ue()
-    bits.u(1)
+    gaps_allowed = bits.u(1)
     columns, rows = bits.ue() + 1, bits.ue() + 1
     frames_only = bits.u(1)
     if not frames_only:
@@ -109,7 +114,9 @@ def h264_format(unit: bytes | memoryview) -> PictureFormat:
     width = 16 * columns - across * (left + right)
     height = 16 * rows * (2 - frames_only) - down * (top + bottom)
     field_flag_at = -1 if frames_only else frame_number_bits + 2 * separate
-    return _checked(PictureFormat(width, height, field_flag_at))
+    # With separate planes of colour, something stands before a slice's frame_num.
+    countable = not (gaps_allowed or separate) and frame_number_bits <= _FRAME_NUM_BITS_MAX
+    return _checked(PictureFormat(width, height, field_flag_at, frame_number_bits if countable else 0))
 
 
 def _skip_scaling_list(bits: Bits, size: int) -> None:

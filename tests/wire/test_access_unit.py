@@ -370,7 +370,7 @@ def test_any_bytes_as_parameter_sets_are_read_or_refused(data):
     for read in (parameter_sets.h264_format, parameter_sets.h265_format):
         for unit in (data, sps[:8] + data):
             try:
-                width, height, _ = read(unit)
+                width, height, *_ = read(unit)
             except WireError:
                 continue
             assert 0 < width <= 65_535

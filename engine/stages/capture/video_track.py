@@ -56,7 +56,7 @@ class VideoTrack:
             return False
         if not unit.sound:
             producer.discard(unix_nano, sum(map(len, unit.parts)), Drop.CORRUPT)
-            self._drop(Drop.CORRUPT, "an access unit lost bytes on its way; the rest of its GOP is not stored")
+            self._drop(Drop.CORRUPT, "video was lost on its way; the rest of its GOP is not stored")
             return False
         try:
             written = producer.write(
