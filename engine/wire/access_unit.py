@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from engine.errors import WireError
-from engine.wire.frame_numbers import HEAD_BYTES, FrameNumbers
+from engine.wire.frame_numbers import FrameNumbers
 from engine.wire.nal_units import KINDS, Damaged, annex_b, avcc, find_start, hvcc, prefixed, without_zeros
 from engine.wire.parameter_sets import Bits, PictureFormat
 from engine.wire.remembered_sets import RememberedSets, SetKey
@@ -155,7 +155,7 @@ class AccessUnits:
             raise Damaged
         while found is not None:
             begin = found.end()
-            head = data[begin : begin + _SLICE_HEAD_BYTES]
+            head = bytes(data[begin : begin + _SLICE_HEAD_BYTES])
             kind = self._type(head)
             if kind in kinds.slices:
                 keyframe, field = self._examine(kind, head, flagged)
@@ -179,14 +179,14 @@ class AccessUnits:
         kinds, insert_at = self._kinds, 0
         sets: set[SetKey] = set()
         parts: list[bytes | memoryview] = []
-        first: tuple[int, memoryview] | None = None
+        first: tuple[int, bytes] | None = None
         for unit in prefixed(data, self._length_bytes):
             kind = self._type(unit)
             if find_start(unit):
                 # In Annex B it would be two NAL units.
                 raise Damaged
             if kind in kinds.slices:
-                first = first or (kind, unit)
+                first = first or (kind, bytes(unit[:_SLICE_HEAD_BYTES]))
             elif kind in kinds.sets:
                 sets.add(self._sets.remember(kind, unit))
             elif kind == kinds.delimiter and not parts:
@@ -199,20 +199,20 @@ class AccessUnits:
             parts.insert(insert_at, self._needed_sets())
         return self._unit(tuple(parts), keyframe, field=field)
 
-    def _examine(self, kind: int, unit: memoryview, flagged: bool) -> tuple[bool, bool]:
-        """Whether a picture whose first slice is ``unit``, or begins with it, is a key frame, and one of two fields."""
+    def _examine(self, kind: int, head: bytes, flagged: bool) -> tuple[bool, bool]:
+        """Whether a picture whose first slice begins with ``head`` is a key frame, and one of two fields."""
         self._lacks_sets, header = False, self._kinds.header_bytes
         # The first bit after the header: the slice begins with the first block of the picture.
-        if len(unit) < header + 2 or not unit[header] & 0x80:
+        if len(head) < header + 2 or not head[header] & 0x80:
             raise Damaged
-        self._head = bytes(unit[:HEAD_BYTES])
+        self._head = head
         if self._beginning:
             self._slice_kind = kind
-            self._slice_type = self._slice_head(kind, unit)[0] if self.encoding == "h264" else -1
+            self._slice_type = self._slice_head(kind, head)[0] if self.encoding == "h264" else -1
         keyframe = kind in self._kinds.keys
         if not keyframe and not (flagged and self.encoding == "h264"):
             return False, False
-        slice_type, set_id, bits = self._slice_head(kind, unit)
+        slice_type, set_id, bits = self._slice_head(kind, head)
         if not (keyframe or slice_type in _I_SLICES):
             return False, False
         self._needed = self._sets.needed(set_id)
@@ -223,16 +223,16 @@ class AccessUnits:
         at = self._format.field_flag_at
         return True, at >= 0 and bool(bits.u(at + 1) & 1)
 
-    def _slice_head(self, kind: int, unit: memoryview) -> tuple[int, int, Bits]:
+    def _slice_head(self, kind: int, head: bytes) -> tuple[int, int, Bits]:
         """A slice's type (-1 for H.265), the identifier of its PPS, and the bits that follow."""
-        bits = Bits(unit[:_SLICE_HEAD_BYTES], self._kinds.header_bytes)
+        bits = Bits(head, self._kinds.header_bytes)
         if self.encoding == "h264":
             bits.ue()
             return bits.ue(), bits.ue(), bits
         bits.u(2 if kind in self._kinds.keys else 1)
         return -1, bits.ue(), bits
 
-    def _type(self, unit: memoryview) -> int:
+    def _type(self, unit: bytes | memoryview) -> int:
         """The type of a NAL unit, from its header."""
         header = unit[0] if unit else 0x80
         if header & 0x80:
@@ -250,6 +250,6 @@ class AccessUnits:
     def _unit(
         self, parts: tuple[bytes | memoryview, ...], keyframe: bool, *, sound: bool = True, field: bool = False
     ) -> AccessUnit:
-        width, height = self._format[:2]
+        width, height = self._format.width, self._format.height
         lacks_sets = sound and self._lacks_sets
         return AccessUnit(parts, keyframe, self.encoding, width, height, sound, field, lacks_sets=lacks_sets)

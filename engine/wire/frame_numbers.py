@@ -15,9 +15,12 @@ from __future__ import annotations
 
 #: GOPs in a row with gaps after which a camera's numbers are no longer believed, and whole ones until they are again.
 _GOPS = 4
-#: Bytes at the beginning of a slice that have its ``frame_num``, and how many these are of a NAL unit, which has a
-#: header and may have bytes that prevent start codes.
-_BYTES, HEAD_BYTES = 8, 12
+#: Bytes at the beginning of a slice's NAL unit that have its ``frame_num``, without bytes that prevent start codes.
+_BYTES = 9
+#: Bits of these behind the header and the first bit.
+_BITS = 8 * _BYTES - 9
+#: So many bits that are 1.
+_MASKS = tuple((1 << bits) - 1 for bits in range(_BITS + 1))
 #: NAL units whose beginning has a ``frame_num``: of a slice, of its partition A, of an IDR picture.
 _COUNTED, _IDR = (1, 2, 5), 5
 #: The most zeros before the value of a slice's type or the identifier of its PPS.
@@ -28,18 +31,21 @@ def frame_num(head: bytes, bits: int) -> int:
     """The ``frame_num`` of ``bits`` bits in a slice that begins with the first block of its picture; -1 if it cannot
     be read. ``head`` is the beginning of its NAL unit."""
     # Each packet comes here, so the bits are not read by ``Bits``, which is made for parameter sets.
-    data = head[1:]
-    if b"\0\0\3" in data:
-        data = data.replace(b"\0\0\3", b"\0\0")
-    value, left = int.from_bytes(data[:_BYTES].ljust(_BYTES, b"\0")), 8 * _BYTES - 1
-    # The slice's type, and the identifier of its PPS.
-    for _ in range(2):
-        value &= (1 << left) - 1
-        zeros = left - value.bit_length()
-        if zeros > _ZEROS_MAX:
-            return -1
-        left -= 2 * zeros + 1
-    return value >> (left - bits) & ((1 << bits) - 1)
+    if b"\0\0\3" in head:
+        head = head.replace(b"\0\0\3", b"\0\0")
+    if len(head) < _BYTES:
+        head = head.ljust(_BYTES, b"\0")
+    # Behind the header and the number of the first block, which is one bit: the slice's type, then its PPS.
+    value = int.from_bytes(head[:_BYTES]) & _MASKS[_BITS]
+    zeros = _BITS - value.bit_length()
+    if zeros > _ZEROS_MAX:
+        return -1
+    left = _BITS - 1 - 2 * zeros
+    value &= _MASKS[left]
+    zeros = left - value.bit_length()
+    if zeros > _ZEROS_MAX:
+        return -1
+    return value >> (left - 1 - 2 * zeros - bits) & _MASKS[bits]
 
 
 class FrameNumbers:
@@ -68,13 +74,17 @@ class FrameNumbers:
         if number < 0 or (kind == _IDR and not keyframe):
             self.forget()
             return False
-        last = number if keyframe else self._last
+        if keyframe:
+            self._last = number
+        last = self._last
         if last < 0:
             return False
-        step = (number - last) & ((1 << bits) - 1)
+        step = (number - last) & _MASKS[bits]
         if step <= 1:
-            self._increased = self._increased or step == 1
-            self._last = number if reference else last
+            if step:
+                self._increased = True
+            if reference:
+                self._last = number
             return False
         # The number of the last one that was lost, if this is no reference picture.
         self._last = number if reference else number - 1

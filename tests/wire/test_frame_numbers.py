@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from engine.errors import WireError
 from engine.wire.access_unit import AccessUnits
-from engine.wire.frame_numbers import HEAD_BYTES, FrameNumbers, frame_num
+from engine.wire.frame_numbers import FrameNumbers, frame_num
 from engine.wire.parameter_sets import h264_format
 from tests.examples import examples
 from tests.servers.clips import CARS, PEOPLE
 from tests.stages import field_pictures
 from tests.stages.video_clips import clip, nal_type, nal_units, packets
+
+#: Bytes at the beginning of a slice that are read.
+HEAD_BYTES = 32
 
 
 class Packet(NamedTuple):
