@@ -200,7 +200,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case("ring-and-capture", "a ring removed with frames in it and its capture killed at once, three times",
              "the frame in hand, what the camera sends until it is back; the former ring's counts are in the log", 15),
         Case("ring-and-writer", "a ring removed with frames in it, then the writer killed",
-             "what the ring held (`damaged`)", 15, frozenset({"damaged"})),
+             "what the ring held (`damaged`); Redis may still store the last batch of it", 15, frozenset({"damaged"})),
         Case("ring-tenant", "stopped with frames in its rings while Redis is away; started with another vhost",
              "nothing: exit code 2, the rings wait for the former vhost", 15, repeats=True),
         Case("ring-version", "a ring file of another version at the start", "what it held, and that is said", 15,

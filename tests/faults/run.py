@@ -67,6 +67,8 @@ class FaultRun:
         self.unwell: set[str] = set()
         #: Cameras whose ring was lost and made anew: its counts do not cover what came before.
         self.renewed: set[str] = set()
+        #: Cameras of which frames that count as damaged may be stored all the same.
+        self.unsettled: set[str] = set()
 
     def close(self) -> None:
         self._stack.close()
@@ -226,7 +228,9 @@ class FaultRun:
         counts.update(dict.fromkeys(self.renewed))
         stamped = [camera for camera in counts if camera not in self.unstamped]
         ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
-        self.accounts = check(ledgers, expired=expired, evicting=evicting, publishes=publishes)
+        self.accounts = check(
+            ledgers, expired=expired, evicting=evicting, publishes=publishes, unsettled=self.unsettled
+        )
         assert set(self.accounts.drops) <= self.case.drops, f"{self.case.key}: lost {self.accounts.drops}"
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"
         return self.accounts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,10 @@ import redis
 from engine.jobs.tenants import acl_rules
 from engine.runtime.claims import identity
 from engine.wire.lease import Lease, decode_lease, encode_lease
+from tests.servers.clips import make_clip, read_clip
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
+from tests.servers.rtsp_video import RtspVideo
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
 from tests.system.site import COMMAND, ROOT, Site, command, missing_numbers, roles_section, stored_frames
@@ -212,6 +215,26 @@ def test_users_of_least_privilege_take_leases_and_older_ones_do_without(site: Si
         wait_until(lambda: site.total("stored") > 20, 30, "frames flow")
         assert "recreate the writer's user with edge-video tenants acl" in site.log_text()
         assert site.stop() == 0
+
+
+def test_a_writer_s_user_without_the_keys_of_video_is_told_how_to_get_them(site: Site, short_path: Path) -> None:
+    stream = read_clip(make_clip(short_path / "clip.mp4", seconds=2, fps=10, gop=10))
+    with RedisServer(short_path / "redis", username="root", password="geheim") as server, ExitStack() as stack:
+        admin = server.client()
+        rules = acl_rules("default", ["writer"], "geheim")
+        older = [rule for rule in rules if ":video:" not in rule]
+        assert len(older) < len(rules)
+        admin.execute_command("ACL", "SETUSER", "writer", *older)
+        url = stack.enter_context(RtspVideo.alike(short_path / "sender", stream, 1)).urls[0]
+        address = {"address": server.address, "username": "writer", "password": "geheim"}
+        site.write(cameras=[{"id": "cam0", "url": url, "video": True}], redis=address)
+        site.start(wait=False)
+        advice = "give this user the rights that `edge-video tenants acl` lists"
+        wait_until(lambda: advice in site.log_text(), 30, "the log says what is missing", log=site.log_text)
+        admin.execute_command("ACL", "SETUSER", "writer", *rules)
+        wait_until(lambda: admin.keys("engine:default:video:*"), 30, "video is stored", log=site.log_text)
+        assert site.stop() == 0
+        assert "frames left" not in site.log_text()
 
 
 def test_roles_without_a_supervisor_take_leases(site: Site, other: Site, redis_server: RedisServer) -> None:

@@ -76,7 +76,8 @@ def test_a_site_says_that_it_is_ready_lives_and_stops(site: Site, manager: Manag
     site.start(wait=False)
     manager.hears("READY=1")
     assert site.status()["running"], "READY comes when all is started"
-    assert len([process for process in site.status()["processes"] if process["pid"]]) == 3
+    # A process that was started shows itself a moment later.
+    wait_until(lambda: len([process for process in site.status()["processes"] if process["pid"]]) == 3, 10, "all show")
     manager.hears("WATCHDOG=1", 4)
     assert manager.times("STATUS=3 of 3 processes run")
     site.kill("writer")

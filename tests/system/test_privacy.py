@@ -224,7 +224,7 @@ def test_who_asks_as_another_user_is_told_whose_site_runs_and_where(own_site: Ow
     name = f"t{os.getpid()}"
     where = f"runs as user {SOMEBODY}, pid {own_site.process.pid}, in {own_site.run_directory}; ask as that user"
     # Root may look into the other's directory, a stranger may not.
-    done = command("status", "-c", str(own_site.file))
+    done = command("status", "-c", str(own_site.file), environment={"COLUMNS": "200"})
     assert (done.returncode, done.stdout) == (1, f"site {name} is not running\nsite {name} {where}\n")
     report = as_user(STRANGER, partial(_elsewhere, own_site.file))
     assert str(report) == where

@@ -18,7 +18,7 @@ from typing import Any
 import hiredis
 from redis.connection import AbstractConnection
 
-from engine.errors import RedisUnavailable, WireError
+from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
@@ -109,7 +109,8 @@ class Store:
             if self.address.sentinel and demoted(str(error)):
                 raise self._broken(error) from None
             self._in_flight.popleft()
-            raise Refused(f"Redis at {self.address} takes no frames: {error}") from None
+            cause = Cause.FORBIDDEN if str(error).startswith("NOPERM") else Cause.OTHER
+            raise Refused(f"Redis at {self.address} takes no frames: {error}", cause=cause) from None
         except WireError as error:
             raise self._broken(error) from None
         self._in_flight.popleft()
