@@ -88,8 +88,9 @@ class FrameNumbers:
             return False
         # The number of the last one that was lost, if this is no reference picture.
         self._last = number if reference else number - 1
-        if number <= 1:
-            # Perhaps the numbers began again, by memory management control operation 5.
+        if number <= 1 and step > 2:
+            # Perhaps the numbers began again, by memory management control operation 5. A step of 2 is rather a loss
+            # where numbers wrap.
             return False
         self._gapped = True
         return self._believed
