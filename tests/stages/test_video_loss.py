@@ -14,7 +14,9 @@ from engine.shm.ring import Consumer, Producer
 from engine.shm.status_page import StatusPage
 from engine.sources.video import VideoSource
 from engine.stages.capture.video_track import VideoTrack
-from tests.servers.clips import CARS, PEOPLE
+from tests.servers.clips import CARS, PEOPLE, make_clip, read_clip
+from tests.servers.rtp import Packets
+from tests.servers.rtsp_video import Mount, RtspVideo
 from tests.stages.video_clips import FIRST, STEP, camera, clip, nal_units, packets, picture_units, psnr, see
 from tests.stages.video_rtsp import Picture, ScriptedCamera
 
@@ -113,3 +115,22 @@ def test_without_a_loss_all_is_stored(name, tape):
     assert len(stored) >= len(sent) - 1
     assert [picture_units(data) for data in stored] == [picture_units(data) for data in sent[: len(stored)]]
     assert tape.drops == {}
+
+
+def test_all_packets_of_a_unit_may_be_lost_over_udp(tape, tmp_path):
+    stream = read_clip(make_clip(tmp_path / "loss.mp4", size=(640, 480), seconds=4, kbit=1000))
+    lost, end = 34, 45
+    assert stream.keyframes == [0, 15, 30, 45]
+    units = list(stream.units)
+    units[lost] = units[lost]._replace(lost=frozenset(range(Packets("h264", units[lost]).count)))
+    mount = Mount(stream._replace(units=tuple(units)), loop=False)
+    with RtspVideo(tmp_path / "cameras", {"/cam": mount}) as server:
+        url = server.url("/cam")
+        found = see(
+            VideoSource(camera(url, transport="udp", decode="none", video=True, stall_seconds=2.0)), len(units) - 2
+        )
+    stored = tape.write(found.units)
+    wanted = [picture_units(unit.annexb) for unit in (*units[:lost], *units[end:])]
+    assert [picture_units(data) for data in stored] == wanted[: len(stored)]
+    assert tape.drops == {"corrupt": 1, "broken_gop": end - lost - 2}
+    assert len(stored) > lost
