@@ -58,6 +58,11 @@ def demoted(reply: object) -> bool:
     return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
+def forbidden(reply: object) -> bool:
+    """True for the error of a user that lacks a right."""
+    return isinstance(reply, NoPermissionError) or str(reply).startswith("NOPERM")
+
+
 def checked(address: RedisAddress, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
     """The replies, if none is an error. Raises the translation of the first error."""
     for command, reply in zip(commands, replies, strict=True):

@@ -22,7 +22,7 @@ from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
-from engine.servers.redis.errors import BAD_REPLIES, demoted
+from engine.servers.redis.errors import BAD_REPLIES, demoted, forbidden
 from engine.stages.writer.batch import Batch, EntryErrors
 from engine.wire.redis_address import RedisAddress
 
@@ -109,7 +109,7 @@ class Store:
             if self.address.sentinel and demoted(str(error)):
                 raise self._broken(error) from None
             self._in_flight.popleft()
-            cause = Cause.FORBIDDEN if str(error).startswith("NOPERM") else Cause.OTHER
+            cause = Cause.FORBIDDEN if forbidden(error) else Cause.OTHER
             raise Refused(f"Redis at {self.address} takes no frames: {error}", cause=cause) from None
         except WireError as error:
             raise self._broken(error) from None
