@@ -12,8 +12,6 @@ from rich.text import Text
 _GAP = "  "
 #: Most columns of the terminal for first cells if not everything fits; longer first cells get their own line.
 LABEL_MAX = 24
-#: Rich wants a console to wrap text; its width is not used.
-_CONSOLE = Console()
 
 
 class Column(NamedTuple):
@@ -37,7 +35,8 @@ def wrapped(text: str, width: int, style: str = "") -> list[Text]:
     if cell_len(text) <= width:
         return [Text(text, style=style)]
     indent = text[: len(text) - len(text.lstrip())]
-    lines = Text(text.strip(), style=style).wrap(_CONSOLE, max(width - len(indent), 1), overflow="fold")
+    # Rich wants a console to wrap text; its width is not used.
+    lines = Text(text.strip(), style=style).wrap(Console(), max(width - len(indent), 1), overflow="fold")
     for line in lines:
         line.rstrip()
     return [Text(indent, style=style) + line for line in lines]

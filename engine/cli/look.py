@@ -13,7 +13,6 @@ from engine.cli import check_view, show
 from engine.cli.output import print_json
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
 from engine.config.memory import redis_memory
-from engine.doctor.cpu_costs import cores
 from engine.errors import EXIT_FAILED, InputError
 from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect
@@ -24,6 +23,9 @@ from engine.shm.segment import free_bytes
 
 def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Validate a site file. Prints the site as it will run, and the memory that it needs and that the machine has."""
+    # Not for status, which starts faster without it.
+    from engine.doctor.cpu_costs import cores
+
     site_config = load_site(config)
     need = site.shared_memory_need(site_config)
     directory = Path(site_config.ring.directory)

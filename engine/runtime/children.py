@@ -153,9 +153,9 @@ class Children:
         """Restart children that died, kill children that hang."""
         now = time.monotonic()
         for child in self.all:
-            if child.pid and child.killed:
-                continue
             if child.pid:
+                if child.killed:
+                    continue
                 silence = child.silent_seconds()
                 if silence > self._heartbeat_seconds:
                     self._log.error("process hangs; killed", process=child.name, silent_seconds=round(silence, 1))

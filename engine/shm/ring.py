@@ -115,12 +115,10 @@ class Consumer(ConsumerAccounts):
             length = layout.record_bytes(size)
             end = cursor + length
             sound = found == index and end <= head and position + length <= area
-            offset = 0
+            offset = layout.unpack_offset(self._payloads, position) if video else 0
             # Records of frames are JPEGs; the comparison costs less than the call.
-            valid = size and not encoding and layout.storable(nano, sequence)
-            if video:
-                offset = layout.unpack_offset(self._payloads, position)
-                valid = size and layout.storable(nano, sequence) and layout.describable(encoding, offset)
+            described = layout.describable(encoding, offset) if video else not encoding
+            valid = size and described and layout.storable(nano, sequence)
             if sound and kind == layout.KIND_FRAME and valid:
                 start = position + layout.RECORD_HEADER_BYTES
                 payload = self._payloads[start : start + size]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.nal_bits import nal_unit, ue
+
 #: Macroblocks a row, and of a field, rows.
 COLUMNS, ROWS = 4, 2
 #: Width and height of a picture in pixels: each field has every other row.
@@ -24,8 +26,7 @@ class _Writer:
         self._bits.append(f"{value:0{bits}b}")
 
     def ue(self, value: int) -> None:
-        text = f"{value + 1:b}"
-        self._bits.append("0" * (len(text) - 1) + text)
+        self._bits.append(ue(value))
 
     def se(self, value: int) -> None:
         self.ue(2 * value - 1 if value > 0 else -2 * value)
@@ -34,17 +35,8 @@ class _Writer:
         self._bits.append(bit * (-sum(map(len, self._bits)) % 8))
 
     def unit(self, header: int) -> bytes:
-        """The NAL unit, with the bits that end it, and bytes 3 where zeros would make a start code."""
-        text = "".join(self._bits) + "1"
-        text += "0" * (-len(text) % 8)
-        made, zeros = bytearray([header]), 0
-        for byte in int(text, 2).to_bytes(len(text) // 8):
-            if zeros >= 2 and byte <= 3:
-                made.append(3)
-                zeros = 0
-            made.append(byte)
-            zeros = zeros + 1 if not byte else 0
-        return bytes(made)
+        """The NAL unit, with the bits that end it."""
+        return nal_unit(bytes([header]), "".join(self._bits))
 
 
 def sets() -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from engine.stages.capture.video_track import VideoTrack
 from tests.servers.clips import CARS, PEOPLE, make_clip, read_clip
 from tests.servers.rtp import Packets
 from tests.servers.rtsp_video import Mount, RtspVideo
-from tests.stages.video_clips import FIRST, STEP, camera, clip, nal_units, packets, picture_units, psnr, see
+from tests.stages.video_clips import FIRST, STEP, camera, clip, footage, nal_units, packets, picture_units, psnr, see
 from tests.stages.video_rtsp import Picture, ScriptedCamera
 
 DB_MIN = 50.0
@@ -76,17 +76,14 @@ CLIPS = {
     "made, with B pictures": lambda: clip(
         "loss.mp4", seconds=4, options=("-x264-params", "bframes=3:b-adapt=0:b-pyramid=normal")
     ),
-    "cars": lambda: CARS,
-    "people": lambda: PEOPLE,
+    "cars": lambda: footage(CARS),
+    "people": lambda: footage(PEOPLE),
 }
 
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_after_a_lost_reference_picture_nothing_of_its_gop_is_stored_and_all_is_counted(name, tape):
-    path = CLIPS[name]()
-    if not path.exists():
-        pytest.skip("the clips of real cameras are not here")
-    sent = packets(path)[:400]
+    sent = packets(CLIPS[name]())[:400]
     keys = [number for number, data in enumerate(sent) if any(unit[0] & 31 == 5 for unit in nal_units(data))]
     begin, end = keys[2], keys[3] if len(keys) > 3 else len(sent)
     lost = next(n for n in range(begin + 3, end) if picture_units(sent[n])[-1][0] & 0x60)
@@ -107,10 +104,7 @@ def test_after_a_lost_reference_picture_nothing_of_its_gop_is_stored_and_all_is_
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_without_a_loss_all_is_stored(name, tape):
-    path = CLIPS[name]()
-    if not path.exists():
-        pytest.skip("the clips of real cameras are not here")
-    sent = packets(path)[:400]
+    sent = packets(CLIPS[name]())[:400]
     stored = tape.write(played(sent))
     assert len(stored) >= len(sent) - 1
     assert [picture_units(data) for data in stored] == [picture_units(data) for data in sent[: len(stored)]]

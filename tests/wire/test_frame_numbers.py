@@ -15,9 +15,10 @@ from engine.wire.access_unit import AccessUnits
 from engine.wire.frame_numbers import FrameNumbers, frame_num
 from engine.wire.parameter_sets import h264_format
 from tests.examples import examples
+from tests.nal_bits import nal_unit, ue
 from tests.servers.clips import CARS, PEOPLE
 from tests.stages import field_pictures
-from tests.stages.video_clips import clip, nal_type, nal_units, packets
+from tests.stages.video_clips import clip, footage, nal_type, nal_units, packets
 
 #: Bytes at the beginning of a slice that are read.
 HEAD_BYTES = 32
@@ -41,23 +42,8 @@ def alarms(sent: list[Packet]) -> list[int]:
     return [number for number, unit in enumerate(made) if not unit.sound]
 
 
-def ue(number: int) -> str:
-    text = f"{number + 1:b}"
-    return "0" * (len(text) - 1) + text
-
-
 def slice_of(number: int, bits: int, *, header: int = 0x61, kind: int = 5, pps: int = 0, rest: str = "") -> bytes:
-    """A slice, with bytes 3 where zeros would make a start code."""
-    text = ue(0) + ue(kind) + ue(pps) + f"{number:0{bits}b}" + rest + "1"
-    text += "0" * (-len(text) % 8)
-    made, zeros = bytearray([header]), 0
-    for byte in int(text, 2).to_bytes(len(text) // 8):
-        if zeros >= 2 and byte <= 3:
-            made.append(3)
-            zeros = 0
-        made.append(byte)
-        zeros = zeros + 1 if not byte else 0
-    return bytes(made)
+    return nal_unit(bytes([header]), ue(0) + ue(kind) + ue(pps) + f"{number:0{bits}b}" + rest)
 
 
 @settings(max_examples=examples(500), deadline=None)
@@ -161,9 +147,7 @@ def test_fields_raise_no_alarm_and_a_lost_pair_is_found():
 
 @pytest.mark.parametrize("path", [CARS, PEOPLE], ids=["cars", "people"])
 def test_clips_of_real_cameras_raise_no_alarm_and_their_losses_are_found(path):
-    if not path.exists():
-        pytest.skip("the clips of real cameras are not here")
-    sent = read(path)
+    sent = read(footage(path))
     assert alarms(sent) == []
     bits = number_bits(sent)
     keys = [number for number, packet in enumerate(sent) if packet.flagged]

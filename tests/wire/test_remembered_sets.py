@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from engine.wire.access_unit import START_CODE, AccessUnits
 from tests.examples import examples
+from tests.nal_bits import nal_unit, ue
 from tests.stages.video_clips import clip, joined, nal_type, nal_units, packets, picture_units
 
 AUD, NUMBERS = bytes((9, 0xF0)), st.integers(0, 2)
@@ -29,25 +30,13 @@ class Sent(NamedTuple):
     @property
     def unit(self) -> bytes:
         if self.pps is not None:
-            return bits(b"\x68", ue(self.pps) + ue(self.sps) + ue(self.variant) * 4)
+            return nal_unit(b"\x68", ue(self.pps) + ue(self.sps) + ue(self.variant) * 4)
         rest = ue(0) + ue(2) + ue(1) + "0" + ue(self.variant) + ue(0) + "1100"
-        return bits(b"\x67\x42\x00\x1e", ue(self.sps) + rest)
-
-
-def ue(number: int) -> str:
-    text = f"{number + 1:b}"
-    return "0" * (len(text) - 1) + text
-
-
-def bits(head: bytes, text: str) -> bytes:
-    """A NAL unit with the bit that ends it. It has too few zeros for a byte that prevents a start code."""
-    text += "1"
-    text += "0" * (-len(text) % 8)
-    return head + int(text, 2).to_bytes(len(text) // 8)
+        return nal_unit(b"\x67\x42\x00\x1e", ue(self.sps) + rest)
 
 
 def idr(pps: int) -> bytes:
-    return bits(b"\x65", "1" + ue(7) + ue(pps) + "1011" * 4)
+    return nal_unit(b"\x65", "1" + ue(7) + ue(pps) + "1011" * 4)
 
 
 def annex_b(*units: bytes) -> bytes:

@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import WireError
+from engine.servers.redis.errors import forbidden
 from engine.stages.writer.store import Store
 from engine.wire import resp
 from engine.wire.keys import lease_key
@@ -122,7 +123,7 @@ class Leases:
 
     def _hear(self, reply: Any) -> None:
         """Warn if this user may not use leases. Other errors are ignored: frames are stored without leases too."""
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOPERM"):
+        if isinstance(reply, hiredis.ReplyError) and forbidden(reply):
             advice = "recreate the writer's user with edge-video tenants acl"
             self._warn_once(f"no leases are taken: this user may not; {advice}", str(reply))
 
