@@ -25,8 +25,8 @@ from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.state import CameraStatus, encode_status
 from tests.client.stocked import PREFIX, T0, TTL_MS, VHOST, pipe
+from tests.system.clips import car_clip, person_clip
 
-FOOTAGE = Path(__file__).parents[3] / "shared" / "video"
 #: H.264 Main with B-frames, a key frame every 10 pictures, 10 fps.
 PERSON = "one-by-one-person-detection.mp4"
 #: H.264 Baseline, a key frame every 60 pictures, 12.5 fps.
@@ -94,13 +94,7 @@ class Shown(NamedTuple):
 @functools.cache
 def clip(name: str, pictures: int | None = None) -> Clip:
     """The first pictures (None: all) of real footage. Without the footage: of a made clip with the same structure."""
-    path = FOOTAGE / name
-    if path.exists():
-        return read_clip(path, pictures)
-    frames = pictures or 200
-    if name == PERSON:
-        return encoded("h264", frames=frames, fps=10, gop=10, bframes=3)
-    return encoded("h264", frames=frames, fps=Fraction(25, 2), gop=60, profile="baseline")
+    return read_clip({PERSON: person_clip, CAR: car_clip}[name](), pictures)
 
 
 def read_clip(path: Path, pictures: int | None = None) -> Clip:

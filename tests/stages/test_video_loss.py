@@ -14,11 +14,12 @@ from engine.shm.ring import Consumer, Producer
 from engine.shm.status_page import StatusPage
 from engine.sources.video import VideoSource
 from engine.stages.capture.video_track import VideoTrack
-from tests.servers.clips import CARS, PEOPLE, make_clip, read_clip
+from tests.servers.clips import make_clip, read_clip
 from tests.servers.rtp import Packets
 from tests.servers.rtsp_video import Mount, RtspVideo
-from tests.stages.video_clips import FIRST, STEP, camera, clip, footage, nal_units, packets, picture_units, psnr, see
+from tests.stages.video_clips import FIRST, STEP, camera, clip, nal_units, packets, picture_units, psnr, see
 from tests.stages.video_rtsp import Picture, ScriptedCamera
+from tests.system.clips import car_clip, person_clip
 
 DB_MIN = 50.0
 
@@ -76,8 +77,8 @@ CLIPS = {
     "made, with B pictures": lambda: clip(
         "loss.mp4", seconds=4, options=("-x264-params", "bframes=3:b-adapt=0:b-pyramid=normal")
     ),
-    "cars": lambda: footage(CARS),
-    "people": lambda: footage(PEOPLE),
+    "cars": car_clip,
+    "people": person_clip,
 }
 
 

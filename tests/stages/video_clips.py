@@ -63,11 +63,6 @@ def clip(
     return path
 
 
-def footage(path: Path) -> Path:
-    """A clip of a real camera; a test picture with B-frames where that clip is missing."""
-    return path if path.exists() else clip(path.name, seconds=12, options=("-bf", "3"))
-
-
 def nal_units(data: bytes) -> list[bytes]:
     """The NAL units of Annex B, found in another way than the engine's."""
     return [unit.rstrip(b"\0") for unit in re.split(b"\0\0\1", data)[1:]]

@@ -16,9 +16,9 @@ from engine.wire.frame_numbers import FrameNumbers, frame_num
 from engine.wire.parameter_sets import h264_format
 from tests.examples import examples
 from tests.nal_bits import nal_unit, ue
-from tests.servers.clips import CARS, PEOPLE
 from tests.stages import field_pictures
-from tests.stages.video_clips import clip, footage, nal_type, nal_units, packets
+from tests.stages.video_clips import clip, nal_type, nal_units, packets
+from tests.system.clips import car_clip, person_clip
 
 #: Bytes at the beginning of a slice that are read.
 HEAD_BYTES = 32
@@ -145,9 +145,9 @@ def test_fields_raise_no_alarm_and_a_lost_pair_is_found():
     assert alarms(sent[:22] + sent[24:]) == [22]
 
 
-@pytest.mark.parametrize("path", [CARS, PEOPLE], ids=["cars", "people"])
+@pytest.mark.parametrize("path", [car_clip, person_clip], ids=["cars", "people"])
 def test_clips_of_real_cameras_raise_no_alarm_and_their_losses_are_found(path):
-    sent = read(footage(path))
+    sent = read(path())
     assert alarms(sent) == []
     bits = number_bits(sent)
     keys = [number for number, packet in enumerate(sent) if packet.flagged]
