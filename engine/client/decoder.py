@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.client.access_units import Continuity, Reordering, Step
 from engine.client.video import Colour, VideoEntry, VideoUnit
+from engine.wire.access_unit import AccessUnits
 
 #: FFmpeg's names of encodings, and its options for each. FFmpeg marks damaged pictures of H.264. Those of H.265 it does
 #: not mark, so there an error ends the decoding of a unit.
@@ -52,6 +53,9 @@ class Decoder:
     """Decodes one camera's units, fed in decode order; each is decoded once. Pictures come out in the order in which
     they are shown.
 
+    A key frame that does not continue the stream begins a new decoder. A camera's new connection leaves no gap in the
+    sequences, and an old picture may have the number of a new one.
+
     Units that cannot be decoded are passed over and counted in ``skipped``: those after a gap in the sequences or after
     a damaged unit, until the next key frame. A damaged unit is one that FFmpeg reports. Pictures that depend on it, but
     are shown before it (B-frames), may have come out already.
@@ -62,6 +66,7 @@ class Decoder:
         #: stream may not say how far. So the caller shows the units to come to ``reordering``.
         self.reordering = Reordering()
         self._continuity = Continuity()
+        self._stream = AccessUnits("h264")
         self._lost = 0
         self._context: Any = None
         self._number = 0
@@ -84,6 +89,10 @@ class Decoder:
         """Decode the next unit. Gives the pictures that are complete: none, one or several."""
         self.reordering.see(unit)
         step = self._continuity.step(unit)
+        if unit.encoding == "h264":
+            self._stream.read(memoryview(unit.data), flagged=unit.keyframe)
+            if step is Step.CONTINUE and self._stream.begins_anew:
+                step = Step.BEGIN
         if step is Step.CONTINUE:
             return self._decode(unit)
         # What was decoded before the gap is complete.

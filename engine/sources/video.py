@@ -103,9 +103,7 @@ class VideoSource:
         assert self._choice
         if self._units.has_lengths and (description := new_description(packet)):
             self._units.describe(description)
-        # FFmpeg makes up the time of a first packet that has none, and then both of its times are the same.
-        shown = None if packet.pts == packet.dts else packet.pts
-        unit = self._units.read(memoryview(packet), flagged=packet.is_keyframe, pts=shown)
+        unit = self._units.read(memoryview(packet), flagged=packet.is_keyframe, pts=packet.pts)
         if unit is None:
             return False
         if packet.is_corrupt:

@@ -146,6 +146,12 @@ class AccessUnits:
             self._beginning = None
         return unit._replace(early=True) if early else unit
 
+    @property
+    def begins_anew(self) -> bool:
+        """True if the last unit is a key frame that does not continue the stream: one of another connection, or behind
+        a loss. A decoder must forget what came before. False for IDR pictures and H.265, which tell the decoder."""
+        return self._numbers is not None and self._numbers.anew
+
     def _read_annex_b(self, data: memoryview, flagged: bool) -> AccessUnit | None:
         """The packet as it is, with parameter sets in between if it lacks them."""
         kinds, insert_at = self._kinds, 0

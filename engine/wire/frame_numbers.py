@@ -55,6 +55,9 @@ class FrameNumbers:
         #: The number of the last reference picture; -1 if it is unknown.
         self._last = -1
         self._believed = False
+        #: True if the last picture is a key frame, but no IDR picture, whose number does not follow those before it. A
+        #: decoder that holds these would take some for pictures of the new numbers.
+        self.anew = False
         #: Of this GOP: whether its numbers increased, and whether one was missing.
         self._increased = self._gapped = False
         #: GOPs in a row: with gaps, without, and how many without make the camera believed.
@@ -62,19 +65,21 @@ class FrameNumbers:
 
     def forget(self) -> None:
         """A unit could not be read: nothing is known until the next key frame."""
-        self._last, self._increased = -1, False
+        self._last, self._increased, self.anew = -1, False, False
 
     def follows_loss(self, head: bytes, bits: int, *, keyframe: bool) -> bool:
         """True if a reference picture before the next one was lost, since its key frame. ``head`` is the beginning of
         its first slice. ``bits``: of a ``frame_num``; 0 if gaps are allowed."""
         if keyframe:
             self._end_gop()
+        self.anew = False
         kind, reference = head[0] & 0x1F, head[0] & 0x60
         number = frame_num(head, bits) if bits and kind in _COUNTED else -1
         if number < 0 or (kind == _IDR and not keyframe):
             self.forget()
             return False
         if keyframe:
+            self.anew = kind != _IDR and self._last >= 0 and (number - self._last) & _MASKS[bits] > 1
             self._last = number
         last = self._last
         if last < 0:

@@ -447,3 +447,25 @@ def test_redis_is_only_read(store, client: redis.Redis):
     assert {name for name in after if after[name]["calls"] != before.get(name, {}).get("calls")} <= {
         f"cmdstat_{name}" for name in ("xrange", "xrevrange", "xread", "mget", "exists", "hkeys", "info", "select")
     }
+
+
+@pytest.mark.parametrize("cut", range(24, 40))
+def test_a_connection_that_begins_with_an_open_gop_decodes_alone(
+    store: AnyStore, client: redis.Redis, cut: int
+) -> None:
+    """Its key frame is no IDR picture, so nothing in it tells a decoder to forget the pictures of the last connection.
+    Some of these may have the numbers of the new ones."""
+    source = encoded("h264", bframes=3, gop=11, frames=80, params="open-gop=1:b-adapt=0")
+    begin = [number for number, unit in enumerate(source.units) if unit.keyframe][2]
+    shown = source.units[begin].shown_us
+    # Without the leading pictures, which the engine does not store.
+    units = tuple(
+        unit._replace(shown_us=unit.shown_us - shown) for unit in source.units[begin:] if unit.shown_us >= shown
+    )
+    connection = source._replace(units=units)
+    before = connection.part(0, cut)
+    stored = joined(before, connection)
+    stock_video(client, stored)
+    pictures = store.pictures("cam1")
+    assert_same(list(pictures), expected(stored, before, connection))
+    assert pictures.skipped == 0
