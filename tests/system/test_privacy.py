@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -29,6 +30,7 @@ from engine.runtime.status import collect
 from engine.servers.amqp import broker
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.shm.site import SitePaths
+from tests.runtime.test_embedded import servers
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.users import SOMEBODY, STRANGER, as_user, command_of
@@ -170,6 +172,10 @@ class OwnSite:
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
+        # It outlives a supervisor that a test has killed.
+        for pid in servers(self.run_directory):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.log.close()
         shutil.rmtree(self.run_directory.parent, ignore_errors=True)
         shutil.rmtree(self.paths.directory, ignore_errors=True)
