@@ -152,11 +152,13 @@ class VideoSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[writer]``: processes that share the cameras, and the bounds of one round trip."""
+    """``[writer]``: processes that share the cameras, the bounds of one round trip, and how long a writer whose frames
+    come faster than ``linger_ms`` waits after each, to store the next ones together."""
 
     writers: Annotated[int, Meta(ge=1, le=64)] = 1
     batch_frames: Annotated[int, Meta(ge=1, le=256)] = 64
     batch_kb: Annotated[int, Meta(ge=1, le=65_536)] = 1024
+    linger_ms: Annotated[float, Meta(ge=0, le=100)] = 2.0
 
 
 class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

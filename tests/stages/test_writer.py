@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ from structlog.typing import EventDict
 
 from engine.config import Config, from_document
 from engine.shm import ring_place, segment
+from engine.shm.doorbell import Bell
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
-from engine.shm.status_page import StatusPage
+from engine.shm.status_page import StatusPage, WriterCount
 from engine.stages.writer import reconcile
 from engine.stages.writer.agent import WriterAgent
 from engine.wire.state import CameraStatus, decode_status, encode_status
@@ -35,12 +37,12 @@ class Bench:
         self.pages = {}
         for camera in config.cameras:
             self.capture(camera.id)
-        self._page = StatusPage.claim(paths.writer(0))
+        self.page = StatusPage.claim(paths.writer(0))
         self.begin()
 
     def begin(self) -> None:
         """A writer that finds what the one before has left."""
-        self.agent = WriterAgent(self._config, 0, self._page, structlog.get_logger())
+        self.agent = WriterAgent(self._config, 0, self.page, structlog.get_logger())
         self.agent.on_start()
 
     def kill(self) -> None:
@@ -83,9 +85,9 @@ def bench(tmp_path: Path, redis_server: RedisServer, request: pytest.FixtureRequ
             {
                 "site": {"run_directory": str(tmp_path / "run")},
                 "ring": {"directory": str(tmp_path), "capacity_mb": 1},
-                "redis": {"address": redis_server.address, **getattr(request, "param", {})},
+                "redis": {"address": redis_server.address, **getattr(request, "param", {}).get("redis", {})},
                 # One ring fills a batch, so that another batch is in flight whenever one is answered.
-                "writer": {"batch_frames": 3},
+                "writer": {"batch_frames": 3, **getattr(request, "param", {}).get("writer", {})},
                 "cameras": [{"id": "cam1", "url": "test://"}, {"id": "cam2", "url": "test://"}],
             },
             {},
@@ -109,6 +111,34 @@ def test_states_go_out_while_frames_never_stop(bench: Bench, redis_server: Redis
     bench.turn(lambda: stored(bench, "cam1") > 30, refill)
     bench.pages["cam1"].text = encode_status(CameraStatus("active", NANO))
     bench.turn(lambda: client.hget("engine:default:cameras:frames", "cam1"), refill)
+
+
+@pytest.mark.parametrize("bench", [{"writer": {"linger_ms": 50, "batch_frames": 64}}], indirect=True, ids=["50 ms"])
+def test_a_busy_writer_lingers_to_store_frames_together(bench: Bench) -> None:
+    ended = threading.Event()
+    bell = Bell(bench.paths.doorbell(0), StatusPage.watch(bench.paths.writer(0)))
+
+    def produce() -> None:
+        while not ended.wait(0.002):
+            bench.write("cam1")
+            bell.wake()
+
+    def tally() -> tuple[int, int]:
+        return stored(bench, "cam1"), bench.page.counts[WriterCount.BATCHES]
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        # Half a second is two looks at the rate: then the writer knows that it is busy.
+        bench.turn(lambda: stored(bench, "cam1") > 250)
+        frames, batches = tally()
+        bench.turn(lambda: stored(bench, "cam1") > 750)
+    finally:
+        ended.set()
+        producer.join()
+        bell.close()
+    after = tally()
+    assert after[0] - frames > 5 * (after[1] - batches)
 
 
 def test_what_the_journal_holds_is_the_floor_of_later_stamps(bench: Bench, redis_server: RedisServer) -> None:
@@ -370,7 +400,7 @@ def test_what_is_lost_under_a_standing_connection_is_counted_before_more_is_stor
     assert client.xlen("engine:default:journal:frames:cam1") == 1
 
 
-@pytest.mark.parametrize("bench", [{"ttl_seconds": 1}], indirect=True)
+@pytest.mark.parametrize("bench", [{"redis": {"ttl_seconds": 1}}], indirect=True)
 def test_a_journal_that_expired_with_its_frames_has_lost_nothing(bench: Bench, redis_server: RedisServer) -> None:
     bench.write("cam1", 5)
     bench.turn(lambda: stored(bench, "cam1") == 5)

@@ -37,10 +37,6 @@ _BATCHES_IN_FLIGHT = 2
 #: Longest sleep of an idle writer, and of one without Redis, in seconds.
 _IDLE_SECONDS = 0.25
 _AWAY_SECONDS = 0.02
-#: Seconds that a busy writer sleeps before it waits for the next frame. One look, one transaction and one wake-up then
-#: serve the frames of several cameras. Busy: at least two frames arrive per nap.
-_NAP_SECONDS = 0.0015
-_NAP_FRAMES_PER_SECOND = 2 / _NAP_SECONDS
 #: Seconds between looks at the cameras' states and for new rings.
 _LOOK_SECONDS = 0.25
 #: Seconds that a stop with empty rings waits while Redis is away, to ask which frames it still has.
@@ -60,6 +56,9 @@ class WriterAgent:
         self._drop_oldest = config.ring.overflow == "drop-oldest"
         #: Bytes and frames of one batch.
         self._batch_max = (config.writer.batch_kb * 1024, config.writer.batch_frames)
+        #: Seconds that a busy writer lingers before it listens for the next frame. One look, one transaction and one
+        #: wake-up then serve the frames of several cameras.
+        self._linger_seconds = config.writer.linger_ms / 1000
         self._page = page
         self._log = log
         self._doorbell = Doorbell(SitePaths.of(config).doorbell(number), page)
@@ -78,9 +77,10 @@ class WriterAgent:
         #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
         self._last_look_until = 0.0
         self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", page)
-        #: Frames stored since the last look around; if there were many; if it napped since the last stored frame.
+        #: Frames stored since the last look around; if at least one arrives per linger; if it lingered since the last
+        #: stored frame.
         self._stored = 0
-        self._busy = self._napped = False
+        self._busy = self._lingered = False
         self._warned: set[str] = set()
 
     def on_start(self) -> None:
@@ -115,9 +115,9 @@ class WriterAgent:
     def idle(self) -> None:
         """Sleep until a producer wakes the writer."""
         if self._connection.usable:
-            if self._busy and not self._napped:
-                self._napped = True
-                time.sleep(_NAP_SECONDS)
+            if self._busy and not self._lingered:
+                self._lingered = True
+                time.sleep(self._linger_seconds)
                 return
             self._doorbell.wait(_IDLE_SECONDS, self._rotation.any_pending)
         else:
@@ -187,7 +187,7 @@ class WriterAgent:
                 self._refused.append(writer)
         self._page.counts[WriterCount.BATCHES] += 1
         self._stored += stored
-        self._napped = False
+        self._lingered = False
         self._connection.stored()
         self._outage.over()
         return stored
@@ -256,7 +256,8 @@ class WriterAgent:
     def _look_around(self) -> None:
         """Open new rings, and write changed states."""
         now = time.monotonic()
-        self._busy = self._stored > _NAP_FRAMES_PER_SECOND * (_LOOK_SECONDS + now - self._look_at)
+        elapsed = _LOOK_SECONDS + now - self._look_at
+        self._busy = self._stored * self._linger_seconds > elapsed
         self._stored = 0
         self._look_at = now + _LOOK_SECONDS
         usable = self._connection.usable

@@ -39,7 +39,8 @@ class Leases:
     """The leases of a site's cameras, over a writer's connection. ``own`` is the content of this site's leases."""
 
     def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
-        self._config = config
+        #: The configuration parses the vhost anew each time.
+        self._vhost, self._prefix = config.vhost, config.prefix
         self._own = own
         self._store = store
         self._log = log
@@ -102,7 +103,7 @@ class Leases:
                 self._store.call([resp.command(b"PEXPIRE", self._key(camera), b"1") for camera in ours])
 
     def _key(self, camera: str) -> bytes:
-        return lease_key(self._config.vhost, self._config.prefix, camera).encode()
+        return lease_key(self._vhost, self._prefix, camera).encode()
 
     def _read(self, cameras: Sequence[str]) -> list[Lease | None]:
         """The lease of each camera; None if there is none. An invalid value counts as ours and is overwritten."""
