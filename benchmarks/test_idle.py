@@ -13,16 +13,8 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.harness import Results, Scale
-from benchmarks.test_end_to_end import (
-    OWN_ROLES,
-    PageRun,
-    Window,
-    add_vhost,
-    page_run,
-    page_server,
-    pattern_cameras,
-    running_site,
-)
+from benchmarks.measured_site import OWN_ROLES, Window, add_vhost, pattern_cameras, running_site
+from benchmarks.page_peers import PageRun, page_run, page_server
 from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.rabbitmq import RabbitMQ
 

@@ -18,15 +18,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.harness import Results, Scale, cpu_seconds, quotients
-from benchmarks.test_end_to_end import (
-    CARRIED,
-    OWN_ROLES,
-    Watch,
-    Window,
-    add_vhost,
-    running_site,
-    steady,
-)
+from benchmarks.measured_site import CARRIED, OWN_ROLES, Watch, Window, add_vhost, running_site, steady
 from benchmarks.video_peers import Readers, Work
 from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.clips import Stream, make_clip, read_clip, street_clip
