@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pika
 import redis
@@ -37,6 +37,25 @@ class PageRun(NamedTuple):
         return self.frames / self.seconds
 
 
+def event_of(camera: str, unix_nano: int, sequence: str, key: str, size: int) -> dict[str, Any]:
+    """A frame's event as the page's consumers expect it."""
+    return {
+        "event_type": "frame",
+        "camera_id": camera,
+        "timestamp": datetime.fromtimestamp(unix_nano / 1e9, UTC).isoformat(),
+        "timestamp_nano": unix_nano,
+        "sequence": sequence,
+        "redis_key": key,
+        "vhost": "page",
+        "width": 1280,
+        "height": 720,
+        "encoding": "jpeg",
+        "size_bytes": size,
+        "frame_size_bytes": size,
+        "ttl_seconds": TTL_SECONDS,
+    }
+
+
 def page_loop(pipe: Connection, socket: str, amqp_url: str, size: int, seconds: float, rate: float) -> None:
     """The page's way, in a separate process: ``rate`` frames per second, or as many as possible if ``rate`` is 0."""
     client = redis.Redis(unix_socket_path=socket, decode_responses=False)
@@ -60,21 +79,7 @@ def page_loop(pipe: Connection, socket: str, amqp_url: str, size: int, seconds: 
         key = f"page:frames:{camera}:{unix_nano}:{sequence}"
         client.setex(key, TTL_SECONDS, frame)
         latencies.append(time.perf_counter() - arrived)
-        metadata = {
-            "event_type": "frame",
-            "camera_id": camera,
-            "timestamp": datetime.fromtimestamp(unix_nano / 1e9, UTC).isoformat(),
-            "timestamp_nano": unix_nano,
-            "sequence": sequence,
-            "redis_key": key,
-            "vhost": "page",
-            "width": 1280,
-            "height": 720,
-            "encoding": "jpeg",
-            "size_bytes": size,
-            "frame_size_bytes": size,
-            "ttl_seconds": TTL_SECONDS,
-        }
+        metadata = event_of(camera, unix_nano, sequence, key, size)
         channel.basic_publish(EXCHANGE, ROUTING_KEY, json.dumps(metadata), properties)
     pipe.send(PageRun(number, time.perf_counter() - begun, time.process_time() - cpu, latencies))
     connection.close()
