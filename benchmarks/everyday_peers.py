@@ -1,4 +1,4 @@
-"""What people use for a handful of cameras: an ``ffmpeg`` a camera piped into redis-py, and OpenCV with SETEX.
+"""What people use for a few cameras: an ``ffmpeg`` a camera piped into redis-py, and OpenCV with SETEX.
 
 Each side is one Python process. Both keep no journal, wait for no confirm and count no loss, which favours them.
 """
@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.sharedctypes import Synchronized
 from typing import Any, NamedTuple, Self
 
@@ -28,9 +29,10 @@ from benchmarks.video_peers import QUALITY, Work
 from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.wait import die_with_parent, wait_until
 
-#: ffmpeg's way of a camera that sends JPEG, and of one that sends H.264. Quality 3 gives the sizes of the engine's.
+#: What ffmpeg does with a frame: encode it, with the Go edition's options, or pass on the JPEG of a camera that sends
+#: JPEG, which is the least that it can do.
+ENCODE = ("-c:v", "mjpeg", "-q:v", "5")
 COPY = ("-c:v", "copy")
-ENCODE = ("-c:v", "mjpeg", "-q:v", "3", "-threads", "1")
 #: A pipe that holds several frames costs fewer wake-ups than the usual 64 KB. Unprivileged programs may have as much.
 _PIPE_BYTES = 2**20
 _EOI = b"\xff\xd9"
@@ -70,6 +72,9 @@ class Peer:
         children = psutil.Process(self._process.pid).children(recursive=True) if self._process.is_alive() else []
         self._process.kill()
         self._process.join()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
         psutil.wait_procs(children, 10)
 
     def work(self) -> Work:
@@ -105,7 +110,7 @@ def ffmpeg_pipes(
     selector = selectors.DefaultSelector()
     for number, url in enumerate(urls):
         transport = ("-rtsp_transport", "tcp") if url.startswith("rtsp:") else ()
-        argv = ["ffmpeg", "-v", "error", "-nostdin", *transport, "-i", url, "-an", *codec, "-f", "image2pipe", "-"]
+        argv = ["ffmpeg", "-v", "fatal", "-nostdin", *transport, "-i", url, "-an", *codec, "-f", "image2pipe", "-"]
         process = subprocess.Popen(
             argv,
             stdout=subprocess.PIPE,

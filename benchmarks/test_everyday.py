@@ -10,14 +10,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.events import consumer, delays, round_trips, share, stored
+from benchmarks.events import Seen, consumer, delays, round_trips, share, stored
 from benchmarks.everyday_peers import COPY, ENCODE, Peer, Servers, ffmpeg_pipes, opencv_loops
 from benchmarks.harness import OURS, Results, Scale, cpu_seconds, in_turns, quotients
 from benchmarks.measured_site import OWN_ROLES, Watch, Window, add_vhost, running_site
@@ -31,8 +31,12 @@ from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.rtsp_video import RtspVideo
 
 KB = 48
+#: A camera's ring. Two seconds of frames are enough here, and its memory is in use after three.
+RING_MB = 4
 #: Cameras whose journals are followed: enough for percentiles, and few enough to cost little.
 FOLLOWED = 4
+#: Cameras of which the peer encodes every frame: more of them would not find enough of two cores.
+ENCODED_MAX = 4
 #: The engine's aims. CPU in milliseconds a frame, by load; latencies in milliseconds.
 CPU_GOALS = {"8x30": "<= 0.38", "32x30": "<= 0.22"}
 LATENCY_GOALS = {"readable": {"p50": "<= 3", "p99": "<= 8"}, "event": {"p50": "<= 3", "p99": "<= 10"}}
@@ -40,37 +44,35 @@ PERCENTILES = {"p50": 0.5, "p99": 0.99}
 
 
 class Load(NamedTuple):
-    """Cameras that send JPEG by HTTP, and what is compared there."""
+    """Cameras that send JPEG by HTTP, and the peers that run beside."""
 
     cameras: int
     fps: int
-    rounds: int
-    #: Whether an ffmpeg a camera, and OpenCV, are run beside. OpenCV has no chance with more frames.
-    ffmpeg: bool = True
-    opencv: bool = False
+    peers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return f"{self.cameras}x{self.fps}"
 
 
+#: Of more frames a second than the first, OpenCV would lose most.
 LOADS = (
-    Load(4, 15, 2, opencv=True),
-    Load(8, 30, 2),
-    Load(32, 30, 3),
-    # Latency only. These take most of two cores by themselves.
-    Load(100, 30, 1, ffmpeg=False),
+    Load(4, 15, ("opencv", "ffmpeg")),
+    Load(8, 30, ("ffmpeg", "copy")),
+    Load(32, 30, ("ffmpeg", "copy")),
+    Load(100, 30),
 )
 
 
 class Day(NamedTuple):
-    """What a site did in one window."""
+    """What a site did in one window, which began and ended at these times (nanoseconds UTC)."""
 
     window: Window
+    begun: int
+    ended: int
     #: CPU seconds of the process that plays the cameras.
     cameras_cpu: float
-    #: Milliseconds from stored to event, and of the broker's own round trips under the same load.
-    delays: list[float]
+    #: Milliseconds of the broker's own round trips under the same load.
     trips: list[float]
     memory: dict[str, list[float]]
 
@@ -81,6 +83,17 @@ class Day(NamedTuple):
     @property
     def own_ms(self) -> float:
         return self.window.own_cpu / self.window.stored * 1e3
+
+    def delays(self, seen: Observed) -> list[float]:
+        """Milliseconds from stored to event, of frames of the window."""
+        return delays([entry for entry in seen.stored if self.begun <= entry.unix_nano < self.ended], seen.events)
+
+
+class Observed(NamedTuple):
+    """What was seen while sites and peers ran. Both lists are filled at the end."""
+
+    stored: list[Seen]
+    events: list[Seen]
 
 
 class Place(NamedTuple):
@@ -102,31 +115,33 @@ class Place(NamedTuple):
         return Servers({"host": "127.0.0.1", "port": self.redis.port}, self.amqp_url)
 
     @contextmanager
-    def site(self, cameras: list[dict[str, Any]], ring_mb: int = 4) -> Iterator[Watch]:
+    def observed(self, cameras: int) -> Iterator[Observed]:
+        """A consumer of all events, and a reader that waits for a few cameras' frames."""
+        followed = [f"cam{number}" for number in range(min(cameras, FOLLOWED))]
+        with consumer(self.amqp_url) as events, stored(self.servers.redis, self.vhost, followed) as entries:
+            yield Observed(entries, events)
+
+    @contextmanager
+    def site(self, cameras: list[dict[str, Any]]) -> Iterator[Watch]:
         address = {"address": self.redis.address}
         target = (self.broker, self.vhost)
-        with running_site(self.directory, cameras, target, ring_mb=ring_mb, settle=self.settle, redis=address) as watch:
+        with running_site(self.directory, cameras, target, ring_mb=RING_MB, settle=self.settle, redis=address) as watch:
             yield watch
 
-    def day(self, cameras: list[dict[str, Any]], sender_pid: int, *, ring_mb: int = 4) -> Day:
+    def day(self, cameras: list[dict[str, Any]], sender_pid: int) -> Day:
         """A site of ``cameras``: CPU and latencies in one window, and the broker's round trips right after it."""
-        followed = [camera["id"] for camera in cameras[:FOLLOWED]]
-        with self.site(cameras, ring_mb) as watch, ExitStack() as seen:
-            events = seen.enter_context(consumer(self.amqp_url))
-            entries = seen.enter_context(stored(self.servers.redis, self.vhost, followed))
-            before = cpu_seconds(sender_pid)
+        with self.site(cameras) as watch:
+            begun, before = time.time_ns(), cpu_seconds(sender_pid)
             window = watch.window(self.seconds)
-            sender = cpu_seconds(sender_pid) - before
-            seen.close()
-            with consumer(self.amqp_url):
-                trips = round_trips(self.amqp_url, max(10, round(self.seconds * 25)), 0.01)
-            return Day(window, sender, delays(entries, events), trips, watch.memory())
+            sender, ended = cpu_seconds(sender_pid) - before, time.time_ns()
+            trips = round_trips(self.amqp_url, max(10, round(self.seconds * 25)), 0.01)
+            return Day(window, begun, ended, sender, trips, watch.memory())
 
     def peer(self, target: Any, urls: list[str], *arguments: Any, memory: list[float] | None = None) -> Work:
-        """A peer's work, with a consumer of its events. Its memory is added to ``memory``."""
-        with consumer(self.amqp_url), Peer(target, urls, self.servers, *arguments) as peer:
-            time.sleep(self.settle / 2)
-            work = peer.over(self.seconds)
+        """A peer's work. Its memory is added to ``memory``."""
+        with Peer(target, urls, self.servers, *arguments) as peer:
+            time.sleep(self.settle / 3)
+            work = peer.over(self.seconds * 0.75)
             if memory is not None:
                 memory.append(peer.memory())
         return work
@@ -148,28 +163,33 @@ def cameras_of(urls: list[str], **keys: Any) -> list[dict[str, Any]]:
 def test_http_cameras(benchmark: BenchmarkFixture, results: Results, scale: Scale, place: Place, load: Load) -> None:
     """CPU a frame, latencies and losses of JPEG cameras, against an ffmpeg a camera and against OpenCV."""
     if scale.mode != "full" and load.name not in scale.pick(("4x15",), ("8x30", "32x30"), ()):
-        pytest.skip("the smallest load shows that it works")
+        pytest.skip("other loads give the first look")
     name, cameras = load.name, scale.pick(2, load.cameras, load.cameras)
     memory: list[float] = []
-    with HttpCameras(place.directory / "cameras", cameras, fps=load.fps, kilobytes=KB) as sender:
-        sides: dict[str, Any] = {OURS: lambda: place.day(cameras_of(sender.urls), sender.pid)}
-        if load.opencv:
-            sides["opencv"] = lambda: place.peer(opencv_loops, sender.urls)
-        if load.ffmpeg:
-            sides["ffmpeg"] = lambda: place.peer(ffmpeg_pipes, sender.urls, COPY, memory=memory)
-        measured = in_turns(benchmark, sides, scale.pick(1, 1, load.rounds), warmup=0)
+    with (
+        HttpCameras(place.directory / "cameras", cameras, fps=load.fps, kilobytes=KB) as sender,
+        place.observed(cameras) as seen,
+    ):
+        urls = sender.urls
+        peers: dict[str, Any] = {
+            "opencv": lambda: place.peer(opencv_loops, urls),
+            "ffmpeg": lambda: place.peer(ffmpeg_pipes, urls[:ENCODED_MAX], ENCODE),
+            "copy": lambda: place.peer(ffmpeg_pipes, urls, COPY, memory=memory),
+        }
+        sides = {peer: peers[peer] for peer in load.peers}
+        sides[OURS] = lambda: place.day(cameras_of(urls), sender.pid)
+        measured = in_turns(benchmark, sides, scale.pick(1, 1, 2 if load.peers else 1), warmup=0)
     days: list[Day] = measured.pop(OURS)
     title = f"{cameras} HTTP cameras x {load.fps} fps x {KB} KB"
     assert all(day.window.stored > 0.5 * cameras * load.fps * place.seconds for day in days), days
-    assert all(day.delays and day.trips for day in days)
     record_cpu(results, name, title, days, measured)
-    record_latency(results, name, title, days)
+    record_latency(results, name, title, days, seen)
     record_losses(results, name, title, days, cameras * load.fps)
     if name == "32x30":
         used = statistics.median(day.ms("publisher") * 1e3 for day in days)
         results.figure("everyday.publisher.cpu", round(used, 1), "us an event", load=title, goal="<= 40")
     if name == "8x30":
-        record_memory(results, title, days[-1], statistics.median(memory), cameras * 4)
+        record_memory(results, title, days[-1], statistics.median(memory), cameras)
 
 
 def record_cpu(
@@ -183,26 +203,30 @@ def record_cpu(
         results.figure(f"everyday.cpu.{name}.{role}", used, unit, load=load)
     sender = statistics.median(day.cameras_cpu / day.window.seconds for day in days)
     results.figure(f"everyday.cpu.{name}.cameras", round(sender, 3), "cores of the process that sends them", load=load)
+    loop = "and of the loop that stores each JPEG with SETEX and announces it"
     against = {
-        "ffmpeg": "CPU a frame of an ffmpeg a camera, and of the redis-py loop that stores and announces its JPEGs",
-        "opencv": "CPU a frame of VideoCapture, imencode and SETEX, a thread a camera, without events",
+        "ffmpeg": f"an ffmpeg a camera that encodes JPEG, as the Go edition starts it (at most {ENCODED_MAX}), {loop}",
+        "copy": f"an ffmpeg a camera that passes the JPEG on, {loop}",
+        "opencv": "VideoCapture, imencode and SETEX, a thread a camera, without events",
     }
     for peer, works in peers.items():
         theirs = [work.ms for work in works]
-        results.figure(f"everyday.cpu.{name}.{peer}", round(statistics.median(theirs), 3), unit, load=load)
+        results.figure(f"everyday.cpu.{name}.{peer}", round(statistics.median(theirs), 3), "ms a frame", load=load)
         results.median(
             f"everyday.cpu.{name}.{peer}",
             quotients(theirs, ours),
-            against=f"{against[peer]} ({load})",
+            against=f"CPU a frame of {against[peer]} ({load})",
             unit="times less CPU",
-            **({"goal": ">= 5"} if peer == "ffmpeg" and name in CPU_GOALS else {}),
+            goal=">= 5" if peer == "ffmpeg" and name in CPU_GOALS else "",
         )
 
 
-def record_latency(results: Results, name: str, load: str, days: list[Day]) -> None:
+def record_latency(results: Results, name: str, load: str, days: list[Day], seen: Observed) -> None:
     """Latencies as figures; the delay of an event also as a ratio to the broker's own round trip."""
     merged = histogram.merge(day.window.latency for day in days)
-    late = [delay for day in days for delay in day.delays]
+    each = [day.delays(seen) for day in days]
+    assert all(each), "events of followed cameras were seen"
+    late = [delay for found in each for delay in found]
     trips = [trip for day in days for trip in day.trips]
     for percentile, part in PERCENTILES.items():
         for kind, value in (("readable", histogram.percentile(merged, part)), ("event", share(late, part))):
@@ -213,7 +237,7 @@ def record_latency(results: Results, name: str, load: str, days: list[Day]) -> N
         results.figure(f"everyday.broker.{name}.{percentile}", round(share(trips, part), 2), what, load=load)
         results.median(
             f"everyday.event.{name}.{percentile}.broker",
-            [share(day.trips, part) / share(day.delays, part) for day in days],
+            [share(day.trips, part) / share(found, part) for day, found in zip(days, each, strict=True)],
             against=f"{percentile} of a message that the broker confirms and delivers, beside the same site ({load})",
             unit="of the delay",
         )
@@ -230,18 +254,21 @@ def record_losses(results: Results, name: str, load: str, days: list[Day], per_s
     )
 
 
-def record_memory(results: Results, load: str, day: Day, theirs: float, rings_mb: float) -> None:
+def record_memory(results: Results, load: str, day: Day, theirs: float, cameras: int) -> None:
     own = {role: sum(day.memory.get(role, ())) for role in OWN_ROLES}
+    rings = cameras * RING_MB
     for role, size in own.items():
         results.figure(f"everyday.memory.{role}", round(size, 1), "MB (PSS, rings apart)", load=load)
-    results.figure("everyday.memory", round(sum(own.values()), 1), "MB (PSS, rings apart)", load=load, goal="<= 65")
-    results.figure("everyday.memory.rings", rings_mb, "MB of shared memory", load=f"{load}, `capacity_mb = 4`")
-    results.figure("everyday.memory.ffmpeg", round(theirs, 1), "MB (PSS)", load=load)
+    results.figure("everyday.memory.all", round(sum(own.values()), 1), "MB (PSS, rings apart)", load=load, goal="<= 65")
+    results.figure("everyday.memory.rings", rings, "MB of shared memory", load=f"{load}, {RING_MB} MB a camera")
+    results.figure(
+        "everyday.memory.copy", round(theirs, 1), "MB (PSS)", load=f"{load}; an ffmpeg a camera, and its loop"
+    )
+    against = f"memory of an ffmpeg a camera and of its loop; ours without rings ({load})"
+    results.ratio("everyday.memory.copy", theirs / sum(own.values()), against=against, unit="times less")
+    against = f"the same; ours with {RING_MB} MB of ring a camera"
     results.ratio(
-        "everyday.memory.ffmpeg",
-        theirs / (sum(own.values()) + rings_mb),
-        against=f"memory of an ffmpeg a camera with its redis-py loop; ours with the rings ({load})",
-        unit="times less",
+        "everyday.memory.copy.rings", theirs / (sum(own.values()) + rings), against=against, unit="times less"
     )
 
 
@@ -250,41 +277,43 @@ def test_rtsp_jpeg_cameras(benchmark: BenchmarkFixture, results: Results, scale:
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
     cameras, fps = scale.pick(2, 8, 8), 15
-    with RtspCamera(place.directory / "cameras", codec="mjpeg", fps=fps) as sender:
+    with (
+        RtspCamera(place.directory / "cameras", codec="mjpeg", fps=fps) as sender,
+        place.observed(cameras) as seen,
+    ):
         urls = [sender.url] * cameras
         sides: dict[str, Any] = {
-            "ffmpeg": lambda: place.peer(ffmpeg_pipes, urls, COPY),
+            "copy": lambda: place.peer(ffmpeg_pipes, urls, COPY),
             OURS: lambda: place.day(cameras_of(urls), sender.pid),
         }
         measured = in_turns(benchmark, sides, 1, warmup=0)
     days: list[Day] = measured.pop(OURS)
     title = f"{cameras} RTSP cameras x {fps} fps, JPEG of 768x432"
-    assert all(day.window.stored > 0.5 * cameras * fps * place.seconds and day.delays for day in days), days
-    record_cpu(results, "rtsp.jpeg", title, days, measured)
-    record_latency(results, "rtsp.jpeg", title, days)
-    record_losses(results, "rtsp.jpeg", title, days, cameras * fps)
+    assert all(day.window.stored > 0.5 * cameras * fps * place.seconds for day in days), days
+    record_cpu(results, "rtsp jpeg", title, days, measured)
+    record_latency(results, "rtsp jpeg", title, days, seen)
+    record_losses(results, "rtsp jpeg", title, days, cameras * fps)
 
 
 def test_rtsp_h264_cameras(benchmark: BenchmarkFixture, results: Results, scale: Scale, place: Place) -> None:
-    """H.264 by RTSP, stored as it is sent with JPEGs of the key frames, against an ffmpeg a camera that makes JPEGs of
-    all."""
+    """H.264 by RTSP, stored as it is sent with JPEGs of the key frames, against an ffmpeg a camera that makes a JPEG of
+    every frame."""
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
     cameras, fps = scale.pick(2, 8, 8), 15
-    clip = place.directory / "clip.mp4"
-    stream = read_clip(scale.pick(make_clip, street_clip, street_clip)(clip))
+    stream = read_clip(scale.pick(make_clip, street_clip, street_clip)(place.directory / "clip.mp4"))
     with RtspVideo.alike(place.directory / "cameras", stream, cameras) as sender:
-        listed = cameras_of(sender.urls, video=True, decode="key")
         sides: dict[str, Any] = {
-            "ffmpeg": lambda: place.peer(ffmpeg_pipes, sender.urls, ENCODE),
-            OURS: lambda: place.day(listed, sender.pid),
+            "ffmpeg": lambda: place.peer(ffmpeg_pipes, sender.urls[:ENCODED_MAX], ENCODE),
+            OURS: lambda: place.day(cameras_of(sender.urls, video=True, decode="key"), sender.pid),
         }
         measured = in_turns(benchmark, sides, 1, warmup=0)
     days: list[Day] = measured.pop(OURS)
     assert all(day.window.packets > 0.5 * cameras * fps * place.seconds for day in days), days
     title = f"{cameras} RTSP cameras x {fps} fps, H.264 of 720p; ours: video as sent and JPEGs of key frames"
-    record_cpu(results, "rtsp.h264", title, days, measured, "ms a packet or JPEG")
-    record_losses(results, "rtsp.h264", title, days, cameras * fps)
+    record_cpu(results, "rtsp h264", title, days, measured, "ms a packet or JPEG")
+    dropped = sum(day.window.dropped for day in days)
+    results.figure("everyday.dropped.rtsp h264", dropped, "frames and packets", load=title, goal="<= 0")
 
 
 def test_idle_site(benchmark: BenchmarkFixture, results: Results, scale: Scale, place: Place) -> None:
