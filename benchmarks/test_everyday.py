@@ -49,6 +49,7 @@ class Load(NamedTuple):
     cameras: int
     fps: int
     peers: tuple[str, ...] = ()
+    rounds: int = 1
 
     @property
     def name(self) -> str:
@@ -58,8 +59,8 @@ class Load(NamedTuple):
 #: Of more frames a second than the first, OpenCV would lose most.
 LOADS = (
     Load(4, 15, ("opencv", "ffmpeg")),
-    Load(8, 30, ("ffmpeg", "copy")),
-    Load(32, 30, ("ffmpeg", "copy")),
+    Load(8, 30, ("ffmpeg", "copy"), 2),
+    Load(32, 30, ("ffmpeg", "copy"), 2),
     Load(100, 30),
 )
 
@@ -178,7 +179,7 @@ def test_http_cameras(benchmark: BenchmarkFixture, results: Results, scale: Scal
         }
         sides = {peer: peers[peer] for peer in load.peers}
         sides[OURS] = lambda: place.day(cameras_of(urls), sender.pid)
-        measured = in_turns(benchmark, sides, scale.pick(1, 1, 2 if load.peers else 1), warmup=0)
+        measured = in_turns(benchmark, sides, scale.pick(1, 1, load.rounds), warmup=0)
     days: list[Day] = measured.pop(OURS)
     title = f"{cameras} HTTP cameras x {load.fps} fps x {KB} KB"
     assert all(day.window.stored > 0.5 * cameras * load.fps * place.seconds for day in days), days

@@ -42,7 +42,7 @@ def test_start_and_idle(
 ) -> None:
     """Time from the command until every camera has captured, and the site's cost at one frame per second and camera."""
     cameras = scale.pick(4, 30, 100)
-    interpreters = scale.pick(1, 10, 50)
+    interpreters = scale.pick(1, 10, 25)
     rounds = scale.pick(1, 1, 3)
     seconds = scale.pick(0.5, 3.0, 10.0)
     starts: list[float] = []
