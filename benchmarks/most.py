@@ -18,6 +18,8 @@ NARROW = 1.10
 STEP = 1.15
 #: The share of all cores that can be used, at best.
 FULL = 0.95
+#: By how much fewer cameras a longer run has, if those before it lost frames.
+FEWER = (1.0, 1.1, 1.3)
 #: Numbers of cameras are multiples of this from here on.
 ROUND = 5
 
@@ -101,13 +103,12 @@ def most(tries: Sequence[Tried]) -> Tried | None:
     return max((tried for tried in tries if tried.carried), key=lambda tried: tried.cameras, default=None)
 
 
-def confirm(run: Callable[[int], Tried], cameras: int, *, runs_max: int = 3) -> Tried | None:
-    """The first long run that is carried: with ``cameras``, or a tenth fewer each time; None if none is."""
-    for _ in range(runs_max):
-        long = run(cameras)
+def confirm(run: Callable[[int], Tried], cameras: int) -> Tried | None:
+    """The first long run that is carried: with ``cameras``, or with fewer; None if none is."""
+    for less in FEWER:
+        long = run(_rounded(cameras / less))
         if long.carried:
             return long
-        cameras = _rounded(cameras / NARROW)
     return None
 
 

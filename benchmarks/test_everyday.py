@@ -31,7 +31,7 @@ from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.rtsp_video import RtspVideo
 
 KB = 48
-#: A camera's ring. Two seconds of frames are enough here, and its memory is in use after three.
+#: A camera's ring, half of the default. Two seconds of frames are enough here, and its memory is in use after three.
 RING_MB = 4
 #: Cameras whose journals are followed: enough for percentiles, and few enough to cost little.
 FOLLOWED = 4
@@ -271,7 +271,12 @@ def record_memory(results: Results, load: str, day: Day, theirs: float, cameras:
     for role, size in own.items():
         results.figure(f"everyday.memory.{role}", round(size, 1), "MB (PSS, rings apart)", load=load)
     results.figure("everyday.memory.all", round(sum(own.values()), 1), "MB (PSS, rings apart)", load=load, goal="<= 65")
-    results.figure("everyday.memory.rings", rings, "MB of shared memory", load=f"{load}, {RING_MB} MB a camera")
+    results.figure(
+        "everyday.memory.rings",
+        rings,
+        "MB of shared memory",
+        load=f"{load}; {RING_MB} MB a camera, half of the default",
+    )
     results.figure(
         "everyday.memory.copy", round(theirs, 1), "MB (PSS)", load=f"{load}; an ffmpeg a camera, and its loop"
     )

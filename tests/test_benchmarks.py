@@ -270,6 +270,6 @@ def test_a_search_stops_where_there_is_no_room_and_tries_a_first_failure_twice()
     assert search(lambda n: Load(n, True, 1.0), (100,), tries_max=3, fits=lambda _: False) == []
 
 
-def test_a_long_run_that_loses_frames_is_tried_with_a_tenth_fewer() -> None:
+def test_a_long_run_that_loses_frames_is_tried_with_fewer_cameras() -> None:
     assert confirm(lambda n: Load(n, n <= 180, 1.0), 200) == Load(180, True, 1.0)
     assert confirm(lambda n: Load(n, False, 1.0), 200) is None
