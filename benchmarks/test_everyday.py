@@ -8,19 +8,18 @@ consumer: an ``ffmpeg`` a camera piped into redis-py, and the product page's way
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.events import Seen, Trips, consumer, delays, round_trips, share, stored
-from benchmarks.everyday_peers import COPY, ENCODE, Peer, Servers, ffmpeg_pipes, opencv_loops
-from benchmarks.harness import OURS, Results, Scale, cpu_seconds, in_turns, quotients
-from benchmarks.measured_site import OWN_ROLES, Watch, Window, add_vhost, running_site
+from benchmarks.events import share
+from benchmarks.everyday_peers import COPY, ENCODE, ffmpeg_pipes, opencv_loops
+from benchmarks.everyday_site import RING_MB, Day, Observed, Place
+from benchmarks.harness import OURS, Results, Scale, in_turns, quotients
+from benchmarks.measured_site import OWN_ROLES, Window, add_vhost
 from benchmarks.video_peers import Work
 from engine.shm import histogram
 from tests.servers.clips import make_clip, read_clip, street_clip
@@ -31,10 +30,6 @@ from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.rtsp_video import RtspVideo
 
 KB = 48
-#: A camera's ring, half of the default. Two seconds of frames are enough here, and its memory is in use after three.
-RING_MB = 4
-#: Cameras whose journals are followed: enough for percentiles, and few enough to cost little.
-FOLLOWED = 4
 #: Cameras of which the peer encodes every frame: more of them would not find enough of two cores.
 ENCODED_MAX = 4
 #: The engine's aims. CPU in milliseconds a frame, by load; latencies in milliseconds.
@@ -63,89 +58,6 @@ LOADS = (
     Load(32, 30, ("ffmpeg", "copy"), 2),
     Load(100, 30),
 )
-
-
-class Day(NamedTuple):
-    """What a site did in one window, which began and ended at these times (nanoseconds UTC)."""
-
-    window: Window
-    begun: int
-    ended: int
-    #: CPU seconds of the process that plays the cameras.
-    cameras_cpu: float
-    #: The broker's own round trips under the same load.
-    trips: Trips
-    memory: dict[str, list[float]]
-
-    def ms(self, role: str) -> float:
-        """CPU milliseconds a frame."""
-        return self.window.cpu.get(role, 0.0) / self.window.stored * 1e3
-
-    @property
-    def own_ms(self) -> float:
-        return self.window.own_cpu / self.window.stored * 1e3
-
-    def delays(self, seen: Observed) -> list[float]:
-        """Milliseconds from stored to event, of frames of the window."""
-        return delays([entry for entry in seen.stored if self.begun <= entry.unix_nano < self.ended], seen.events)
-
-
-class Observed(NamedTuple):
-    """What was seen while sites and peers ran. Both lists are filled at the end."""
-
-    stored: list[Seen]
-    events: list[Seen]
-
-
-class Place(NamedTuple):
-    """Where sites and peers run: servers that stay up from round to round."""
-
-    directory: Path
-    redis: RedisServer
-    broker: RabbitMQ
-    vhost: str
-    seconds: float
-    settle: float
-
-    @property
-    def amqp_url(self) -> str:
-        return self.broker.url(self.vhost)
-
-    @property
-    def servers(self) -> Servers:
-        return Servers({"host": "127.0.0.1", "port": self.redis.port}, self.amqp_url)
-
-    @contextmanager
-    def observed(self, cameras: int) -> Iterator[Observed]:
-        """A consumer of all events, and a reader that waits for a few cameras' frames."""
-        followed = [f"cam{number}" for number in range(min(cameras, FOLLOWED))]
-        with consumer(self.amqp_url) as events, stored(self.servers.redis, self.vhost, followed) as entries:
-            yield Observed(entries, events)
-
-    @contextmanager
-    def site(self, cameras: list[dict[str, Any]]) -> Iterator[Watch]:
-        address = {"address": self.redis.address}
-        target = (self.broker, self.vhost)
-        with running_site(self.directory, cameras, target, ring_mb=RING_MB, settle=self.settle, redis=address) as watch:
-            yield watch
-
-    def day(self, cameras: list[dict[str, Any]], sender_pid: int) -> Day:
-        """A site of ``cameras``: CPU and latencies in one window, and the broker's round trips right after it."""
-        with self.site(cameras) as watch:
-            begun, before = time.time_ns(), cpu_seconds(sender_pid)
-            window = watch.window(self.seconds)
-            sender, ended = cpu_seconds(sender_pid) - before, time.time_ns()
-            trips = round_trips(self.amqp_url, max(10, round(self.seconds * 25)), 0.01)
-            return Day(window, begun, ended, sender, trips, watch.memory())
-
-    def peer(self, target: Any, urls: list[str], *arguments: Any, memory: list[float] | None = None) -> Work:
-        """A peer's work. Its memory is added to ``memory``."""
-        with Peer(target, urls, self.servers, *arguments) as peer:
-            time.sleep(self.settle / 3)
-            work = peer.over(self.seconds * 0.75)
-            if memory is not None:
-                memory.append(peer.memory())
-        return work
 
 
 @pytest.fixture
@@ -318,7 +230,7 @@ def test_rtsp_h264_cameras(benchmark: BenchmarkFixture, results: Results, scale:
         pytest.skip("HTTP cameras give the first look")
     cameras, fps = scale.pick(2, 8, 8), 15
     stream = read_clip(scale.pick(make_clip, street_clip, street_clip)(place.directory / "clip.mp4"))
-    with RtspVideo.alike(place.directory / "cameras", stream, cameras) as sender:
+    with RtspVideo.alike(place.directory / "cameras", stream, cameras) as sender, place.observed(cameras):
         sides: dict[str, Any] = {
             "ffmpeg": lambda: place.peer(ffmpeg_pipes, sender.urls[:ENCODED_MAX], ENCODE),
             OURS: lambda: place.day(cameras_of(sender.urls, video=True, decode="key"), sender.pid),
@@ -341,25 +253,22 @@ def test_idle_site(benchmark: BenchmarkFixture, results: Results, scale: Scale, 
 
         def ours() -> Window:
             with place.site(cameras_of(sender.urls)) as watch:
-                return watch.window(2 * place.seconds)
+                return watch.window(1.5 * place.seconds)
 
-        def theirs() -> float:
-            with Peer(ffmpeg_pipes, sender.urls, place.servers, COPY) as peer:
-                return peer.over(place.seconds).cpu_seconds / place.seconds
-
-        sides: dict[str, Any] = {"ffmpeg": theirs, OURS: ours}
+        sides: dict[str, Any] = {"copy": lambda: place.peer(ffmpeg_pipes, sender.urls, COPY), OURS: ours}
         measured = in_turns(benchmark, sides, 1, warmup=0)
-    (window,), (ffmpeg,) = measured[OURS], measured["ffmpeg"]
+    window: Window = measured[OURS][0]
+    copy = measured["copy"][0].ms * cameras / 1e3
     load = f"{cameras} HTTP cameras x 1 fps x {KB} KB"
     own = window.own_cpu / window.seconds
     results.figure("everyday.idle", round(own * 100, 2), "% of a core", load=load, goal="<= 5")
     for role in OWN_ROLES:
         used = window.cpu.get(role, 0.0) / window.seconds * 100
         results.figure(f"everyday.idle.{role}", round(used, 2), "% of a core", load=load)
-    results.figure("everyday.idle.ffmpeg", round(ffmpeg * 100, 2), "% of a core", load=load)
+    results.figure("everyday.idle.copy", round(copy * 100, 2), "% of a core", load=load)
     results.ratio(
-        "everyday.idle.ffmpeg",
-        ffmpeg / own,
+        "everyday.idle.copy",
+        copy / own,
         against=f"CPU of an ffmpeg a camera with its redis-py loop, which watches no process ({load})",
         unit="times less",
     )
