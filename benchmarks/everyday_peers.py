@@ -27,6 +27,7 @@ from benchmarks.measured_site import TTL_SECONDS
 from benchmarks.page_peers import event_of
 from benchmarks.video_peers import QUALITY, Work
 from engine.runtime.status_processes import MIB, own_memory
+from tests.servers.process import lives
 from tests.servers.wait import die_with_parent, wait_until
 
 #: What ffmpeg does with a frame: encode it, with the Go edition's options, or pass on the JPEG of a camera that sends
@@ -75,7 +76,7 @@ class Peer:
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        psutil.wait_procs(children, 10)
+        wait_until(lambda: not any(map(lives, children)), 10, "no ffmpeg is left")
 
     def work(self) -> Work:
         """All work so far."""
