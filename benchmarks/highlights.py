@@ -16,7 +16,7 @@ MEASURED_MARKS = ("<!-- measured: written by benchmarks/report.py -->", "<!-- me
 
 
 class Highlight(NamedTuple):
-    """One of the ten figures."""
+    """One of the figures that matter."""
 
     title: str
     ours: str
@@ -25,8 +25,66 @@ class Highlight(NamedTuple):
     curve: str = ""
 
 
-#: The figures that matter for a choice between the engine and an alternative.
-HIGHLIGHTS = (
+class Chapter(NamedTuple):
+    """Figures of one kind: their title, how they were measured, and the figures."""
+
+    title: str
+    text: str
+    highlights: tuple[Highlight, ...]
+
+
+#: A site as most are.
+EVERYDAY = (
+    Highlight(
+        "CPU of a frame, 32 cameras, 30 fps, 48 KB",
+        "{everyday.cpu.32x30} ms",
+        "{everyday.cpu.32x30.ffmpeg} ms: an `ffmpeg` a camera that encodes JPEG, as the Go edition starts it; "
+        "{everyday.cpu.32x30.copy} ms: one that passes JPEG on; both into one redis-py loop, with nothing confirmed",
+    ),
+    Highlight(
+        "CPU of a frame, 8 such cameras",
+        "{everyday.cpu.8x30} ms",
+        "{everyday.cpu.8x30.ffmpeg} ms and {everyday.cpu.8x30.copy} ms",
+    ),
+    Highlight(
+        "CPU of a frame, 4 such cameras at 15 fps",
+        "{everyday.cpu.4x15} ms",
+        "{everyday.cpu.4x15.opencv} ms: OpenCV reads, encodes and does SETEX, without events",
+    ),
+    Highlight(
+        "CPU of a frame, 8 RTSP cameras, H.264 720p, 15 fps: video as sent, JPEGs of key frames",
+        "{everyday.cpu.rtsp h264} ms",
+        "{everyday.cpu.rtsp h264.ffmpeg} ms: the same `ffmpeg` that encodes JPEG",
+    ),
+    Highlight(
+        "From camera to readable in Redis, 8 cameras at 30 fps",
+        "p50 {everyday.readable.8x30.p50} ms, p99 {everyday.readable.8x30.p99} ms",
+        "",
+    ),
+    Highlight(
+        "From stored to received as an event, 8 cameras at 30 fps",
+        "p50 {everyday.event.8x30.p50} ms, p99 {everyday.event.8x30.p99} ms",
+        "p50 {everyday.broker.8x30.p50} ms, p99 {everyday.broker.8x30.p99} ms: RabbitMQ alone, beside the same site",
+    ),
+    Highlight(
+        "Memory of a site of 8 cameras",
+        "{everyday.memory.all} MB, and {everyday.memory.rings} MB of rings",
+        "{everyday.memory.copy} MB: an `ffmpeg` a camera and its loop",
+    ),
+    Highlight(
+        "CPU of an idle site: 10 cameras at 1 fps",
+        "{everyday.idle} % of a core",
+        "{everyday.idle.copy} %: an `ffmpeg` a camera, which nobody watches",
+    ),
+    Highlight(
+        "A call of `edge-video status`",
+        "{everyday.command.status} ms",
+        "{everyday.command.nothing} ms: `python -c pass`",
+    ),
+)
+
+#: Synthetic cameras, or one part by itself.
+ALONE = (
     Highlight(
         "H.264 cameras without a loss, 720p, 15 fps, 2.5 Mbit/s: video as sent, JPEGs of key frames",
         "{video.cameras.without a loss}; 100 of them take {video.100 cameras.own CPU} of a core",
@@ -86,6 +144,18 @@ HIGHLIGHTS = (
     ),
 )
 
+#: What README.md and docs/benchmarks.md show, in this order.
+CHAPTERS = (
+    Chapter(
+        "Everyday sites",
+        "Cameras send JPEG by HTTP unless the row says otherwise. Redis by TCP, an event a frame, one consumer. Frames "
+        "lost: {everyday.dropped.4x15} with 4 cameras, {everyday.dropped.8x30} with 8, {everyday.dropped.32x30} with "
+        "32.",
+        EVERYDAY,
+    ),
+    Chapter("The engine alone", "Synthetic cameras and clips, at rates that fill two cores, and single parts.", ALONE),
+)
+
 
 #: Frames a second of the cameras whose modes are compared.
 _MODES_FPS = 15
@@ -120,7 +190,16 @@ def with_measured(document: str, results: Mapping[str, Any], table: list[str]) -
 
 
 def highlights(results: Mapping[str, Any]) -> list[str]:
-    """The table of the ten figures, without those that were not measured."""
+    """A table for each chapter, without figures that were not measured."""
+    lines: list[str] = []
+    for chapter in CHAPTERS:
+        if table := chapter_table(chapter, results):
+            lines += [f"**{chapter.title}**", "", *table]
+    return lines
+
+
+def chapter_table(chapter: Chapter, results: Mapping[str, Any]) -> list[str]:
+    """The chapter's text and table; empty if nothing of it was measured."""
 
     def value(match: re.Match[str]) -> str:
         kind = "ratios" if match[1] else "figures"
@@ -130,10 +209,15 @@ def highlights(results: Mapping[str, Any]) -> list[str]:
         return re.sub(r"\{(ratio:)?(.+?)\}", value, text)
 
     rows = []
-    for highlight in HIGHLIGHTS:
+    for highlight in chapter.highlights:
         with suppress(KeyError):
             rows.append(f"| {highlight.title} | **{filled(highlight.ours)}** | {filled(highlight.beside)} |")
-    return ["| figure | engine | instead |", "| --- | --- | --- |", *rows, ""] if rows else []
+    if not rows:
+        return []
+    text = []
+    with suppress(KeyError):
+        text = [filled(chapter.text), ""]
+    return [*text, "| figure | engine | instead |", "| --- | --- | --- |", *rows, ""]
 
 
 def modes(results: Mapping[str, Any]) -> list[str]:

@@ -13,16 +13,8 @@ from pathlib import Path
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.harness import Results, Scale
-from benchmarks.test_end_to_end import (
-    OWN_ROLES,
-    PageRun,
-    Window,
-    add_vhost,
-    page_run,
-    page_server,
-    pattern_cameras,
-    running_site,
-)
+from benchmarks.measured_site import OWN_ROLES, Window, add_vhost, pattern_cameras, running_site
+from benchmarks.page_peers import PageRun, page_run, page_server
 from engine.runtime.status_processes import MIB, own_memory
 from tests.servers.rabbitmq import RabbitMQ
 
@@ -50,7 +42,7 @@ def test_start_and_idle(
 ) -> None:
     """Time from the command until every camera has captured, and the site's cost at one frame per second and camera."""
     cameras = scale.pick(4, 30, 100)
-    interpreters = scale.pick(1, 10, 50)
+    interpreters = scale.pick(1, 10, 25)
     rounds = scale.pick(1, 1, 3)
     seconds = scale.pick(0.5, 3.0, 10.0)
     starts: list[float] = []

@@ -11,13 +11,14 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
 from benchmarks.harness import LATEST_KEYS, Results, Scale
-from benchmarks.highlights import HIGHLIGHTS, highlights, modes, number, with_measured
+from benchmarks.highlights import CHAPTERS, highlights, modes, number, with_measured
+from benchmarks.most import NARROW, confirm, most, search
 from benchmarks.report import PLOTS, TABLES, growth, write_report
 from tests.servers.wait import wait_until
 from tests.system.site import ROOT
@@ -71,8 +72,9 @@ def test_results_floors_and_report_are_of_one_run(tmp_path: Path) -> None:
     document = write_report(RESULTS / "raw.json", tmp_path / "benchmarks.md")
     for name in (document.name, TABLES):
         assert (tmp_path / name).read_text() == (ROOT / "docs" / name).read_text(), "python -m benchmarks.report"
-    assert all(f"| {highlight.title} |" in document.read_text() for highlight in HIGHLIGHTS), "a name has changed"
-    assert {highlight.curve for highlight in HIGHLIGHTS} - {""} <= set(raw["curves"])
+    shown = [highlight for chapter in CHAPTERS for highlight in chapter.highlights]
+    assert all(f"| {highlight.title} |" in document.read_text() for highlight in shown), "a name has changed"
+    assert {highlight.curve for highlight in shown} - {""} <= set(raw["curves"])
     drawn = {path.name for path in (tmp_path / PLOTS).iterdir()}
     standing = list((ROOT / "docs" / PLOTS).iterdir())
     assert {path.name for path in standing} == drawn
@@ -229,3 +231,45 @@ def test_the_report_reads_numbers_and_growth() -> None:
     assert growth([(1, 1.0), (10, 100.0)]).startswith("FASTER")
     assert growth([(1, 1.0), (10, 4.0)]).startswith("slower")
     assert growth([(1, 10.0), (10, 4.0)]).startswith("falls")
+
+
+class Load(NamedTuple):
+    """A try at a machine of two cores that carries ``carried`` cameras at most."""
+
+    cameras: int
+    carried: bool
+    cores_used: float
+
+
+@pytest.mark.parametrize("limit", [60, 90, 130, 160, 200, 250, 400])
+@pytest.mark.parametrize("cheaper", [0.0, 0.15, 0.3])
+def test_the_most_cameras_are_found_in_few_tries(limit: int, cheaper: float) -> None:
+    """Also where a camera costs less the more of them there are, which makes the estimate too low."""
+
+    def probe(cameras: int) -> Load:
+        return Load(cameras, cameras <= limit, min(1.9 * (cameras / limit) ** (1 - cheaper), 2.0))
+
+    tries = search(probe, (25, 100), tries_max=6, fits=lambda _: True, cores=2)
+    found = most(tries)
+    assert found is not None
+    assert found.cameras <= limit <= found.cameras * NARROW
+    assert len(tries) <= 8
+
+
+def test_a_search_stops_where_there_is_no_room_and_tries_a_first_failure_twice() -> None:
+    carried = iter([False, True])
+    asked: list[int] = []
+
+    def fits(cameras: int) -> bool:
+        asked.append(cameras)
+        return cameras < 150
+
+    tries = search(lambda n: Load(n, next(carried), 1.0), (100,), tries_max=3, fits=fits, cores=2)
+    assert tries == [Load(100, False, 1.0), Load(100, True, 1.0)]
+    assert asked == [100, 190]
+    assert search(lambda n: Load(n, True, 1.0), (100,), tries_max=3, fits=lambda _: False) == []
+
+
+def test_a_long_run_that_loses_frames_is_tried_with_fewer_cameras() -> None:
+    assert confirm(lambda n: Load(n, n <= 180, 1.0), 200) == Load(180, True, 1.0)
+    assert confirm(lambda n: Load(n, False, 1.0), 200) is None

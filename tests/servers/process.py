@@ -104,11 +104,11 @@ class Child:
         if number != signal.SIGKILL:
             # After a graceful end its offspring may still be at theirs.
             with suppress(AssertionError):
-                wait_until(lambda: not any(map(_lives, offspring)), 3, "the offspring ends")
-        for descendant in filter(_lives, offspring):
+                wait_until(lambda: not any(map(lives, offspring)), 3, "the offspring ends")
+        for descendant in filter(lives, offspring):
             with suppress(psutil.NoSuchProcess):
                 descendant.kill()
-        wait_until(lambda: not any(map(_lives, offspring)), 10, f"nothing is left of {self.name}")
+        wait_until(lambda: not any(map(lives, offspring)), 10, f"nothing is left of {self.name}")
 
 
 class Server:
@@ -153,7 +153,7 @@ class Server:
         self.stop()
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
     """Whether it still runs; an orphan that init has not collected yet does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)

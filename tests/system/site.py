@@ -19,6 +19,7 @@ from engine.runtime.status import collect, to_json
 from engine.shm.site import SitePaths
 from engine.wire.keys import FrameKey, parse_frame_key
 from engine.wire.test_mark import find_mark
+from tests.servers.process import lives
 from tests.servers.wait import wait_until
 from tests.system.warm import ROOT, Fork, WarmProcess, fits
 
@@ -164,7 +165,8 @@ class Site:
             for child in children:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
-            psutil.wait_procs(children, 20)
+            # Dead is enough: orphans are collected by init, which may take seconds.
+            wait_until(lambda: not any(map(lives, children)), 20, "its processes are dead")
         if self.file.exists():
             # Children of a killed supervisor hold its lock until they are gone; its embedded server runs on.
             wait_until(self._cleaned, 20, "what is left of the site is gone")
