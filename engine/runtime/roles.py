@@ -3,6 +3,9 @@
 ROLES is in the order of start. A drain goes through it backwards, which is a frame's order of travel: each role passes
 what it holds to the role that stops next. A role's agent (``engine/stages``) defines what it does. This table defines
 how its processes are named, found, started and stopped.
+
+The command line lists the roles, so the table loads little. What a process needs is loaded when it starts; what all
+processes share stands in ``modules``.
 """
 
 from __future__ import annotations
@@ -16,19 +19,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from engine.config import Config
 from engine.errors import EXIT_OK, EngineError
-from engine.runtime.agent import Agent, StopSignal, run_agent
-from engine.shm import ring_place, site
-from engine.shm.doorbell import Bell
-from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
-from engine.shm.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from engine.config import Config
+    from engine.runtime.agent import Agent
     from engine.runtime.notify import Notifier
+    from engine.shm.site import SitePaths
     from engine.wire.lease import Lease
 
 #: Scheduling of captures, as ``nice`` counts. With more work than CPU, each process gets an equal share, and a hundred
@@ -80,6 +80,8 @@ class Role:
 
     def instance(self, config: Config, key: str = "") -> Instance:
         """The instance with a key."""
+        from engine.shm.site import SitePaths
+
         return Instance(self, key, self.page(SitePaths.of(config), key))
 
     def instances(self, config: Config) -> list[Instance]:
@@ -109,6 +111,9 @@ class Instance(NamedTuple):
 
         Raises EngineError if it cannot begin, SiteInUse if this instance is running already.
         """
+        from engine.runtime.agent import StopSignal, run_agent
+        from engine.shm import site
+
         assert self.role.agent
         config, notifier = launch.config, launch.notifier
         with contextlib.suppress(OSError):
@@ -145,6 +150,10 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of a capture. Makes the camera's ring if it is missing."""
+    from engine.shm import ring_place
+    from engine.shm.doorbell import Bell
+    from engine.shm.site import SitePaths
+    from engine.shm.turnstile import Turnstile
     from engine.sources.choose import open_source, prepare_process
     from engine.stages.capture.agent import CaptureAgent
 
