@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 
 def pass_plain_values(command: Any) -> None:
@@ -45,21 +45,11 @@ def _plain(value: Any, kind: Any, parameter: Any) -> tuple[Any] | None:
         several = parameter.multiple or parameter.nargs == -1
         return None if parameter.required else ((),) if several else (None,)
     if kind is Path and isinstance(value, str | Path):
-        readable = _is_text(str(value)) and (os.access(value, os.R_OK) or not Path(value).exists())
+        readable = os.access(value, os.R_OK) or not Path(value).exists()
         return (Path(value),) if readable else None
     if kind is str and isinstance(value, str):
-        return (value,) if _is_text(value) else None
+        return (value,)
     if kind == list[str] and isinstance(value, list | tuple) and value:
-        texts = get_args(kind) == (str,) and all(isinstance(item, str) and _is_text(item) for item in value)
-        return (list(value),) if texts else None
+        return (list(value),)
     # A default.
     return (value,) if type(value) is kind and value == parameter.default else None
-
-
-def _is_text(value: str) -> bool:
-    """False for bytes of the command line that are not UTF-8."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -64,7 +64,10 @@ def set_title(role: str, site: str = "") -> None:
 
     Without ``site``, the site of the current title is kept: a fork has its parent's title.
     """
-    before = setproctitle.getproctitle().rpartition(": ")[0]
+    before = ""
+    # The title is still the command line, which may have any bytes.
+    with contextlib.suppress(UnicodeDecodeError):
+        before = setproctitle.getproctitle().rpartition(": ")[0]
     head = f"{_TITLE}: {site}" if site else before if before.startswith(_TITLE) else _TITLE
     setproctitle.setproctitle(f"{head}: {role}")
 
