@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -63,8 +63,8 @@ class Role:
     counts: type[Count] | None = None
     #: Makes the agent that an instance runs; None for the supervisor, which is its own main program.
     agent: Callable[[Instance, Launch, StatusPage], Agent] | None = None
-    #: Modules to load before the first fork, so that all processes share them.
-    modules: tuple[str, ...] = ()
+    #: The modules to load before the first fork of a site's processes, so that all share them.
+    modules: Callable[[Config], Iterable[str]] = lambda _: ()
     #: True if a drain must let it finish, and start it again if it is down, because other roles left it something to
     #: pass on. Other processes hold nothing and may be killed at any moment.
     passes_on: bool = False
@@ -154,11 +154,10 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     from engine.shm.doorbell import Bell
     from engine.shm.site import SitePaths
     from engine.shm.turnstile import Turnstile
-    from engine.sources.choose import open_source, prepare_process
+    from engine.sources.choose import open_source
     from engine.stages.capture.agent import CaptureAgent
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
-    prepare_process()
     for kind in (False, True) if camera.video else (False,):
         removed = ring_place.ensure(config, camera.id, video=kind)
         if removed:
@@ -187,6 +186,13 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     return agent
 
 
+def _capture_modules(config: Config) -> Iterable[str]:
+    """The agent, and the sources that the site's cameras need."""
+    from engine.sources.choose import module_of
+
+    return ["engine.stages.capture.agent", *sorted({module_of(camera) for camera in config.cameras})]
+
+
 def _writer_keys(config: Config) -> Sequence[str]:
     """Numbers from 0; a single writer has none."""
     return [str(number) for number in range(config.writer.writers)] if config.writer.writers > 1 else [""]
@@ -204,7 +210,7 @@ PUBLISHER = Role(
     page=lambda paths, _: paths.publisher,
     counts=PublisherCount,
     agent=_publisher,
-    modules=("engine.stages.publisher.agent",),
+    modules=lambda _: ("engine.stages.publisher.agent",),
     passes_on=True,
     tells_outages=True,
     help="Run the publisher process alone, for supervisord or systemd.",
@@ -216,7 +222,7 @@ WRITER = Role(
     page=lambda paths, key: paths.writer(writer_number(key)),
     counts=WriterCount,
     agent=_writer,
-    modules=("engine.stages.writer.agent",),
+    modules=lambda _: ("engine.stages.writer.agent",),
     passes_on=True,
     tells_outages=True,
     help="Run a writer process alone, for supervisord or systemd.",
@@ -227,7 +233,7 @@ CAPTURE = Role(
     page=lambda paths, key: paths.capture(key),
     counts=CaptureCount,
     agent=_capture,
-    modules=("engine.sources.choose", "engine.stages.capture.agent"),
+    modules=_capture_modules,
     nice=_CAPTURE_NICE,
     finished=CaptureCount.FINISHED,
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
@@ -246,8 +252,8 @@ def instances(config: Config) -> Iterator[Instance]:
         yield from role.instances(config)
 
 
-def preload(*roles: Role) -> None:
-    """Load the modules of these roles before the first fork."""
+def preload(config: Config, *roles: Role) -> None:
+    """Load the modules that a site's processes of these roles need. Call it before the first fork."""
     for role in roles:
-        for module in role.modules:
+        for module in role.modules(config):
             import_module(module)
