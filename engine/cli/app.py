@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from engine import __version__
+from engine.cli.plain_values import pass_plain_values
 
 #: The commands, in the order of the list. Of each: the module that has a function or a group of commands of that name,
 #: and the first paragraph of its help text, so that the list can be shown without loading the module.
@@ -79,7 +80,7 @@ class _Unloaded(TyperCommand):
     """A command in the list; ``load`` imports the function or group that runs when it is called."""
 
     def __init__(self, name: str, text: str, load: Callable[[], Any]) -> None:
-        super().__init__(name, callback=None, help=text)
+        super().__init__(name, callback=None, help=text, short_help=text)
         self._load = load
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -90,16 +91,20 @@ class _Unloaded(TyperCommand):
         """The command itself."""
         found = self._load()
         if isinstance(found, typer.Typer):
-            return _unwrapped(get_group(found))
+            return _prepared(get_group(found))
         alone = typer.Typer(add_completion=False)
         alone.command(self.name)(found)
-        return _unwrapped(get_command(alone))
+        return _prepared(get_command(alone))
 
 
-def _unwrapped(command: Any) -> Any:
-    """A command whose help texts break lines only between paragraphs: rich keeps the line ends of the source."""
+def _prepared(command: Any) -> Any:
+    """A command that starts fast: its values and its help need neither pydantic nor rich. Its help texts break lines
+    only between paragraphs, and a list of commands shows the first paragraph whole."""
     for one in (command, *getattr(command, "commands", {}).values()):
-        one.help = "\n\n".join(" ".join(part.split()) for part in (one.help or "").split("\n\n"))
+        one.rich_markup_mode = None
+        paragraphs = [" ".join(part.split()) for part in (one.help or "").split("\n\n")]
+        one.help, one.short_help = "\n\n".join(paragraphs), paragraphs[0]
+        pass_plain_values(one)
     return command
 
 
@@ -129,6 +134,7 @@ _options = typer.Typer(
     cls=Commands,
     help="Reads many cameras, keeps their last minutes as JPEG frames in Redis, announces the frames through RabbitMQ.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -152,6 +158,7 @@ def options(
 def commands() -> TyperGroup:
     """The whole command line."""
     group = get_group(_options)
+    pass_plain_values(group)
     for name, (module, text) in COMMANDS.items():
         group.commands[name] = _Unloaded(name, text, partial(_command, module, name))
     return group

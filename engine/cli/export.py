@@ -10,22 +10,25 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
-from rich.progress import Progress
 
 from engine.cli import output
 from engine.cli.export_video import VideoQuestion, check_video, export_video, only_video
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import Done, nothing, report
-from engine.client.frame import Frame, FrameEntry
-from engine.client.iterators import Frames
-from engine.client.store import FrameStore
 from engine.client.times import window
 from engine.config.rules import file_stem
 from engine.errors import InputError
 from engine.wire.rfc3339 import rfc3339
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from engine.client.frame import Frame, FrameEntry
+    from engine.client.iterators import Frames
+    from engine.client.store import FrameStore
 
 _FILM = ".mp4"
 #: Endings of single files that an export cannot write.

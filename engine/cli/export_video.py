@@ -6,16 +6,18 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, NoReturn
-
-from rich.progress import Progress
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from engine.cli import output
 from engine.cli.results import Done, nothing, report
-from engine.client.iterators import Frames
-from engine.client.store import FrameStore
-from engine.client.video import VideoEntry, VideoUnit
 from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from engine.client.iterators import Frames
+    from engine.client.store import FrameStore
+    from engine.client.video import VideoEntry, VideoUnit
 
 _FILM = ".mp4"
 _STDOUT = "-"

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,10 +17,12 @@ from engine.cli.frames_one import AnyCamera, Camera, get, latest, picture
 from engine.cli.frames_view import Rows, print_bars, tell_losses
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import nothing
-from engine.client.iterators import Frames
-from engine.client.store import FrameStore
 from engine.errors import InputError
 from engine.wire.rfc3339 import rfc3339
+
+if TYPE_CHECKING:
+    from engine.client.iterators import Frames
+    from engine.client.store import FrameStore
 
 frames = typer.Typer(no_args_is_help=True, help="Read stored frames: latest, by key, by time, live, as files.")
 for command in (export, latest, get, picture):

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from engine.cli import output
 from engine.cli.frames_view import age, fields, plain, shown_nano
 from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import nothing
-from engine.client.frame import FrameEntry
 from engine.errors import InputError, QueryError, WireError
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
+
+if TYPE_CHECKING:
+    from engine.client.frame import FrameEntry
 
 Out = Annotated[
     str | None, typer.Option("--out", "-o", help="Write the JPEG to this file; - is standard output.", metavar="FILE")
@@ -58,13 +59,18 @@ def latest(
         for frame in snapshot.values():
             output.print_json(fields(frame) | {"age_seconds": age(frame)})
         return
-    table = Table(box=None, header_style="dim")
-    for name in ("camera", "time", "age s", "bytes", "size", "key"):
-        table.add_column(name, justify="right" if name in ("age s", "bytes", "size") else "left", overflow="fold")
-    for frame in snapshot.values():
-        when, size = rfc3339(frame.unix_nano), f"{frame.width}x{frame.height}"
-        table.add_row(plain(frame.camera), when, f"{age(frame):.1f}", f"{frame.size:,}", size, frame.key)
-    output.console().print(table)
+    rows = [
+        (
+            plain(frame.camera),
+            rfc3339(frame.unix_nano),
+            f"{age(frame):.1f}",
+            f"{frame.size:,}",
+            f"{frame.width}x{frame.height}",
+            frame.key,
+        )
+        for frame in snapshot.values()
+    ]
+    output.print_table(("camera", "time", "age s", "bytes", "size", "key"), rows, right={"age s", "bytes", "size"})
 
 
 def get(
@@ -157,12 +163,12 @@ def _show_or_write(entry: FrameEntry, data: bytes, out: str | None, *, force: bo
     elif out is not None:
         print(f"{out}: {len(data):,} bytes, {rfc3339(when)}, {entry.key}")
     else:
-        table = Table(box=None, show_header=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
-        table.add_row("key", entry.key)
-        table.add_row("camera", plain(entry.camera))
-        table.add_row("time", rfc3339(when))
-        table.add_row("age", f"{age(entry):.1f} s")
-        table.add_row("size", f"{entry.size:,} bytes, {entry.width}x{entry.height} {entry.encoding}")
-        output.console().print(table)
+        output.print_fields(
+            {
+                "key": entry.key,
+                "camera": plain(entry.camera),
+                "time": rfc3339(when),
+                "age": f"{age(entry):.1f} s",
+                "size": f"{entry.size:,} bytes, {entry.width}x{entry.height} {entry.encoding}",
+            }
+        )

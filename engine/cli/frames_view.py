@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 
 from engine.cli import output
-from engine.client.frame import FrameEntry
-from engine.client.stats import Bucket
 from engine.client.video import VideoEntry
 from engine.wire.rfc3339 import NANO, rfc3339
+
+if TYPE_CHECKING:
+    from engine.client.frame import FrameEntry
+    from engine.client.stats import Bucket
 
 #: Eighths of a character cell, for bars.
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -37,7 +39,7 @@ class Rows:
         if not self._begun:
             self._begun = True
             header = self._row("time", "camera", "number", "bytes", "size", "key")
-            output.console().print(header, style="dim", soft_wrap=True)
+            output.print_header(header)
         size = f"{entry.width}x{entry.height} {entry.encoding}"
         if isinstance(entry, VideoEntry):
             size += " key" if entry.keyframe else "    "
@@ -81,7 +83,7 @@ def print_bars(buckets: list[Bucket]) -> None:
     blocks = (console.encoding or "").startswith("utf")
     head = f"{'time':{20 if whole else 30}}  {'frames':>8}  {'mean bytes':>10}  "
     width = max(console.width - len(head), _BAR_WIDTH_MIN)
-    console.print(head.rstrip(), style="dim", soft_wrap=True)
+    output.print_header(head.rstrip())
     for bucket in buckets:
         when = rfc3339(bucket.start_nano)
         when = f"{when[:19]}Z" if whole else when

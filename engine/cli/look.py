@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from engine.cli import check_view, show
 from engine.cli.output import print_json
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
-from engine.config.memory import redis_memory
 from engine.errors import EXIT_FAILED, InputError
-from engine.runtime.machine import embedded_memory
 from engine.runtime.status import collect
 from engine.runtime.status_outages import HEALTHY_SHARE
 from engine.shm import site
@@ -23,8 +19,13 @@ from engine.shm.segment import free_bytes
 
 def check(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     """Validate a site file. Prints the site as it will run, and the memory that it needs and that the machine has."""
-    # Not for status, which starts faster without it.
+    # Not for status, which starts faster without them.
+    from rich.console import Console
+
+    from engine.cli import check_view
+    from engine.config.memory import redis_memory
     from engine.doctor.cpu_costs import cores
+    from engine.runtime.machine import embedded_memory
 
     site_config = load_site(config)
     need = site.shared_memory_need(site_config)
@@ -76,6 +77,11 @@ def status(
     elif healthy:
         print(f"unhealthy: {'; '.join(report.troubles)}" if report.troubles else "healthy")
     else:
-        show.print_status(Console(markup=False, emoji=False, highlight=False), report)
+        # Not for a watchdog, which asks for one line or for JSON every few seconds.
+        from rich.console import Console
+
+        from engine.cli.status_view import print_status
+
+        print_status(Console(markup=False, emoji=False, highlight=False), report)
     if not report.running or (healthy and report.troubles):
         raise typer.Exit(EXIT_FAILED)

@@ -9,8 +9,6 @@ import sys
 import traceback
 from typing import NoReturn
 
-import setproctitle
-
 from engine.runtime.streams import open_missing
 
 #: Libraries read these when they are loaded. Many processes share a core, so no library starts threads of its own.
@@ -31,6 +29,8 @@ def main() -> None:
     for name, value in _LIBRARY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if any("://" in argument for argument in sys.argv):
+        import setproctitle
+
         # An address on the command line may have a password. Hide it before loading libraries, which takes a while.
         setproctitle.setproctitle("edge-video")
     _show_any_text()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from engine.cli import audience
-from engine.client.store import FrameStore
-from engine.client.store_base import TIMEOUT_SECONDS
 from engine.config import Config, load
 from engine.errors import Audience, ConfigError
-from engine.runtime.child import set_title
-from engine.servers.redis.session import Session
 from engine.wire import keys, redis_address
+
+if TYPE_CHECKING:
+    from engine.client.store import FrameStore
+    from engine.servers.redis.session import Session
 
 DEFAULT_SITE_FILE = Path("site.toml")
 
@@ -49,12 +49,16 @@ class Target(NamedTuple):
 
     def store(self) -> FrameStore:
         """The store to query."""
+        from engine.client.store import FrameStore
+
         return FrameStore(
             self.address, self.vhost, self.prefix, cameras=self.cameras, timeout_seconds=self.timeout_seconds
         )
 
     def session(self) -> Session:
         """A session for a job that writes."""
+        from engine.servers.redis.session import Session
+
         return Session(self.address, self.timeout_seconds, checks_mode=True)
 
 
@@ -63,6 +67,10 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
 
     REDIS_USERNAME and REDIS_PASSWORD apply to both.
     """
+    # The libraries that a query needs are loaded after the options are read, so that help texts come at once.
+    from engine.client.store_base import TIMEOUT_SECONDS
+    from engine.runtime.child import set_title
+
     # Addresses on the command line may have passwords in them. Hide them from other users of the machine.
     set_title("reader")
     if redis is not None:

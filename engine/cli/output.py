@@ -6,17 +6,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.cells import cell_len
 
 from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 #: Columns of output that does not go to a terminal.
 _WIDTH = 240
@@ -33,14 +35,51 @@ _partials: set[Path] = set()
 
 def console(*, stderr: bool = False) -> Console:
     """A console for plain text: with width and colours of a terminal, or _WIDTH columns elsewhere."""
+    from rich.console import Console
+
     made = Console(markup=False, emoji=False, highlight=False, stderr=stderr)
     if not made.is_terminal and "COLUMNS" not in os.environ:
         made.width = _WIDTH
     return made
 
 
+def print_header(line: str) -> None:
+    """Print a header's line; dim on a terminal."""
+    print(_dim(line))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
+    """Print rows in aligned columns below a header. The columns named in ``right`` are aligned to the right."""
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            " " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
+            for name, cell, width in zip(header, row, widths, strict=True)
+        )
+        for row in (header, *rows)
+    ]
+    print_header(lines[0].rstrip())
+    for line in lines[1:]:
+        print(line.rstrip())
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values, one on each line."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        print(f"{_dim(f'{name:{width}}')}  {value}")
+
+
+def _dim(text: str) -> str:
+    """``text`` as a terminal shows it dim. Rich would do this, too; its import would take longer than most queries."""
+    plain = not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR")
+    return text if plain else f"\x1b[2m{text}\x1b[0m"
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object on a line and flush it, because a reader may be waiting for it."""
+    import msgspec
+
     # As bytes, because JSON is UTF-8 whatever the terminal's encoding is.
     sys.stdout.flush()
     sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
@@ -49,6 +88,15 @@ def print_json(value: Any) -> None:
 
 def progress() -> Progress:
     """A progress bar on standard error; none if that is not a terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     target = console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

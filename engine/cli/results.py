@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from engine.cli import output
-from engine.client.frame import Frame
 from engine.errors import EXIT_NOTHING
 from engine.wire.rfc3339 import rfc3339
+
+if TYPE_CHECKING:
+    from engine.client.frame import Frame
 
 
 def nothing(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The state of a running site, printed once or redrawn in place."""
+"""The state of a running site, redrawn in place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from engine.cli.status_view import live_lines, status_lines
+from engine.cli.status_view import live_lines
 from engine.config import Config
-from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 from engine.runtime.streams import leave_terminal
 
@@ -60,9 +59,3 @@ class LiveTable:
         lines = live_lines(report, self._console.width, max(self._console.height - _FRAME_LINES, 3))
         table = Group(*lines, Text(self._footer, style="dim"))
         self._draw(lambda: self._live.update(table, refresh=True))
-
-
-def print_status(console: Console, report: SiteReport) -> None:
-    """Print a running site: headline, cameras, processes; in 80 columns if the output has no width."""
-    for line in status_lines(report, console.width):
-        console.print(line, soft_wrap=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from math import ceil
 
 from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from engine.cli.columns import Column, Row, layout, wrapped
@@ -42,6 +43,12 @@ _PROCESS_COLUMNS = (
     Column("restarts"),
     Column("heartbeat s", 1),
 )
+
+
+def print_status(console: Console, report: SiteReport) -> None:
+    """Print a running site: headline, cameras, processes; in 80 columns if the output has no width."""
+    for line in status_lines(report, console.width):
+        console.print(line, soft_wrap=True)
 
 
 def status_lines(report: SiteReport, width: int) -> list[Text]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from engine.config.structs import Config
-from engine.config.tls import client_context
 from engine.errors import ConfigError
 from engine.wire import redis_address, urls
 
@@ -37,6 +36,9 @@ def _check_tls(files: redis_address.TlsFiles, section: str, tls: bool, wanted: s
             f"{section}.tls_server_name: {files.server_name!r} is no possible host; "
             "give a name from the server's certificate"
         )
+    # Loads OpenSSL, which few site files need.
+    from engine.config.tls import client_context
+
     client_context(files, section)
 
 

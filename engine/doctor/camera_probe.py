@@ -152,10 +152,9 @@ class _Measurement:
 def measure(camera: Camera, seconds: float = MEASURE_SECONDS) -> CameraFacts:
     """Open the camera as the capture process does, and count frames for ``seconds`` once they come evenly. Blocks for
     as long as the camera's timeouts allow."""
-    from engine.sources.choose import open_source, prepare_process
+    from engine.sources.choose import open_source
     from engine.sources.source import NotOpened, SourceEnded
 
-    prepare_process()
     source: Source | None = None
     counted = _Measurement()
     error = advice = ""

@@ -75,7 +75,7 @@ class Captures:
                 for leftover in left
                 if leftover.video and leftover.camera in self._cameras and not self._cameras[leftover.camera].video
             }
-            preload(CAPTURE)
+            preload(self._config, CAPTURE)
             children.start([self._child(camera) for camera in self._cameras.values()])
             self._notifier.ready(self._status())
             self._log.info("captures started", site=self._config.site.name, cameras=len(self._cameras))

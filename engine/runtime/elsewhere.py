@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import psutil
 
 from engine.config import Config, default_run_directory
 from engine.runtime.roles import SUPERVISOR
@@ -73,6 +72,9 @@ def _process_of(directory: Path, user: int, name: str) -> int:
 
 
 def _processes(user: int) -> list[_Process]:
+    # Only a site that does not run is looked for, so status starts faster without it.
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -3,32 +3,32 @@
 ROLES is in the order of start. A drain goes through it backwards, which is a frame's order of travel: each role passes
 what it holds to the role that stops next. A role's agent (``engine/stages``) defines what it does. This table defines
 how its processes are named, found, started and stopped.
+
+The command line lists the roles, so the table loads little. What a process needs is loaded when it starts; what all
+processes share stands in ``modules``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from engine.config import Config
 from engine.errors import EXIT_OK, EngineError
-from engine.runtime.agent import Agent, StopSignal, run_agent
-from engine.shm import ring_place, site
-from engine.shm.doorbell import Bell
-from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
-from engine.shm.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from engine.config import Config
+    from engine.runtime.agent import Agent
     from engine.runtime.notify import Notifier
+    from engine.shm.site import SitePaths
     from engine.wire.lease import Lease
 
 #: Scheduling of captures, as ``nice`` counts. With more work than CPU, each process gets an equal share, and a hundred
@@ -63,8 +63,8 @@ class Role:
     counts: type[Count] | None = None
     #: Makes the agent that an instance runs; None for the supervisor, which is its own main program.
     agent: Callable[[Instance, Launch, StatusPage], Agent] | None = None
-    #: Modules to load before the first fork, so that all processes share them.
-    modules: tuple[str, ...] = ()
+    #: The modules to load before the first fork of a site's processes, so that all share them.
+    modules: Callable[[Config], Iterable[str]] = lambda _: ()
     #: True if a drain must let it finish, and start it again if it is down, because other roles left it something to
     #: pass on. Other processes hold nothing and may be killed at any moment.
     passes_on: bool = False
@@ -80,6 +80,8 @@ class Role:
 
     def instance(self, config: Config, key: str = "") -> Instance:
         """The instance with a key."""
+        from engine.shm.site import SitePaths
+
         return Instance(self, key, self.page(SitePaths.of(config), key))
 
     def instances(self, config: Config) -> list[Instance]:
@@ -109,6 +111,9 @@ class Instance(NamedTuple):
 
         Raises EngineError if it cannot begin, SiteInUse if this instance is running already.
         """
+        from engine.runtime.agent import StopSignal, run_agent
+        from engine.shm import site
+
         assert self.role.agent
         config, notifier = launch.config, launch.notifier
         with contextlib.suppress(OSError):
@@ -145,11 +150,14 @@ def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of a capture. Makes the camera's ring if it is missing."""
-    from engine.sources.choose import open_source, prepare_process
+    from engine.shm import ring_place
+    from engine.shm.doorbell import Bell
+    from engine.shm.site import SitePaths
+    from engine.shm.turnstile import Turnstile
+    from engine.sources.choose import open_source
     from engine.stages.capture.agent import CaptureAgent
 
     config, log, camera = launch.config, launch.log, launch.config.camera(instance.key)
-    prepare_process()
     for kind in (False, True) if camera.video else (False,):
         removed = ring_place.ensure(config, camera.id, video=kind)
         if removed:
@@ -178,6 +186,13 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     return agent
 
 
+def _capture_modules(config: Config) -> Iterable[str]:
+    """The agent, and the sources that the site's cameras need."""
+    from engine.sources.choose import module_of
+
+    return ["engine.stages.capture.agent", *sorted({module_of(camera) for camera in config.cameras})]
+
+
 def _writer_keys(config: Config) -> Sequence[str]:
     """Numbers from 0; a single writer has none."""
     return [str(number) for number in range(config.writer.writers)] if config.writer.writers > 1 else [""]
@@ -195,7 +210,7 @@ PUBLISHER = Role(
     page=lambda paths, _: paths.publisher,
     counts=PublisherCount,
     agent=_publisher,
-    modules=("engine.stages.publisher.agent",),
+    modules=lambda _: ("engine.stages.publisher.agent",),
     passes_on=True,
     tells_outages=True,
     help="Run the publisher process alone, for supervisord or systemd.",
@@ -207,7 +222,7 @@ WRITER = Role(
     page=lambda paths, key: paths.writer(writer_number(key)),
     counts=WriterCount,
     agent=_writer,
-    modules=("engine.stages.writer.agent",),
+    modules=lambda _: ("engine.stages.writer.agent",),
     passes_on=True,
     tells_outages=True,
     help="Run a writer process alone, for supervisord or systemd.",
@@ -218,7 +233,7 @@ CAPTURE = Role(
     page=lambda paths, key: paths.capture(key),
     counts=CaptureCount,
     agent=_capture,
-    modules=("engine.sources.choose", "engine.stages.capture.agent"),
+    modules=_capture_modules,
     nice=_CAPTURE_NICE,
     finished=CaptureCount.FINISHED,
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
@@ -237,8 +252,8 @@ def instances(config: Config) -> Iterator[Instance]:
         yield from role.instances(config)
 
 
-def preload(*roles: Role) -> None:
-    """Load the modules of these roles before the first fork."""
+def preload(config: Config, *roles: Role) -> None:
+    """Load the modules that a site's processes of these roles need. Call it before the first fork."""
     for role in roles:
-        for module in role.modules:
+        for module in role.modules(config):
             import_module(module)

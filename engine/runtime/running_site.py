@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ class RunningSite(msgspec.Struct, frozen=True):
 
 def write(config: Config, environment: Mapping[str, str]) -> None:
     """Save the site's configuration, in the supervisor. If there is no room for it, status uses the site file."""
-    salt = secrets.token_hex(8)
+    salt = os.urandom(8).hex()
     settings, cameras = _marks(config, salt)
     record = RunningSite(_masked(config), salt, settings, cameras, given_by(environment))
     path = SitePaths.of(config).directory / _NAME

@@ -73,7 +73,7 @@ class Supervisor:
             preflight.check_broker(config, self._log)
             self._start_server()
             self.store = preflight.check_redis(config)
-            roles.preload(*CHILD_ROLES)
+            roles.preload(config, *CHILD_ROLES)
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:

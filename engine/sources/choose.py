@@ -1,22 +1,40 @@
-"""Selects a camera's source; the only module that knows every kind."""
+"""Selects a camera's source; the only module that knows every kind.
+
+The libraries of a kind take memory (cv2, PyAV and numpy together 35 MB), so a source's module is loaded when the first
+camera of its kind is opened. A supervisor loads those of its site before it forks: ``module_of``.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from engine.config import Camera
 from engine.errors import CameraUnavailable
-from engine.sources.device import DeviceSource
-from engine.sources.jpeg_encoder import single_thread
-from engine.sources.pattern import PatternSource
-from engine.sources.source import Source
-from engine.sources.video import VideoSource
+
+if TYPE_CHECKING:
+    from engine.sources.source import Source
+
+#: The modules of kinds that FFmpeg does not open.
+_MODULES = {"test": "engine.sources.pattern", "device": "engine.sources.device"}
+_FFMPEG = "engine.sources.video"
+
+
+def module_of(camera: Camera) -> str:
+    """The module that reads ``camera``."""
+    return _MODULES.get(camera.kind, _FFMPEG)
 
 
 def open_source(camera: Camera, captured: int = 0) -> Source:
     """Open the source of ``camera``. ``captured`` counts the frames captured before, so that a test pattern continues
     where it ended. Raises CameraUnavailable."""
+    module = import_module(module_of(camera))
+    # One core serves many cameras, so cv2 makes no threads in this process.
+    import_module("engine.sources.jpeg_encoder").single_thread()
     if camera.kind == "test":
-        return PatternSource(camera, captured)
-    source = DeviceSource(camera) if camera.kind == "device" else VideoSource(camera)
+        pattern: Source = module.PatternSource(camera, captured)
+        return pattern
+    source: Source = module.DeviceSource(camera) if camera.kind == "device" else module.VideoSource(camera)
     if camera.decode == "none" and not source.decode:
         source.close()
         raise CameraUnavailable(
@@ -24,9 +42,3 @@ def open_source(camera: Camera, captured: int = 0) -> Source:
             'set decode = "auto"'
         )
     return source
-
-
-def prepare_process() -> None:
-    """Call once per process, before its first source. It stops cv2 from making threads, because one core serves many
-    cameras."""
-    single_thread()

@@ -14,8 +14,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from engine.cli.show import print_status
-from engine.cli.status_view import headline, live_lines, status_lines
+from engine.cli.status_view import headline, live_lines, print_status, status_lines
 from engine.config import Config, from_document
 from engine.runtime import running_site
 from engine.runtime.site_report import SiteReport

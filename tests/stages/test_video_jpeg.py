@@ -170,10 +170,9 @@ def test_nothing_that_capture_loads_or_does_starts_a_thread():
     script = f"""
 import os
 from engine.config import Camera, Url
-from engine.sources.choose import open_source, prepare_process
+from engine.sources.choose import open_source
 def threads(): return len(os.listdir("/proc/self/task"))
 loaded = threads()
-prepare_process()
 source = open_source(Camera(id="cam1", url=Url({str(clip("quality.mp4"))!r}), width=64, height=48))
 while not source.grab(): pass
 (stamp,) = source.pictures(10**18)
