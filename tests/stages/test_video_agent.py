@@ -45,6 +45,7 @@ class Script:
     """A source that gives one step after the other."""
 
     codec, mode = "h264", "transcode"
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._left = list(steps)

@@ -183,7 +183,7 @@ class CaptureAgent:
         floor = self._producer.floor_nano
         if self._video:
             floor = max(floor, self._video.producer.floor_nano)
-        unix_nano, monotonic = self._clock.stamp(floor)
+        unix_nano, monotonic = self._clock.stamp(floor, source.arrived_nano)
         self._measure_rate(monotonic)
         unit = source.unit
         written = self._take_unit(source, unit, unix_nano, monotonic) if unit else 0
@@ -202,7 +202,9 @@ class CaptureAgent:
         self._keys.arrived(unit, monotonic)
         written = False
         if self._video:
-            written = self._video.write(unit, unix_nano, monotonic, source.offset_us(unix_nano))
+            written = self._video.write(
+                unit, unix_nano, monotonic, source.offset_us(unix_nano), source.camera_time_nano
+            )
             if written:
                 self._bell.wake()
         note = self._keys.note(monotonic, awaited=self._video is not None and self._video.waits_for_key)
@@ -230,7 +232,9 @@ class CaptureAgent:
         counts[_LAST_NANO] = unix_nano
         try:
             frame = source.retrieve(unix_nano, sequence)
-            written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
+            written = producer.write(
+                frame.parts, unix_nano, monotonic, frame.width, frame.height, camera_time_nano=frame.camera_time_nano
+            )
         except WireError as error:
             self._corrupt(unix_nano, error)
             return 0
