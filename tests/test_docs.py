@@ -197,7 +197,7 @@ def test_the_events_of_the_page_are_those_that_the_engine_encodes() -> None:
 def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
     section = EVENTS.split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
-    types = {"str": "text", "int": "integer", "float": "number", "CameraState": "text"}
+    types = {"str": "text", "int": "integer", "int | None": "integer", "float": "number", "CameraState": "text"}
     assert rows == [
         ("event_type", "text"),
         *((name, types[kind.__annotations__[name]]) for name in kind.__annotations__),

@@ -139,7 +139,7 @@ def test_a_frame_is_shown_short_and_without_its_payload():
         "key loja:frames:caixa%201:1731024000123456789:00007>"
     )
     assert repr(one) == str(one) == f"{one}" == shown
-    entry = FrameEntry(*(getattr(one, name) for name in FrameEntry.__struct_fields__))
+    entry = FrameEntry(**{name: getattr(one, name) for name in FrameEntry.__struct_fields__})
     assert repr(entry) == shown.replace("<Frame", "<FrameEntry")
     console = Console(width=1000, record=True, file=io.StringIO())
     console.print(one)

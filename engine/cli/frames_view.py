@@ -67,6 +67,8 @@ def fields(entry: FrameEntry) -> dict[str, Any]:
     }
     if isinstance(entry, VideoEntry):
         shown |= {"keyframe": entry.keyframe, "shown": rfc3339(entry.shown_nano), "shown_nano": entry.shown_nano}
+    if entry.camera_time_nano is not None:
+        shown["camera_time_nano"] = entry.camera_time_nano
     return shown
 
 

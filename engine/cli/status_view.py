@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine.cli.columns import Column, Row, layout, wrapped
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status_cameras import CameraReport, VideoReport
+from engine.runtime.status_cameras import CLOCK_SECONDS_MAX, CameraReport, VideoReport
 
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before the first line says so.
@@ -34,6 +34,8 @@ _CAMERA_COLUMNS = (
     Column("p50 ms", 4),
     Column("p99 ms", 1),
 )
+#: Shown where a camera tells the time.
+_CLOCK_COLUMNS = (Column("clock s", 6), Column("drift ppm", 7))
 _PROCESS_COLUMNS = (
     Column("process"),
     Column("pid"),
@@ -189,7 +191,9 @@ def _rings(seconds: float | None) -> str:
 def _cameras(cameras: list[CameraReport], width: int) -> list[list[Text]]:
     """The header's line, and the lines of each camera."""
     rows = [(_camera_row(camera), *([_video_row(camera, camera.video)] if camera.video else [])) for camera in cameras]
-    header, *laid = layout(_CAMERA_COLUMNS, list(itertools.chain.from_iterable(rows)), width)
+    told = any(camera.clock_offset_seconds is not None for camera in cameras)
+    columns = (*_CAMERA_COLUMNS, *_CLOCK_COLUMNS) if told else _CAMERA_COLUMNS
+    header, *laid = layout(columns, list(itertools.chain.from_iterable(rows)), width)
     lines = iter(laid)
     return [header, *([line for _ in own for line in next(lines)] for own in rows)]
 
@@ -209,15 +213,25 @@ def _camera_row(camera: CameraReport) -> Row:
             f"{camera.width}x{camera.height}" if camera.width else "",
             f"{camera.fps:.1f}",
             *_flow_cells(camera),
+            "" if camera.clock_offset_seconds is None else f"{camera.clock_offset_seconds:+,.2f}",
+            "" if camera.clock_drift_ppm is None else f"{camera.clock_drift_ppm:+.0f}",
         ),
-        below or camera.note,
+        below or camera.note or _clock_note(camera.clock_offset_seconds),
         _STATE_STYLES.get(camera.state, ""),
     )
 
 
 def _video_row(camera: CameraReport, video: VideoReport) -> Row:
     interval = f"key {camera.key_interval_seconds:.1f} s" if camera.key_interval_seconds else ""
-    return Row(("  video", interval, "as sent", "", f"{camera.packet_fps:.1f}", *_flow_cells(video)))
+    return Row(("  video", interval, "as sent", "", f"{camera.packet_fps:.1f}", *_flow_cells(video), "", ""))
+
+
+def _clock_note(offset: float | None) -> str:
+    if offset is None or abs(offset) <= CLOCK_SECONDS_MAX:
+        return ""
+    return (
+        f"its clock is {duration(abs(offset))} {'ahead of' if offset > 0 else 'behind'} ours: set its time server (NTP)"
+    )
 
 
 def _flow_cells(flow: CameraReport | VideoReport) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ def announced_frame(event: FrameEvent, data: bytes) -> Frame:
         event.encoding,
         True,
         data,
+        camera_time_nano=event.camera_time_nano,
     )
 
 

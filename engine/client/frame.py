@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
-class FrameEntry(msgspec.Struct, frozen=True, gc=False):
+class CameraTime(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The time that a camera told. By keyword, because the entries' own fields are required."""
+
+    camera_time_nano: int | None = None
+
+
+class FrameEntry(CameraTime, frozen=True, gc=False):
     """A frame's metadata, without its payload.
 
-    ``vhost``, ``prefix`` and ``camera`` identify its origin. ``unix_nano`` is the capture time in nanoseconds since the
-    epoch (UTC). ``sequence`` numbers the camera's frames from 1 to 99,999, then starts again at 1; a gap is a lost
-    frame. ``size`` is the payload's, in bytes. ``width`` and ``height`` are in pixels, 0 if unknown. ``encoding`` is
-    ``"jpeg"``. ``keyframe`` is True if the frame can be decoded alone, as every JPEG can.
+    ``vhost``, ``prefix`` and ``camera`` identify its origin. ``unix_nano`` is the time of arrival in nanoseconds since
+    the epoch (UTC). ``camera_time_nano`` is the capture time by the camera's own clock, None if it did not tell.
+    ``sequence`` numbers the camera's frames from 1 to 99,999, then starts again at 1; a gap is a lost frame. ``size``
+    is the payload's, in bytes. ``width`` and ``height`` are in pixels, 0 if unknown. ``encoding`` is ``"jpeg"``.
+    ``keyframe`` is True if the frame can be decoded alone, as every JPEG can.
     """
 
     vhost: str
@@ -60,7 +67,7 @@ class FrameEntry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def timestamp(self) -> datetime.datetime:
-        """The capture time in UTC, to the microsecond; ``unix_nano`` is exact."""
+        """``unix_nano`` in UTC, to the microsecond."""
         return EPOCH + datetime.timedelta(microseconds=self.unix_nano // 1000)
 
     @property
@@ -86,7 +93,7 @@ class Frame(FrameEntry, frozen=True, gc=False):
 
 def entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> FrameEntry:
     """The FrameEntry of a camera's journal entry."""
-    return FrameEntry(vhost, prefix, camera, *entry[:7])
+    return FrameEntry(vhost, prefix, camera, *entry[:7], camera_time_nano=entry.camera_time_nano)
 
 
 def with_data(entry: FrameEntry, data: bytes) -> Frame:
@@ -103,6 +110,7 @@ def with_data(entry: FrameEntry, data: bytes) -> Frame:
         entry.encoding,
         entry.keyframe,
         data,
+        camera_time_nano=entry.camera_time_nano,
     )
 
 

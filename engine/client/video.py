@@ -90,7 +90,7 @@ class Picture(msgspec.Struct, frozen=True, eq=False):
 
 def video_entry_of(vhost: str, prefix: str, camera: str, entry: JournalEntry) -> VideoEntry:
     """The VideoEntry of a journal entry of video."""
-    return VideoEntry(vhost, prefix, camera, *entry[:7], entry.offset_us)
+    return VideoEntry(vhost, prefix, camera, *entry[:7], entry.offset_us, camera_time_nano=entry.camera_time_nano)
 
 
 def unit_with_data(entry: VideoEntry, data: bytes) -> VideoUnit:
@@ -108,4 +108,5 @@ def unit_with_data(entry: VideoEntry, data: bytes) -> VideoUnit:
         entry.keyframe,
         entry.offset_us,
         data,
+        camera_time_nano=entry.camera_time_nano,
     )

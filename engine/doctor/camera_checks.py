@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from engine.config import Camera
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.cpu_costs import cores, cores_of_video
 from engine.doctor.findings import Finding
-from engine.runtime.status_cameras import CameraReport
+from engine.runtime.status_cameras import CLOCK_SECONDS_MAX, CameraReport
 from engine.wire.state import NO_SETS
 
 _GOOD = "frames flow, as JPEG from the camera (passthrough)"
@@ -48,6 +50,8 @@ def reported(report: CameraReport) -> CameraFacts:
         packet_fps=report.packet_fps,
         packet_bytes=video.captured_bytes // video.captured if video and video.captured else 0,
         key_interval_seconds=report.key_interval_seconds,
+        clock_offset_seconds=report.clock_offset_seconds,
+        clock_drift_ppm=report.clock_drift_ppm,
         corrupt=report.dropped.get("corrupt", 0) + (video.dropped.get("corrupt", 0) if video else 0),
         note=report.note,
         error=error,
@@ -56,7 +60,23 @@ def reported(report: CameraReport) -> CameraFacts:
 
 
 def verdict(camera: Camera, facts: CameraFacts) -> Finding:
-    """One camera: whether it sends, what it sends, and what that costs."""
+    """One camera: whether it sends, what it sends, what that costs, and how far its clock is from ours."""
+    finding = _flow_verdict(camera, facts)
+    offset = facts.clock_offset_seconds
+    if offset is None or facts.error:
+        return finding
+    drift = "" if facts.clock_drift_ppm is None else f", drifts by {facts.clock_drift_ppm:+.0f} ppm"
+    found = f"{finding.found}; clock {offset:+,.2f} s{drift}"
+    if abs(offset) <= CLOCK_SECONDS_MAX or finding.verdict == "warning":
+        return msgspec.structs.replace(finding, found=found)
+    return Finding(
+        "cameras", camera.id, "warning", found, f"a clock within {CLOCK_SECONDS_MAX:g} s of this machine's",
+        "set a time server (NTP) in the camera, the one that this machine follows, and the camera's time zone",
+    )  # fmt: skip
+
+
+def _flow_verdict(camera: Camera, facts: CameraFacts) -> Finding:
+    """Whether it sends, what it sends, and what that costs."""
     if facts.error:
         good = _VIDEO_FLOWS if camera.video else _FLOWS
         return Finding("cameras", camera.id, "broken", facts.error, good, facts.advice or _todo(camera))

@@ -39,7 +39,8 @@ class CameraFacts(msgspec.Struct, frozen=True):
 
     Of H.264 and H.265: ``decode`` says which pictures become JPEGs, access units come ``packet_fps`` a second, and have
     ``packet_bytes`` on average; 0 if that is not known. ``note`` says what the camera lacks, ``error`` why it sent
-    nothing.
+    nothing. ``clock_offset_seconds`` is its clock minus ours, ``clock_drift_ppm`` how fast that rises, in millionths;
+    None if it does not tell its time, or not for long enough.
     """
 
     id: str
@@ -55,6 +56,8 @@ class CameraFacts(msgspec.Struct, frozen=True):
     packet_bytes: int = 0
     key_interval_seconds: float = 0.0
     corrupt: int = 0
+    clock_offset_seconds: float | None = None
+    clock_drift_ppm: float | None = None
     note: str = ""
     error: str = ""
     #: What to do about the error, if more than the general advice is known.
@@ -96,10 +99,16 @@ class _Measurement:
         #: When packets came, and key frames of H.264 or H.265 (monotonic seconds).
         self.arrivals: list[float] = []
         self.keys: list[float] = []
+        #: The highest difference of a packet's camera time to its arrival, in nanoseconds.
+        self.ahead: int | None = None
 
     def take(self, source: Source) -> None:
         """Count the packet that was grabbed, and the JPEGs that come of it."""
         self.arrivals.append(time.monotonic())
+        if source.camera_time_nano:
+            passed = time.monotonic_ns() - source.arrived_nano if source.arrived_nano else 0
+            ahead = source.camera_time_nano - (time.time_ns() - passed)
+            self.ahead = ahead if self.ahead is None else max(ahead, self.ahead)
         if unit := source.unit:
             self.units += 1
             self.unit_bytes += sum(map(len, unit.parts))
@@ -145,6 +154,7 @@ class _Measurement:
             packet_bytes=self.unit_bytes // self.units if self.units else 0,
             key_interval_seconds=round(interval, 2),
             corrupt=self.corrupt,
+            clock_offset_seconds=None if self.ahead is None else round(self.ahead / 1e9, 4),
             note=note,
         )
 

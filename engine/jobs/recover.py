@@ -261,6 +261,7 @@ def _kind(frame: Payload) -> tuple[str, bool]:
 def properties_of(frame: Payload) -> Any:
     """A frame's metadata as AMQP headers. Its key is the message id, which identifies repeats."""
     video = {"keyframe": frame.keyframe, "offset_us": frame.offset_us} if isinstance(frame, VideoUnit) else {}
+    timed = {} if frame.camera_time_nano is None else {"camera_time_nano": frame.camera_time_nano}
     return payload_properties(
         CONTENT_TYPE,
         frame.key,
@@ -277,6 +278,7 @@ def properties_of(frame: Payload) -> Any:
             "encoding": frame.encoding,
             "size_bytes": frame.size,
             **video,
+            **timed,
         },
     )
 

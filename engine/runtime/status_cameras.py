@@ -13,11 +13,13 @@ from engine.errors import RingError, WireError
 from engine.runtime.status_rings import Latency, RingStatus, counted, read_ring
 from engine.shm.ring_file import RingCounts
 from engine.shm.site import SitePaths
-from engine.shm.status_page import CaptureCount, StatusPage
+from engine.shm.status_page import CaptureCount, StatusPage, signed_value
 from engine.wire.state import CameraStatus, Decode, decode_status
 
 #: Milliseconds over which a capture process measures its rates.
 _SECOND_MS = 1000
+#: The furthest that a camera's clock should be from ours, in seconds.
+CLOCK_SECONDS_MAX = 1.0
 
 
 class VideoReport(msgspec.Struct, frozen=True):
@@ -47,6 +49,9 @@ class CameraReport(msgspec.Struct, frozen=True):
     sends per second, ``key_interval_seconds`` how far apart its last two key frames were (0 before the second), and
     ``decoded`` counts pictures. ``note`` says what an active camera waits for. ``advice`` says what to do about
     ``last_error``, which ends with it; empty if that is not known.
+
+    ``clock_offset_seconds`` is the camera's clock minus ours, ``clock_drift_ppm`` how fast that rises, in millionths;
+    None if the camera does not tell its time, or not for long enough.
     """
 
     id: str
@@ -62,6 +67,8 @@ class CameraReport(msgspec.Struct, frozen=True):
     fps: float
     packet_fps: float
     key_interval_seconds: float
+    clock_offset_seconds: float | None
+    clock_drift_ppm: float | None
     captured: int
     captured_bytes: int
     stored: int
@@ -120,6 +127,8 @@ def look_at(config: Config, paths: SitePaths, camera: Camera) -> CameraLook:
         fps=round(fps, 2),
         packet_fps=round(packet_fps, 2),
         key_interval_seconds=counts[CaptureCount.KEY_INTERVAL_MS] / 1000 if status.decode else 0.0,
+        clock_offset_seconds=_signed(counts[CaptureCount.CAMERA_OFFSET_US], 1_000_000, 4) if flows else None,
+        clock_drift_ppm=_signed(counts[CaptureCount.CAMERA_DRIFT_PPB], 1000, 1) if flows else None,
         skipped=counts[CaptureCount.SKIPPED],
         decoded=counts[CaptureCount.DECODED],
         consecutive_failures=status.consecutive_failures,
@@ -133,6 +142,11 @@ def look_at(config: Config, paths: SitePaths, camera: Camera) -> CameraLook:
         **counted(config, frames, fps, video=False),
     )
     return CameraLook(report, frames, video)
+
+
+def _signed(word: int, unit: int, digits: int) -> float | None:
+    value = signed_value(word)
+    return None if value is None else round(value / unit, digits)
 
 
 def _fps(camera: Camera, status: CameraStatus, counts: Mapping[CaptureCount, int]) -> float:

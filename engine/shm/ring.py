@@ -116,6 +116,8 @@ class Consumer(ConsumerAccounts):
             end = cursor + length
             sound = found == index and end <= head and position + length <= area
             offset = layout.unpack_offset(self._payloads, position) if video else 0
+            timed = flags & layout.FLAG_CAMERA_TIME
+            camera_time = layout.unpack_camera_time(self._payloads, position) if timed else 0
             # Records of frames are JPEGs; the comparison costs less than the call.
             described = layout.describable(encoding, offset) if video else not encoding
             valid = size and described and layout.storable(nano, sequence)
@@ -132,8 +134,11 @@ class Consumer(ConsumerAccounts):
                     cursor, index = end, gap
                     continue
                 records.append(
-                    Record(nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end, offset)
-                )
+                    Record(
+                        nano, sequence, width, height, encoding, keyframe, monotonic, index, payload, end, offset,
+                        camera_time,
+                    )
+                )  # fmt: skip
                 index += 1
                 total += size
             elif not (sound and kind == layout.KIND_PADDING and end % area == 0):

@@ -28,7 +28,8 @@ from engine.wire.ledger_layout import OpenRun, Run, Table
 class Record(NamedTuple):
     """A frame in the ring. ``record_index`` counts the frames published in the ring, from 0. ``payload`` is a view of
     shared memory, valid until the frame's commit or release; ``end`` is the cursor after the frame. ``offset_us`` is
-    the presentation time of an access unit, in microseconds after ``unix_nano``."""
+    the presentation time of an access unit, in microseconds after ``unix_nano``. ``camera_time_nano`` is the capture
+    time by the camera's clock, 0 if unknown."""
 
     unix_nano: int
     sequence: int
@@ -41,6 +42,7 @@ class Record(NamedTuple):
     payload: memoryview
     end: int
     offset_us: int = 0
+    camera_time_nano: int = 0
 
 
 #: The words that an intent may count in, and for each the word of its bytes.

@@ -53,11 +53,13 @@ class Producer(RingEnd):
         encoding: int = 0,
         keyframe: bool = True,
         offset_us: int = 0,
+        camera_time_nano: int = 0,
     ) -> int | None:
         """Copy a frame (its ``parts`` joined) into the ring; never waits.
 
         Returns its sequence, or None if the ring is full: the frame is dropped and counted, and its sequence is used
-        up. ``unix_nano`` must exceed floor_nano. Raises FrameTooLarge (counted) for a frame of more than half the
+        up. ``unix_nano`` must exceed floor_nano. ``camera_time_nano`` is the capture time by the camera's clock, 0 if
+        unknown. Raises FrameTooLarge (counted) for a frame of more than half the
         capacity, ValueError for an empty one.
         """
         words = self._words
@@ -88,6 +90,9 @@ class Producer(RingEnd):
             layout.pack_record(data, position, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, index, 0)
             position = 0
         flags = layout.FLAG_KEYFRAME if keyframe else 0
+        if camera_time_nano:
+            flags |= layout.FLAG_CAMERA_TIME
+            layout.pack_camera_time(data, position, camera_time_nano)
         layout.pack_record(
             data, position,
             layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,

@@ -35,6 +35,20 @@ _READ_TRIES_MAX = 100
 _CLAIM_SECONDS = 0.5
 
 
+#: What is added to numbers that may be negative, because words are not.
+_SIGNED = 2**62
+
+
+def signed_word(value: int) -> int:
+    """The word of a count that may be negative or unknown; numbers too large to tell become the largest."""
+    return max(min(value, _SIGNED - 1), 1 - _SIGNED) + _SIGNED
+
+
+def signed_value(word: int) -> int | None:
+    """Inverse of signed_word; None for 0, which is unknown."""
+    return word - _SIGNED if word else None
+
+
 class Count(IntEnum):
     """A word of a status page that a role counts in. ``kind`` says how to read it: a counter only rises while the
     status page exists, a gauge may fall, and an internal word is for the engine's own processes. ``unit`` and ``help``
@@ -61,6 +75,8 @@ class CaptureCount(Count):
     KEY_INTERVAL_MS = 5, "gauge", "milliseconds", "Time between the last two key frames of an H.264 or H.265 stream."
     BEFORE_KEY = 6, "counter", "access units", "Access units before a stream's first key frame; not captured."
     DECODED = 7, "counter", "pictures", "Pictures decoded to make JPEGs of them."
+    CAMERA_OFFSET_US = 8, "internal", "microseconds", "The camera's clock minus ours, as signed_word has it."
+    CAMERA_DRIFT_PPB = 9, "internal", "parts per billion", "By how much that rises, as signed_word has it."
     FINISHED = 3, "gauge", "0 or 1", "1 once the source has ended for good: the process is not started again."
     RING = 16, "internal", "inode", "The ring that the process writes to."
     #: Both are written before the frame takes them: a recreated ring continues after them.

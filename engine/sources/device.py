@@ -29,6 +29,7 @@ class DeviceSource:
 
     decode: Decode = ""
     unit: AccessUnit | None = None
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera

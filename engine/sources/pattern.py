@@ -34,6 +34,7 @@ class PatternSource:
     mode: Mode = "passthrough"
     decode: Decode = ""
     unit: AccessUnit | None = None
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera, already: int = 0) -> None:
         self._pattern = urls.parse_test_url(camera.url)

@@ -30,6 +30,8 @@ class Pictures:
         self._ready: deque[tuple[int, Frame | tuple[VideoPacket, ...]]] = deque()
         #: The first field of a key frame, and its stamp.
         self._half: tuple[int, VideoPacket] | None = None
+        #: When the picture that was taken last is shown, in the stream's own time; None if unknown.
+        self.taken_pts: int | None = None
 
     def feed(self, packet: VideoPacket, stamp: int, decode: Decode, *, keyframe: bool, field: bool) -> list[int]:
         """Take a packet that arrived at ``stamp``; returns the stamps of the pictures that are ready. ``decode`` says
@@ -73,7 +75,11 @@ class Pictures:
     def take(self) -> Planes:
         """The next picture that is ready. Raises WireError if it cannot be decoded."""
         _, picture = self._ready.popleft()
-        return planes_of(self._decoder.alone(*picture) if isinstance(picture, tuple) else picture)
+        if not isinstance(picture, tuple):
+            self.taken_pts = picture.pts
+            return planes_of(picture)
+        self.taken_pts = picture[0].pts
+        return planes_of(self._decoder.alone(*picture))
 
     def skip(self) -> None:
         """Pass over the next picture that is ready."""

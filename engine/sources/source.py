@@ -24,11 +24,13 @@ class NotOpened(CameraUnavailable):
 
 
 class CapturedFrame(NamedTuple):
-    """A JPEG: the joined bytes of ``parts``, valid until the next grab. Width and height in pixels."""
+    """A JPEG: the joined bytes of ``parts``, valid until the next grab. Width and height in pixels.
+    ``camera_time_nano`` is when the camera captured it by its own clock (UTC), 0 if unknown."""
 
     parts: tuple[bytes | memoryview, ...]
     width: int
     height: int
+    camera_time_nano: int = 0
 
 
 class Source(Protocol):
@@ -38,6 +40,10 @@ class Source(Protocol):
     mode: Mode
     #: The access unit that was grabbed; None if the camera sends no H.264 or H.265.
     unit: AccessUnit | None
+    #: When the packet that was grabbed had arrived, in monotonic nanoseconds; 0 if it arrived now.
+    arrived_nano: int
+    #: When the camera captured the access unit by its own clock, in nanoseconds UTC; 0 if unknown.
+    camera_time_nano: int
 
     @property
     def decode(self) -> Decode:

@@ -8,13 +8,16 @@ An RTSP stream is described by its SDP, so one packet is enough to probe (``prob
 packet at 10 fps, against 0.4 s with the shortest ``analyzeduration``. ``allowed_media_types`` keeps a camera from
 sending audio at all. In other containers, FFmpeg discards the packets of other streams before anyone sees them. Of a
 stream over HTTP about a second is probed: where no key frame comes, FFmpeg would look for one for 7 s and longer.
-FFmpeg's log may have URLs with their credentials: PyAV leaves it off.
+A packet of RTSP H.264 or H.265 is handed out when the next one begins (``arrival.py``). ``fflags=noparse`` would hand
+out the network's pieces at once, without the mark that tells which is a unit's last. FFmpeg's log may have URLs with
+their credentials: PyAV leaves it off.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +47,8 @@ _PROTOCOLS = {
 _ANALYZE_US = 1_000_000
 #: FFmpeg's names of codecs that have other names here.
 _CODECS = {"hevc": "h265", "mjpeg": "MJPG"}
+#: Of side data ``prft``: the time by the camera's clock, in microseconds since the epoch.
+_unpack_prft = struct.Struct("<q").unpack_from
 _ENCODINGS: dict[str, Encoding] = {"h264": "h264", "h265": "h265"}
 
 
@@ -65,6 +70,8 @@ class Stream:
         name = self.context.name
         self.codec: str = _CODECS.get(name, name)
         self.encoding: Encoding | None = _ENCODINGS.get(self.codec)
+        #: True if a packet is handed out when the next one begins to arrive.
+        self.waits = camera.kind == "rtsp" and self.encoding is not None
         #: The stream's description (``extradata``): parameter sets, or empty.
         self.description: bytes = self.context.extradata or b""
         #: Width and height in pixels; 0 if the stream did not tell.
@@ -113,6 +120,14 @@ def _release_memory() -> None:
 def new_description(packet: Packet[VideoStream]) -> bytes:
     """The stream's new description, if it changes with this packet; otherwise empty."""
     return bytes(packet.get_sidedata("new_extradata")) if packet.has_sidedata("new_extradata") else b""
+
+
+def camera_time(packet: Packet[VideoStream]) -> int:
+    """When the camera captured the packet by its own clock, in nanoseconds UTC; 0 if FFmpeg does not know."""
+    if not packet.has_sidedata("prft"):
+        return 0
+    micro: int = _unpack_prft(packet.get_sidedata("prft"))[0]
+    return micro * 1000
 
 
 def _open(camera: Camera) -> InputContainer:

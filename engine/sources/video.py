@@ -7,10 +7,13 @@ decodes them. A file is read at the pace of its own times.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable, WireError
+from engine.sources.arrival import Arrivals
+from engine.sources.camera_time import CameraTimes
 from engine.sources.decode_mode import DecodeMode
 from engine.sources.decoder import Decoder, VideoPacket
 from engine.sources.jpeg_encoder import JpegEncoder
@@ -18,7 +21,7 @@ from engine.sources.jpeg_gate import JpegGate
 from engine.sources.pace import Pacer
 from engine.sources.pictures import Pictures
 from engine.sources.source import CapturedFrame, SourceEnded
-from engine.sources.stream import Stream, new_description
+from engine.sources.stream import Stream, camera_time, new_description
 from engine.wire import urls
 from engine.wire.access_unit import AccessUnit, AccessUnits
 from engine.wire.presentation import PresentationClock
@@ -37,6 +40,7 @@ class VideoSource:
         self._gate = JpegGate()
         self._encoder = JpegEncoder(camera.quality, self._size)
         self.unit: AccessUnit | None = None
+        self.arrived_nano = self.camera_time_nano = 0
         self._packet: VideoPacket | None = None
         #: A packet of a file that is not due yet.
         self._early: VideoPacket | None = None
@@ -52,6 +56,8 @@ class VideoSource:
         self._units = AccessUnits(encoding, stream.description) if encoding else None
         self._choice = DecodeMode(self._camera.decode, self._camera.fps) if encoding else None
         self._clock = PresentationClock()
+        self._arrivals = Arrivals() if stream.waits else None
+        self._times = CameraTimes(camera_time) if self._camera.kind == "rtsp" else None
         #: True after the first packet, and after the last one.
         self._flowed = self._ended = False
         self._pictures = Pictures(Decoder(stream.context))
@@ -81,6 +87,10 @@ class VideoSource:
             self._early = packet
             return False
         self._packet, self._flowed = packet, True
+        if self._arrivals:
+            self.arrived_nano = self._arrivals.arrived(time.monotonic_ns(), packet.size)
+        if self._times:
+            self.camera_time_nano = self._times.take(self._stream.nano(packet.pts), packet)
         return self._take_unit(packet) if self._units else True
 
     def _end(self) -> bool:
@@ -149,8 +159,11 @@ class VideoSource:
         """See Source."""
         if self.mode == "passthrough":
             assert self._packet
-            return self._gate.check(memoryview(self._packet))
-        return self._encoder.encode(self._pictures.take())
+            frame, nano = self._gate.check(memoryview(self._packet)), self.camera_time_nano
+        else:
+            frame = self._encoder.encode(self._pictures.take())
+            nano = self._times.of(self._stream.nano(self._pictures.taken_pts)) if self._times else 0
+        return frame._replace(camera_time_nano=nano) if nano else frame
 
     def skip(self) -> None:
         """See Source."""

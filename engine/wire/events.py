@@ -66,6 +66,7 @@ class _Message(msgspec.Struct, gc=False):
     last_key: str = ""
     frames: _Number = 0
     duration_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    camera_time_nano: Annotated[int, Meta(ge=0)] | None = None
 
 
 class OtherEvent(msgspec.Struct, frozen=True, gc=False):
@@ -180,6 +181,7 @@ def _frame_event(message: _Message) -> FrameEvent:
         message.size_bytes or message.frame_size_bytes,
         message.frame_size_bytes or message.size_bytes,
         message.ttl_seconds,
+        message.camera_time_nano,
     )
 
 
@@ -225,6 +227,7 @@ def _gop_event(message: _Message) -> GopEvent:
         message.size_bytes,
         message.duration_seconds,
         message.ttl_seconds,
+        message.camera_time_nano,
     )
 
 

@@ -1,9 +1,10 @@
-"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six or seven short fields.
+"""Entries of a camera's journal: a Redis stream with id ``{unix_nano}-{sequence}`` and six to eight short fields.
 
 Field names are one letter because each entry of a stream's listpack repeats them: ``s`` payload size in bytes, ``w``
 width and ``h`` height in pixels, ``e`` encoding, ``k`` 1 for a frame that decodes alone, ``n`` the entry's number. A
 camera's video has a journal of its own. Its entries are access units, and have one more field: ``p``, the presentation
-time as an offset to the time stamp, in microseconds.
+time as an offset to the time stamp, in microseconds. Where the camera tells the time by its own clock, an entry ends
+with ``c``: when the camera captured the frame, in nanoseconds since the epoch (UTC).
 
 Frames are numbered by ``sequence``, entries by ``n``. A dropped frame uses up a sequence number but no entry number. So
 a gap in ``n`` is exactly the entries that were trimmed unread, on every server and after a journal was rebuilt.
@@ -21,6 +22,9 @@ from engine.wire.keys import check_numbers
 #: Redis keeps both parts of an id in 64 bits.
 _ID_DIGITS_MAX = 20
 _NUMBER_DIGITS_MAX = 18
+_CAMERA_TIME_DIGITS_MAX = 19
+#: Camera times are less than this, in nanoseconds.
+CAMERA_TIME_NANO_END = 10**_CAMERA_TIME_DIGITS_MAX
 _NAMES = [b"s", b"w", b"h", b"e", b"k"]
 _NAMES_NUMBERED = [*_NAMES, b"n"]
 _NAMES_VIDEO = [*_NAMES, b"p", b"n"]
@@ -39,7 +43,8 @@ class JournalEntry(NamedTuple):
 
     ``number`` counts the entries that the site's writer wrote to this journal, from 1. It is 0 if the writer did not
     know it, if no publisher was configured, and in entries of a job or of an older version. ``offset_us`` is the
-    presentation time of an access unit, in microseconds after ``unix_nano``; 0 for JPEGs.
+    presentation time of an access unit, in microseconds after ``unix_nano``; 0 for JPEGs. ``camera_time_nano`` is the
+    capture time by the camera's clock, in nanoseconds UTC; None if the camera did not tell.
     """
 
     unix_nano: int
@@ -51,6 +56,7 @@ class JournalEntry(NamedTuple):
     keyframe: bool
     number: int = 0
     offset_us: int = 0
+    camera_time_nano: int | None = None
 
 
 #: (unix_nano, sequence) of an entry.
@@ -104,6 +110,7 @@ def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
     """The entry's fields as XADD takes them: name, value, name, value, …"""
     offset = (b"p", b"%d" % entry.offset_us) if entry.encoding in VIDEO_ENCODINGS else ()
     numbered = (b"n", b"%d" % entry.number) if entry.number else ()
+    timed = () if entry.camera_time_nano is None else (b"c", b"%d" % entry.camera_time_nano)
     return (
         b"s", b"%d" % entry.size,
         b"w", b"%d" % entry.width,
@@ -112,6 +119,7 @@ def entry_fields(entry: JournalEntry) -> tuple[bytes, ...]:
         b"k", b"1" if entry.keyframe else b"0",
         *offset,
         *numbered,
+        *timed,
     )  # fmt: skip
 
 
@@ -127,6 +135,7 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         raise WireError(f"journal entry {identifier!r}: {error}") from None
     number: bytes = b"0"
     offset: bytes = b"0"
+    camera_time_nano: int | None = None
     if len(fields) == 12 and fields[0::2] == _NAMES_NUMBERED:
         size, width, height, encoding, keyframe, number = fields[1::2]
     elif len(fields) == 14 and fields[0::2] == _NAMES_VIDEO:
@@ -136,6 +145,7 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
             named = dict(zip(fields[0::2], fields[1::2], strict=False))
             size, width, height, encoding, keyframe = (named[name] for name in _NAMES)
             number, offset = named.get(b"n", number), named.get(b"p", offset)
+            camera_time_nano = _camera_time(identifier, named[b"c"]) if b"c" in named else None
         except TypeError:
             raise WireError(f"journal entry {identifier!r} is not made of byte strings") from None
         except KeyError as error:
@@ -149,7 +159,14 @@ def parse_entry(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
         text = encoding.decode("ascii")
         offset_us = int(offset) if text in VIDEO_ENCODINGS else 0
         return JournalEntry(
-            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number), offset_us
-        )
+            unix_nano, sequence, int(size), int(width), int(height), text, keyframe == b"1", int(number), offset_us,
+            camera_time_nano,
+        )  # fmt: skip
     except (UnicodeDecodeError, AttributeError) as error:
         raise WireError(f"journal entry {identifier!r}: field {b'e'!r}: {error}") from None
+
+
+def _camera_time(identifier: bytes, value: object) -> int:
+    if isinstance(value, bytes) and value.isdigit() and len(value) <= _CAMERA_TIME_DIGITS_MAX:
+        return int(value)
+    raise WireError(f"journal entry {identifier!r}: field {b'c'!r} is {repr(value)[:30]}, not a time")

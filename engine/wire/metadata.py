@@ -23,12 +23,13 @@ CameraState = Literal["active", "stalled", "offline"]
 CONTENT_TYPE = "application/json"
 
 
-class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame"):
+class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="frame", omit_defaults=True):
     """Announces one stored frame.
 
     ``timestamp`` (RFC 3339, nine digits, Z) and ``timestamp_nano`` (nanoseconds since the epoch, UTC) are the time of
     capture. ``sequence`` has five digits. The frame is at ``redis_key``, for ``ttl_seconds`` from then on. ``width``
-    and ``height`` are in pixels; both sizes are the payload's, in bytes.
+    and ``height`` are in pixels; both sizes are the payload's, in bytes. ``camera_time_nano`` is the capture time by
+    the camera's own clock, in nanoseconds since the epoch (UTC); None, and absent from the message, if it is unknown.
     """
 
     camera_id: str
@@ -43,6 +44,7 @@ class FrameEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", 
     size_bytes: int
     frame_size_bytes: int
     ttl_seconds: int
+    camera_time_nano: int | None = None
 
 
 class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="camera_status"):
@@ -59,14 +61,15 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type",
     last_error: str
 
 
-class GopEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="video_gop"):
+class GopEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="video_gop", omit_defaults=True):
     """Announces one finished GOP of a camera's stored video: a key frame, and the access units that need it.
 
     ``timestamp``, ``timestamp_nano``, ``sequence`` and ``first_key`` are the key frame's. ``last_timestamp``,
     ``last_timestamp_nano``, ``last_sequence`` and ``last_key`` are those of the last of its ``frames`` access units.
     All times are of arrival, in the forms of FrameEvent. ``duration_seconds`` lasts until the next GOP begins, or until
     the last access unit if units are missing between the two. ``size_bytes`` is the sum of all payloads. ``encoding``
-    is ``h264`` or ``h265``. Redis keeps each access unit for ``ttl_seconds`` after it was stored.
+    is ``h264`` or ``h265``. Redis keeps each access unit for ``ttl_seconds`` after it was stored. ``camera_time_nano``
+    is that of the key frame, as in FrameEvent.
 
     A later event with the same ``first_key`` replaces this one: more units of the GOP have come.
     """
@@ -88,6 +91,7 @@ class GopEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", ta
     size_bytes: int
     duration_seconds: float
     ttl_seconds: int
+    camera_time_nano: int | None = None
 
 
 Event = FrameEvent | StatusEvent | GopEvent
@@ -112,7 +116,7 @@ class FrameEvents:
 
     def event(self, entry: JournalEntry) -> FrameEvent:
         """The event that announces ``entry``."""
-        unix_nano, sequence, size, width, height, encoding, *_ = entry
+        unix_nano, sequence, size, width, height, encoding, _, _, _, camera_time_nano = entry
         seconds, nanos = divmod(unix_nano, NANO)
         if seconds != self._second:
             self._second = seconds
@@ -131,6 +135,7 @@ class FrameEvents:
             size,
             size,
             self._ttl_seconds,
+            camera_time_nano,
         )
 
 
@@ -176,6 +181,7 @@ class GopEvents:
             gop.size,
             round((gop.end_nano - gop.first.unix_nano) / NANO, 6),
             self._ttl_seconds,
+            gop.first.camera_time_nano,
         )
 
 

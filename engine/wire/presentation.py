@@ -11,8 +11,12 @@ from collections import deque
 
 #: A change of the delay from a packet's time to its arrival that means: the stream counts from another moment.
 _JUMP_NANO = 1_000_000_000
-#: How far apart pictures are put that would be shown before a first one whose time is unknown.
-_APART_NANO = 1_000_000
+#: How far apart pictures are put that would be shown before a first one whose time is unknown, and how long after that
+#: one a next one is shown that others may come before: 32 pictures have room.
+_APART_NANO = 100_000
+_ROOM_NANO = 32 * _APART_NANO
+#: How far the second field of a picture is shown behind the first: offsets are told in whole microseconds.
+_FIELD_NANO = 1_000
 #: Share of the passed time by which the least delay may rise: clocks differ by less.
 _CREEP = 1 / 5000
 #: Share of the stream's time by which it may fall: pictures keep their order, also behind the packets that FFmpeg holds
@@ -47,6 +51,9 @@ class PresentationClock:
         self._last_pts = 0
         #: When the last packet without a pts was shown. FFmpeg may begin with one; B-frames come behind it.
         self._floor = 0
+        #: The last packet's pts, and when it is shown.
+        self._pts: int | None = None
+        self._shown = 0
 
     def offset(self, arrival: int, pts: int | None, dts: int | None) -> int:
         """When the packet that arrived at ``arrival`` is shown: nanoseconds after its arrival, or before if negative.
@@ -54,7 +61,7 @@ class PresentationClock:
         Without B-frames it is how much less than others the packet was delayed: near 0.
         """
         if pts is None:
-            self._delay = self._last_dts = None
+            self._delay = self._last_dts = self._pts = None
             self._floor = arrival
             return 0
         if dts is not None and dts > pts:
@@ -67,7 +74,8 @@ class PresentationClock:
             self._last_dts = dts
         delay = arrival - (pts if dts is None else dts)
         if known is None or back or abs(delay - known) > _JUMP_NANO:
-            known, self._guessed, self._last_pts = delay, not ahead, pts
+            known = delay + max(self._floor + _ROOM_NANO - arrival, 0)
+            self._guessed, self._last_pts = not ahead, pts
         elif self._guessed and ahead:
             # Pictures that come later are shown later than all before, so those keep their order.
             if pts > self._last_pts:
@@ -82,6 +90,9 @@ class PresentationClock:
         if arrival + offset <= self._floor:
             self._floor += _APART_NANO
             offset = self._floor - arrival
+        if pts == self._pts:
+            offset = max(offset, self._shown + _FIELD_NANO - arrival)
+        self._pts, self._shown = pts, arrival + offset
         return offset
 
 

@@ -31,8 +31,8 @@ def bulk(value: bytes) -> bytes:
 
 MULTI = command(b"MULTI")
 EXEC = command(b"EXEC")
-#: The name of an entry's last field.
-_NUMBER = bulk(b"n")
+#: The names of an entry's last fields.
+_NUMBER, _CAMERA_TIME = bulk(b"n"), bulk(b"c")
 
 
 class FrameFraming:
@@ -53,10 +53,12 @@ class FrameFraming:
         journal = self._journal_key(vhost, prefix, camera).encode()
         ttl = b"%d" % ttl_ms
         self._set = b"*5\r\n$3\r\nSET\r\n$%d\r\n" % (len(key) + _KEY_TAIL_BYTES) + _literal(key) + b"%d:%05d\r\n$%d\r\n"
-        self._xadd = (
+        #: XADD of an entry without a camera time, and of one with it, before that time.
+        self._xadd, self._xadd_timed = (
             b"\r\n" + _literal(bulk(b"PX") + bulk(ttl))
-            + b"*%d\r\n" % self._entry_words + _literal(bulk(b"XADD") + bulk(journal))
+            + b"*%d\r\n" % words + _literal(bulk(b"XADD") + bulk(journal))
             + b"$%d\r\n%b\r\n$1\r\ns\r\n$%d\r\n%b\r\n%b$%d\r\n%b\r\n"
+            for words in (self._entry_words, self._entry_words + 2)
         )  # fmt: skip
         #: The shape of the last frame; the next frame's entry ends the same unless its shape differs.
         self._shape = (-1, -1, -1, -1)
@@ -83,15 +85,24 @@ class FrameFraming:
         keyframe: int,
         number: int = 0,
         offset_us: int = 0,  # noqa: ARG002 - JPEGs are shown when they are captured
+        camera_time_nano: int = 0,
     ) -> bytes:
-        """The bytes after the payload: the rest of SET, and XADD of the frame's journal entry ``number``."""
+        """The bytes after the payload: the rest of SET, and XADD of the frame's journal entry ``number``.
+        ``camera_time_nano`` is 0 if unknown."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
             self._shape, self._shape_fields = shape, self._fields(shape) + _NUMBER
+        return self._entry(unix_nano, sequence, size, self._shape_fields, number, camera_time_nano)
+
+    def _entry(
+        self, unix_nano: int, sequence: int, size: int, fields: bytes, number: int, camera_time_nano: int
+    ) -> bytes:
+        """The rest of SET, and XADD of an entry with ``fields`` between its size and its number."""
         identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
-        return self._xadd % (
-            len(identifier), identifier, len(length), length, self._shape_fields, len(entry), entry,
-        )  # fmt: skip
+        values = (len(identifier), identifier, len(length), length, fields, len(entry), entry)
+        if camera_time_nano:
+            return self._xadd_timed % values + _CAMERA_TIME + bulk(b"%d" % camera_time_nano)
+        return self._xadd % values
 
     def _fields(self, shape: tuple[int, int, int, int]) -> bytes:
         """The fields of width, height, encoding and key frame."""
@@ -145,14 +156,14 @@ class VideoFraming(FrameFraming):
         keyframe: int,
         number: int = 0,
         offset_us: int = 0,
+        camera_time_nano: int = 0,
     ) -> bytes:
         """See FrameFraming.after; ``offset_us`` is the presentation time, in microseconds after ``unix_nano``."""
         shape = (width, height, encoding, keyframe)
         if shape != self._shape:
             self._shape, self._shape_fields = shape, self._fields(shape) + bulk(b"p")
-        identifier, length, entry = b"%d-%d" % (unix_nano, sequence), b"%d" % size, b"%d" % number
         fields = self._shape_fields + bulk(b"%d" % offset_us) + _NUMBER
-        return self._xadd % (len(identifier), identifier, len(length), length, fields, len(entry), entry)
+        return self._entry(unix_nano, sequence, size, fields, number, camera_time_nano)
 
 
 def _literal(text: bytes) -> bytes:

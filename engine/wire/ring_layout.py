@@ -32,7 +32,7 @@ import struct
 from typing import NamedTuple
 
 from engine.errors import RingMismatch
-from engine.wire.journal import ENCODINGS, OFFSET_US_END
+from engine.wire.journal import CAMERA_TIME_NANO_END, ENCODINGS, OFFSET_US_END
 from engine.wire.keys import SEQUENCE_MAX, UNIX_NANO_DIGITS
 from engine.wire.ring_owner import OWNER_BYTES_MAX
 
@@ -77,6 +77,8 @@ _NANO_MIN, _NANO_END = 10 ** (UNIX_NANO_DIGITS - 1), 10**UNIX_NANO_DIGITS
 KIND_FRAME = 0x4D415246  # "FRAM"
 KIND_PADDING = 0x20444150  # "PAD "
 FLAG_KEYFRAME = 1
+#: The record has a camera time. Without it, the place of the camera time holds anything.
+FLAG_CAMERA_TIME = 2
 
 #: What a ring's records are.
 STREAM_FRAMES, STREAM_VIDEO = range(2)
@@ -84,7 +86,9 @@ STREAM_FRAMES, STREAM_VIDEO = range(2)
 _RECORD = struct.Struct("<IIQIIIHHQQ")
 #: Behind it, in the records of a video ring: the presentation time, in microseconds after the time stamp.
 _OFFSET = struct.Struct("<q")
-assert _RECORD.size + _OFFSET.size <= RECORD_HEADER_BYTES
+#: Behind both, in records that have it: the capture time by the camera's clock, in nanoseconds UTC.
+_CAMERA_TIME = struct.Struct("<Q")
+assert _RECORD.size + _OFFSET.size + _CAMERA_TIME.size <= RECORD_HEADER_BYTES
 
 
 class RecordHeader(NamedTuple):
@@ -119,6 +123,17 @@ def unpack_offset(buffer: memoryview, position: int) -> int:
     """The presentation offset of the record at ``position``, in microseconds."""
     offset: int = _OFFSET.unpack_from(buffer, position + _RECORD.size)[0]
     return offset
+
+
+def pack_camera_time(buffer: memoryview, position: int, camera_time_nano: int) -> None:
+    """Write the camera time of the record at ``position``."""
+    _CAMERA_TIME.pack_into(buffer, position + _RECORD.size + _OFFSET.size, camera_time_nano)
+
+
+def unpack_camera_time(buffer: memoryview, position: int) -> int:
+    """The camera time of the record at ``position``, in nanoseconds UTC; 0 if a journal entry cannot have it."""
+    nano: int = _CAMERA_TIME.unpack_from(buffer, position + _RECORD.size + _OFFSET.size)[0]
+    return nano if nano < CAMERA_TIME_NANO_END else 0
 
 
 def storable(unix_nano: int, sequence: int) -> bool:

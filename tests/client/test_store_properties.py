@@ -207,7 +207,7 @@ def test_ranges_are_the_living_frames_between(shared_redis, kind, world, asked):
 
 def entry_of(one: Frame) -> FrameEntry:
     fields = FrameEntry.__struct_fields__
-    return FrameEntry(*(getattr(one, name) for name in fields))
+    return FrameEntry(**{name: getattr(one, name) for name in fields})
 
 
 @property_test

@@ -43,7 +43,7 @@ def unit(stored: StoredUnit) -> VideoUnit:
 
 def entry(stored: StoredUnit) -> VideoEntry:
     whole = unit(stored)
-    return VideoEntry(*(getattr(whole, name) for name in VideoEntry.__struct_fields__))
+    return VideoEntry(**{name: getattr(whole, name) for name in VideoEntry.__struct_fields__})
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from engine.shm import ring_file, segment
 from engine.shm.ring import Consumer, Producer
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths, remove
-from engine.shm.status_page import CaptureCount, StatusPage
+from engine.shm.status_page import CaptureCount, StatusPage, signed_word
 from engine.wire.journal import ENCODINGS, NO_JOURNAL
 from engine.wire.state import CameraStatus, encode_status
 
@@ -214,6 +214,23 @@ def test_what_a_camera_waits_for_stands_below_it(site: Watched) -> None:
     place = text.index("  waits for a key frame")
     assert text[place - 1].startswith("gate")
     assert text[place + 1].startswith("  video")
+
+
+def test_a_camera_s_clock_is_shown_where_it_tells_the_time(site: Watched) -> None:
+    assert not any("clock" in line for line in lines(shown(site), 200))
+    site.page.counts[CaptureCount.CAMERA_OFFSET_US] = signed_word(-90_125_000)
+    site.page.counts[CaptureCount.CAMERA_DRIFT_PPB] = signed_word(12_300)
+    gate = site.report().cameras[1]
+    assert (gate.clock_offset_seconds, gate.clock_drift_ppm) == (-90.125, 12.3)
+    text = lines(shown(site), 200)
+    header, first = (next(line for line in text if line.startswith(word)) for word in ("camera", "gate"))
+    assert header.split()[-4:] == ["clock", "s", "drift", "ppm"]
+    assert first.split()[-2:] == ["-90.12", "+12"]
+    # Where there is no room for the columns, a line below still tells what is wrong.
+    narrow = lines(shown(site), 80)
+    assert any(line.startswith("  its clock is 90 s behind ours: set its time server") for line in narrow)
+    site.page.text = encode_status(CameraStatus("offline", NANO, 3, "port 554 closed"))
+    assert site.report().cameras[1].clock_offset_seconds is None
 
 
 @pytest.mark.parametrize(("decode", "source"), [("all", "h264 transcode"), ("none", "h264 no JPEGs")])

@@ -28,6 +28,8 @@ _ROUND_SECONDS = 0.002
 _REPORT_SECONDS = 5.0
 #: Seconds of audio in a packet, and its samples: silence in G.711.
 _AUDIO_SECONDS, _SILENCE = 0.1, b"\xff" * 800
+#: Bytes that are sent at a time where a mount has a rate.
+_BURST_BYTES = 6000
 #: The longest request.
 _REQUEST_MAX = 16_384
 
@@ -53,6 +55,8 @@ class Client:
         #: The next unit, and the seconds that the loops before it took.
         self._index, self._elapsed = 0, 0.0
         self._report_due = self._audio_due = 0.0
+        #: By how much the next unit is late.
+        self._late = 0.0
 
     def receive(self) -> None:
         """Read requests, and answer them."""
@@ -114,21 +118,24 @@ class Client:
                 self._index, self._elapsed = 0, self._elapsed + mount.stream.seconds
             unit = units[self._index]
             at = self._begun + self._elapsed + unit.due - self._zero
-            if at > now:
-                return at
+            if at + self._late > now:
+                return at + self._late
             self._accompany(mount, at)
             if not (unit.keyframe and at - self._begun < mount.keyless_seconds):
                 ready = packets[self._index]
                 self._send_rtp(ready.fill(self._sequence, self._stamp(self._elapsed + unit.shown)))
                 self._sequence = (self._sequence + ready.count) & 0xFFFF
+                self._log(mount, self._elapsed + unit.shown)
             self._index += 1
+            self._late = random.uniform(0, mount.jitter_seconds)
 
     def _accompany(self, mount: Mount, at: float) -> None:
         """Reports and audio that are due before the unit that is due at `at`."""
         if mount.reports and at >= self._report_due:
             self._report_due = at + _REPORT_SECONDS
-            stamp = self._stamp(at - self._begun + self._zero)
-            self._send_rtp(rtp.sender_report(rtp.VIDEO_CHANNEL, rtp.VIDEO_SSRC, time.time(), stamp))
+            elapsed = at - self._begun + self._zero
+            told = self._wall(mount, elapsed)
+            self._send_rtp(rtp.sender_report(rtp.VIDEO_CHANNEL, rtp.VIDEO_SSRC, told, self._stamp(elapsed)))
         while self._audio and at >= self._audio_due:
             stamp = round((self._audio_due - self._begun) * 8000) & 0xFFFFFFFF
             kind = rtp.AUDIO_TYPE
@@ -136,12 +143,29 @@ class Client:
             self._audio_sequence = (self._audio_sequence + 1) & 0xFFFF
             self._audio_due += _AUDIO_SECONDS
 
+    def _wall(self, mount: Mount, elapsed: float) -> float:
+        """The time by the camera's clock at which its stream's time was `elapsed`."""
+        return time.time() - (time.monotonic() - self._begun) + elapsed - self._zero + mount.ahead_seconds
+
+    def _log(self, mount: Mount, shown: float) -> None:
+        if mount.sent:
+            with mount.sent.open("a") as file:
+                file.write(f"{time.monotonic_ns()} {round(self._wall(mount, shown) * 1e9)}\n")
+
     def _send_rtp(self, data: bytes | bytearray) -> None:
-        """Send packets of video in the way that the client asked for."""
-        if self._datagrams:
-            self._datagrams.send(data)
-        else:
-            self.send(data)
+        """Send packets of video in the way that the client asked for, at the mount's rate."""
+        assert self._mount
+        send = self._datagrams.send if self._datagrams else self.send
+        if not self._mount.mbit_per_second:
+            send(data)
+            return
+        begun, begin, end = time.monotonic(), 0, 0
+        while end < len(data):
+            end += 4 + int.from_bytes(data[end + 2 : end + 4])
+            if end - begin >= _BURST_BYTES or end == len(data):
+                send(data[begin:end])
+                begin = end
+                time.sleep(max(begun + end * 8e-6 / self._mount.mbit_per_second - time.monotonic(), 0))
 
     def close(self) -> None:
         """The connection has ended."""

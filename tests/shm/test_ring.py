@@ -44,6 +44,18 @@ def test_a_frame_comes_out_as_it_went_in(producer, consumer):
     assert not consumer.pending
 
 
+def test_a_camera_time_comes_out_as_it_went_in_and_never_out_of_what_lay_there_before(producer, consumer):
+    # The ring is filled with bytes that would be times.
+    while write(producer, b"\1" * 500):
+        pass
+    consumer.commit(consumer.poll(2**20, 64), 0)
+    times = (1731024000000000001, 0, 10**19 - 1, 0, 0, 0, 10**19)
+    for camera_time in times:
+        producer.write([b"frame"], producer.floor_nano + 1, 0, 1, 1, camera_time_nano=camera_time)
+    # A time that no journal entry can hold is unknown.
+    assert [record.camera_time_nano for record in consumer.poll(2**20, 64)] == [*times[:-1], 0]
+
+
 def test_an_empty_ring_hands_out_nothing(consumer):
     assert consumer.poll(2**20, 64) == []
     assert not consumer.pending

@@ -34,6 +34,7 @@ class Script:
     mode = "passthrough"
     decode = ""
     unit = None
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps

@@ -34,8 +34,24 @@ def test_a_stamp_is_the_wall_clock_s_time_and_the_monotonic_one_s():
     assert clock.stamp() == (NOON + 33, 5 * SECOND + 33)
 
 
+def test_what_arrived_before_it_was_read_has_the_stamp_of_its_arrival():
+    clocks = Clocks()
+    clock = clocks.frame_clock()
+    clock.stamp()
+    clocks.pass_by(67)
+    assert clock.stamp(arrived_nano=clocks.monotonic - 60) == (NOON + 7, 5 * SECOND + 67)
+    # A floor in between counts: half of what passed since the last arrival.
+    clocks.pass_by(60)
+    assert clock.stamp(NOON + 90, arrived_nano=clocks.monotonic - 60) == (NOON + 90 + 30, 5 * SECOND + 127)
+
+
 readings = st.lists(
-    st.tuples(st.integers(0, 2 * 10**18), st.integers(-10, 10**12), st.integers(0, 2 * 10**18) | st.just(0)),
+    st.tuples(
+        st.integers(0, 2 * 10**18),
+        st.integers(-10, 10**12),
+        st.integers(0, 2 * 10**18) | st.just(0),
+        st.integers(-10, 10**9) | st.none(),
+    ),
     min_size=1,
     max_size=30,
 )
@@ -47,10 +63,10 @@ def test_stamps_only_ever_go_up_whatever_the_clocks_say(steps, floor):
     clocks = Clocks()
     clock = clocks.frame_clock(floor)
     last = floor
-    for wall, passed, floor_now in steps:
+    for wall, passed, floor_now, ago in steps:
         clocks.wall = wall
         clocks.monotonic += passed
-        stamp, monotonic = clock.stamp(floor_now)
+        stamp, monotonic = clock.stamp(floor_now, 0 if ago is None else clocks.monotonic - ago)
         assert stamp > max(last, floor_now)
         assert monotonic == clocks.monotonic
         last = stamp

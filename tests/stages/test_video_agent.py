@@ -45,6 +45,7 @@ class Script:
     """A source that gives one step after the other."""
 
     codec, mode = "h264", "transcode"
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._left = list(steps)
@@ -75,7 +76,7 @@ class Script:
         picture = self._ready.pop(0)
         if isinstance(picture, WireError):
             raise picture
-        return CapturedFrame((b"jpeg",), 640, 480)
+        return CapturedFrame((b"jpeg",), 640, 480, 7)
 
     def skip(self) -> None:
         self._ready.pop(0)
@@ -145,6 +146,20 @@ def test_units_and_jpegs_go_into_their_rings_under_the_same_stamp(bench: Bench) 
     assert [record.unix_nano for record in units] == [record.unix_nano for record in frames]
     assert [record.sequence for record in units] == [record.sequence for record in frames] == [1, 2]
     assert (bench.status.state, bench.status.width, bench.status.decode) == ("active", 640, "all")
+
+
+def test_what_arrived_before_it_was_read_is_stamped_with_its_arrival_and_the_camera_s_time(bench: Bench) -> None:
+    script = Script([Step(unit(0, key=True), [0])])
+    script.arrived_nano, script.camera_time_nano = time.monotonic_ns() - 10**9, 1731024000000000000
+    bench.scripts.append(script)
+    for _ in range(2):
+        bench.agent.do_work()
+    (record,), (frame,) = bench.video.poll(2**20, 10), bench.frames.poll(2**20, 10)
+    arrived = script.arrived_nano + time.time_ns() - time.monotonic_ns()
+    assert record.unix_nano == frame.unix_nano == pytest.approx(arrived, rel=0, abs=10**8)
+    # Latencies count from the read.
+    assert record.monotonic == frame.monotonic >= script.arrived_nano + 10**9
+    assert (record.camera_time_nano, frame.camera_time_nano) == (1731024000000000000, 7)
 
 
 def test_pictures_in_another_order_have_the_stamps_of_earlier_units(bench: Bench) -> None:

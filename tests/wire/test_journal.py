@@ -30,7 +30,9 @@ UNIT = JournalEntry(1731076200123456789, 1, 24567, 1280, 720, "h264", False, 471
 UNIT_FIELDS = (b"s", b"24567", b"w", b"1280", b"h", b"720", b"e", b"h264", b"k", b"0", b"p", b"-40000", b"n", b"4711")
 
 entries = st.builds(
-    lambda entry, offset: entry._replace(offset_us=offset if entry.encoding in VIDEO_ENCODINGS else 0),
+    lambda entry, offset, camera_time: entry._replace(
+        offset_us=offset if entry.encoding in VIDEO_ENCODINGS else 0, camera_time_nano=camera_time
+    ),
     st.builds(
         JournalEntry,
         unix_nanos,
@@ -43,6 +45,7 @@ entries = st.builds(
         st.integers(0, 2**40),
     ),
     st.integers(-(10**12), 10**12),
+    st.none() | st.integers(1, 10**19 - 1),
 )
 
 
@@ -51,6 +54,19 @@ def test_an_entry_is_written_as_designed():
     assert entry_fields(ENTRY) == FIELDS
     assert entry_fields(UNIT) == UNIT_FIELDS
     assert parse_entry(IDENTIFIER, UNIT_FIELDS) == UNIT
+
+
+@pytest.mark.parametrize(("entry", "fields"), [(ENTRY, FIELDS), (UNIT, UNIT_FIELDS)], ids=["jpeg", "video"])
+def test_a_camera_s_own_time_is_one_more_field(entry, fields):
+    timed = entry._replace(camera_time_nano=1731076200119000000)
+    assert entry_fields(timed) == (*fields, b"c", b"1731076200119000000")
+    assert parse_entry(IDENTIFIER, entry_fields(timed)) == timed
+
+
+@pytest.mark.parametrize("time", [b"", b"-1", b"1.5", b"1" * 20, "1", None, b"\xd9\xa1"])
+def test_a_camera_time_that_is_none_is_refused(time):
+    with pytest.raises(WireError, match="field b'c'"):
+        parse_entry(IDENTIFIER, (*FIELDS, b"c", time))
 
 
 def test_a_jpeg_is_shown_when_it_is_captured_whatever_its_entry_says():

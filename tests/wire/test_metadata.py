@@ -69,6 +69,16 @@ def test_the_design_s_example_is_written_byte_for_byte():
     assert metadata.decode_event(DESIGN_EXAMPLE) == event
 
 
+def test_a_camera_s_own_time_is_the_last_field():
+    timed = ENTRY._replace(camera_time_nano=1731076200119000000)
+    event = FrameEvents("meu-cliente", "frames", "cam4", 300).event(timed)
+    assert metadata.encode_event(event) == DESIGN_EXAMPLE[:-1] + b',"camera_time_nano":1731076200119000000}'
+    gop = GopEvents("meu-cliente", "frames", "cam4", 300).event(
+        GOP._replace(first=KEY_FRAME._replace(camera_time_nano=7))
+    )
+    assert metadata.encode_event(gop) == GOP_EXAMPLE[:-1] + b',"camera_time_nano":7}'
+
+
 def test_a_batch_is_one_array_of_the_same_objects():
     event = FrameEvents("meu-cliente", "frames", "cam4", 300).event(ENTRY)
     assert metadata.encode_batch([event, event]) == b"[" + DESIGN_EXAMPLE + b"," + DESIGN_EXAMPLE + b"]"

@@ -65,6 +65,27 @@ def test_a_missing_dts_moves_nothing():
     assert sorted(range(5), key=lambda number: moments[number]) == [1, 2, 0, 4, 3]
 
 
+def test_pictures_before_the_second_have_room_however_soon_it_arrives_behind_the_first():
+    """The first packet is stamped when it was read, the second when it arrived: just then."""
+    times = [(None, None), (5, None), (3, None), (4, 3), (8, 4), (6, 5), (7, 6)]
+    arrivals = [0, 4000, *(number * FRAME for number in range(1, 6))]
+    packets = [
+        (arrival, pts and pts * FRAME, dts and dts * FRAME) for arrival, (pts, dts) in zip(arrivals, times, strict=True)
+    ]
+    moments = [arrival + offset for arrival, offset in zip(arrivals, offsets(packets), strict=True)]
+    assert sorted(range(7), key=lambda place: moments[place]) == [0, 2, 3, 1, 5, 6, 4]
+    assert moments[1] < 4_000_000
+
+
+@pytest.mark.parametrize("apart", [0, 200_000, FRAME // 2])
+def test_the_second_field_of_a_picture_is_shown_behind_the_first(apart):
+    fields = [(place * FRAME + number * apart, place * FRAME) for place in range(20) for number in range(2)]
+    packets = [(arrival + place % 7, pts, pts) for place, (arrival, pts) in enumerate(fields)]
+    moments = [arrival + offset // 1000 * 1000 for (arrival, *_), offset in zip(packets, offsets(packets), strict=True)]
+    for first, second in zip(moments[0::2], moments[1::2], strict=True):
+        assert first <= second < first + FRAME // 10
+
+
 @pytest.mark.parametrize("first", [2 * FRAME, None], ids=["pts", "no-pts"])
 def test_the_first_pictures_of_a_connection_keep_their_order(first):
     """FFmpeg's times as seen by RTSP: the first dts is missing or the pts, another is later than the pts."""

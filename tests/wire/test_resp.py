@@ -104,6 +104,7 @@ units = st.builds(
     st.booleans(),
     st.integers(1, 2**40),
     st.integers(1 - OFFSET_US_END, OFFSET_US_END - 1),
+    st.none() | st.integers(1, 10**19 - 1),
 )
 
 
@@ -117,6 +118,7 @@ def test_access_units_parse_to_the_entries_that_readers_find(vhost, prefix, came
         data = framing.before(unit.unix_nano, unit.sequence, unit.size) + payload + framing.after(
             unit.unix_nano, unit.sequence, unit.size, unit.width, unit.height,
             ENCODINGS.index(unit.encoding), int(unit.keyframe), unit.number, unit.offset_us,
+            unit.camera_time_nano or 0,
         )  # fmt: skip
         stored, listed = parse_requests(data)
         key = build_video_key(FrameKey(vhost, prefix, camera, unit.unix_nano, unit.sequence))

@@ -40,6 +40,10 @@ def test_a_record_header_is_written_byte_for_byte():
         + b"\x03" + bytes(7) + b"\x04" + bytes(7)
     ) + bytes(8)  # fmt: skip
     assert RecordHeader._make(layout.unpack_record(buffer, 8)) == record
+    layout.pack_offset(buffer, 8, -2)
+    layout.pack_camera_time(buffer, 8, 0x0C0D)
+    assert buffer[56:72].tobytes() == b"\xfe" + b"\xff" * 7 + b"\x0d\x0c" + bytes(6)
+    assert layout.unpack_camera_time(buffer, 8) == 0x0C0D
 
 
 @settings(max_examples=examples(200), deadline=None)

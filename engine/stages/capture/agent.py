@@ -26,6 +26,7 @@ from engine.shm.turnstile import Turnstile
 from engine.sources.check import CameraCheck
 from engine.sources.failures import UNUSABLE_SECONDS, UnusableFrames
 from engine.sources.source import NotOpened, Source, SourceEnded
+from engine.stages.capture.camera_clock import CameraClock
 from engine.stages.capture.clock import FrameClock
 from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
@@ -78,6 +79,7 @@ class CaptureAgent:
         #: Why an active camera's video is not stored.
         self._note = ""
         self._clock = FrameClock(producer.floor_nano)
+        self._camera_clock = CameraClock(page)
         self._sampler = Sampler(camera.fps) if camera.fps else None
         self._source: Source | None = None
         #: True while the camera waits until fewer others connect.
@@ -167,6 +169,7 @@ class CaptureAgent:
             self._failed("offline", error)
         else:
             self._keys.begin(time.monotonic_ns())
+            self._camera_clock.begin()
             self._note = ""
             if self._video:
                 self._video.begin()
@@ -183,8 +186,10 @@ class CaptureAgent:
         floor = self._producer.floor_nano
         if self._video:
             floor = max(floor, self._video.producer.floor_nano)
-        unix_nano, monotonic = self._clock.stamp(floor)
+        unix_nano, monotonic = self._clock.stamp(floor, source.arrived_nano)
         self._measure_rate(monotonic)
+        if source.camera_time_nano:
+            self._camera_clock.compare(source.camera_time_nano, unix_nano)
         unit = source.unit
         written = self._take_unit(source, unit, unix_nano, monotonic) if unit else 0
         try:
@@ -202,7 +207,9 @@ class CaptureAgent:
         self._keys.arrived(unit, monotonic)
         written = False
         if self._video:
-            written = self._video.write(unit, unix_nano, monotonic, source.offset_us(unix_nano))
+            written = self._video.write(
+                unit, unix_nano, monotonic, source.offset_us(unix_nano), source.camera_time_nano
+            )
             if written:
                 self._bell.wake()
         note = self._keys.note(monotonic, awaited=self._video is not None and self._video.waits_for_key)
@@ -230,7 +237,9 @@ class CaptureAgent:
         counts[_LAST_NANO] = unix_nano
         try:
             frame = source.retrieve(unix_nano, sequence)
-            written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
+            written = producer.write(
+                frame.parts, unix_nano, monotonic, frame.width, frame.height, camera_time_nano=frame.camera_time_nano
+            )
         except WireError as error:
             self._corrupt(unix_nano, error)
             return 0

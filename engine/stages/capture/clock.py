@@ -34,16 +34,19 @@ class FrameClock:
         self._wall = wall
         self._monotonic = monotonic
         self._last = max(floor_nano, _FIRST_NANO - 1)
-        self._last_monotonic = monotonic()
+        self._last_moment = monotonic()
 
-    def stamp(self, floor_nano: int = 0) -> tuple[int, int]:
-        """The current time as (UTC nanoseconds, monotonic nanoseconds).
+    def stamp(self, floor_nano: int = 0, arrived_nano: int = 0) -> tuple[int, int]:
+        """The stamp of a frame that arrived at ``arrived_nano`` (monotonic nanoseconds; 0: now), and the current time:
+        (UTC nanoseconds, monotonic nanoseconds).
 
         The first exceeds every earlier stamp and ``floor_nano``.
         """
         now, monotonic = self._wall(), self._monotonic()
+        moment = arrived_nano or monotonic
+        now -= monotonic - moment
         last = max(self._last, floor_nano)
         if now <= last:
-            now = last + max(1, (monotonic - self._last_monotonic) // 2)
-        self._last, self._last_monotonic = now, monotonic
+            now = last + max(1, (moment - self._last_moment) // 2)
+        self._last, self._last_moment = now, moment
         return now, monotonic

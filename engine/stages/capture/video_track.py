@@ -41,7 +41,9 @@ class VideoTrack:
         """A new stream begins: nothing is known of what came before."""
         self._begun = self._broken = False
 
-    def write(self, unit: AccessUnit, unix_nano: int, monotonic: int, offset_us: int) -> bool:
+    def write(
+        self, unit: AccessUnit, unix_nano: int, monotonic: int, offset_us: int, camera_time_nano: int = 0
+    ) -> bool:
         """Write the next unit; True if the ring has it."""
         counts, producer = self._page.counts, self.producer
         if unit.keyframe:
@@ -68,6 +70,7 @@ class VideoTrack:
                 encoding=_ENCODINGS[unit.encoding],
                 keyframe=unit.keyframe,
                 offset_us=offset_us,
+                camera_time_nano=camera_time_nano,
             )
         except FrameTooLarge as error:
             self._drop(Drop.TOO_LARGE, str(error))

@@ -55,11 +55,13 @@ class Batch:
         pending = resp.MULTI
         for framing, records, trim_nano, first_number in self.parts:
             number, step = first_number, 1 if first_number else 0
-            for nano, sequence, width, height, encoding, keyframe, _, _, payload, _, offset in records:
+            for nano, sequence, width, height, encoding, keyframe, _, _, payload, _, offset, camera_time in records:
                 size = len(payload)
                 buffers.append(pending + framing.before(nano, sequence, size))
                 buffers.append(payload)
-                pending = framing.after(nano, sequence, size, width, height, encoding, keyframe, number, offset)
+                pending = framing.after(
+                    nano, sequence, size, width, height, encoding, keyframe, number, offset, camera_time
+                )
                 number += step
             pending += framing.keep()
             if trim_nano:
