@@ -60,7 +60,7 @@ class Producer(RingEnd):
         if not size:
             raise ValueError(f"camera {self.camera}: an empty frame")
         if size > self.frame_bytes_max:
-            raise self._too_large(size)
+            raise self.too_large(size)
         position = self._place(size)
         if position < 0:
             return None
@@ -113,7 +113,7 @@ class Producer(RingEnd):
         sequence = self._take_sequence(unix_nano, size)
         if size > self.frame_bytes_max:
             self._words[Drop.TOO_LARGE] += 1
-            raise self._too_large(size)
+            raise self.too_large(size)
         position = self._place(size)
         if position < 0:
             self._words[Drop.RING_FULL] += 1
@@ -198,10 +198,12 @@ class Producer(RingEnd):
         self.last_sequence = sequence = next_sequence(self.last_sequence)
         return sequence
 
-    def _too_large(self, size: int) -> FrameTooLarge:
+    def too_large(self, size: int) -> FrameTooLarge:
+        """The error about a frame of ``size`` bytes, which is its detail ``size``."""
         return FrameTooLarge(
             f"camera {self.camera}: a frame of {size:,} bytes exceeds half its ring of {self.capacity:,} bytes; "
-            f"raise {'video' if self.video else 'ring'}.capacity_mb to {-(-2 * size // 2**20)} or more"
+            f"raise {'video' if self.video else 'ring'}.capacity_mb to {-(-2 * size // 2**20)} or more",
+            size=str(size),
         )
 
     def close(self) -> None:
