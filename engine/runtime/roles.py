@@ -177,7 +177,7 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
         producer,
         bell,
         page,
-        lambda: open_source(camera, agent.captured),
+        lambda: open_source(camera, agent.captured, agent),
         log,
         renew=renew,
         video=video,

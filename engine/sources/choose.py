@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable
+from engine.sources.source import FrameMemory, NoMemory
 
 if TYPE_CHECKING:
     from engine.sources.source import Source
 
-#: The modules of kinds that FFmpeg does not open.
-_MODULES = {"test": "engine.sources.pattern", "device": "engine.sources.device"}
+#: The modules of kinds that FFmpeg does not open, or not always.
+_MODULES = {"test": "engine.sources.pattern", "device": "engine.sources.device", "http": "engine.sources.http_jpeg"}
 _FFMPEG = "engine.sources.video"
 
 
@@ -25,16 +26,21 @@ def module_of(camera: Camera) -> str:
     return _MODULES.get(camera.kind, _FFMPEG)
 
 
-def open_source(camera: Camera, captured: int = 0) -> Source:
+def open_source(camera: Camera, captured: int = 0, memory: FrameMemory | None = None) -> Source:
     """Open the source of ``camera``. ``captured`` counts the frames captured before, so that a test pattern continues
-    where it ended. Raises CameraUnavailable."""
+    where it ended. ``memory`` is where a source may receive its frames. Raises CameraUnavailable."""
     module = import_module(module_of(camera))
     # One core serves many cameras, so cv2 makes no threads in this process.
     import_module("engine.sources.jpeg_encoder").single_thread()
     if camera.kind == "test":
         pattern: Source = module.PatternSource(camera, captured)
         return pattern
-    source: Source = module.DeviceSource(camera) if camera.kind == "device" else module.VideoSource(camera)
+    source: Source | None = None
+    if camera.kind == "device":
+        source = module.DeviceSource(camera)
+    elif camera.kind == "http":
+        source = module.open_http_jpeg(camera, memory or NoMemory())
+    source = source or import_module(_FFMPEG).VideoSource(camera)
     if camera.decode == "none" and not source.decode:
         source.close()
         raise CameraUnavailable(
