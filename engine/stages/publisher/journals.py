@@ -8,6 +8,7 @@ camera wrote it is ignored: once read, it would hide all entries that are writte
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -17,12 +18,13 @@ from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
-from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, within
-from engine.wire import keys
+from engine.stages.publisher.blocking_read import NOT_YET, BlockingRead
+from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, unblocked, within
+from engine.wire import keys, resp
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
-from engine.wire.replies import foreign_key
+from engine.wire.replies import check_streams, foreign_key
 
 
 class OnForeign(Protocol):
@@ -40,8 +42,8 @@ class Journals:
     """Journals, cursors, marks and states of one site's ``cameras``. With ``video``, those of their video; states are
     the cameras' own and left out.
 
-    Every method except ``close``, ``add`` and ``remove`` connects if necessary, and raises RedisUnavailable if Redis is
-    away or refuses. The next call connects again.
+    Every method except ``close``, ``add``, ``remove`` and ``wait`` connects if necessary, and raises RedisUnavailable if
+    Redis is away or refuses. The next call connects again.
     """
 
     def __init__(
@@ -56,6 +58,11 @@ class Journals:
         video: bool = False,
     ) -> None:
         self._session = Session(address, timeout_seconds)
+        self._blocking = BlockingRead(address, timeout_seconds)
+        #: Streams of the read under way: camera, and position.
+        self._asked: dict[bytes, tuple[str, Id]] = {}
+        #: True if the last read met entries too far ahead. The next one would meet them at once.
+        self.met_ahead = False
         self._vhost, self._prefix = vhost, prefix
         self._on_foreign = on_foreign
         self._journal_key = keys.video_journal_key if video else keys.journal_key
@@ -92,8 +99,9 @@ class Journals:
         return frozenset(self._foreign & self._keys.keys())
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connections."""
         self._session.close()
+        self._blocking.close()
 
     def cursors(self) -> Cursors:
         """The cursors of the last publisher. Unreadable values are ignored: events may be sent twice, but a publisher
@@ -129,7 +137,59 @@ class Journals:
             if len(command) == _ONE_STREAM:
                 self._notice(self._streams[command[4]], command[4].decode(), reply)
             if not is_foreign(reply):
-                found += [read for stream, entries in reply or () if (read := self._parse(stream, entries))]
+                found += [read for stream, entries in reply or () if (read := self._parse(self._streams[stream], entries))]
+        return found
+
+    @property
+    def reading(self) -> bool:
+        """True from ``begin_read`` until ``end_read`` has returned its result."""
+        return self._blocking.pending
+
+    def begin_read(self, after: Mapping[str, Id], count: int, wait_seconds: float) -> None:
+        """Ask for up to ``count`` entries of each camera behind the ids in ``after``. Redis answers when there is any,
+        or after ``wait_seconds``. Cameras that are passed over are left out."""
+        for camera, (nano, _) in after.items():
+            self._known[camera] = max(nano, self._known.get(camera, 0))
+        sound = [camera for camera in after if camera not in self._foreign]
+        self._asked = {self._keys[camera]: (camera, after[camera]) for camera in sound}
+        if self._asked:
+            ids = [b"%d-%d" % at for _, at in self._asked.values()]
+            words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % (wait_seconds * 1000), b"STREAMS")
+            self._blocking.ask(resp.command(*words, *self._asked, *ids), wait_seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until the read under way has an answer, at most ``seconds``."""
+        if self.reading:
+            self._blocking.wait(seconds)
+        else:
+            time.sleep(seconds)
+
+    def end_read(self, after: Mapping[str, Id], count: int) -> list[CameraRead] | None:
+        """The result of the read under way, for the cameras that are still at the ids in ``after``. Others have been
+        read from another position since. None if there is no answer yet."""
+        if not self.reading or (reply := self._blocking.take()) is NOT_YET:
+            return None
+        if isinstance(reply, ResponseError):
+            if is_foreign(reply):
+                return self.read(after, count)
+            self._blocking.close()
+            cause = Cause.BUSY if unblocked(reply) else Cause.JOURNALS_FORBIDDEN
+            raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}", cause=cause)
+        try:
+            check_streams(self._asked, reply)
+        except WireError as error:
+            self._blocking.close()
+            raise RedisUnavailable(f"the connection to Redis at {self._session.address} broke: {error}") from None
+        found = []
+        self.met_ahead = False
+        for stream, entries in reply or ():
+            camera, at = self._asked[stream]
+            if after.get(camera) == at:
+                read = self._parse(camera, entries)
+                if read:
+                    found.append(read)
+                else:
+                    self.met_ahead = True
         return found
 
     def overview(self) -> Overview:
@@ -143,6 +203,8 @@ class Journals:
             self._notice(key, key, reply)
         *states, written = replies[: len(hashes)]
         lasts = replies[len(hashes) :]
+        for (camera, stream), reply in zip(list(self._keys.items()), lasts, strict=True):
+            self._notice(camera, stream.decode(), reply)
         return Overview(
             {} if not states or is_foreign(states[0]) else self._by_camera(states[0]),
             {} if is_foreign(written) else self._marks(written),
@@ -152,6 +214,11 @@ class Journals:
                 if reply and not is_foreign(reply)
             },
         )
+
+    def states(self) -> dict[str, bytes]:
+        """The states that the writer wrote, by camera."""
+        (reply,) = self._ask(*(("HGETALL", key) for key in self._states_keys))
+        return {} if is_foreign(reply) else self._by_camera(reply)
 
     def before(self, camera: str, at: Id, count: int) -> list[JournalEntry]:
         """Up to ``count`` entries of a camera before the id ``at``, newest first, as far as they parse."""
@@ -184,10 +251,10 @@ class Journals:
         """The latest stamp that an entry of this camera may have."""
         return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
 
-    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead | None:
-        """The entries of one stream's reply; None if there are none."""
+    def _parse(self, camera: str, found: list[list[Any]]) -> CameraRead | None:
+        """The entries of one stream's reply; None if there are none but such that are too far ahead."""
         entries: list[JournalEntry] = []
-        latest = self._latest(self._streams[stream])
+        latest = self._latest(camera)
         while found and not within(found[-1][0], latest):
             found.pop()
         if not found:
@@ -197,7 +264,7 @@ class Journals:
                 entries.append(parse_entry(identifier, fields))
             except WireError:
                 continue
-        return CameraRead(self._streams[stream], entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
+        return CameraRead(camera, entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
 
     def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
         stored = pairs(reply)
