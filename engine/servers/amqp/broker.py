@@ -155,8 +155,8 @@ class Broker:
     def publish(
         self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
     ) -> None:
-        """Send a message with the next ``flush``, ``turn`` or ``pump``, as persistent JSON or with ``properties``. ``take_confirmed`` returns
-        its ``token``. Only while ``ready``."""
+        """Send a message with the next ``flush``, ``turn`` or ``pump``, as persistent JSON or with ``properties``.
+        ``take_confirmed`` returns its ``token``. Only while ``ready``."""
         assert self._connection is not None
         assert self._channel is not None
         if properties is None and len(body) <= self._body_max:

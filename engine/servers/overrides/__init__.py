@@ -33,7 +33,7 @@ def expect(library: str, owner: object, name: str, *parameters: str) -> None:
 
 
 def expect_uses(library: str, owner: type, name: str, attribute: str) -> None:
-    """Check that the method ``name`` of ``owner`` uses an ``attribute`` that the engine uses too. Raises ImportError."""
+    """Check that the method ``name`` of ``owner`` uses ``attribute``, as the engine does. Raises ImportError."""
     code = getattr(getattr(owner, name, None), "__code__", None)
     if code is None or attribute not in code.co_names:
         part = f"{owner.__module__}.{owner.__name__}.{attribute}"

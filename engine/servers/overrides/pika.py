@@ -8,6 +8,7 @@ blocked states, TLS, and whatever the socket did not take at once.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -59,11 +60,9 @@ class GatheringConnection(SelectConnection):  # type: ignore[misc] # pika has no
             return
         plain = self._plain_socket()
         if plain and not self._transport.get_write_buffer_size():
-            try:
+            # It may be full. Or broken: pika meets the error when it sends.
+            with contextlib.suppress(OSError):
                 data = data[plain.send(data) :]
-            except OSError:
-                # A full socket. Or a broken one: pika meets the error when it sends.
-                pass
         if data:
             super()._adapter_emit_data(data)
 

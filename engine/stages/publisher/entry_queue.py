@@ -44,7 +44,8 @@ class EntryQueue:
         self.items: deque[Item] = deque()
         #: When to begin the next read (monotonic seconds), if any entries are wanted.
         self._read_at = 0.0
-        #: Entries of each camera that the read under way may bring.
+        #: Of the read under way: the positions of the cameras, and the number of entries of each that it may bring.
+        self._asked: dict[str, Id] = {}
         self._room = 0
         self._journals = journals
         self._accounts = accounts
@@ -77,9 +78,9 @@ class EntryQueue:
     def fill(self) -> None:
         """Take new entries if Redis has sent any, and begin a read if one is due."""
         if self._journals.reading:
-            found = self._journals.end_read(self._positions(), self._room)
+            found = self._journals.end_read(self._room)
             if found is not None:
-                self._drop_gone(self._take(found, self._room))
+                self._drop_gone(self._take(self._current(found), self._room))
         else:
             self._begin()
 
@@ -92,9 +93,18 @@ class EntryQueue:
 
     def _begin(self) -> None:
         if self.wants_entries and time.monotonic() >= self._read_at:
-            positions = self._positions()
-            self._room = self._room_for(len(positions))
-            self._journals.begin_read(positions, self._room, _BLOCK_SECONDS)
+            self._asked = self._positions()
+            self._room = self._room_for(len(self._asked))
+            self._journals.begin_read(self._asked, self._room, _BLOCK_SECONDS)
+
+    def _current(self, found: list[CameraRead]) -> list[CameraRead]:
+        """What counts of a read: that of cameras which have not been read, rewound or removed since it began."""
+        accounts = self._accounts.by_camera
+        return [
+            read
+            for read in found
+            if (account := accounts.get(read.camera)) and self._asked[read.camera] == account.read
+        ]
 
     def _positions(self) -> dict[str, Id]:
         return {camera: account.read for camera, account in self._accounts.by_camera.items()}

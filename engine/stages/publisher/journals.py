@@ -42,8 +42,8 @@ class Journals:
     """Journals, cursors, marks and states of one site's ``cameras``. With ``video``, those of their video; states are
     the cameras' own and left out.
 
-    Every method except ``close``, ``add``, ``remove`` and ``wait`` connects if necessary, and raises RedisUnavailable if
-    Redis is away or refuses. The next call connects again.
+    Every method except ``close``, ``add``, ``remove`` and ``wait`` connects if necessary, and raises RedisUnavailable
+    if Redis is away or refuses. The next call connects again.
     """
 
     def __init__(
@@ -59,8 +59,12 @@ class Journals:
     ) -> None:
         self._session = Session(address, timeout_seconds)
         self._blocking = BlockingRead(address, timeout_seconds)
-        #: Streams of the read under way: camera, and position.
-        self._asked: dict[bytes, tuple[str, Id]] = {}
+        #: The positions of the read under way; its cameras by stream, and the framed names of the streams.
+        self._asked: Mapping[str, Id] = {}
+        self._read_streams: dict[bytes, str] = {}
+        self._read_names = b""
+        #: By camera: its last position in a read, and that as Redis takes it.
+        self._framed: dict[str, tuple[Id, bytes]] = {}
         #: True if the last read met entries too far ahead. The next one would meet them at once.
         self.met_ahead = False
         self._vhost, self._prefix = vhost, prefix
@@ -90,6 +94,7 @@ class Journals:
     def remove(self, camera: str) -> None:
         """Forget a camera."""
         del self._streams[self._keys.pop(camera)], self._frames[camera]
+        self._framed.pop(camera, None)
         self._foreign.discard(camera)
         self._known.pop(camera, None)
 
@@ -148,14 +153,23 @@ class Journals:
     def begin_read(self, after: Mapping[str, Id], count: int, wait_seconds: float) -> None:
         """Ask for up to ``count`` entries of each camera behind the ids in ``after``. Redis answers when there is any,
         or after ``wait_seconds``. Cameras that are passed over are left out."""
-        for camera, (nano, _) in after.items():
-            self._known[camera] = max(nano, self._known.get(camera, 0))
-        sound = [camera for camera in after if camera not in self._foreign]
-        self._asked = {self._keys[camera]: (camera, after[camera]) for camera in sound}
-        if self._asked:
-            ids = [b"%d-%d" % at for _, at in self._asked.values()]
-            words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % (wait_seconds * 1000), b"STREAMS")
-            self._blocking.ask(resp.command(*words, *self._asked, *ids), wait_seconds)
+        if self._foreign:
+            after = {camera: at for camera, at in after.items() if camera not in self._foreign}
+        self._asked = after
+        if not after:
+            return
+        if list(after) != list(self._read_streams.values()):
+            self._read_streams = {self._keys[camera]: camera for camera in after}
+            self._read_names = b"".join(map(resp.bulk, self._read_streams))
+        ids = []
+        for camera, at in after.items():
+            framed = self._framed.get(camera)
+            if framed is None or framed[0] != at:
+                framed = self._framed[camera] = at, resp.bulk(b"%d-%d" % at)
+                self._known[camera] = max(at[0], self._known.get(camera, 0))
+            ids.append(framed[1])
+        words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % (wait_seconds * 1000), b"STREAMS")
+        self._blocking.ask(resp.command_head(2 * len(ids), *words) + self._read_names + b"".join(ids), wait_seconds)
 
     def wait(self, seconds: float) -> None:
         """Sleep until the read under way has an answer, at most ``seconds``."""
@@ -164,32 +178,24 @@ class Journals:
         else:
             time.sleep(seconds)
 
-    def end_read(self, after: Mapping[str, Id], count: int) -> list[CameraRead] | None:
-        """The result of the read under way, for the cameras that are still at the ids in ``after``. Others have been
-        read from another position since. None if there is no answer yet."""
+    def end_read(self, count: int) -> list[CameraRead] | None:
+        """The result of the read under way; None if there is no answer yet. ``count`` is that of the read."""
         if not self.reading or (reply := self._blocking.take()) is NOT_YET:
             return None
         if isinstance(reply, ResponseError):
             if is_foreign(reply):
-                return self.read(after, count)
+                return self.read({camera: at for camera, at in self._asked.items() if camera in self._keys}, count)
             self._blocking.close()
             cause = Cause.BUSY if unblocked(reply) else Cause.JOURNALS_FORBIDDEN
             raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}", cause=cause)
         try:
-            check_streams(self._asked, reply)
+            check_streams(self._read_streams, reply)
         except WireError as error:
             self._blocking.close()
             raise RedisUnavailable(f"the connection to Redis at {self._session.address} broke: {error}") from None
-        found = []
-        self.met_ahead = False
-        for stream, entries in reply or ():
-            camera, at = self._asked[stream]
-            if after.get(camera) == at:
-                read = self._parse(camera, entries)
-                if read:
-                    found.append(read)
-                else:
-                    self.met_ahead = True
+        streams = self._read_streams
+        found = [read for stream, entries in reply or () if (read := self._parse(streams[stream], entries))]
+        self.met_ahead = len(found) < len(reply or ())
         return found
 
     def overview(self) -> Overview:
@@ -253,18 +259,21 @@ class Journals:
 
     def _parse(self, camera: str, found: list[list[Any]]) -> CameraRead | None:
         """The entries of one stream's reply; None if there are none but such that are too far ahead."""
+        last = parse_entry_id(found[-1][0])
+        if last[0] > latest_floor():
+            latest = self._latest(camera)
+            while found and not within(found[-1][0], latest):
+                found.pop()
+            if not found:
+                return None
+            last = parse_entry_id(found[-1][0])
         entries: list[JournalEntry] = []
-        latest = self._latest(camera)
-        while found and not within(found[-1][0], latest):
-            found.pop()
-        if not found:
-            return None
         for identifier, fields in found:
             try:
                 entries.append(parse_entry(identifier, fields))
             except WireError:
                 continue
-        return CameraRead(camera, entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
+        return CameraRead(camera, entries, last, len(found) - len(entries))
 
     def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
         stored = pairs(reply)
