@@ -7,7 +7,7 @@ and code that reads replies relies on them.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.errors import WireError
@@ -27,12 +27,6 @@ def check_reply(command: Sequence[Any], reply: Any) -> None:
     good = _SHAPES.get(name)
     if good and not good(command, reply):
         raise WireError(f"it answered {shown(reply)} to {name}")
-
-
-def check_streams(asked: Container[bytes], reply: Any) -> None:
-    """``check_reply`` for an XREAD of the streams in ``asked``."""
-    if not _streams_of(asked, reply):
-        raise WireError(f"it answered {shown(reply)} to XREAD")
 
 
 def first_numbers(reply: Any) -> tuple[int, int]:
@@ -114,19 +108,18 @@ def _is_id(identifier: bytes) -> bool:
 
 def _streams(command: Sequence[Any], reply: Any) -> bool:
     """Requested streams, each with entries."""
-    return _streams_of({name.encode() if isinstance(name, str) else name for name in command}, reply)
-
-
-def _streams_of(asked: Container[bytes], reply: Any) -> bool:
     if reply is None:
         return True
-    return isinstance(reply, list) and all(
+    if not isinstance(reply, list):
+        return False
+    asked = {name.encode() if isinstance(name, str) else name for name in command}
+    return all(
         isinstance(stream, list)
         and len(stream) == 2
         and isinstance(stream[0], bytes)
         and stream[0] in asked
         and bool(stream[1])
-        and _entries((), stream[1])
+        and _entries(command, stream[1])
         for stream in reply
     )
 

@@ -187,7 +187,8 @@ class PublisherAgent:
         self._states.send()
         queue, broker, metadata = self._queue.items, self._broker, self._metadata
         sent = events = 0
-        while queue and broker.ready and broker.in_flight < self._config.publisher.window:
+        room = self._config.publisher.window - broker.in_flight if broker.ready else 0
+        while queue and sent < room and broker.ready:
             if metadata.format == "batch":
                 taken = [queue.popleft() for _ in range(min(len(queue), metadata.batch_max))]
                 body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from redis.exceptions import ResponseError
 
 from engine.errors import Cause, RedisUnavailable, WireError
+from engine.servers.redis.errors import BAD_REPLIES
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
@@ -24,7 +25,7 @@ from engine.wire import keys, resp
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
-from engine.wire.replies import check_streams, foreign_key
+from engine.wire.replies import foreign_key
 
 
 class OnForeign(Protocol):
@@ -138,11 +139,13 @@ class Journals:
             commands = [self._reading([camera], after, count) for camera in after]
             replies = self._ask(*commands)
         found: list[CameraRead] = []
+        floor = latest_floor()
         for command, reply in zip(commands, replies, strict=True):
             if len(command) == _ONE_STREAM:
                 self._notice(self._streams[command[4]], command[4].decode(), reply)
             if not is_foreign(reply):
-                found += [read for stream, entries in reply or () if (read := self._parse(self._streams[stream], entries))]
+                parsed = (self._parse(self._streams[stream], entries, floor) for stream, entries in reply or ())
+                found += [read for read in parsed if read]
         return found
 
     @property
@@ -188,13 +191,13 @@ class Journals:
             self._blocking.close()
             cause = Cause.BUSY if unblocked(reply) else Cause.JOURNALS_FORBIDDEN
             raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}", cause=cause)
-        try:
-            check_streams(self._read_streams, reply)
-        except WireError as error:
-            self._blocking.close()
-            raise RedisUnavailable(f"the connection to Redis at {self._session.address} broke: {error}") from None
         streams = self._read_streams
-        found = [read for stream, entries in reply or () if (read := self._parse(streams[stream], entries))]
+        floor = latest_floor()
+        try:
+            found = [read for stream, entries in reply or () if (read := self._parse(streams[stream], entries, floor))]
+        except (WireError, *BAD_REPLIES) as error:
+            self._blocking.close()
+            raise RedisUnavailable(f"Redis at {self._session.address} sent no valid XREAD reply: {error}") from None
         self.met_ahead = len(found) < len(reply or ())
         return found
 
@@ -257,23 +260,22 @@ class Journals:
         """The latest stamp that an entry of this camera may have."""
         return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
 
-    def _parse(self, camera: str, found: list[list[Any]]) -> CameraRead | None:
-        """The entries of one stream's reply; None if there are none but such that are too far ahead."""
-        last = parse_entry_id(found[-1][0])
-        if last[0] > latest_floor():
-            latest = self._latest(camera)
-            while found and not within(found[-1][0], latest):
-                found.pop()
-            if not found:
-                return None
-            last = parse_entry_id(found[-1][0])
+    def _parse(self, camera: str, found: list[list[Any]], floor: int) -> CameraRead | None:
+        """The entries of one stream's reply; None if there are none but such that are too far ahead. No stamp up to
+        ``floor`` is."""
         entries: list[JournalEntry] = []
         for identifier, fields in found:
             try:
                 entries.append(parse_entry(identifier, fields))
             except WireError:
                 continue
-        return CameraRead(camera, entries, last, len(found) - len(entries))
+        unreadable = len(found) - len(entries)
+        last = parse_entry_id(found[-1][0]) if unreadable else (entries[-1].unix_nano, entries[-1].sequence)
+        if last[0] > floor and last[0] > (latest := self._latest(camera)):
+            while found and not within(found[-1][0], latest):
+                found.pop()
+            return self._parse(camera, found, latest) if found else None
+        return CameraRead(camera, entries, last, unreadable)
 
     def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
         stored = pairs(reply)
