@@ -1,13 +1,15 @@
-"""A message for RabbitMQ as AMQP 0-9-1 frames: ``Basic.Publish``, content header, and one body frame.
+"""A message for RabbitMQ as AMQP 0-9-1 frames: ``Basic.Publish``, content header, and one body frame. And its answer,
+``Basic.Ack``.
 
-Layout: AMQP 0-9-1 specification, sections 2.3.5 (frames), 4.2.6 (content) and 1.8.3.3 (basic.publish). Messages of one
-exchange and routing key differ only in their body, so the bytes before it are framed once.
+Layout: AMQP 0-9-1 specification, sections 2.3.5 (frames), 4.2.6 (content), 1.8.3.3 (basic.publish) and 1.8.3.13
+(basic.ack). Messages of one exchange and routing key differ only in their body, so the bytes before it are framed once.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from typing import NamedTuple
 
 from engine.errors import ConfigError
 
@@ -17,7 +19,11 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _FRAME_END = b"\xce"
 #: Bytes of a frame around its payload: type, channel and size before it, the end marker after it.
 FRAME_OVERHEAD_BYTES = 8
-_BASIC, _PUBLISH = 60, 40
+_BASIC, _PUBLISH, _ACK = 60, 40, 80
+#: A frame of Basic.Ack: type, channel, size; class, method, delivery tag, bits; end marker.
+_ACK_FRAME = struct.Struct(">BHIHHQBB")
+ACK_BYTES = _ACK_FRAME.size
+_MULTIPLE_BIT = 1
 _MANDATORY_BIT = 1
 #: Property flags: the two properties that follow, in the order of the specification.
 _CONTENT_TYPE_FLAG, _DELIVERY_MODE_FLAG = 1 << 15, 1 << 12
@@ -50,6 +56,25 @@ class MessageFraming:
             self._publish, self._header, size.to_bytes(8, "big"),
             self._between, size.to_bytes(4, "big"), body, _FRAME_END,
         )  # fmt: skip
+
+
+class Ack(NamedTuple):
+    """A confirm of the message with a delivery ``tag``; if ``multiple``, of all up to it."""
+
+    tag: int
+    multiple: bool
+
+
+def leading_acks(data: bytes, channel: int) -> list[Ack]:
+    """The confirms of ``channel`` that ``data`` begins with, each in ACK_BYTES bytes. ``data`` begins with a frame."""
+    acks: list[Ack] = []
+    wanted = (_METHOD, channel, ACK_BYTES - FRAME_OVERHEAD_BYTES, _BASIC, _ACK)
+    for place in range(0, len(data) - ACK_BYTES + 1, ACK_BYTES):
+        *head, tag, bits, end = _ACK_FRAME.unpack_from(data, place)
+        if tuple(head) != wanted or end != _FRAME_END[0]:
+            break
+        acks.append(Ack(tag, bool(bits & _MULTIPLE_BIT)))
+    return acks
 
 
 def check_name(name: str, what: str) -> None:

@@ -2,7 +2,7 @@
 
 Messages are persistent and confirmed, up to a window of them at a time. ``publish`` only buffers a message.
 ``take_confirmed`` returns each message's token, in the order sent, once it and all messages before it are confirmed.
-``pump`` runs pika's I/O loop, so that heartbeats are answered while nothing is sent.
+``turn`` sends and receives without waiting. ``pump`` runs pika's I/O loop, which also keeps the heartbeats.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from engine.errors import BrokerUnavailable, Cause, ServerRefused
 from engine.servers.amqp.parameters import PERSISTENT, Exchange, address_of, parameters
 from engine.servers.amqp.refusals import REFUSALS, away, connection_error
 from engine.servers.overrides.pika import GatheringConnection
-from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
+from engine.wire.amqp import FRAME_OVERHEAD_BYTES, Ack, MessageFraming
 from engine.wire.metadata import CONTENT_TYPE
 
 #: AMQP's reply code for a missing right.
 _ACCESS_REFUSED = 403
+#: Seconds between runs of pika's loop while ``turn`` does the sending and receiving: a fraction of any heartbeat.
+_LOOP_SECONDS = 0.1
 
 
 class Broker:
@@ -42,7 +44,7 @@ class Broker:
         self._channel: Channel | None = None
         self._ready = False
         self._error: BrokerUnavailable | None = None
-        self._give_up_at = 0.0
+        self._give_up_at = self._loop_at = 0.0
         #: Tokens of the messages sent and not yet taken as confirmed, oldest first.
         self._tokens: deque[Any] = deque()
         #: Delivery tags count a channel's messages from 1. All up to ``_taken`` were taken, all up to ``_confirmed``
@@ -135,11 +137,26 @@ class Broker:
         if self._error is not None:
             raise self._error
 
+    def turn(self) -> None:
+        """Do pending I/O, without waiting. Raises as ``pump``."""
+        now = time.monotonic()
+        if self._connection and self._ready and now < self._loop_at and self._connection.exchange():
+            if self._error is not None:
+                raise self._error
+            return
+        self._loop_at = now + _LOOP_SECONDS
+        self.pump(0)
+
+    def flush(self) -> None:
+        """Send what was published, without waiting. Errors are raised by the next ``turn`` or ``pump``."""
+        if self._connection:
+            self._connection.flush()
+
     def publish(
         self, body: bytes, routing_key: str, token: Any, properties: pika.BasicProperties | None = None
     ) -> None:
-        """Send a message with the next ``pump``, as persistent JSON or with ``properties``. ``take_confirmed`` returns
-        its ``token``. Only while ``ready``."""
+        """Send a message with the next ``flush``, ``turn`` or ``pump``, as persistent JSON or with ``properties``.
+        ``take_confirmed`` returns its ``token``. Only while ``ready``."""
         assert self._connection is not None
         assert self._channel is not None
         if properties is None and len(body) <= self._body_max:
@@ -198,26 +215,36 @@ class Broker:
 
     def _on_confirming(self, _: Any) -> None:
         assert self._connection is not None
+        assert self._channel is not None
+        self._connection.take_acks(self._channel.channel_number, self._on_acks)
         self._body_max = self._connection.params.frame_max - FRAME_OVERHEAD_BYTES
         self._ready = True
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
-        tag = method.delivery_tag
+        if isinstance(method, Basic.Ack):
+            self._on_acks([Ack(method.delivery_tag, method.multiple)])
+        elif self._awaited(method.delivery_tag):
+            self.nacked += method.delivery_tag - self._confirmed if method.multiple else 1
+
+    def _on_acks(self, acks: list[Ack]) -> None:
+        for tag, multiple in acks:
+            if not self._awaited(tag):
+                continue
+            if multiple:
+                self._confirmed = tag
+                self._early = {early for early in self._early if early > tag}
+            elif tag == self._confirmed + 1:
+                self._confirmed = tag
+            else:
+                self._early.add(tag)
+            while self._confirmed + 1 in self._early:
+                self._confirmed += 1
+                self._early.remove(self._confirmed)
+
+    def _awaited(self, tag: int) -> bool:
         # The broker returns an unroutable message and then confirms it.
-        if self.unroutable or not self._confirmed < tag <= self._taken + len(self._tokens):
-            return
-        if not isinstance(method, Basic.Ack):
-            self.nacked += tag - self._confirmed if method.multiple else 1
-            return
-        if method.multiple:
-            self._confirmed = tag
-            self._early = {early for early in self._early if early > tag}
-        else:
-            self._early.add(tag)
-        while self._confirmed + 1 in self._early:
-            self._confirmed += 1
-            self._early.remove(self._confirmed)
+        return not self.unroutable and self._confirmed < tag <= self._taken + len(self._tokens)
 
     def _on_return(self, _: Any, method: Any, __: Any, ___: Any) -> None:
         self.unroutable = True

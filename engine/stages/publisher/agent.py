@@ -25,7 +25,7 @@ from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.outage import Outage
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
-from engine.stages.publisher.entry_queue import READ_SECONDS_MAX, EntryQueue, Item
+from engine.stages.publisher.entry_queue import EntryQueue, Item
 from engine.stages.publisher.gops import Gops, GopToken
 from engine.stages.publisher.journals import Journals
 from engine.stages.publisher.reads import Newest
@@ -39,8 +39,12 @@ _AWAY_SECONDS = 0.2
 _SAVE_SECONDS = 0.1
 #: Seconds between saves of unmoved cursors too: somebody may have removed them.
 _SAVE_ALL_SECONDS = 10.0
-#: Seconds between looks at states, lag and expired entries.
-_LOOK_SECONDS = 0.25
+#: Seconds between looks at lag, expired entries and the rings, and between looks at the cameras' states.
+_LOOK_SECONDS = 1.0
+_STATES_SECONDS = 0.25
+#: Seconds that confirms may wait until they are taken, unless the window is full. Mostly the next event comes earlier,
+#: so that one wake-up serves both.
+_CONFIRM_SECONDS = 0.02
 #: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 10.0
@@ -83,7 +87,9 @@ class PublisherAgent:
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
         self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
         self._targets: dict[str, Newest] | None = None
-        self._save_at = self._save_all_at = self._look_at = self._retry_at = 0.0
+        self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
+        #: True if confirms have come since the last save.
+        self._unsaved = False
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
         self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", page)
@@ -92,7 +98,7 @@ class PublisherAgent:
         """Nothing is needed before the first round."""
 
     def do_work(self) -> int:
-        """Do one round; returns the number of confirmed and sent messages."""
+        """Do one round; returns 0 if there is nothing to do before the next wait."""
         now = time.monotonic()
         work = self._turn_broker(now)
         try:
@@ -103,11 +109,14 @@ class PublisherAgent:
             if now >= self._look_at:
                 self._look_at = now + _LOOK_SECONDS
                 self._look()
-            if now >= self._queue.read_at and self._queue.wants_entries:
-                self._queue.fill()
+            elif now >= self._states_at:
+                self._states_at = now + _STATES_SECONDS
+                self._states.look(self._journals.states())
+            self._queue.fill()
             if self._gops:
                 work += self._gops.do_work(now)
             work += self._send()
+            self._broker.flush()
             if now >= self._save_at:
                 self._save_at = now + _SAVE_SECONDS
                 self._save(all_of_them=now >= self._save_all_at)
@@ -117,19 +126,29 @@ class PublisherAgent:
             self._redis_lost(error)
             return 0
         self._redis_outage.over()
-        return work
+        return work if self._queue.items else 0
 
     def idle(self) -> None:
-        """Wait for the broker's I/O, which may bring confirms, until the next read of entries is due. With enough
-        entries queued, no read is due."""
-        if self._broker.opened and not self._redis_outage.ongoing:
-            wait = self._queue.read_at - time.monotonic() if self._queue.wants_entries else READ_SECONDS_MAX
-            try:
-                self._broker.pump(max(wait, 0.0))
-            except BrokerUnavailable as error:
-                self._broker_lost(error)
-        else:
+        """Wait for new entries, and look for confirms meanwhile. With entries at hand that cannot be sent, wait for the
+        broker."""
+        if not self._broker.opened or self._redis_outage.ongoing:
             time.sleep(_AWAY_SECONDS)
+            return
+        try:
+            if not self._broker.ready or not self._accounts.begun or self._queue.items:
+                self._broker.pump(_CONFIRM_SECONDS)
+            else:
+                self._queue.wait(self._rest_seconds())
+        except BrokerUnavailable as error:
+            self._broker_lost(error)
+        except (RedisUnavailable, ServerRefused) as error:
+            self._redis_lost(error)
+
+    def _rest_seconds(self) -> float:
+        """How long a wait for entries may last."""
+        if self._broker.in_flight:
+            return _CONFIRM_SECONDS
+        return _SAVE_SECONDS if self._unsaved else _STATES_SECONDS
 
     def drained(self) -> bool:
         """True if all journal entries of the first call are confirmed, or cannot be confirmed for now."""
@@ -168,7 +187,8 @@ class PublisherAgent:
         self._states.send()
         queue, broker, metadata = self._queue.items, self._broker, self._metadata
         sent = events = 0
-        while queue and broker.ready and broker.in_flight < self._config.publisher.window:
+        room = self._config.publisher.window - broker.in_flight if broker.ready else 0
+        while queue and sent < room and broker.ready:
             if metadata.format == "batch":
                 taken = [queue.popleft() for _ in range(min(len(queue), metadata.batch_max))]
                 body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
@@ -190,7 +210,7 @@ class PublisherAgent:
                     return 0
                 self._counts[PublisherCount.CONNECTS] += 1
                 self._broker.open()
-            self._broker.pump(0)
+            self._broker.turn()
         except (BrokerUnavailable, OSError) as error:
             self._broker_lost(error)
             return 0
@@ -235,6 +255,7 @@ class PublisherAgent:
             self._accounts.by_camera[camera].confirm(counts[camera], (entry.unix_nano, entry.sequence))
         self._counts[PublisherCount.CONFIRMED] += events
         self._counts[PublisherCount.MESSAGES] += messages
+        self._unsaved = self._unsaved or bool(tokens)
         return len(tokens)
 
     # Periodic looks
@@ -257,6 +278,7 @@ class PublisherAgent:
         return overview.newest
 
     def _save(self, *, all_of_them: bool = False) -> None:
+        self._unsaved = False
         self._accounts.save(all_of_them=all_of_them)
         if self._gops:
             self._gops.save(all_of_them=all_of_them)

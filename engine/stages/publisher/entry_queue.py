@@ -14,14 +14,18 @@ from collections import deque
 from engine.stages.publisher.account import BEGINNING, Id
 from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.journals import Journals
+from engine.stages.publisher.reads import CameraRead
 from engine.wire.journal import JournalEntry
 
 #: Entries held at a time, over all cameras: a few windows, so that the next messages are ready.
 _QUEUE_MAX = 2048
-#: Seconds between reads: the shortest while there are new entries, doubling to the longest while there are none. A read
-#: costs the same for one entry as for many.
-_READ_SECONDS_MIN = 0.01
-READ_SECONDS_MAX = 0.04
+#: Seconds between an entry read and the next read. A read costs nearly the same for one entry as for many. So this
+#: trades latency for CPU: of the 3 ms from stored to sent, which are allowed at the median, it may take one.
+_LINGER_SECONDS = 0.002
+#: The same while a journal has entries that are too far ahead to be read: Redis answers at once.
+_AHEAD_SECONDS = 0.04
+#: Seconds that a read waits for entries, at most. Cameras that come meanwhile are in the next read.
+_BLOCK_SECONDS = 1.0
 #: If the stamps of one read span more nanoseconds than this, its first entry has waited.
 _BEHIND_NANO = 10**9
 #: Rounds of looking for expired entries before other work continues.
@@ -38,11 +42,13 @@ class EntryQueue:
 
     def __init__(self, journals: Journals, accounts: Accounts) -> None:
         self.items: deque[Item] = deque()
-        #: When to read new entries (monotonic seconds), if any are wanted.
-        self.read_at = 0.0
+        #: When to begin the next read (monotonic seconds), if any entries are wanted.
+        self._read_at = 0.0
+        #: Of the read under way: the positions of the cameras, and the number of entries of each that it may bring.
+        self._asked: dict[str, Id] = {}
+        self._room = 0
         self._journals = journals
         self._accounts = accounts
-        self._read_seconds = _READ_SECONDS_MIN
         #: The last entry of each camera at the last look: it and all before it have waited since.
         self._waited: dict[str, Id] = {}
 
@@ -60,9 +66,23 @@ class EntryQueue:
         """The id of the oldest entry of each camera that has any."""
         return {camera: _id(entries[0]) for camera, entries in self._by_camera().items()}
 
+    def wait(self, seconds: float) -> None:
+        """Sleep until new entries can be taken, at most ``seconds``. Begins the next read when it is due."""
+        if not self._journals.reading:
+            pause = self._read_at - time.monotonic()
+            if pause > 0:
+                time.sleep(min(pause, seconds))
+            self._begin()
+        self._journals.wait(seconds)
+
     def fill(self) -> None:
-        """Read the next entries."""
-        self._drop_gone(self._read())
+        """Take new entries if Redis has sent any, and begin a read if one is due."""
+        if self._journals.reading:
+            found = self._journals.end_read(self._room)
+            if found is not None:
+                self._drop_gone(self._take(self._current(found), self._room))
+        else:
+            self._begin()
 
     def expire(self) -> None:
         """Drop the entries whose frames are gone; called now and then."""
@@ -71,11 +91,35 @@ class EntryQueue:
         )
         self._waited = {camera: _id(entries[-1]) for camera, entries in self._by_camera().items()}
 
+    def _begin(self) -> None:
+        if self.wants_entries and time.monotonic() >= self._read_at:
+            self._asked = self._positions()
+            self._room = self._room_for(len(self._asked))
+            self._journals.begin_read(self._asked, self._room, _BLOCK_SECONDS)
+
+    def _current(self, found: list[CameraRead]) -> list[CameraRead]:
+        """What counts of a read: that of cameras which have not been read, rewound or removed since it began."""
+        accounts = self._accounts.by_camera
+        return [
+            read
+            for read in found
+            if (account := accounts.get(read.camera)) and self._asked[read.camera] == account.read
+        ]
+
+    def _positions(self) -> dict[str, Id]:
+        return {camera: account.read for camera, account in self._accounts.by_camera.items()}
+
+    def _room_for(self, cameras: int) -> int:
+        return max((_QUEUE_MAX - len(self.items)) // max(cameras, 1), 1)
+
     def _read(self) -> set[str]:
-        """Read as many entries as there is room for; returns the cameras whose oldest entry has waited."""
-        after = {camera: account.read for camera, account in self._accounts.by_camera.items()}
-        room = max((_QUEUE_MAX - len(self.items)) // max(len(after), 1), 1)
-        found = self._journals.read(after, room)
+        """Read without waiting; returns as ``_take``. A read that is under way then counts for other cameras only."""
+        positions = self._positions()
+        room = self._room_for(len(positions))
+        return self._take(self._journals.read(positions, room), room)
+
+    def _take(self, found: list[CameraRead], room: int) -> set[str]:
+        """Queue the entries of a read of ``room`` per camera; returns the cameras whose oldest entry has waited."""
         self._accounts.take(found)
         longest = 0
         behind = set()
@@ -84,12 +128,9 @@ class EntryQueue:
             longest = max(longest, len(entries) + unreadable)
             if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
                 behind.add(camera)
-        if longest >= room:
-            # Some camera may have more entries than one read returns.
-            self.read_at = 0.0
-        else:
-            self._read_seconds = _READ_SECONDS_MIN if found else min(2 * self._read_seconds, READ_SECONDS_MAX)
-            self.read_at = time.monotonic() + self._read_seconds
+        # Some camera may have more entries than one read returns.
+        pause = 0.0 if longest >= room else _AHEAD_SECONDS if self._journals.met_ahead else _LINGER_SECONDS
+        self._read_at = time.monotonic() + pause if found or self._journals.met_ahead else 0.0
         return behind
 
     def _drop_gone(self, cameras: set[str]) -> None:

@@ -8,17 +8,20 @@ camera wrote it is ignored: once read, it would hide all entries that are writte
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from redis.exceptions import ResponseError
 
 from engine.errors import Cause, RedisUnavailable, WireError
+from engine.servers.redis.errors import BAD_REPLIES
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
-from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, within
-from engine.wire import keys
+from engine.stages.publisher.blocking_read import NOT_YET, BlockingRead
+from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, unblocked, within
+from engine.wire import keys, resp
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
@@ -40,8 +43,8 @@ class Journals:
     """Journals, cursors, marks and states of one site's ``cameras``. With ``video``, those of their video; states are
     the cameras' own and left out.
 
-    Every method except ``close``, ``add`` and ``remove`` connects if necessary, and raises RedisUnavailable if Redis is
-    away or refuses. The next call connects again.
+    Every method except ``close``, ``add``, ``remove`` and ``wait`` connects if necessary, and raises RedisUnavailable
+    if Redis is away or refuses. The next call connects again.
     """
 
     def __init__(
@@ -56,6 +59,15 @@ class Journals:
         video: bool = False,
     ) -> None:
         self._session = Session(address, timeout_seconds)
+        self._blocking = BlockingRead(address, timeout_seconds)
+        #: The positions of the read under way; its cameras by stream, and the framed names of the streams.
+        self._asked: Mapping[str, Id] = {}
+        self._read_streams: dict[bytes, str] = {}
+        self._read_names = b""
+        #: By camera: its last position in a read, and that as Redis takes it.
+        self._framed: dict[str, tuple[Id, bytes]] = {}
+        #: True if the last read met entries too far ahead. The next one would meet them at once.
+        self.met_ahead = False
         self._vhost, self._prefix = vhost, prefix
         self._on_foreign = on_foreign
         self._journal_key = keys.video_journal_key if video else keys.journal_key
@@ -83,6 +95,7 @@ class Journals:
     def remove(self, camera: str) -> None:
         """Forget a camera."""
         del self._streams[self._keys.pop(camera)], self._frames[camera]
+        self._framed.pop(camera, None)
         self._foreign.discard(camera)
         self._known.pop(camera, None)
 
@@ -92,8 +105,9 @@ class Journals:
         return frozenset(self._foreign & self._keys.keys())
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Drop the connections."""
         self._session.close()
+        self._blocking.close()
 
     def cursors(self) -> Cursors:
         """The cursors of the last publisher. Unreadable values are ignored: events may be sent twice, but a publisher
@@ -125,11 +139,66 @@ class Journals:
             commands = [self._reading([camera], after, count) for camera in after]
             replies = self._ask(*commands)
         found: list[CameraRead] = []
+        floor = latest_floor()
         for command, reply in zip(commands, replies, strict=True):
             if len(command) == _ONE_STREAM:
                 self._notice(self._streams[command[4]], command[4].decode(), reply)
             if not is_foreign(reply):
-                found += [read for stream, entries in reply or () if (read := self._parse(stream, entries))]
+                parsed = (self._parse(self._streams[stream], entries, floor) for stream, entries in reply or ())
+                found += [read for read in parsed if read]
+        return found
+
+    @property
+    def reading(self) -> bool:
+        """True from ``begin_read`` until ``end_read`` has returned its result."""
+        return self._blocking.pending
+
+    def begin_read(self, after: Mapping[str, Id], count: int, wait_seconds: float) -> None:
+        """Ask for up to ``count`` entries of each camera behind the ids in ``after``. Redis answers when there is any,
+        or after ``wait_seconds``. Cameras that are passed over are left out."""
+        if self._foreign:
+            after = {camera: at for camera, at in after.items() if camera not in self._foreign}
+        self._asked = after
+        if not after:
+            return
+        if list(after) != list(self._read_streams.values()):
+            self._read_streams = {self._keys[camera]: camera for camera in after}
+            self._read_names = b"".join(map(resp.bulk, self._read_streams))
+        ids = []
+        for camera, at in after.items():
+            framed = self._framed.get(camera)
+            if framed is None or framed[0] != at:
+                framed = self._framed[camera] = at, resp.bulk(b"%d-%d" % at)
+                self._known[camera] = max(at[0], self._known.get(camera, 0))
+            ids.append(framed[1])
+        words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % (wait_seconds * 1000), b"STREAMS")
+        self._blocking.ask(resp.command_head(2 * len(ids), *words) + self._read_names + b"".join(ids), wait_seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until the read under way has an answer, at most ``seconds``."""
+        if self.reading:
+            self._blocking.wait(seconds)
+        else:
+            time.sleep(seconds)
+
+    def end_read(self, count: int) -> list[CameraRead] | None:
+        """The result of the read under way; None if there is no answer yet. ``count`` is that of the read."""
+        if not self.reading or (reply := self._blocking.take()) is NOT_YET:
+            return None
+        if isinstance(reply, ResponseError):
+            if is_foreign(reply):
+                return self.read({camera: at for camera, at in self._asked.items() if camera in self._keys}, count)
+            self._blocking.close()
+            cause = Cause.BUSY if unblocked(reply) else Cause.JOURNALS_FORBIDDEN
+            raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}", cause=cause)
+        streams = self._read_streams
+        floor = latest_floor()
+        try:
+            found = [read for stream, entries in reply or () if (read := self._parse(streams[stream], entries, floor))]
+        except (WireError, *BAD_REPLIES) as error:
+            self._blocking.close()
+            raise RedisUnavailable(f"Redis at {self._session.address} sent no valid XREAD reply: {error}") from None
+        self.met_ahead = len(found) < len(reply or ())
         return found
 
     def overview(self) -> Overview:
@@ -143,6 +212,8 @@ class Journals:
             self._notice(key, key, reply)
         *states, written = replies[: len(hashes)]
         lasts = replies[len(hashes) :]
+        for (camera, stream), reply in zip(list(self._keys.items()), lasts, strict=True):
+            self._notice(camera, stream.decode(), reply)
         return Overview(
             {} if not states or is_foreign(states[0]) else self._by_camera(states[0]),
             {} if is_foreign(written) else self._marks(written),
@@ -152,6 +223,11 @@ class Journals:
                 if reply and not is_foreign(reply)
             },
         )
+
+    def states(self) -> dict[str, bytes]:
+        """The states that the writer wrote, by camera."""
+        (reply,) = self._ask(*(("HGETALL", key) for key in self._states_keys))
+        return {} if is_foreign(reply) else self._by_camera(reply)
 
     def before(self, camera: str, at: Id, count: int) -> list[JournalEntry]:
         """Up to ``count`` entries of a camera before the id ``at``, newest first, as far as they parse."""
@@ -184,20 +260,22 @@ class Journals:
         """The latest stamp that an entry of this camera may have."""
         return max(latest_floor(), self._known.get(camera, 0) + AHEAD_NANO_MAX)
 
-    def _parse(self, stream: bytes, found: list[list[Any]]) -> CameraRead | None:
-        """The entries of one stream's reply; None if there are none."""
+    def _parse(self, camera: str, found: list[list[Any]], floor: int) -> CameraRead | None:
+        """The entries of one stream's reply; None if there are none but such that are too far ahead. No stamp up to
+        ``floor`` is."""
         entries: list[JournalEntry] = []
-        latest = self._latest(self._streams[stream])
-        while found and not within(found[-1][0], latest):
-            found.pop()
-        if not found:
-            return None
         for identifier, fields in found:
             try:
                 entries.append(parse_entry(identifier, fields))
             except WireError:
                 continue
-        return CameraRead(self._streams[stream], entries, parse_entry_id(found[-1][0]), len(found) - len(entries))
+        unreadable = len(found) - len(entries)
+        last = parse_entry_id(found[-1][0]) if unreadable else (entries[-1].unix_nano, entries[-1].sequence)
+        if last[0] > floor and last[0] > (latest := self._latest(camera)):
+            while found and not within(found[-1][0], latest):
+                found.pop()
+            return self._parse(camera, found, latest) if found else None
+        return CameraRead(camera, entries, last, unreadable)
 
     def _by_camera(self, reply: list[bytes]) -> dict[str, bytes]:
         stored = pairs(reply)

@@ -65,6 +65,11 @@ def is_foreign(reply: object) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
+def unblocked(reply: object) -> bool:
+    """True for the error of a read that waited at a master which has become a replica."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("UNBLOCKED")
+
+
 def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     """The fields of an HGETALL reply."""
     return dict(zip(flat[0::2], flat[1::2], strict=True))
