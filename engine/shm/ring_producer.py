@@ -83,7 +83,7 @@ class Producer(RingEnd):
         if claimed is None or not 0 < size <= len(claimed):
             raise ValueError(f"camera {self.camera}: {size} bytes were not claimed")
         sequence = self._take_sequence(unix_nano, size)
-        self._publish(self._claimed_at, size, unix_nano, sequence, monotonic, width, height, 0, layout.FLAG_KEYFRAME, 0)
+        self._publish(self._claimed_at, size, unix_nano, sequence, monotonic, width, height, 0, layout.FLAG_KEYFRAME)
         self.forget()
         return sequence
 
@@ -157,8 +157,8 @@ class Producer(RingEnd):
         height: int,
         encoding: int,
         flags: int,
-        offset_us: int,
-        camera_time_nano: int,
+        offset_us: int = 0,
+        camera_time_nano: int = 0,
     ) -> None:
         """Make the payload that lies in the record at ``position`` visible as a frame."""
         words, data, fence = self._words, self._data, self._fence
@@ -168,6 +168,9 @@ class Producer(RingEnd):
             filler = padding - layout.RECORD_HEADER_BYTES
             layout.pack_record(data, head % self._area, layout.KIND_PADDING, filler, 0, 0, 0, 0, 0, 0, index, 0)
             head += padding
+        if camera_time_nano:
+            flags |= layout.FLAG_CAMERA_TIME
+            layout.pack_camera_time(data, position, camera_time_nano)
         layout.pack_record(
             data, position,
             layout.KIND_FRAME, size, unix_nano, sequence, width, height, encoding, flags, index, monotonic,

@@ -57,6 +57,7 @@ class HttpJpegSource:
     codec = "MJPG"
     decode: Decode = ""
     unit: AccessUnit | None = None
+    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera, connection: Connection, memory: FrameMemory) -> None:
         self._camera = camera
