@@ -53,7 +53,9 @@ def video_units(
         if letter != "-":
             data = f"{camera} {sequence} {letter}".encode().ljust(400 if letter == "K" else 40, b".")
             nano = begin + place * gap
-            entry = JournalEntry(nano, sequence, len(data), 640, 480, encoding, letter == "K", number, 40_000)
+            entry = JournalEntry(
+                nano, sequence, len(data), 640, 480, encoding, letter == "K", number, 40_000, nano - 80_000_000
+            )
             found.append(VideoUnit(camera, entry, data))
             number += 1
         sequence = next_sequence(sequence)

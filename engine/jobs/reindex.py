@@ -4,7 +4,7 @@ correct entries stay unchanged.
 
 What an entry says of a frame is read from its payload. The payload of an access unit that is no key frame does not tell
 its width and height: they are those of the key frame before it. Without that, the unit decodes for nobody, and is not
-listed. Its presentation time is nowhere but in its entry, so an entry that is added has none.
+listed. Its presentation time and the camera's own time are nowhere but in its entry: one that is added has neither.
 """
 
 from __future__ import annotations

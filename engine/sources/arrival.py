@@ -1,14 +1,14 @@
 """When access units had arrived, from when they were read.
 
-FFmpeg hands out an access unit of RTSP when the next one begins: only that tells its parser that the unit is whole. So
-a read comes one frame's interval after the unit that it returns (67 ms at 15 fps), and tells at the same moment when
-the next unit began to arrive. A unit had therefore begun to arrive at the read before its own. Times in the stream are
-not needed, so it does not matter if they jump, drift, are missing, or are in another order than the units.
+FFmpeg hands out an access unit of RTSP when the first packet of the next one arrives: only that tells its parser that
+the unit is whole. So a read comes one frame's interval after the unit that it returns (67 ms at 15 fps). The same read
+tells when the next unit began to arrive: each unit began at the read before its own. This needs no times of the stream,
+so it does not matter if they jump, drift, are missing, or have another order than the units. A delay in the network is
+part of it, as it should be.
 
-The rest of a unit comes behind its first packet, at the rate of the network, and nobody sees it come. A camera's own
-port has 100 Mbit/s; a relay on this machine sends at the speed of memory. The time in the middle of the two is wrong by
-at most half of what 100 Mbit/s take. A camera that spreads its packets over the interval is stamped too early by as
-much: its unit counts from the beginning.
+The other packets of a unit follow at the rate of the network, which FFmpeg does not show. A camera's port has
+100 Mbit/s; a relay on this machine sends at the speed of memory. A rate in the middle is wrong by at most half of the
+time that 100 Mbit/s take. Of a camera that spreads its packets over the interval, a unit is stamped near its beginning.
 """
 
 from __future__ import annotations

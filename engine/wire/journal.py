@@ -159,6 +159,9 @@ def _parse_any(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
     number: bytes = b"0"
     offset: bytes = b"0"
     camera_time_nano: int | None = None
+    if len(fields) in (14, 16) and fields[-2] == b"c":
+        camera_time_nano = _camera_time(identifier, fields[-1])
+        fields = fields[:-2]
     if len(fields) == 12 and fields[0::2] == _NAMES_NUMBERED:
         size, width, height, encoding, keyframe, number = fields[1::2]
     elif len(fields) == 14 and fields[0::2] == _NAMES_VIDEO:
@@ -168,7 +171,8 @@ def _parse_any(identifier: bytes, fields: Sequence[bytes]) -> JournalEntry:
             named = dict(zip(fields[0::2], fields[1::2], strict=False))
             size, width, height, encoding, keyframe = (named[name] for name in _NAMES)
             number, offset = named.get(b"n", number), named.get(b"p", offset)
-            camera_time_nano = _camera_time(identifier, named[b"c"]) if b"c" in named else None
+            if b"c" in named:
+                camera_time_nano = _camera_time(identifier, named[b"c"])
         except TypeError:
             raise WireError(f"journal entry {identifier!r} is not made of byte strings") from None
         except KeyError as error:

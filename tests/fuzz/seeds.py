@@ -61,6 +61,7 @@ def _events() -> list[bytes]:
     entry = JournalEntry(NANO + 1, 1, 7, 640, 480, "jpeg", True)
     event = metadata.FrameEvents("v", "frames", "cam1", 60).event(entry)
     unit = JournalEntry(NANO + 1, 1, 7, 640, 480, "h264", True)
+    unit = unit._replace(camera_time_nano=NANO)
     gop = metadata.GopEvents("v", "frames", "cam1", 60).event(metadata.Gop(unit, unit, 1, 7, NANO + 2))
     status = metadata.StatusEvent("cam1", "2024-11-08T00:00:00.000000000Z", NANO, "offline", 3, "away")
     return [

@@ -76,10 +76,11 @@ def test_both_kinds_are_sent_oldest_first_with_all_that_is_known_of_them(archive
         "size_bytes": first.size,
         "keyframe": True,
         "offset_us": 40_000,
+        "camera_time_nano": first.unix_nano - 80_000_000,
     }
     assert video[1].properties.headers["keyframe"] is False
     jpeg = next(message for message in messages if message.routing_key == ROUTING_KEY)
-    assert "keyframe" not in jpeg.properties.headers
+    assert not {"keyframe", "camera_time_nano"} & set(jpeg.properties.headers)
 
 
 def test_a_killed_job_continues_and_leaves_no_unit_out(archive: Archive):

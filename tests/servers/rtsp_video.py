@@ -39,7 +39,7 @@ class Mount(NamedTuple):
     ahead_seconds: float = 0.0
     #: Units are sent late by anything up to this.
     jitter_seconds: float = 0.0
-    #: The rate at which a unit's packets are sent; 0: at once.
+    #: The rate at which a unit's packets are sent, while all other cameras wait; 0: at once.
     mbit_per_second: float = 0.0
     #: A file that gets a line for each unit: the monotonic time at which its last byte was sent, in nanoseconds, and by
     #: the camera's clock when it was captured (for B-frames: is shown), in nanoseconds since the epoch.

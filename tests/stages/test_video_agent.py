@@ -76,7 +76,7 @@ class Script:
         picture = self._ready.pop(0)
         if isinstance(picture, WireError):
             raise picture
-        return CapturedFrame((b"jpeg",), 640, 480, 7)
+        return CapturedFrame((b"jpeg",), 640, 480, camera_time_nano=7)
 
     def skip(self) -> None:
         self._ready.pop(0)
