@@ -1,4 +1,4 @@
-"""Child processes, forked from a supervisor that has loaded cv2 and runs no threads.
+"""Child processes, forked from a supervisor that has loaded their libraries and runs no threads.
 
 The supervisor is its own fork server: a child costs a few milliseconds and the memory that it changes. The kernel kills
 a child when its parent ends (PR_SET_PDEATHSIG), also when the parent is killed with -9.

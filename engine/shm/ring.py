@@ -1,8 +1,9 @@
 """The ring buffer between one capture process and its writer.
 
 What. One producer, one consumer, one file (layout: ``engine/wire/ring_layout.py``). The producer copies a frame into
-the ring once. The consumer returns views of it. The writer sends them without a copy, and moves the tail when Redis
-has acknowledged them. The tail is the commit: the next consumer of the ring continues there.
+the ring once (``write``). Or it claims memory there, receives the frame into it, and commits it (``claim``,
+``commit``). The consumer returns views of it. The writer sends them without a copy, and moves the tail when Redis has
+acknowledged them. The tail is the commit: the next consumer of the ring continues there.
 
 Order. The processes communicate through two words, ``head`` and ``tail``. Each is written by one side. A frame's bytes
 must be visible before the head that covers them. The reader must have finished with bytes before the tail that gives
@@ -17,6 +18,8 @@ can tell on opening what its predecessor did not record:
 
 * The producer takes a frame's sequence first, so no sequence is used twice. ``captured`` less the frames in the ring
   less the counted drops is then 0, or 1 for a frame cut short by the kill. That frame is counted as interrupted.
+* Claimed memory is free space until its commit, which takes the sequence when the whole frame is there. A frame that
+  was only received in part was never captured, and leaves no trace.
 * The consumer records what a commit will count (the intent), moves the tail, then counts. On opening, it counts an
   intent whose tail was reached and discards one whose tail was not. What Redis must still have is recorded the same
   way (``engine/shm/ring_accounts.py``).

@@ -1,37 +1,37 @@
 """Sends one request to a camera without FFmpeg: DESCRIBE over RTSP, GET over HTTP.
 
-The URL's credentials are sent if the camera asks for them. Certificates are not checked, because FFmpeg does not check
-them either. All answers are untrusted and bounded in size.
+The URL's credentials are sent if the camera asks for them. All answers are untrusted and bounded in size.
 """
 
 from __future__ import annotations
 
+import io
 import re
 import secrets
 import socket
-import ssl
-import time
-from typing import NamedTuple
-from urllib.parse import SplitResult
+from http.client import HTTPException, HTTPResponse, LineTooLong, RemoteDisconnected
+from typing import NamedTuple, TypeAlias, cast
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from engine.errors import WireError
-from engine.wire.http_auth import authorization
+from engine.sources.camera_connection import PORTS, DeadlineReader, Silent, connect
+from engine.wire.http_auth import authorization, is_stale
 from engine.wire.urls import host_port
 
-#: Default port of each scheme.
-PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-_TLS = ("rtsps", "https")
-#: Longest head of an answer, and longest session description, that are read, in bytes.
+#: Longest head of an answer over RTSP, and longest session description, that are read, in bytes. Over HTTP, the
+#: standard library reads at most 100 headers of 64 KiB.
 _HEAD_BYTES_MAX = 32_768
 _BODY_BYTES_MAX = 65_536
+#: Most times that a login is sent: a camera may say that its nonce is too old.
+_LOGINS_MAX = 2
 #: Longest shown text from a camera, in characters.
 _SHOWN_CHARACTERS_MAX = 60
 
 UNAUTHORISED = 401
-
-
-class Silent(TimeoutError):
-    """Connected, but no answer arrived."""
+_REDIRECT = range(300, 400)
+Buffered: TypeAlias = "io.BufferedReader[DeadlineReader]"
+#: Most requests in a chain of redirects; each may be repeated with credentials.
+REDIRECTS_MAX = 4
 
 
 class Answer(NamedTuple):
@@ -46,6 +46,20 @@ class Answer(NamedTuple):
     #: Why a 401 could not be answered.
     unanswerable: str = ""
 
+    def redirect(self, parts: SplitResult) -> SplitResult | None:
+        """Where the request to ``parts`` should go instead; None if this is no redirect. Raises ValueError."""
+        location = self.headers.get("location")
+        return urlsplit(urljoin(parts.geturl(), location)) if self.status in _REDIRECT and location else None
+
+
+class Opened(NamedTuple):
+    """An answer whose connection is still open. ``response`` has the body, over HTTP."""
+
+    answer: Answer
+    connection: socket.socket
+    reader: DeadlineReader
+    response: HTTPResponse | None
+
 
 class Request:
     """One request; repeated with credentials if the answer is 401."""
@@ -54,25 +68,35 @@ class Request:
         self._parts = parts
         self._deadline = deadline
         self._sequence = 0
+        self._rtsp = parts.scheme.startswith("rtsp")
 
     def send(self, user: str, password: str) -> Answer:
         """Send the request and return the answer. Raises OSError, Silent, WireError."""
-        answer = self._round("")
-        if answer.status != UNAUTHORISED or not (user or password):
-            return answer
-        rtsp = self._parts.scheme.startswith("rtsp")
-        method, uri = ("DESCRIBE", _bare(self._parts)) if rtsp else ("GET", _target(self._parts))
-        try:
-            login = authorization(answer.challenges, method, uri, user, password, secrets.token_hex(8))
-        except WireError as error:
-            return answer._replace(unanswerable=str(error))
-        return self._round(f"Authorization: {login}\r\n")
+        opened = self.open(user, password)
+        opened.connection.close()
+        return opened.answer
 
-    def _round(self, login: str) -> Answer:
+    def open(self, user: str, password: str) -> Opened:
+        """Send the request; returns the answer with its connection. Raises OSError, Silent, WireError."""
+        opened = self._round("")
+        method, uri = ("DESCRIBE", _bare(self._parts)) if self._rtsp else ("GET", _target(self._parts))
+        for number in range(_LOGINS_MAX):
+            answer = opened.answer
+            if answer.status != UNAUTHORISED or not (user or password) or (number and not is_stale(answer.challenges)):
+                break
+            opened.connection.close()
+            try:
+                login = authorization(answer.challenges, method, uri, user, password, secrets.token_hex(8))
+            except WireError as error:
+                return opened._replace(answer=answer._replace(unanswerable=str(error)))
+            opened = self._round(f"Authorization: {login}\r\n")
+        return opened
+
+    def _round(self, login: str) -> Opened:
         parts = self._parts
         self._sequence += 1
         where = host_port(parts.hostname or "", parts.port or PORTS[parts.scheme])
-        if parts.scheme.startswith("rtsp"):
+        if self._rtsp:
             request = (
                 f"DESCRIBE {_bare(parts)} RTSP/1.0\r\nCSeq: {self._sequence}\r\nAccept: application/sdp\r\n"
                 f"User-Agent: edge-video\r\n{login}\r\n"
@@ -80,91 +104,70 @@ class Request:
         else:
             request = (
                 f"GET {_target(parts)} HTTP/1.1\r\nHost: {where}\r\nUser-Agent: edge-video\r\nAccept: */*\r\n"
-                f"Connection: close\r\n{login}\r\n"
+                f"Accept-Encoding: identity\r\nConnection: close\r\n{login}\r\n"
             )
-        with self._connect() as connection:
-            try:
-                connection.sendall(request.encode())
-                return _read_answer(connection, self._deadline, rtsp=parts.scheme.startswith("rtsp"))
-            except TimeoutError:
-                raise Silent from None
-
-    def _connect(self) -> socket.socket:
-        parts = self._parts
-        host, port = parts.hostname or "", parts.port or PORTS[parts.scheme]
+        connection = connect(parts, self._deadline)
         try:
-            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except UnicodeError:
-            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from None
-        failure: OSError = TimeoutError()
-        for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                # A host's addresses share the remaining time.
-                connection.settimeout(_left(self._deadline) / (len(addresses) - number))
-                connection.connect(address)
-            except OSError as error:
-                connection.close()
-                failure = error
-                continue
-            connection.settimeout(_left(self._deadline))
-            return _encrypted(connection, host) if parts.scheme in _TLS else connection
-        raise failure
-
-
-def _encrypted(connection: socket.socket, host: str) -> socket.socket:
-    """TLS as FFmpeg uses it with cameras, which have self-signed certificates and old TLS versions."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_ciphers("ALL:@SECLEVEL=0")
-    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    try:
-        return context.wrap_socket(connection, server_hostname=host)
-    except TimeoutError:
-        connection.close()
-        raise Silent from None
-    except OSError as error:
-        connection.close()
-        if isinstance(error, ssl.SSLError):
+            connection.sendall(request.encode())
+            reader = DeadlineReader(connection, self._deadline)
+            file = io.BufferedReader(reader)
+            answer, response = (_read_rtsp(file), None) if self._rtsp else _read_http(file)
+        except TimeoutError:
+            connection.close()
+            raise Silent from None
+        except BaseException:
+            connection.close()
             raise
-        raise ssl.SSLError(0, "the connection was closed") from None
+        return Opened(answer, connection, reader, response)
 
 
-def _read_answer(connection: socket.socket, deadline: float, *, rtsp: bool) -> Answer:
+class _File(NamedTuple):
+    """What HTTPResponse takes for a socket: it only asks for its file."""
+
+    file: Buffered
+
+    def makefile(self, _: str) -> Buffered:
+        return self.file
+
+
+def _read_http(file: Buffered) -> tuple[Answer, HTTPResponse]:
+    response = HTTPResponse(cast("socket.socket", _File(file)))
+    try:
+        response.begin()
+    except RemoteDisconnected:
+        raise WireError("closed the connection without an answer") from None
+    except LineTooLong:
+        raise WireError("sends a header that is too long") from None
+    except HTTPException:
+        raise WireError("does not answer in HTTP") from None
+    headers = {name.lower(): value.strip() for name, value in response.getheaders()}
+    challenges = response.headers.get_all("www-authenticate") or []
+    return Answer(response.status, shown(response.reason), headers, challenges, b""), response
+
+
+def _read_rtsp(file: Buffered) -> Answer:
     data = b""
     while b"\r\n\r\n" not in data and len(data) < _HEAD_BYTES_MAX:
-        connection.settimeout(_left(deadline))
-        received = connection.recv(4096)
+        received = file.read1(4096)
         if not received:
             break
         data += received
     head, _, body = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    match = re.fullmatch(r"(?:RTSP|HTTP|ICY)(?:/\d\.\d)? (\d{3})(?: (.*))?", first)
+    match = re.fullmatch(r"(?:RTSP|HTTP)(?:/\d\.\d)? (\d{3})(?: (.*))?", first)
     if not match:
-        what = "RTSP" if rtsp else "HTTP"
-        raise WireError(f"does not answer in {what}" if data else "closed the connection without an answer")
+        raise WireError("does not answer in RTSP" if data else "closed the connection without an answer")
     pairs = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     headers = dict(pairs)
     length = headers.get("content-length", "")
-    wanted = min(int(length), _BODY_BYTES_MAX) if rtsp and length.isascii() and length.isdigit() else 0
+    wanted = min(int(length), _BODY_BYTES_MAX) if length.isascii() and length.isdigit() else 0
     while len(body) < wanted:
-        connection.settimeout(_left(deadline))
-        received = connection.recv(4096)
+        received = file.read1(4096)
         if not received:
             break
         body += received
     challenges = [value for name, value in pairs if name == "www-authenticate"]
     return Answer(int(match[1]), shown(match[2] or ""), headers, challenges, body)
-
-
-def _left(deadline: float) -> float:
-    """Seconds until ``deadline``. Raises TimeoutError if it has passed."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _bare(parts: SplitResult) -> str:

@@ -13,16 +13,14 @@ import ssl
 import threading
 import time
 from typing import NamedTuple
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from engine.errors import CameraUnavailable, WireError
-from engine.sources.camera_request import PORTS, UNAUTHORISED, Answer, Request, Silent, host_of, shown
+from engine.sources.camera_connection import PORTS, Silent
+from engine.sources.camera_request import REDIRECTS_MAX, UNAUTHORISED, Answer, Request, host_of, shown
 
-#: Most requests in a chain of redirects, which FFmpeg follows too; each may be repeated once with credentials.
-_REDIRECTS_MAX = 4
 #: Seconds after its bound until a check is given up: a host lookup cannot be interrupted.
 _GRACE_SECONDS = 1.0
-_REDIRECT = range(300, 400)
 #: First status codes that blame the request, and the camera.
 _REFUSED, _FAILED = 400, 500
 #: Meanings of status codes, and what to do; other codes are shown with the camera's own text.
@@ -89,7 +87,7 @@ def _ask(parts: SplitResult, deadline: float, seconds: float) -> Trouble:
     home = parts.hostname
     if parts.scheme.startswith("http") and os.environ.get("http_proxy"):
         return Trouble("it refused, or sent no video through the proxy", "open it with ffplay; http_proxy is set")
-    for _ in range(_REDIRECTS_MAX):
+    for _ in range(REDIRECTS_MAX):
         host = parts.hostname or ""
         where = host_of(parts)
         try:
@@ -126,9 +124,9 @@ def _ask(parts: SplitResult, deadline: float, seconds: float) -> Trouble:
             )
         except OSError as error:
             return Trouble(f"{host} cannot be reached: {error.strerror or error}", "look at this machine's network")
-        if answer.status not in _REDIRECT or not answer.headers.get("location"):
+        target = answer.redirect(parts)
+        if target is None:
             return _verdict(parts, answer, credentials=bool(user or password))
-        target = urlsplit(urljoin(parts.geturl(), answer.headers["location"]))
         if target.scheme.rstrip("s") != parts.scheme.rstrip("s"):
             return Trouble(
                 f"{where} redirects to {shown(target.scheme)}:// ({answer.status})", "give the stream's own url"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import av
 import numpy as np
@@ -65,6 +65,20 @@ class Decoder:
             return []
         except av.error.FFmpegError:
             raise WireError("the frame could not be decoded") from None
+
+
+class JpegDecoder:
+    """Decodes JPEGs, each by itself."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(VideoCodecContext.create("mjpeg", "r"))
+
+    def decode(self, data: memoryview) -> Planes:
+        """The picture of a JPEG. Raises WireError."""
+        frames = self._decoder.decode(cast("VideoPacket", Packet(bytes(data))))
+        if not frames:
+            raise WireError("the frame could not be decoded")
+        return planes_of(frames[0])
 
 
 def planes_of(frame: Frame) -> Planes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from engine.errors import CameraUnavailable
+from engine.errors import CameraUnavailable, FrameTooLarge
 from engine.wire.access_unit import AccessUnit
 from engine.wire.state import Decode, Mode
 
@@ -24,11 +24,45 @@ class NotOpened(CameraUnavailable):
 
 
 class CapturedFrame(NamedTuple):
-    """A JPEG: the joined bytes of ``parts``, valid until the next grab. Width and height in pixels."""
+    """A JPEG: the joined bytes of ``parts``, valid until the next grab. Width and height in pixels. If ``claimed``, its
+    one part begins where the memory begins that FrameMemory lent."""
 
     parts: tuple[bytes | memoryview, ...]
     width: int
     height: int
+    claimed: bool = False
+
+
+class FrameMemory(Protocol):
+    """Lends the memory in which frames are stored, so that a source can receive them there."""
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """The largest frame that can be stored, in bytes."""
+        ...
+
+    def claim(self, size: int) -> memoryview | None:
+        """Memory for a frame of ``size`` bytes, valid until the frame is taken or the next is claimed; None if there is
+        none. Raises FrameTooLarge."""
+        ...
+
+    def too_large(self, size: int) -> FrameTooLarge:
+        """The error about a frame of more than ``frame_bytes_max``."""
+        ...
+
+
+class NoMemory:
+    """Lends none, to sources whose frames are looked at and not stored."""
+
+    frame_bytes_max = 2**26
+
+    def claim(self, size: int) -> None:  # noqa: ARG002 - it is an answer to any size
+        """See FrameMemory."""
+        return
+
+    def too_large(self, size: int) -> FrameTooLarge:
+        """See FrameMemory."""
+        return FrameTooLarge(f"a frame of {size:,} bytes", size=str(size))
 
 
 class Source(Protocol):
@@ -59,8 +93,8 @@ class Source(Protocol):
         ...
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
-        """The next picture as a JPEG, which has this time stamp and sequence. Raises WireError if it is no whole
-        JPEG."""
+        """The next picture as a JPEG, which has this time stamp and sequence. Raises WireError if it is no whole JPEG,
+        FrameTooLarge if it was too large to be received."""
         ...
 
     def skip(self) -> None:

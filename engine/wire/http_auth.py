@@ -16,6 +16,15 @@ _CHALLENGE = re.compile(r"(?:^|,)\s*(Basic|Digest)\s+(.*?)(?=,\s*(?:Basic|Digest
 _PARAMETER = re.compile(r'([\w-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 
 
+def is_stale(challenges: Iterable[str]) -> bool:
+    """True if the login was right, but its nonce too old: the same login is expected with a new nonce."""
+    return any(
+        name.lower() == "stale" and (quoted or plain).lower() == "true"
+        for text in challenges
+        for name, quoted, plain in _PARAMETER.findall(text)
+    )
+
+
 def authorization(challenges: Iterable[str], method: str, uri: str, user: str, password: str, client_nonce: str) -> str:
     """The header's value for the values of ``WWW-Authenticate``; Digest if it is offered, as it hides the password.
 

@@ -55,7 +55,7 @@ def inspect(data: bytes | memoryview) -> JpegInfo:
     raise WireError(f"JPEG of {size} bytes has damaged headers at offset {seen}")
 
 
-def describe(head: bytes) -> tuple[int, int, str]:
+def describe(head: bytes | memoryview) -> tuple[int, int, str]:
     """(width, height, encoding) of data that begins with ``head``; the size is 0 if ``head`` does not contain it.
 
     The encoding is ``jpeg`` for anything that begins like a JPEG, else ``unknown``.

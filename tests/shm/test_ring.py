@@ -355,3 +355,26 @@ def test_a_ring_whose_file_has_another_size_is_refused(path, size):
         file.truncate(size)
     with pytest.raises(RingMismatch, match=str(size)):
         Consumer(path, CAMERA)
+
+
+def test_claimed_memory_is_committed_once_and_gone_with_the_next_frame(producer, consumer):
+    room = producer.claim(500)
+    room[:300] = payload(300)
+    producer.commit(300, FIRST_NANO, 0, 640, 480)
+    assert [bytes(record.payload) for record in consumer.poll(2**20, 10)] == [payload(300)]
+    for stale in (lambda: room[0], lambda: producer.commit(300, FIRST_NANO + 1, 0, 640, 480)):
+        with pytest.raises(ValueError, match=r"released|claimed"):
+            stale()
+    room = producer.claim(500)
+    write(producer, b"another")
+    with pytest.raises(ValueError, match="claimed"):
+        producer.commit(500, FIRST_NANO + 9, 0, 1, 1)
+    assert consumer.counts().captured == 2
+
+
+def test_what_cannot_be_claimed_uses_up_no_number(producer):
+    with pytest.raises(FrameTooLarge, match="raise ring"):
+        producer.claim(producer.frame_bytes_max + 1)
+    while producer.claim(producer.frame_bytes_max) is not None:
+        write(producer, bytes(producer.frame_bytes_max))
+    assert producer.counts().captured == producer.counts().held == producer.last_sequence

@@ -18,6 +18,7 @@ from tests.shm.rings import (
     STORES_MAX,
     Frame,
     assert_balanced,
+    claim_and_commit,
     drain,
     killed_after,
     look,
@@ -29,6 +30,8 @@ from tests.shm.rings import (
 )
 
 every_kill = pytest.mark.parametrize("stores", range(STORES_MAX))
+#: The ways in which a frame gets into a ring.
+both_ways = pytest.mark.parametrize("put", [write, claim_and_commit], ids=["written", "claimed"])
 
 
 def fill(path: Path, sizes: list[int], committed: int = 0) -> None:
@@ -68,42 +71,61 @@ def reopened(path: Path) -> list[Frame]:
 
 
 @every_kill
+@both_ways
 @pytest.mark.parametrize("before", BEFORE_WRITE)
-def test_a_write_cut_short_leaves_a_whole_frame_or_none(before, stores):
+def test_a_write_cut_short_leaves_a_whole_frame_or_none(before, put, stores):
     sizes, committed = BEFORE_WRITE[before]
     with new_ring(1024) as path:
         fill(path, sizes, committed)
         producer = Producer(path, CAMERA)
         with killed_after(stores, producer):
-            write(producer, payload(300, 99))
+            put(producer, payload(300, 99))
         frames = [frame.payload for frame in reopened(path)]
         standing = [payload(size, number) for number, size in enumerate(sizes, 1)][committed:]
         assert frames in (standing, [*standing, payload(300, 99)])
 
 
 @every_kill
+@both_ways
 @pytest.mark.parametrize("before", BEFORE_WRITE)
-def test_every_number_that_a_killed_write_used_up_is_counted(before, stores):
+def test_every_number_that_a_killed_write_used_up_is_counted(before, put, stores):
     """A gap in the numbers is a loss, and every loss is counted."""
     sizes, committed = BEFORE_WRITE[before]
     with new_ring(1024) as path:
         fill(path, sizes, committed)
         producer = Producer(path, CAMERA)
         with killed_after(stores, producer):
-            write(producer, payload(300, 99))
+            put(producer, payload(300, 99))
         successor = Producer(path, CAMERA)
         assert successor.last_sequence == successor.counts().captured
         successor.close()
 
 
+@pytest.mark.parametrize("before", BEFORE_WRITE)
+def test_a_frame_that_was_received_in_part_leaves_no_trace(before):
+    sizes, committed = BEFORE_WRITE[before]
+    with new_ring(1024) as path:
+        fill(path, sizes, committed)
+        counts = look(path)
+        producer = Producer(path, CAMERA)
+        room = producer.claim(300)
+        if room is not None:
+            room[:200] = payload(200, 99)
+        producer.close()
+        standing = [payload(size, number) for number, size in enumerate(sizes, 1)][committed:]
+        assert [frame.payload for frame in reopened(path)] == standing
+        assert (look(path).captured, look(path).drops) == (counts.captured, counts.drops)
+
+
 @every_kill
-def test_no_number_is_used_twice(stores):
+@both_ways
+def test_no_number_is_used_twice(put, stores):
     with new_ring(4096, last_sequence=99_996) as path:
         used = 99_996
         for _ in range(6):
             producer = Producer(path, CAMERA)
             with killed_after(stores, producer):
-                write(producer, b"cut short, or not")
+                put(producer, b"cut short, or not")
             successor = Producer(path, CAMERA)
             assert successor.last_sequence in (used, next_sequence(used))
             used = successor.last_sequence

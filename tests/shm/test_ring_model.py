@@ -101,6 +101,24 @@ class RingModel(RuleBasedStateMachine):
                 assert written == frame.sequence
                 self.held.append(frame)
 
+    @rule(size=sizes, spare=st.integers(0, 300), step=steps, use=st.sampled_from(("commit", "forget", "write")))
+    def claim(self, size, spare, step, use):
+        """Memory is claimed, of which the frame may leave some unused; or the frame is not stored after all."""
+        frame, _ = self.next_frame(size, [], step)
+        room = self.producer.claim(min(len(frame.payload) + spare, self.capacity // 2))
+        if room is None:
+            assert self.held, "there is no room and the ring is empty"
+            return
+        room[: len(frame.payload)] = frame.payload
+        if use == "forget":
+            self.producer.forget()
+        if use != "commit":
+            return
+        numbers = (frame.unix_nano, frame.monotonic, frame.width, frame.height)
+        assert self.producer.commit(len(frame.payload), *numbers) == frame.sequence
+        self.number_taken(frame)
+        self.held.append(frame._replace(keyframe=True))
+
     @rule(beyond=st.integers(1, 5000), step=steps)
     def write_too_large(self, beyond, step):
         frame, _ = self.next_frame(1, [], step)
@@ -119,12 +137,17 @@ class RingModel(RuleBasedStateMachine):
         self.number_taken(frame)
         self.drops["corrupt"] += 1
 
-    @rule(size=sizes, edges=cuts, stores=stores)
-    def kill_in_write(self, size, edges, stores):
+    @rule(size=sizes, edges=cuts, stores=stores, claims=st.booleans())
+    def kill_in_write(self, size, edges, stores, claims):
         frame, parts = self.next_frame(size, edges, 1)
         before = look(self.path)
         with killed_after(stores, self.producer):
-            self.put(frame, parts)
+            room = self.producer.claim(len(frame.payload)) if claims else None
+            if room is None:
+                self.put(frame, parts)
+            else:
+                room[:] = frame.payload
+                self.producer.commit(len(frame.payload), frame.unix_nano, frame.monotonic, frame.width, frame.height)
         self.producer = None
         after = look(self.path)
         if after.captured == before.captured:

@@ -24,9 +24,9 @@ from engine.shm.ring_place import Renewed
 from engine.shm.status_page import CaptureCount, StatusPage
 from engine.shm.turnstile import Turnstile
 from engine.sources.check import CameraCheck
-from engine.sources.failures import UNUSABLE_SECONDS, UnusableFrames
 from engine.sources.source import NotOpened, Source, SourceEnded
 from engine.stages.capture.clock import FrameClock
+from engine.stages.capture.frame_drops import FrameDrops
 from engine.stages.capture.key_frames import KeyFrames
 from engine.stages.capture.report import CameraReport
 from engine.stages.capture.ring_keeper import RingKeeper
@@ -73,7 +73,9 @@ class CaptureAgent:
         self._log = log
         self._ring_keeper = RingKeeper(renew, page, log)
         self._turnstile = turnstile
-        self._video = VideoTrack(video, page, self._warn_video) if video else None
+        self._report = CameraReport(camera, page, log)
+        self._drops = FrameDrops(camera, self._report, log)
+        self._video = VideoTrack(video, page, self._drops.warn_video) if video else None
         self._keys = KeyFrames(page)
         #: Why an active camera's video is not stored.
         self._note = ""
@@ -84,19 +86,29 @@ class CaptureAgent:
         self._queued = False
         #: The running check of a camera that did not open.
         self._check: CameraCheck | None = None
-        self._report = CameraReport(camera, page, log)
-        self._unusable = UnusableFrames()
         self._retry_at = 0.0
         #: Reset after frames have flowed for a good while.
         self._backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         self._rate_since = time.monotonic_ns()
         self._rate_frames = 0
-        self._warned: set[tuple[Drop, bool]] = set()
 
     @property
     def captured(self) -> int:
         """Frames captured from this camera so far, over all its processes."""
         return self._producer.counts().captured
+
+    @property
+    def frame_bytes_max(self) -> int:
+        """See FrameMemory."""
+        return self._producer.frame_bytes_max
+
+    def claim(self, size: int) -> memoryview | None:
+        """See FrameMemory."""
+        return self._producer.claim(size)
+
+    def too_large(self, size: int) -> FrameTooLarge:
+        """See FrameMemory."""
+        return self._producer.too_large(size)
 
     def on_start(self) -> None:
         """Show the camera as connecting, or as its last process left it."""
@@ -184,7 +196,6 @@ class CaptureAgent:
         if self._video:
             floor = max(floor, self._video.producer.floor_nano)
         unix_nano, monotonic = self._clock.stamp(floor)
-        self._measure_rate(monotonic)
         unit = source.unit
         written = self._take_unit(source, unit, unix_nano, monotonic) if unit else 0
         try:
@@ -194,7 +205,9 @@ class CaptureAgent:
             for stamp in stamps:
                 written += self._take_picture(source, stamp, monotonic)
         except WireError as error:
-            self._corrupt(unix_nano, error)
+            self._drops.corrupt(self._producer, unix_nano, error)
+        # Last, because a new ring may take the place of the one that a frame was received in.
+        self._measure_rate(monotonic)
         return written
 
     def _take_unit(self, source: Source, unit: AccessUnit, unix_nano: int, monotonic: int) -> int:
@@ -230,39 +243,29 @@ class CaptureAgent:
         counts[_LAST_NANO] = unix_nano
         try:
             frame = source.retrieve(unix_nano, sequence)
-            written = producer.write(frame.parts, unix_nano, monotonic, frame.width, frame.height)
         except WireError as error:
-            self._corrupt(unix_nano, error)
+            self._drops.corrupt(producer, unix_nano, error)
             return 0
         except FrameTooLarge as error:
-            self._warn_once(Drop.TOO_LARGE, str(error))
-            size = sum(map(len, frame.parts))
-            self._unusable_frame(
-                f"too large: {size:,} bytes, ring takes {producer.capacity // 2:,}; "
-                f"raise ring.capacity_mb to {-(-2 * size // 2**20)}"
-            )
+            self._drops.passed_over(producer, unix_nano, error)
+            return 0
+        parts, width, height, claimed = frame
+        try:
+            if claimed:
+                written: int | None = producer.commit(len(parts[0]), unix_nano, monotonic, width, height)
+            else:
+                written = producer.write(parts, unix_nano, monotonic, width, height)
+        except FrameTooLarge as error:
+            self._drops.too_large(producer, error)
             return 0
         if written is None:
-            self._warn_once(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
+            self._drops.warn(Drop.RING_FULL, "the writer does not keep up, or Redis is away")
         else:
             self._bell.wake()
-        if (self._video is None or source.unit is None) and (frame.width, frame.height) != self._report.active_size:
-            self._report.active(source, frame.width, frame.height, self._note)
+        if (self._video is None or source.unit is None) and (width, height) != self._report.active_size:
+            self._report.active(source, width, height, self._note)
         self._rate_frames += 1
         return 1
-
-    def _corrupt(self, unix_nano: int, error: WireError) -> None:
-        self._producer.discard(max(unix_nano, self._producer.floor_nano + 1), 0, Drop.CORRUPT)
-        self._warn_once(Drop.CORRUPT, str(error))
-        self._unusable_frame(f"corrupt ({error}); look at the camera's network and firmware")
-
-    def _unusable_frame(self, what: str) -> None:
-        """Count a frame that cannot be stored. If every frame is unusable, the camera counts as stalled."""
-        counts = self._producer.counts()
-        usable = counts.captured - counts.drops[Drop.CORRUPT.label] - counts.drops[Drop.TOO_LARGE.label]
-        patience = self._camera.stall_seconds if self._report.is_active else UNUSABLE_SECONDS
-        if self._unusable.add(usable, patience):
-            self._report.unusable(f"every frame is {what}")
 
     def _lost(self, error: CameraUnavailable) -> None:
         """A stream has failed. If it had flowed for a good while, the pauses start again from the shortest."""
@@ -291,12 +294,3 @@ class CaptureAgent:
             self._producer = self._ring_keeper.kept(self._producer)
             if self._video:
                 self._video.producer = self._ring_keeper.kept(self._video.producer)
-
-    def _warn_once(self, reason: Drop, text: str, *, video: bool = False) -> None:
-        """Log the first drop of each kind; the counts show the rest."""
-        if (reason, video) not in self._warned:
-            self._warned.add((reason, video))
-            self._log.warning("access unit dropped" if video else "frame dropped", reason=reason.label, error=text)
-
-    def _warn_video(self, reason: Drop, text: str) -> None:
-        self._warn_once(reason, text, video=True)

@@ -1,0 +1,146 @@
+"""Cameras that send JPEG over HTTP: each picture a part of a ``multipart/x-mixed-replace`` body.
+
+The engine reads them itself, because FFmpeg takes three times the CPU: a picture goes from the socket into the ring
+without a copy. Everything else over HTTP, and everything through a proxy, is FFmpeg's (``video.py``). The answer's
+Content-Type decides; if it is not multipart, that connection is closed before FFmpeg opens its own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.config import Camera
+from engine.errors import CameraUnavailable, FrameTooLarge, WireError
+from engine.sources.camera_request import shown
+from engine.sources.http_parts import Body, Part, Parts
+from engine.sources.http_stream import HttpStream
+from engine.sources.jpeg_gate import JpegGate
+from engine.sources.source import CapturedFrame, FrameMemory
+from engine.wire import jpeg
+from engine.wire.access_unit import AccessUnit
+from engine.wire.multipart import is_mixed_replace
+from engine.wire.state import Decode, Mode
+
+
+def open_http_jpeg(camera: Camera, memory: FrameMemory) -> HttpJpegSource | None:
+    """The stream at the camera's URL; None if FFmpeg must read it. Raises NotOpened, CameraUnavailable."""
+    if os.environ.get("http_proxy"):
+        return None
+    stream = HttpStream.open(camera.url, camera.open_timeout_seconds)
+    if not is_mixed_replace(stream.content_type):
+        stream.close()
+        return None
+    if stream.content_encoding != "identity":
+        stream.close()
+        raise CameraUnavailable(
+            f"compresses its stream (Content-Encoding: {shown(stream.content_encoding)}); turn that off in the camera, "
+            "or in the proxy before it"
+        )
+    return HttpJpegSource(camera, stream, memory)
+
+
+class Connection(Body, Protocol):
+    """A body that can be closed."""
+
+    def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class HttpJpegSource:
+    """The pictures of one connection."""
+
+    codec = "MJPG"
+    decode: Decode = ""
+    unit: AccessUnit | None = None
+
+    def __init__(self, camera: Camera, connection: Connection, memory: FrameMemory) -> None:
+        self._camera = camera
+        self._connection = connection
+        self._parts = Parts(connection, memory)
+        self._size = (camera.width, camera.height) if camera.width and camera.height else None
+        self._gate = JpegGate()
+        #: Needed where the camera's own JPEGs do not match the configuration.
+        self._transcode: Callable[[memoryview], CapturedFrame] | None = None
+        self.mode: Mode = "passthrough" if camera.encoding == "auto" else "transcode"
+        self._part: Part | None = None
+        #: Why the part that was grabbed is no picture.
+        self._failure: WireError | FrameTooLarge | None = None
+        #: False after a part that was no picture.
+        self._sound = True
+        #: When the last part was complete, or the stream opened.
+        self._last = time.monotonic()
+
+    def grab(self) -> bool:
+        """See Source."""
+        self._part = self._failure = None
+        patience = self._camera.stall_seconds
+        try:
+            self._parts.begin(self._last + patience)
+        except TimeoutError:
+            waited = time.monotonic() - self._last
+            if waited >= patience:
+                raise CameraUnavailable(f"sent nothing for {waited:.1f} s") from None
+            return False
+        except WireError as error:
+            # What follows a part that was no picture may be its rest, and is counted with it.
+            self._failure = error if self._sound else None
+            return self._sound
+        try:
+            self._part = self._parts.read(time.monotonic() + patience)
+        except TimeoutError:
+            raise CameraUnavailable(f"sent a picture that was not complete after {patience:g} s") from None
+        except FrameTooLarge as error:
+            self._failure = error
+        self._last = time.monotonic()
+        if self._part and self._size and self._camera.encoding == "auto":
+            matches = jpeg.describe(self._part.body)[:2] == self._size
+            self.mode = "passthrough" if matches else "transcode"
+        return bool(self._part or self._failure)
+
+    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
+        """See Source."""
+        return 0
+
+    def pictures(self, unix_nano: int) -> tuple[int]:
+        """See Source."""
+        return (unix_nano,)
+
+    def skip(self) -> None:
+        """See Source."""
+
+    def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:  # noqa: ARG002 - only test patterns carry them
+        """See Source."""
+        self._sound = False
+        if self._failure:
+            raise self._failure
+        assert self._part
+        frame = self._gate.check(self._part.body)
+        if self.mode == "transcode":
+            self._transcode = self._transcode or _transcoder(self._camera.quality, self._size)
+            frame = self._transcode(self._part.body)
+        elif self._part.claimed:
+            whole = len(frame.parts) == 1
+            # Tables were added between two parts of the claimed memory, which must be copied before it is written to.
+            frame = frame._replace(claimed=whole, parts=frame.parts if whole else (b"".join(frame.parts),))
+        self._sound = True
+        return frame
+
+    def close(self) -> None:
+        """See Source."""
+        self._part = None
+        self._connection.close()
+
+
+def _transcoder(quality: int, size: tuple[int, int] | None) -> Callable[[memoryview], CapturedFrame]:
+    """Decodes a JPEG and encodes it again. The libraries for it are loaded here, because few cameras need them."""
+    from engine.sources.decoder import JpegDecoder
+    from engine.sources.jpeg_encoder import JpegEncoder, single_thread
+
+    # One core serves many cameras.
+    single_thread()
+    decoder, encoder = JpegDecoder(), JpegEncoder(quality, size)
+    return lambda data: encoder.encode(decoder.decode(data))

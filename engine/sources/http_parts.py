@@ -1,0 +1,205 @@
+"""The parts of a ``multipart/x-mixed-replace`` body: one picture each, as cameras send JPEG over HTTP.
+
+A part begins with a line ``--boundary`` and headers. If they tell its length, the part is received straight into the
+memory that ``FrameMemory`` lends, mostly the camera's ring. Otherwise it ends where the next part begins, so it is
+complete one frame interval late.
+
+Cameras state boundaries that they do not send. So the boundary is learned from the first line that looks like one.
+Lengths may be wrong, too. If no boundary follows a part of the stated length, lengths are not used from then on.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple, NoReturn, Protocol
+
+from engine.errors import CameraUnavailable, WireError
+from engine.sources.source import FrameMemory
+from engine.wire.multipart import CLOSING, HEAD, HEAD_BYTES_MAX, part_size, skip_newlines
+
+#: The longest wait for a part to begin, in seconds; after it, the caller may do something else.
+_WAIT_SECONDS = 0.4
+#: Size of the buffer for heads, in bytes. It grows for parts that are not received in memory that is lent.
+_BUFFER_BYTES = 16_384
+#: Room for the bytes that are received next, at least.
+_ROOM_BYTES_MIN = 4096
+#: Most bytes before the first boundary.
+_PREAMBLE_BYTES_MAX = 65_536
+
+
+class Body(Protocol):
+    """Where the bytes come from."""
+
+    resumable: bool
+
+    def readinto(self, memory: memoryview, deadline: float) -> int:
+        """Wait for bytes until ``deadline``; returns how many. Raises TimeoutError, and CameraUnavailable at the
+        end."""
+        ...
+
+    def expect(self, count: int) -> None:
+        """So many bytes are awaited."""
+        ...
+
+
+class Part(NamedTuple):
+    """A part's body, valid until the next one is read. ``claimed`` if it lies in memory that was lent."""
+
+    body: memoryview
+    claimed: bool
+
+
+class Parts:
+    """Reads the parts of ``body``; ``memory`` lends room for them. Times are monotonic seconds."""
+
+    def __init__(self, body: Body, memory: FrameMemory) -> None:
+        self._body = body
+        self._memory = memory
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        #: What was received and not used yet.
+        self._begin = self._end = 0
+        #: The line that begins each part; empty before the first.
+        self._boundary = b""
+        #: True while bytes are passed over up to the next boundary.
+        self._lost = False
+        self._passed_over = 0
+        self._uses_lengths = True
+        #: Length of the part whose head was read; 0 if only the next boundary tells.
+        self._size = 0
+
+    def begin(self, deadline: float) -> None:
+        """Read the next part's head. Raises TimeoutError if it is not complete by ``deadline``, or, if the call can be
+        repeated, after some time without it. Raises WireError, once, if a part does not begin where it should, and
+        CameraUnavailable at the end."""
+        while not self._read_head():
+            self._fill(min(deadline, time.monotonic() + _WAIT_SECONDS) if self._body.resumable else deadline)
+
+    def read(self, deadline: float) -> Part | None:
+        """The part that was begun; None if it is empty. Raises FrameTooLarge if it was passed over, TimeoutError, and
+        CameraUnavailable at the end."""
+        size = self._size
+        if not size:
+            body = self._until_boundary(deadline)
+            return Part(body, claimed=False) if body else None
+        if size > self._memory.frame_bytes_max:
+            self._pass_over(size, deadline)
+        room = self._memory.claim(size)
+        if room is None:
+            while self._end - self._begin < size:
+                self._fill(deadline, size)
+            body = self._view[self._begin : self._begin + size]
+            self._begin += size
+            return Part(body, claimed=False)
+        if len(self._buffer) > _BUFFER_BYTES and self._begin == self._end:
+            self._resize(_BUFFER_BYTES)
+        have = min(size, self._end - self._begin)
+        room[:have] = self._view[self._begin : self._begin + have]
+        self._begin += have
+        if have < size:
+            self._body.expect(size - have)
+            while have < size:
+                have += self._body.readinto(room[have:], deadline)
+            self._body.expect(1)
+        return Part(room, claimed=True)
+
+    def _read_head(self) -> bool:
+        """Read the next head in the buffer; False if it is not complete yet."""
+        while (at := self._next_boundary()) >= 0:
+            match = HEAD.match(self._buffer, at, self._end)
+            if (match.end() if match else self._end) - at > HEAD_BYTES_MAX:
+                raise CameraUnavailable(f"sends more than {HEAD_BYTES_MAX:,} bytes of headers with a picture")
+            if match is None:
+                return False
+            boundary = match[1].rstrip()
+            if boundary == (self._boundary or boundary):
+                self._boundary, self._begin = boundary, match.end()
+                self._lost, self._passed_over = False, 0
+                self._size = part_size(match[2]) if self._uses_lengths else 0
+                return True
+            if boundary == self._boundary + CLOSING:
+                raise CameraUnavailable("the stream ended")
+            # Another line that begins like the boundary.
+            self._begin = at + 1
+            self._lose()
+        return False
+
+    def _next_boundary(self) -> int:
+        """The offset of the next boundary in the buffer, -1 if it is not there yet. Passes over what is no part."""
+        buffer, boundary = self._buffer, self._boundary or b"--"
+        if not self._lost:
+            self._begin = begin = skip_newlines(buffer, self._begin, self._end)
+            seen = buffer[begin : min(begin + len(boundary), self._end)]
+            if boundary.startswith(seen):
+                return begin if len(seen) == len(boundary) else -1
+            self._lose()
+        found = buffer.find(b"\n" + boundary, self._begin, self._end)
+        kept = found if found >= 0 else max(self._begin, self._end - len(boundary))
+        self._passed_over += kept - self._begin
+        self._begin = kept
+        if self._passed_over > _PREAMBLE_BYTES_MAX + (self._memory.frame_bytes_max if self._boundary else 0):
+            raise CameraUnavailable("sends no boundary between its pictures; look at the camera's firmware")
+        return found + 1 if found >= 0 else -1
+
+    def _lose(self) -> None:
+        """What follows is no part. Raises WireError where one should begin."""
+        if self._boundary and not self._lost:
+            self._lost, self._uses_lengths = True, False
+            raise WireError("no boundary where a part should end: its Content-Length is wrong, or it is damaged")
+        self._lost = True
+
+    def _until_boundary(self, deadline: float) -> memoryview:
+        """The part up to the next boundary. Raises FrameTooLarge if it was passed over."""
+        mark = b"\n" + self._boundary
+        scanned = 0
+        while (found := self._buffer.find(mark, self._begin + scanned, self._end)) < 0:
+            size = self._end - self._begin
+            scanned = max(size - len(mark) + 1, 0)
+            if size > self._memory.frame_bytes_max + len(mark):
+                self._pass_over_to(mark, deadline)
+            self._fill(deadline)
+        last = found - 1 if found > self._begin and self._buffer[found - 1] == ord("\r") else found
+        body = self._view[self._begin : last]
+        self._begin = found + 1
+        return body
+
+    def _pass_over(self, size: int, deadline: float) -> NoReturn:
+        """Receive a part of ``size`` bytes, too many to be stored. Raises FrameTooLarge."""
+        left = size - (self._end - self._begin)
+        while left > 0:
+            self._begin = self._end = 0
+            self._fill(deadline)
+            left -= self._end
+        self._begin = self._end + left
+        raise self._memory.too_large(size)
+
+    def _pass_over_to(self, mark: bytes, deadline: float) -> NoReturn:
+        """Receive the rest of a part that is too large to be stored. Raises FrameTooLarge."""
+        size = 0
+        while (found := self._buffer.find(mark, self._begin, self._end)) < 0:
+            passed = max(self._end - self._begin - len(mark) + 1, 0)
+            size += passed
+            self._begin += passed
+            self._fill(deadline)
+        size += found - self._begin
+        self._begin = found + 1
+        raise self._memory.too_large(size)
+
+    def _fill(self, deadline: float, size: int = 0) -> None:
+        """Receive more. The buffer gets room for ``size`` bytes from its beginning, and for some more."""
+        held = self._end - self._begin
+        if not held:
+            self._begin = self._end = 0
+        room = max(size, held + _ROOM_BYTES_MIN)
+        if self._begin + room > len(self._buffer):
+            self._resize(max(len(self._buffer), 1 << (room - 1).bit_length()))
+        self._end += self._body.readinto(self._view[self._end :], deadline)
+
+    def _resize(self, size: int) -> None:
+        """Move what is in the buffer to the beginning of one of ``size`` bytes."""
+        held = self._view[self._begin : self._end]
+        buffer = bytearray(size) if size != len(self._buffer) else self._buffer
+        view = memoryview(buffer)
+        view[: len(held)] = held
+        self._begin, self._end = 0, len(held)
+        self._buffer, self._view = buffer, view
