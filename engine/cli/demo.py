@@ -19,13 +19,14 @@ from engine.cli import show
 from engine.cli.demo_site import DEFAULT_KB, demo_site, read_profile
 from engine.cli.output import print_json
 from engine.config import Config
-from engine.runtime.child import keep_private, set_title
+from engine.runtime.child import keep_private
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 from engine.runtime.status_rings import Latency
 from engine.runtime.supervisor import Supervisor
+from engine.runtime.title import set_title
 
 #: Memory is measured this many seconds before the end, while all processes run.
 _MEASURE_SECONDS = 1.0

@@ -15,7 +15,7 @@ from engine.cli.output import console, print_json
 from engine.config import load
 from engine.doctor.examine import examine
 from engine.doctor.findings import Finding, exit_code
-from engine.runtime.child import set_title
+from engine.runtime.title import set_title
 
 _STYLES = {"ok": "green", "information": "cyan", "warning": "yellow", "broken": "bold red"}
 _TITLES = {"redis": "Redis", "rabbitmq": "RabbitMQ", "machine": "This machine", "cameras": "Cameras"}

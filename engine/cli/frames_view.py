@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len, set_cell_size
-
 from engine.cli import output
 from engine.client.video import VideoEntry
 from engine.wire.rfc3339 import NANO, rfc3339
@@ -27,7 +25,7 @@ class Rows:
 
     def __init__(self, cameras: Iterable[str], *, json: bool) -> None:
         self._json = json
-        self._width = max((cell_len(plain(camera)) for camera in cameras), default=0)
+        self._width = max((output.cells(plain(camera)) for camera in cameras), default=0)
         self._width = max(self._width, len("camera"))
         self._begun = False
 
@@ -48,7 +46,7 @@ class Rows:
         sys.stdout.write(row + "\n")
 
     def _row(self, when: str, camera: str, number: str, length: str, size: str, key: str) -> str:
-        name = set_cell_size(camera, max(self._width, cell_len(camera)))
+        name = camera + " " * (self._width - output.cells(camera))
         return f"{when:30}  {name}  {number:6}  {length:>10}  {size:14}  {key}"
 
 

@@ -69,7 +69,7 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
     """
     # The libraries that a query needs are loaded after the options are read, so that help texts come at once.
     from engine.client.store_base import TIMEOUT_SECONDS
-    from engine.runtime.child import set_title
+    from engine.runtime.title import set_title
 
     # Addresses on the command line may have passwords in them. Hide them from other users of the machine.
     set_title("reader")

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
-
 from engine.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,12 +46,22 @@ def print_header(line: str) -> None:
     print(_dim(line))
 
 
+def cells(text: str) -> int:
+    """The columns of the terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    # Its tables of characters are loaded for names that need them.
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
     """Print rows in aligned columns below a header. The columns named in ``right`` are aligned to the right."""
-    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    widths = [max(map(cells, column)) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(
-            " " * (width - cell_len(cell)) + cell if name in right else cell + " " * (width - cell_len(cell))
+            " " * (width - cells(cell)) + cell if name in right else cell + " " * (width - cells(cell))
             for name, cell, width in zip(header, row, widths, strict=True)
         )
         for row in (header, *rows)

@@ -18,12 +18,13 @@ from engine.config import Camera, Config
 from engine.errors import InputError
 from engine.runtime import claims, rings
 from engine.runtime.captures import Captures
-from engine.runtime.child import keep_private, set_title
+from engine.runtime.child import keep_private
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.notify import Notifier
 from engine.runtime.preflight import check_redis
 from engine.runtime.roles import CAPTURE, CHILD_ROLES, WRITER, Launch, Role
+from engine.runtime.title import set_title
 from engine.shm import site
 
 

@@ -10,13 +10,14 @@ import typer
 from engine.cli.output import print_json
 from engine.cli.show import LiveTable
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
-from engine.runtime.child import keep_private, set_title
+from engine.runtime.child import keep_private
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
 from engine.runtime.notify import Notifier
 from engine.runtime.roles import SUPERVISOR
 from engine.runtime.supervisor import Supervisor
+from engine.runtime.title import set_title
 from engine.shm import site
 
 

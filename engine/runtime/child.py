@@ -1,4 +1,4 @@
-"""Child processes, forked from a supervisor that has loaded cv2 and runs no threads.
+"""Child processes, forked from a supervisor that has loaded their libraries and runs no threads.
 
 The supervisor is its own fork server: a child costs a few milliseconds and the memory that it changes. The kernel kills
 a child when its parent ends (PR_SET_PDEATHSIG), also when the parent is killed with -9.
@@ -17,19 +17,15 @@ import sys
 import traceback
 from collections.abc import Callable
 
-import setproctitle
-
 from engine.errors import EXIT_FAILED, EngineError
 from engine.runtime.agent import MORE_PROCESSES
+from engine.runtime.title import set_title
 
 _PR_SET_PDEATHSIG = 1
 #: Looked up before any fork, because a look-up changes 0.2 MB of memory in each process that does it.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 #: Signals that the supervisor blocks, to take them with sigtimedwait.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT)
-
-#: The beginning of all titles of the engine's processes.
-_TITLE = "edge-video"
 
 
 def die_with_parent(parent: int) -> None:
@@ -59,19 +55,6 @@ def start_advice(error: OSError) -> str:
     if error.errno == errno.ENOMEM:
         return "the machine has no memory left: fewer cameras, smaller rings, or a lower maxmemory of Redis"
     return "see fork(2)"
-
-
-def set_title(role: str, site: str = "") -> None:
-    """Show the process as ``edge-video: site: role``. This hides command line and environment with their secrets.
-
-    Without ``site``, the site of the current title is kept: a fork has its parent's title.
-    """
-    before = ""
-    # The title is still the command line, which may have any bytes.
-    with contextlib.suppress(UnicodeDecodeError):
-        before = setproctitle.getproctitle().rpartition(": ")[0]
-    head = f"{_TITLE}: {site}" if site else before if before.startswith(_TITLE) else _TITLE
-    setproctitle.setproctitle(f"{head}: {role}")
 
 
 def fork(title: str, main: Callable[[], int]) -> int:

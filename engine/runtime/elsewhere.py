@@ -19,7 +19,7 @@ from engine.config import Config, default_run_directory
 from engine.runtime.roles import SUPERVISOR
 from engine.shm.site import SitePaths, directory_name
 
-#: The beginning of titles of the engine's processes (``engine/runtime/child.py``).
+#: The beginning of titles of the engine's processes (``engine/runtime/title.py``).
 _TITLE = "edge-video"
 
 

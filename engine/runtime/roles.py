@@ -188,9 +188,10 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 def _capture_modules(config: Config) -> Iterable[str]:
     """The agent, and the sources that the site's cameras need."""
-    from engine.sources.choose import module_of
+    from engine.sources.choose import modules_of
 
-    return ["engine.stages.capture.agent", *sorted({module_of(camera) for camera in config.cameras})]
+    sources = {module for camera in config.cameras for module in modules_of(camera)}
+    return ["engine.stages.capture.agent", *sorted(sources)]
 
 
 def _writer_keys(config: Config) -> Sequence[str]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from engine.config import Camera
 from engine.errors import CameraUnavailable, FrameTooLarge, WireError
 from engine.sources.camera_request import shown
-from engine.sources.decoder import JpegDecoder
 from engine.sources.http_parts import Body, Part, Parts
 from engine.sources.http_stream import HttpStream
-from engine.sources.jpeg_encoder import JpegEncoder
 from engine.sources.jpeg_gate import JpegGate
 from engine.sources.source import CapturedFrame, FrameMemory
 from engine.wire import jpeg
@@ -66,8 +65,7 @@ class HttpJpegSource:
         self._size = (camera.width, camera.height) if camera.width and camera.height else None
         self._gate = JpegGate()
         #: Needed where the camera's own JPEGs do not match the configuration.
-        self._decoder: JpegDecoder | None = None
-        self._encoder = JpegEncoder(camera.quality, self._size)
+        self._transcode: Callable[[memoryview], CapturedFrame] | None = None
         self.mode: Mode = "passthrough" if camera.encoding == "auto" else "transcode"
         self._part: Part | None = None
         #: Why the part that was grabbed is no picture.
@@ -123,8 +121,8 @@ class HttpJpegSource:
         assert self._part
         frame = self._gate.check(self._part.body)
         if self.mode == "transcode":
-            self._decoder = self._decoder or JpegDecoder()
-            frame = self._encoder.encode(self._decoder.decode(self._part.body))
+            self._transcode = self._transcode or _transcoder(self._camera.quality, self._size)
+            frame = self._transcode(self._part.body)
         elif self._part.claimed:
             whole = len(frame.parts) == 1
             # Tables were added between two parts of the claimed memory, which must be copied before it is written to.
@@ -136,3 +134,14 @@ class HttpJpegSource:
         """See Source."""
         self._part = None
         self._connection.close()
+
+
+def _transcoder(quality: int, size: tuple[int, int] | None) -> Callable[[memoryview], CapturedFrame]:
+    """Decodes a JPEG and encodes it again. The libraries for it are loaded here, because few cameras need them."""
+    from engine.sources.decoder import JpegDecoder
+    from engine.sources.jpeg_encoder import JpegEncoder, single_thread
+
+    # One core serves many cameras.
+    single_thread()
+    decoder, encoder = JpegDecoder(), JpegEncoder(quality, size)
+    return lambda data: encoder.encode(decoder.decode(data))
