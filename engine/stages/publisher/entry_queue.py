@@ -19,10 +19,12 @@ from engine.wire.journal import JournalEntry
 
 #: Entries held at a time, over all cameras: a few windows, so that the next messages are ready.
 _QUEUE_MAX = 2048
-#: Seconds between an entry read and the next read. A read costs nearly the same for one entry as for many. So this
-#: trades latency for CPU: of the 3 ms from stored to sent, which are allowed at the median, it may take one.
-_LINGER_SECONDS = 0.002
-#: The same while a journal has entries that are too far ahead to be read: Redis answers at once.
+#: How long half of all entries may wait for a read, in seconds: a part of the 3 ms from stored to sent. A read costs
+#: nearly the same for one entry as for many, so this trades latency for CPU.
+_MEDIAN_WAIT_SECONDS = 0.00075
+#: Seconds from a read that brought entries to the next one, at most: no entry waits longer.
+_LINGER_SECONDS_MAX = 0.005
+#: The same while a journal has entries that are too far ahead to be taken: Redis answers at once.
 _AHEAD_SECONDS = 0.04
 #: Seconds that a read waits for entries, at most. Cameras that come meanwhile are in the next read.
 _BLOCK_SECONDS = 1.0
@@ -44,6 +46,8 @@ class EntryQueue:
         self.items: deque[Item] = deque()
         #: When to begin the next read (monotonic seconds), if any entries are wanted.
         self._read_at = 0.0
+        #: When the last entries were read.
+        self._found_at = 0.0
         #: Of the read under way: the positions of the cameras, and the number of entries of each that it may bring.
         self._asked: dict[str, Id] = {}
         self._room = 0
@@ -128,9 +132,18 @@ class EntryQueue:
             longest = max(longest, len(entries) + unreadable)
             if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
                 behind.add(camera)
-        # Some camera may have more entries than one read returns.
-        pause = 0.0 if longest >= room else _AHEAD_SECONDS if self._journals.met_ahead else _LINGER_SECONDS
-        self._read_at = time.monotonic() + pause if found or self._journals.met_ahead else 0.0
+        now = time.monotonic()
+        if longest >= room:
+            # Some camera may have more entries than one read returns.
+            self._read_at = 0.0
+        elif self._journals.met_ahead:
+            self._read_at = now + _AHEAD_SECONDS
+        elif found:
+            self._read_at = now + linger_seconds(
+                (now - self._found_at) / max(sum(len(read.entries) for read in found), 1)
+            )
+        if found:
+            self._found_at = now
         return behind
 
     def _drop_gone(self, cameras: set[str]) -> None:
@@ -182,6 +195,15 @@ class EntryQueue:
         for camera, entry in self.items:
             waiting.setdefault(camera, []).append(entry)
         return waiting
+
+
+def linger_seconds(interval: float) -> float:
+    """How long to wait after a read, if entries come every ``interval`` seconds.
+
+    After the pause L, the read waits for the next entry, which does not wait. So of 1 + L / interval entries, L /
+    interval come in the pause and wait between 0 and L. Half of all wait at most m if L = 2 m + interval.
+    """
+    return min(2 * _MEDIAN_WAIT_SECONDS + interval, _LINGER_SECONDS_MAX)
 
 
 def _id(entry: JournalEntry) -> Id:
