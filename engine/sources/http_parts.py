@@ -94,7 +94,7 @@ class Parts:
     def _receive_whole(self) -> memoryview | None:
         """Receive a part whose head is as long as the last one, and which is there as a whole: its body comes into
         claimed memory with the same call. None if something else came; then the buffer has it."""
-        head, buffer = self._head, self._buffer
+        head = self._head
         room = self._memory.claim(self._likely)
         if room is None:
             self._head = 0
@@ -108,20 +108,19 @@ class Parts:
             count = 0
         if not count:
             raise CameraUnavailable("the stream ended")
-        match = HEAD_WITH_LENGTH.fullmatch(buffer, 0, head) if count > head else None
-        if match and match[1] == self._boundary:
-            size = int(match[2])
-            extra = count - head - size
-            if size and extra >= 0:
-                # Mostly a line end.
-                self._view[:extra] = room[size : size + extra]
-                self._begin, self._end = skip_newlines(buffer, 0, extra), extra
-                return room[:size]
-        self._begin, self._end = skip_newlines(buffer, 0, min(head, count)), count
-        if count > head:
-            if count > len(buffer):
-                self._resize(1 << (count - 1).bit_length())
-            self._view[head:count] = room[: count - head]
+        match = HEAD_WITH_LENGTH.fullmatch(self._buffer, 0, head) if count > head else None
+        body = count - head
+        size = int(match[2]) if match and match[1] == self._boundary else 0
+        if 0 < size <= body:
+            # What follows is mostly a line end.
+            self._begin = self._end = 0
+            self._append(room[size:body])
+            self._begin = skip_newlines(self._buffer, 0, self._end)
+            return room[:size]
+        self._begin, self._end = 0, min(head, count)
+        if body > 0:
+            self._append(room[:body])
+        self._begin = skip_newlines(self._buffer, 0, self._end)
         return None
 
     def _read_body(self, size: int, deadline: float) -> memoryview | None:
@@ -246,6 +245,15 @@ class Parts:
         if self._begin + room > len(self._buffer):
             self._resize(max(len(self._buffer), 1 << (room - 1).bit_length()))
         self._end += self._body.readinto(self._view[self._end :], deadline)
+
+    def _append(self, data: memoryview) -> None:
+        """Put ``data`` behind what is in the buffer."""
+        end = self._end + len(data)
+        if end > len(self._buffer):
+            self._resize(1 << (end - 1).bit_length())
+            end = self._end + len(data)
+        self._view[self._end : end] = data
+        self._end = end
 
     def _resize(self, size: int) -> None:
         """Move what is in the buffer to the beginning of one of ``size`` bytes."""
