@@ -204,7 +204,7 @@ def test_rtsp_jpeg_cameras(benchmark: BenchmarkFixture, results: Results, scale:
     """JPEG by RTSP. GStreamer makes the pictures, which are small: each costs it some milliseconds."""
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
-    cameras, fps = scale.pick(2, 8, 8), 15
+    cameras, fps = scale.pick(1, 8, 8), 15
     with (
         RtspCamera(place.directory / "cameras", codec="mjpeg", fps=fps) as sender,
         place.observed(cameras) as seen,
@@ -228,7 +228,7 @@ def test_rtsp_h264_cameras(benchmark: BenchmarkFixture, results: Results, scale:
     every frame."""
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
-    cameras, fps = scale.pick(2, 8, 8), 15
+    cameras, fps = scale.pick(1, 8, 8), 15
     stream = read_clip(scale.pick(make_clip, street_clip, street_clip)(place.directory / "clip.mp4"))
     with RtspVideo.alike(place.directory / "cameras", stream, cameras) as sender, place.observed(cameras):
         sides: dict[str, Any] = {
@@ -269,6 +269,6 @@ def test_idle_site(benchmark: BenchmarkFixture, results: Results, scale: Scale, 
     results.ratio(
         "everyday.idle.copy",
         copy / own,
-        against=f"CPU of an ffmpeg a camera with its redis-py loop, which watches no process ({load})",
+        against=f"CPU of an ffmpeg a camera and of their loop, without a supervisor ({load})",
         unit="times less",
     )
