@@ -34,7 +34,7 @@ lint: $(VENV)/.installed-dev
 bench: servers $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --bench full
 
-# Under 2 minutes; writes nothing.
+# About 3 minutes; writes nothing.
 bench-quick: servers $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --bench quick
 

@@ -146,12 +146,12 @@ def _consume(pipe: Connection, amqp_url: str) -> None:
 
 def _read_journals(pipe: Connection, client: dict[str, Any], journals: dict[str, str]) -> None:
     connected = redis.Redis(**client)
-    last: dict[bytes, Any] = {journal.encode(): "$" for journal in journals}
+    last: dict[Any, Any] = {journal.encode(): "$" for journal in journals}
     cameras = {journal.encode(): camera for journal, camera in journals.items()}
     found: list[Seen] = []
     pipe.send("ready")
     while not pipe.poll():
-        entries = connected.xread(last, block=_READ_MS)
+        entries: Any = connected.xread(last, block=_READ_MS)
         now = time.time_ns()
         for journal, added in entries:
             found += [Seen(cameras[journal], int(entry.partition(b"-")[0]), now) for entry, _ in added]

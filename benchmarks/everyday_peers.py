@@ -125,7 +125,7 @@ def ffmpeg_pipes(
             number, pending = ready.data
             data = os.read(ready.fd, _PIPE_BYTES)
             assert data, f"ffmpeg of {urls[number]} ended"
-            for frame in _whole(pending, data):
+            for frame in whole_jpegs(pending, data):
                 camera, unix_nano = f"cam{number}", time.time_ns()
                 sequence = f"{counts[number].value % 99_999 + 1:05d}"
                 key = f"page:frames:{camera}:{unix_nano}:{sequence}"
@@ -135,7 +135,7 @@ def ffmpeg_pipes(
                 counts[number].value += 1
 
 
-def _whole(pending: bytearray, data: bytes) -> Iterator[bytes]:
+def whole_jpegs(pending: bytearray, data: bytes) -> Iterator[bytes]:
     """Add ``data`` to ``pending``, and take the JPEGs that are whole now out of it."""
     # The marker of a JPEG's end may lie across two reads.
     begin = max(len(pending) - 1, 0)

@@ -29,7 +29,7 @@ class Observed(NamedTuple):
     events: list[Seen]
 
 
-class Day(NamedTuple):
+class SiteRun(NamedTuple):
     """What a site did in one window, which began and ended at these times (nanoseconds UTC)."""
 
     window: Window
@@ -86,14 +86,14 @@ class Place(NamedTuple):
         with running_site(self.directory, cameras, target, ring_mb=RING_MB, settle=self.settle, redis=address) as watch:
             yield watch
 
-    def day(self, cameras: list[dict[str, Any]], sender_pid: int) -> Day:
+    def run(self, cameras: list[dict[str, Any]], sender_pid: int) -> SiteRun:
         """A site of ``cameras``: CPU and latencies in one window, and the broker's round trips right after it."""
         with self.site(cameras) as watch:
             begun, before = time.time_ns(), cpu_seconds(sender_pid)
             window = watch.window(self.seconds)
             sender, ended = cpu_seconds(sender_pid) - before, time.time_ns()
             trips = round_trips(self.amqp_url, max(10, round(self.seconds * 25)), 0.01)
-            return Day(window, begun, ended, sender, trips, watch.memory())
+            return SiteRun(window, begun, ended, sender, trips, watch.memory())
 
     def peer(
         self, target: Callable[..., None], urls: list[str], *arguments: Any, memory: list[float] | None = None

@@ -74,7 +74,7 @@ EVERYDAY = (
     Highlight(
         "CPU of an idle site: 10 cameras at 1 fps",
         "{everyday.idle} % of a core",
-        "{everyday.idle.copy} %: an `ffmpeg` a camera, which nobody watches",
+        "{everyday.idle.copy} %: an `ffmpeg` a camera and its loop, without a supervisor",
     ),
     Highlight(
         "A call of `edge-video status`",

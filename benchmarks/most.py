@@ -69,10 +69,10 @@ def search(
             break
     step = STEP
     for number in range(tries_max):
-        cameras = _next(tries, cores, step)
-        if cameras is None or time.monotonic() > deadline or not fits(cameras):
+        following = _next(tries, cores, step)
+        if following is None or time.monotonic() > deadline or not fits(following):
             break
-        tries.append(probe(cameras))
+        tries.append(probe(following))
         # The estimate came first. Steps begin behind it.
         step *= step if number else 1.0
     return tries

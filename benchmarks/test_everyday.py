@@ -17,7 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.events import share
 from benchmarks.everyday_peers import COPY, ENCODE, ffmpeg_pipes, opencv_loops
-from benchmarks.everyday_site import RING_MB, Day, Observed, Place
+from benchmarks.everyday_site import RING_MB, Observed, Place, SiteRun
 from benchmarks.harness import OURS, Results, Scale, in_turns, quotients
 from benchmarks.measured_site import OWN_ROLES, Window, add_vhost
 from benchmarks.video_peers import Work
@@ -90,30 +90,30 @@ def test_http_cameras(benchmark: BenchmarkFixture, results: Results, scale: Scal
             "copy": lambda: place.peer(ffmpeg_pipes, urls, COPY, memory=memory),
         }
         sides = {peer: peers[peer] for peer in load.peers}
-        sides[OURS] = lambda: place.day(cameras_of(urls), sender.pid)
+        sides[OURS] = lambda: place.run(cameras_of(urls), sender.pid)
         measured = in_turns(benchmark, sides, scale.pick(1, 1, load.rounds), warmup=0)
-    days: list[Day] = measured.pop(OURS)
+    runs: list[SiteRun] = measured.pop(OURS)
     title = f"{cameras} HTTP cameras x {load.fps} fps x {KB} KB"
-    assert all(day.window.stored > 0.5 * cameras * load.fps * place.seconds for day in days), days
-    record_cpu(results, name, title, days, measured)
-    record_latency(results, name, title, days, seen)
-    record_losses(results, name, title, days, cameras * load.fps)
+    assert all(run.window.stored > 0.5 * cameras * load.fps * place.seconds for run in runs), runs
+    record_cpu(results, name, title, runs, measured)
+    record_latency(results, name, title, runs, seen)
+    record_losses(results, name, title, runs, cameras * load.fps)
     if name == "32x30":
-        record_publisher(results, title, days)
+        record_publisher(results, title, runs)
     if name == "8x30":
-        record_memory(results, title, days[-1], statistics.median(memory), cameras)
+        record_memory(results, title, runs[-1], statistics.median(memory), cameras)
 
 
 def record_cpu(
-    results: Results, name: str, load: str, days: list[Day], peers: dict[str, list[Work]], unit: str = "ms a frame"
+    results: Results, name: str, load: str, runs: list[SiteRun], peers: dict[str, list[Work]], unit: str = "ms a frame"
 ) -> None:
-    ours = [day.own_ms for day in days]
+    ours = [run.own_ms for run in runs]
     goal = {"goal": CPU_GOALS[name]} if name in CPU_GOALS else {}
     results.figure(f"everyday.cpu.{name}", round(statistics.median(ours), 3), unit, load=load, **goal)
     for role in (*OWN_ROLES, "rabbitmq"):
-        used = round(statistics.median(day.ms(role) for day in days), 4)
+        used = round(statistics.median(run.ms(role) for run in runs), 4)
         results.figure(f"everyday.cpu.{name}.{role}", used, unit, load=load)
-    sender = statistics.median(day.cameras_cpu / day.window.seconds for day in days)
+    sender = statistics.median(run.cameras_cpu / run.window.seconds for run in runs)
     results.figure(f"everyday.cpu.{name}.cameras", round(sender, 3), "cores of the process that sends them", load=load)
     loop = "and of the loop that stores each JPEG with SETEX and announces it"
     against = {
@@ -133,13 +133,13 @@ def record_cpu(
         )
 
 
-def record_latency(results: Results, name: str, load: str, days: list[Day], seen: Observed) -> None:
+def record_latency(results: Results, name: str, load: str, runs: list[SiteRun], seen: Observed) -> None:
     """Latencies as figures; the delay of an event also as a ratio to the broker's own round trip."""
-    merged = histogram.merge(day.window.latency for day in days)
-    each = [day.delays(seen) for day in days]
+    merged = histogram.merge(run.window.latency for run in runs)
+    each = [run.delays(seen) for run in runs]
     assert all(each), "events of followed cameras were seen"
     late = [delay for found in each for delay in found]
-    trips = [trip for day in days for trip in day.trips.ms]
+    trips = [trip for run in runs for trip in run.trips.ms]
     for percentile, part in PERCENTILES.items():
         for kind, value in (("readable", histogram.percentile(merged, part)), ("event", share(late, part))):
             what = "ms from capture to readable" if kind == "readable" else "ms from stored to received as an event"
@@ -149,36 +149,36 @@ def record_latency(results: Results, name: str, load: str, days: list[Day], seen
         results.figure(f"everyday.broker.{name}.{percentile}", round(share(trips, part), 2), what, load=load)
         results.median(
             f"everyday.event.{name}.{percentile}.broker",
-            [share(day.trips.ms, part) / share(found, part) for day, found in zip(days, each, strict=True)],
+            [share(run.trips.ms, part) / share(found, part) for run, found in zip(runs, each, strict=True)],
             against=f"{percentile} of a message that the broker confirms and delivers, beside the same site ({load})",
             unit="of the delay",
         )
 
 
-def record_publisher(results: Results, load: str, days: list[Day]) -> None:
-    used = statistics.median(day.ms("publisher") * 1e3 for day in days)
+def record_publisher(results: Results, load: str, runs: list[SiteRun]) -> None:
+    used = statistics.median(run.ms("publisher") * 1e3 for run in runs)
     results.figure("everyday.publisher.cpu", round(used, 1), "us an event", load=load, goal="<= 40")
     results.median(
         "everyday.publisher.pika",
-        [day.trips.cpu_ms / day.ms("publisher") for day in days],
+        [run.trips.cpu_ms / run.ms("publisher") for run in runs],
         against=f"CPU of pika for a message that it publishes, has confirmed and receives, beside the site ({load})",
         unit="times less CPU",
     )
 
 
-def record_losses(results: Results, name: str, load: str, days: list[Day], per_second: float) -> None:
-    dropped = sum(day.window.dropped for day in days)
+def record_losses(results: Results, name: str, load: str, runs: list[SiteRun], per_second: float) -> None:
+    dropped = sum(run.window.dropped for run in runs)
     results.figure(f"everyday.dropped.{name}", dropped, "frames", load=load, goal="<= 0")
     results.median(
         f"everyday.stored.{name}",
-        [day.window.stored / (per_second * day.window.seconds) for day in days],
+        [run.window.stored / (per_second * run.window.seconds) for run in runs],
         against=f"the frames that the cameras' rate gives ({load})",
         unit="of the frames",
     )
 
 
-def record_memory(results: Results, load: str, day: Day, theirs: float, cameras: int) -> None:
-    own = {role: sum(day.memory.get(role, ())) for role in OWN_ROLES}
+def record_memory(results: Results, load: str, run: SiteRun, theirs: float, cameras: int) -> None:
+    own = {role: sum(run.memory.get(role, ())) for role in OWN_ROLES}
     rings = cameras * RING_MB
     for role, size in own.items():
         results.figure(f"everyday.memory.{role}", round(size, 1), "MB (PSS, rings apart)", load=load)
@@ -204,7 +204,7 @@ def test_rtsp_jpeg_cameras(benchmark: BenchmarkFixture, results: Results, scale:
     """JPEG by RTSP. GStreamer makes the pictures, which are small: each costs it some milliseconds."""
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
-    cameras, fps = scale.pick(2, 8, 8), 15
+    cameras, fps = scale.pick(1, 8, 8), 15
     with (
         RtspCamera(place.directory / "cameras", codec="mjpeg", fps=fps) as sender,
         place.observed(cameras) as seen,
@@ -212,15 +212,15 @@ def test_rtsp_jpeg_cameras(benchmark: BenchmarkFixture, results: Results, scale:
         urls = [sender.url] * cameras
         sides: dict[str, Any] = {
             "copy": lambda: place.peer(ffmpeg_pipes, urls, COPY),
-            OURS: lambda: place.day(cameras_of(urls), sender.pid),
+            OURS: lambda: place.run(cameras_of(urls), sender.pid),
         }
         measured = in_turns(benchmark, sides, 1, warmup=0)
-    days: list[Day] = measured.pop(OURS)
+    runs: list[SiteRun] = measured.pop(OURS)
     title = f"{cameras} RTSP cameras x {fps} fps, JPEG of 768x432"
-    assert all(day.window.stored > 0.5 * cameras * fps * place.seconds for day in days), days
-    record_cpu(results, "rtsp jpeg", title, days, measured)
-    record_latency(results, "rtsp jpeg", title, days, seen)
-    record_losses(results, "rtsp jpeg", title, days, cameras * fps)
+    assert all(run.window.stored > 0.5 * cameras * fps * place.seconds for run in runs), runs
+    record_cpu(results, "rtsp jpeg", title, runs, measured)
+    record_latency(results, "rtsp jpeg", title, runs, seen)
+    record_losses(results, "rtsp jpeg", title, runs, cameras * fps)
 
 
 def test_rtsp_h264_cameras(benchmark: BenchmarkFixture, results: Results, scale: Scale, place: Place) -> None:
@@ -228,19 +228,20 @@ def test_rtsp_h264_cameras(benchmark: BenchmarkFixture, results: Results, scale:
     every frame."""
     if scale.mode == "quick":
         pytest.skip("HTTP cameras give the first look")
-    cameras, fps = scale.pick(2, 8, 8), 15
-    stream = read_clip(scale.pick(make_clip, street_clip, street_clip)(place.directory / "clip.mp4"))
+    cameras, fps = scale.pick(1, 8, 8), 15
+    clip = place.directory / "clip.mp4"
+    stream = read_clip(make_clip(clip) if scale.mode == "once" else street_clip(clip))
     with RtspVideo.alike(place.directory / "cameras", stream, cameras) as sender, place.observed(cameras):
         sides: dict[str, Any] = {
             "ffmpeg": lambda: place.peer(ffmpeg_pipes, sender.urls[:ENCODED_MAX], ENCODE),
-            OURS: lambda: place.day(cameras_of(sender.urls, video=True, decode="key"), sender.pid),
+            OURS: lambda: place.run(cameras_of(sender.urls, video=True, decode="key"), sender.pid),
         }
         measured = in_turns(benchmark, sides, 1, warmup=0)
-    days: list[Day] = measured.pop(OURS)
-    assert all(day.window.packets > 0.5 * cameras * fps * place.seconds for day in days), days
+    runs: list[SiteRun] = measured.pop(OURS)
+    assert all(run.window.packets > 0.5 * cameras * fps * place.seconds for run in runs), runs
     title = f"{cameras} RTSP cameras x {fps} fps, H.264 of 720p; ours: video as sent and JPEGs of key frames"
-    record_cpu(results, "rtsp h264", title, days, measured, "ms a packet or JPEG")
-    dropped = sum(day.window.dropped for day in days)
+    record_cpu(results, "rtsp h264", title, runs, measured, "ms a packet or JPEG")
+    dropped = sum(run.window.dropped for run in runs)
     results.figure("everyday.dropped.rtsp h264", dropped, "frames and packets", load=title, goal="<= 0")
 
 
@@ -269,6 +270,6 @@ def test_idle_site(benchmark: BenchmarkFixture, results: Results, scale: Scale, 
     results.ratio(
         "everyday.idle.copy",
         copy / own,
-        against=f"CPU of an ffmpeg a camera with its redis-py loop, which watches no process ({load})",
+        against=f"CPU of an ffmpeg a camera and of their loop, without a supervisor ({load})",
         unit="times less",
     )

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from benchmarks.events import Seen, delays
+from benchmarks.everyday_peers import whole_jpegs
 from benchmarks.harness import LATEST_KEYS, Results, Scale
 from benchmarks.highlights import CHAPTERS, highlights, modes, number, with_measured
 from benchmarks.most import NARROW, confirm, most, search
@@ -273,3 +275,20 @@ def test_a_search_stops_where_there_is_no_room_and_tries_a_first_failure_twice()
 def test_a_long_run_that_loses_frames_is_tried_with_fewer_cameras() -> None:
     assert confirm(lambda n: Load(n, n <= 180, 1.0), 200) == Load(180, True, 1.0)
     assert confirm(lambda n: Load(n, False, 1.0), 200) is None
+
+
+def test_a_peer_takes_jpegs_out_of_a_pipe_at_every_split() -> None:
+    jpegs = [b"\xff\xd8one\xff\x00\xff\xd9", b"\xff\xd8two\xff\xd9"]
+    stream = b"".join(jpegs)
+    for first in range(len(stream)):
+        for second in range(first, len(stream)):
+            pending = bytearray()
+            parts = (stream[:first], stream[first:second], stream[second:])
+            assert [jpeg for part in parts for jpeg in whole_jpegs(pending, part)] == jpegs
+            assert not pending
+
+
+def test_delays_are_of_the_same_frame_of_the_same_camera() -> None:
+    stored = [Seen("a", 1, 1_000_000), Seen("b", 1, 2_000_000), Seen("a", 2, 3_000_000)]
+    events = [Seen("b", 1, 5_000_000), Seen("a", 1, 1_500_000), Seen("a", 3, 9_000_000)]
+    assert delays(stored, events) == [0.5, 3.0]
