@@ -118,7 +118,7 @@ def test_video_cameras_without_a_loss(
     if scale.mode == "quick":
         pytest.skip("one short try says nothing of the most")
     first, peers = scale.pick(2, 0, 100), scale.pick(1, 0, 4)
-    seconds = scale.pick(1.0, 0.0, 20.0)
+    seconds = scale.pick(1.0, 0.0, 60.0)
     probes: list[Probe] = []
     opencv: list[Work] = []
 
