@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -29,12 +32,13 @@ from tests.faults.streams import StreamCamera, clip
 from tests.servers.answering import Answering
 from tests.servers.certificate import self_signed
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
-from tests.servers.wait import free_port
+from tests.servers.wait import free_port, wait_until
 from tests.stages.http_bodies import camera, part
 
 JPEGS = make_jpegs(6)
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace;boundary=frame\r\n{}\r\n"
 BODY = b"".join(map(part, JPEGS))
+ROOT = Path(__file__).parents[2]
 
 
 def answered(body: bytes = BODY, more: str = "") -> str:
@@ -336,3 +340,38 @@ def test_an_fps_limit_passes_over_frames(tmp_path: Path) -> None:
         assert 0 < bench.agent.captured <= 10
         assert {bytes(record.payload) for record in bench.consumer.poll(2**30, 1000)} <= set(JPEGS)
         bench.agent.on_close()
+
+
+def test_a_capture_that_is_killed_while_it_receives_in_the_ring(tmp_path: Path) -> None:
+    """What came of the frame lies in the ring, and was never captured: no count, no sequence."""
+    half = JPEGS[1][: len(JPEGS[1]) // 2]
+    over = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(part(JPEGS[0]) + part(JPEGS[1])[: -len(JPEGS[1]) - 2] + half)
+        over.wait(60)
+
+    ring = tmp_path / "0.ring"
+    with closing(Slow(serve)) as server:
+        code = (
+            "from pathlib import Path; from tests.stages.test_http_jpeg import Bench; "
+            f"Bench(Path({str(tmp_path)!r}), {server.url!r}, 2**20).turn(lambda: False)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        try:
+            wait_until(lambda: ring.exists() and half in ring.read_bytes(), 30, "half a frame is in the ring")
+        finally:
+            process.kill()
+            process.wait(30)
+            over.set()
+    with closing(Producer(ring, "cam1")) as successor, closing(Consumer(ring, "cam1")) as consumer:
+        counts = successor.counts()
+        assert (counts.captured, counts.held, counts.dropped, successor.last_sequence) == (1, 1, 0, 1)
+        room = successor.claim(len(JPEGS[2]))
+        assert room is not None
+        room[:] = JPEGS[2]
+        assert successor.commit(len(room), successor.floor_nano + 1, 0, 320, 240) == 2
+        records = consumer.poll(2**30, 10)
+        assert [bytes(record.payload) for record in records] == [JPEGS[0], JPEGS[2]]
+        assert [record.sequence for record in records] == [1, 2]
+        del records, room
