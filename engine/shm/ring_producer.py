@@ -29,6 +29,8 @@ class Producer(RingEnd):
         self._largest = words[layout.W_LARGEST]
         #: The sequence of the last frame; 0 before the first.
         self.last_sequence = sequence_after(words[layout.W_FIRST_SEQUENCE], self._captured)
+        #: The largest frame that the ring takes, in bytes.
+        self.frame_bytes_max = layout.payload_max(self.capacity)
         #: The memory that the caller fills, and the position of its record.
         self._claimed: memoryview | None = None
         self._claimed_at = 0
@@ -45,18 +47,14 @@ class Producer(RingEnd):
         """The next frame's time stamp must exceed this, in nanoseconds UTC."""
         return max(self._words[layout.W_FLOOR_NANO], self._last_nano)
 
-    @property
-    def frame_bytes_max(self) -> int:
-        """The largest frame that the ring takes, in bytes."""
-        return self.capacity // 2
-
     def claim(self, size: int) -> memoryview | None:
         """Memory of the ring for the next frame, of ``size`` bytes; None if the ring is full.
 
         The caller fills it and calls ``commit``. Until then nothing is counted or visible. The memory is valid until
         the next ``claim``, ``write`` or ``close``. Raises FrameTooLarge, ValueError for an empty frame.
         """
-        self.forget()
+        if self._claimed is not None:
+            self.forget()
         if not size:
             raise ValueError(f"camera {self.camera}: an empty frame")
         if size > self.frame_bytes_max:
@@ -84,7 +82,8 @@ class Producer(RingEnd):
             raise ValueError(f"camera {self.camera}: {size} bytes were not claimed")
         sequence = self._take_sequence(unix_nano, size)
         self._publish(self._claimed_at, size, unix_nano, sequence, monotonic, width, height, 0, layout.FLAG_KEYFRAME, 0)
-        self.forget()
+        claimed.release()
+        self._claimed = None
         return sequence
 
     def write(

@@ -81,8 +81,8 @@ class Receiver:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._plain = not isinstance(connection, ssl.SSLSocket)
-        if self._plain:
+        self.plain = not isinstance(connection, ssl.SSLSocket)
+        if self.plain:
             # The kernel bounds the wait: a timeout of Python's costs a second system call each time.
             connection.settimeout(None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, _SLICE_US))
@@ -101,7 +101,7 @@ class Receiver:
 
     def expect(self, count: int) -> None:
         """Sleep in ``readinto`` until so many bytes are there, and not for each packet of the network."""
-        if self._plain:
+        if self.plain:
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from engine.config import Camera
 from engine.errors import CameraUnavailable, FrameTooLarge, WireError
 from engine.sources.camera_request import shown
-from engine.sources.http_parts import Body, Part, Parts
+from engine.sources.http_parts import Body, Parts
 from engine.sources.http_stream import HttpStream
 from engine.sources.jpeg_gate import JpegGate
 from engine.sources.source import CapturedFrame, FrameMemory
@@ -66,7 +66,7 @@ class HttpJpegSource:
         #: Needed where the camera's own JPEGs do not match the configuration.
         self._transcode: Callable[[memoryview], CapturedFrame] | None = None
         self.mode: Mode = "passthrough" if camera.encoding == "auto" else "transcode"
-        self._part: Part | None = None
+        self._part: memoryview | None = None
         #: Why the part that was grabbed is no picture.
         self._failure: WireError | FrameTooLarge | None = None
         #: False after a part that was no picture.
@@ -79,27 +79,23 @@ class HttpJpegSource:
         self._part = self._failure = None
         patience = self._camera.stall_seconds
         try:
-            self._parts.begin(self._last + patience)
+            self._part = self._parts.next(self._last + patience, patience)
         except TimeoutError:
             waited = time.monotonic() - self._last
             if waited >= patience:
                 raise CameraUnavailable(f"sent nothing for {waited:.1f} s") from None
             return False
+        except FrameTooLarge as error:
+            self._failure = error
         except WireError as error:
             # What follows a part that was no picture may be its rest, and is counted with it.
             self._failure = error if self._sound else None
-            return self._sound
-        try:
-            self._part = self._parts.read(time.monotonic() + patience)
-        except TimeoutError:
-            raise CameraUnavailable(f"sent a picture that was not complete after {patience:g} s") from None
-        except FrameTooLarge as error:
-            self._failure = error
+        if self._part is None and self._failure is None:
+            return False
         self._last = time.monotonic()
         if self._part and self._size and self._camera.encoding == "auto":
-            matches = jpeg.describe(self._part.body)[:2] == self._size
-            self.mode = "passthrough" if matches else "transcode"
-        return bool(self._part or self._failure)
+            self.mode = "passthrough" if jpeg.describe(self._part)[:2] == self._size else "transcode"
+        return True
 
     def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
         """See Source."""
@@ -111,6 +107,7 @@ class HttpJpegSource:
 
     def skip(self) -> None:
         """See Source."""
+        self._part = None
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:  # noqa: ARG002 - only test patterns carry them
         """See Source."""
@@ -118,14 +115,14 @@ class HttpJpegSource:
         if self._failure:
             raise self._failure
         assert self._part
-        frame = self._gate.check(self._part.body)
+        body, claimed, self._part = self._part, self._parts.claimed, None
+        frame = self._gate.check(body, claimed=claimed)
         if self.mode == "transcode":
             self._transcode = self._transcode or _transcoder(self._camera.quality, self._size)
-            frame = self._transcode(self._part.body)
-        elif self._part.claimed:
-            whole = len(frame.parts) == 1
+            frame = self._transcode(body)
+        elif claimed and not frame.claimed:
             # Tables were added between two parts of the claimed memory, which must be copied before it is written to.
-            frame = frame._replace(claimed=whole, parts=frame.parts if whole else (b"".join(frame.parts),))
+            frame = CapturedFrame((b"".join(frame.parts),), frame.width, frame.height)
         self._sound = True
         return frame
 

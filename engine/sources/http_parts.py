@@ -11,16 +11,19 @@ Lengths may be wrong, too. If no boundary follows a part of the stated length, l
 from __future__ import annotations
 
 import time
-from typing import NamedTuple, NoReturn, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, Protocol
 
 from engine.errors import CameraUnavailable, WireError
 from engine.sources.source import FrameMemory
-from engine.wire.multipart import CLOSING, HEAD, HEAD_BYTES_MAX, part_size, skip_newlines
+from engine.wire.multipart import CLOSING, HEAD, HEAD_BYTES_MAX, HEAD_WITH_LENGTH, part_size, skip_newlines
 
 #: The longest wait for a part to begin, in seconds; after it, the caller may do something else.
 _WAIT_SECONDS = 0.4
 #: Size of the buffer for heads, in bytes. It grows for parts that are not received in memory that is lent.
 _BUFFER_BYTES = 16_384
+#: Room behind a part that is expected whole, for what separates it from the next.
+_SPARE = 1024
 #: Room for the bytes that are received next, at least.
 _ROOM_BYTES_MIN = 4096
 #: Most bytes before the first boundary.
@@ -31,6 +34,8 @@ class Body(Protocol):
     """Where the bytes come from."""
 
     resumable: bool
+    #: ``socket.recvmsg_into`` where bytes come from a socket as they are; it waits a short time.
+    scatter: Callable[[Iterable[memoryview]], tuple[int, Any, int, Any]] | None
 
     def readinto(self, memory: memoryview, deadline: float) -> int:
         """Wait for bytes until ``deadline``; returns how many. Raises TimeoutError, and CameraUnavailable at the
@@ -40,13 +45,6 @@ class Body(Protocol):
     def expect(self, count: int) -> None:
         """So many bytes are awaited."""
         ...
-
-
-class Part(NamedTuple):
-    """A part's body, valid until the next one is read. ``claimed`` if it lies in memory that was lent."""
-
-    body: memoryview
-    claimed: bool
 
 
 class Parts:
@@ -67,21 +65,70 @@ class Parts:
         self._uses_lengths = True
         #: Length of the part whose head was read; 0 if only the next boundary tells.
         self._size = 0
+        #: Length of the last head, and of memory that the next part likely needs; 0 if parts do not come with a length.
+        self._head = self._likely = 0
+        #: True if the last part lies in memory that was lent.
+        self.claimed = False
 
-    def begin(self, deadline: float) -> None:
-        """Read the next part's head. Raises TimeoutError if it is not complete by ``deadline``, or, if the call can be
-        repeated, after some time without it. Raises WireError, once, if a part does not begin where it should, and
-        CameraUnavailable at the end."""
+    def next(self, deadline: float, patience: float) -> memoryview | None:
+        """The next part's body, valid until the next call; None if it is empty. ``claimed`` says where it is.
+
+        Raises TimeoutError if its head is not complete by ``deadline``, or, if the call can be repeated, after some
+        time without it. Raises FrameTooLarge if the body was passed over. Raises WireError, once, if a part does not
+        begin where it should. Raises CameraUnavailable at the end, and if the body is not complete after ``patience``
+        seconds."""
+        while self._begin == self._end and self._head and self._body.scatter:
+            part = self._receive_whole()
+            if part is not None:
+                self.claimed = True
+                return part
+            if time.monotonic() > deadline:
+                raise TimeoutError
         while not self._read_head():
             self._fill(min(deadline, time.monotonic() + _WAIT_SECONDS) if self._body.resumable else deadline)
+        try:
+            return self._read_body(self._size, time.monotonic() + patience)
+        except TimeoutError:
+            raise CameraUnavailable(f"sent a picture that was not complete after {patience:g} s") from None
 
-    def read(self, deadline: float) -> Part | None:
-        """The part that was begun; None if it is empty. Raises FrameTooLarge if it was passed over, TimeoutError, and
-        CameraUnavailable at the end."""
-        size = self._size
+    def _receive_whole(self) -> memoryview | None:
+        """Receive a part whose head is as long as the last one, and which is there as a whole: its body comes into
+        claimed memory with the same call. None if something else came; then the buffer has it."""
+        head, buffer = self._head, self._buffer
+        room = self._memory.claim(self._likely)
+        if room is None:
+            self._head = 0
+            return None
+        assert self._body.scatter
+        try:
+            count = self._body.scatter([self._view[:head], room])[0]
+        except BlockingIOError:
+            raise TimeoutError from None
+        except OSError:
+            count = 0
+        if not count:
+            raise CameraUnavailable("the stream ended")
+        match = HEAD_WITH_LENGTH.fullmatch(buffer, 0, head) if count > head else None
+        if match and match[1] == self._boundary:
+            size = int(match[2])
+            extra = count - head - size
+            if size and extra >= 0:
+                # Mostly a line end.
+                self._view[:extra] = room[size : size + extra]
+                self._begin, self._end = skip_newlines(buffer, 0, extra), extra
+                return room[:size]
+        self._begin, self._end = skip_newlines(buffer, 0, min(head, count)), count
+        if count > head:
+            if count > len(buffer):
+                self._resize(1 << (count - 1).bit_length())
+            self._view[head:count] = room[: count - head]
+        return None
+
+    def _read_body(self, size: int, deadline: float) -> memoryview | None:
+        """The body of a part of ``size`` bytes, 0 if only the next boundary tells."""
+        self.claimed = False
         if not size:
-            body = self._until_boundary(deadline)
-            return Part(body, claimed=False) if body else None
+            return self._until_boundary(deadline) or None
         if size > self._memory.frame_bytes_max:
             self._pass_over(size, deadline)
         room = self._memory.claim(size)
@@ -90,7 +137,7 @@ class Parts:
                 self._fill(deadline, size)
             body = self._view[self._begin : self._begin + size]
             self._begin += size
-            return Part(body, claimed=False)
+            return body
         if len(self._buffer) > _BUFFER_BYTES and self._begin == self._end:
             self._resize(_BUFFER_BYTES)
         have = min(size, self._end - self._begin)
@@ -101,7 +148,8 @@ class Parts:
             while have < size:
                 have += self._body.readinto(room[have:], deadline)
             self._body.expect(1)
-        return Part(room, claimed=True)
+        self.claimed = True
+        return room
 
     def _read_head(self) -> bool:
         """Read the next head in the buffer; False if it is not complete yet."""
@@ -115,7 +163,9 @@ class Parts:
             if boundary == (self._boundary or boundary):
                 self._boundary, self._begin = boundary, match.end()
                 self._lost, self._passed_over = False, 0
-                self._size = part_size(match[2]) if self._uses_lengths else 0
+                self._size = size = part_size(match[2]) if self._uses_lengths else 0
+                self._head = match.end() - at if size else 0
+                self._likely = min(max(self._likely, size + size // 4 + _SPARE), self._memory.frame_bytes_max)
                 return True
             if boundary == self._boundary + CLOSING:
                 raise CameraUnavailable("the stream ended")
@@ -161,6 +211,8 @@ class Parts:
         last = found - 1 if found > self._begin and self._buffer[found - 1] == ord("\r") else found
         body = self._view[self._begin : last]
         self._begin = found + 1
+        if len(body) > self._memory.frame_bytes_max:
+            raise self._memory.too_large(len(body))
         return body
 
     def _pass_over(self, size: int, deadline: float) -> NoReturn:

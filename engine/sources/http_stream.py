@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Iterable
 from http.client import HTTPException
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from engine.errors import CameraUnavailable, WireError
@@ -33,6 +34,9 @@ class HttpStream:
         self.content_encoding = opened.answer.headers.get("content-encoding", "identity").lower()
         #: True if a read that found nothing may be repeated.
         self.resumable = not response.chunked and response.length is None
+        self.scatter: Callable[[Iterable[memoryview]], tuple[int, Any, int, Any]] | None = (
+            opened.connection.recvmsg_into if self.resumable and self._reader.receiver.plain else None
+        )
         #: What came with the head.
         self._rest = b""
         if self.resumable:

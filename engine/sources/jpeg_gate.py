@@ -13,14 +13,17 @@ class JpegGate:
         self._headers = b""
         self._info = jpeg.JpegInfo(0, 0, False, 0, 0)
 
-    def check(self, data: memoryview) -> CapturedFrame:
-        """The frame made of ``data``. Raises WireError if it is truncated or no JPEG."""
-        info = self._info
-        if self._headers and data[: len(self._headers)] == self._headers:
-            info = info._replace(end=jpeg.find_end(data, info.scan))
+    def check(self, data: memoryview, *, claimed: bool = False) -> CapturedFrame:
+        """The frame made of ``data``, which FrameMemory lent if ``claimed``. Raises WireError if it is truncated or no
+        JPEG."""
+        headers, info = self._headers, self._info
+        if headers and data[: len(headers)] == headers:
+            end = jpeg.find_end(data, info.scan)
         else:
-            info = jpeg.inspect(data)
+            self._info = info = jpeg.inspect(data)
+            end = info.end
             # Includes the marker of the scan, so that every passed frame has one.
             self._headers = bytes(data[: info.scan + 2])
-            self._info = info
-        return CapturedFrame(jpeg.standalone(data, info), info.width, info.height)
+        if info.has_huffman_tables:
+            return CapturedFrame((data[:end],), info.width, info.height, claimed)
+        return CapturedFrame(jpeg.standalone(data, info._replace(end=end)), info.width, info.height)

@@ -13,6 +13,11 @@ _PART_BYTES_MAX = 2**28
 
 #: A part's head: its boundary's line, and its headers. Lines may end with LF alone.
 HEAD = re.compile(rb"(--[^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n")
+#: The same if they state a length, which is the second group.
+HEAD_WITH_LENGTH = re.compile(
+    rb"(--[^\r\n]*)\r?\n(?:[^\r\n]+\r?\n)*?(?i:content-length)[ \t]*:[ \t]*([0-9]{1,20})[ \t]*\r?\n"
+    rb"(?:[^\r\n]+\r?\n)*\r?\n"
+)
 _NOT_NEWLINE = re.compile(rb"[^\r\n]")
 _LENGTH = re.compile(rb"(?im)^content-length[ \t]*:[ \t]*([0-9]{1,20})[ \t]*\r?$")
 _MIXED = re.compile(r"(?i)\s*multipart/x-mixed-replace\s*(?:;|$)")

@@ -1,4 +1,5 @@
-"""Targets that read pictures: the walk over a JPEG's headers, the gate that packets pass, and a camera's stream."""
+"""Targets that read pictures: the walk over a JPEG's headers, the gate that packets pass, a camera's stream, and a body
+of HTTP."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from engine.sources.jpeg_gate import JpegGate
 from engine.sources.source import CapturedFrame
 from engine.sources.video import VideoSource
 from engine.wire import jpeg
+from engine.wire.jpeg import STANDARD_HUFFMAN_TABLES
+from tests.stages.http_bodies import Lender, Pieces, outcomes
 
 #: Between the packets of one input.
 PACKET = b"\n--packet\n"
@@ -68,6 +71,20 @@ def stream(data: bytes) -> None:
                             _check(camera.retrieve(stamp, number))
             finally:
                 camera.close()
+
+
+def multipart(data: bytes) -> None:
+    """What comes of a multipart body is part of it, and does not depend on where reads end. The first bytes are the
+    sizes of reads."""
+    count = data[0] % 5 if data else 0
+    sizes, body = [size + 1 for size in data[1 : count + 1]], data[count + 1 :]
+    found, reason = outcomes(Pieces(body, sizes, direct=count % 2 == 0), Lender(count))
+    assert found == outcomes(Pieces(body))[0]
+    assert reason
+    for picture in found:
+        if isinstance(picture, bytes):
+            info = jpeg.inspect(picture)
+            assert picture in body or STANDARD_HUFFMAN_TABLES in picture[: info.scan]
 
 
 def _check(frame: CapturedFrame) -> None:

@@ -143,6 +143,11 @@ def seeds(target: str) -> list[bytes]:
         "leftovers": [ring[:size] for size in (0, 100, 4096, len(ring))],
         "message": _events(),
         "moment": [b"-30s", b"1.5h", b"2024-11-08T14:30:60.123456789+05:30", str(NANO).encode(), b"now", b"9" * 4400],
+        "multipart": [
+            b"\3\0\7\xff" + _multipart(small * 2),
+            b"\0" + _multipart(small).replace(b"Content-Length", b"X") + b"--frame--",
+            b"\2\x30\x10" + _multipart([bare[0], small[0][:-9], small[1]]).replace(b"\r\n", b"\n"),
+        ],
         "old_key": [b"frames:v:cam:1:2024-11-08T14:30:00.5Z:00042", f"a b:frames:c:d:{NANO}:00001".encode()],
         "packets": [PACKET.join([small[0], small[0], small[1], bare[0]]), PACKET.join([small[0], small[0][:-9]])],
         "picture_stamp": [_stamped(picture) for picture in small],
@@ -182,7 +187,7 @@ def dictionary(target: str) -> list[bytes]:
         return [b"+QUEUED\r\n", b"+OK\r\n", b"*0\r\n", b"*-1\r\n", b"$-1\r\n", b"*2\r\n", b":0\r\n", b"-ERR x\r\n",
                 resp(_ENTRY_ID), resp(_FIELDS), resp([[_ENTRY_ID, _FIELDS]]),
                 resp(b"engine:v:journal:frames:cam1")]  # fmt: skip
-    if target in ("header_walk", "packets", "picture_stamp", "stream"):
+    if target in ("header_walk", "packets", "multipart", "picture_stamp", "stream"):
         return [b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xc4", b"\xff\xc0", b"\xff\xfe", PACKET, b"--frame\r\n"]
     if target in ("access_units", "video_file"):
         return [

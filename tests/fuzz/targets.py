@@ -21,6 +21,7 @@ TARGETS: dict[str, Target] = {
     "leftovers": memory.leftovers,
     "message": texts.message,
     "moment": texts.moment,
+    "multipart": pictures.multipart,
     "old_key": texts.old_key,
     "packets": pictures.packets,
     "picture_stamp": texts.picture_stamp,

@@ -203,7 +203,10 @@ class CaptureAgent:
             if source.mode == "transcode" and source.decode != "key":
                 self._page.counts[CaptureCount.DECODED] += len(stamps)
             for stamp in stamps:
-                written += self._take_picture(source, stamp, monotonic)
+                # A picture may be shown before a frame that the journal already has.
+                alone = stamp == unix_nano and len(stamps) == 1
+                nano = unix_nano if alone else max(stamp, self._producer.floor_nano + 1)
+                written += self._take_picture(source, nano, monotonic)
         except WireError as error:
             self._drops.corrupt(self._producer, unix_nano, error)
         # Last, because a new ring may take the place of the one that a frame was received in.
@@ -236,8 +239,6 @@ class CaptureAgent:
         if source.decode == "key":
             # Not decoded before it is wanted.
             self._page.counts[CaptureCount.DECODED] += 1
-        # A picture may be shown before a frame that the journal already has.
-        unix_nano = max(unix_nano, self._producer.floor_nano + 1)
         producer, counts = self._producer, self._page.counts
         counts[_LAST_SEQUENCE] = sequence = next_sequence(producer.last_sequence)
         counts[_LAST_NANO] = unix_nano
