@@ -1,8 +1,9 @@
 """Cameras that send JPEG over HTTP: each picture a part of a ``multipart/x-mixed-replace`` body.
 
-The engine reads them itself, because FFmpeg takes three times the CPU: a picture goes from the socket into the ring
-without a copy. Everything else over HTTP, and everything through a proxy, is FFmpeg's (``video.py``). The answer's
-Content-Type decides; if it is not multipart, that connection is closed before FFmpeg opens its own.
+The engine reads them itself, because that takes less CPU than FFmpeg: a picture goes from the socket into the ring
+without a copy, mostly in one call. Everything else over HTTP, and everything through a proxy, is FFmpeg's
+(``video.py``). The answer's Content-Type decides; if it is not multipart, that connection is closed before FFmpeg opens
+its own.
 """
 
 from __future__ import annotations

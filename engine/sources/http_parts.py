@@ -22,7 +22,7 @@ from engine.wire.multipart import CLOSING, HEAD, HEAD_BYTES_MAX, HEAD_WITH_LENGT
 _WAIT_SECONDS = 0.4
 #: Size of the buffer for heads, in bytes. It grows for parts that are not received in memory that is lent.
 _BUFFER_BYTES = 16_384
-#: Room behind a part that is expected whole, for what separates it from the next.
+#: A part that is expected whole gets memory for a quarter more than the last, and for so many bytes behind it.
 _SPARE = 1024
 #: Room for the bytes that are received next, at least.
 _ROOM_BYTES_MIN = 4096
@@ -53,6 +53,7 @@ class Parts:
     def __init__(self, body: Body, memory: FrameMemory) -> None:
         self._body = body
         self._memory = memory
+        self._bytes_max = memory.frame_bytes_max
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         #: What was received and not used yet.
@@ -65,8 +66,8 @@ class Parts:
         self._uses_lengths = True
         #: Length of the part whose head was read; 0 if only the next boundary tells.
         self._size = 0
-        #: Length of the last head, and of memory that the next part likely needs; 0 if parts do not come with a length.
-        self._head = self._likely = 0
+        #: Lengths of the last head and its part; 0 if the next part cannot be expected to be like it.
+        self._head = self._last_size = 0
         #: True if the last part lies in memory that was lent.
         self.claimed = False
 
@@ -94,8 +95,9 @@ class Parts:
     def _receive_whole(self) -> memoryview | None:
         """Receive a part whose head is as long as the last one, and which is there as a whole: its body comes into
         claimed memory with the same call. None if something else came; then the buffer has it."""
-        head, buffer = self._head, self._buffer
-        room = self._memory.claim(self._likely)
+        head = self._head
+        likely = self._last_size + self._last_size // 4 + _SPARE
+        room = self._memory.claim(likely) if likely <= self._bytes_max else None
         if room is None:
             self._head = 0
             return None
@@ -108,20 +110,20 @@ class Parts:
             count = 0
         if not count:
             raise CameraUnavailable("the stream ended")
-        match = HEAD_WITH_LENGTH.fullmatch(buffer, 0, head) if count > head else None
-        if match and match[1] == self._boundary:
-            size = int(match[2])
-            extra = count - head - size
-            if size and extra >= 0:
-                # Mostly a line end.
-                self._view[:extra] = room[size : size + extra]
-                self._begin, self._end = skip_newlines(buffer, 0, extra), extra
-                return room[:size]
-        self._begin, self._end = skip_newlines(buffer, 0, min(head, count)), count
-        if count > head:
-            if count > len(buffer):
-                self._resize(1 << (count - 1).bit_length())
-            self._view[head:count] = room[: count - head]
+        match = HEAD_WITH_LENGTH.fullmatch(self._buffer, 0, head) if count > head else None
+        body = count - head
+        size = int(match[2]) if match and match[1] == self._boundary else 0
+        if 0 < size <= body:
+            self._last_size = size
+            # What follows is mostly a line end.
+            self._begin = self._end = 0
+            self._append(room[size:body])
+            self._begin = skip_newlines(self._buffer, 0, self._end)
+            return room[:size]
+        self._begin, self._end = 0, min(head, count)
+        if body > 0:
+            self._append(room[:body])
+        self._begin = skip_newlines(self._buffer, 0, self._end)
         return None
 
     def _read_body(self, size: int, deadline: float) -> memoryview | None:
@@ -129,7 +131,7 @@ class Parts:
         self.claimed = False
         if not size:
             return self._until_boundary(deadline) or None
-        if size > self._memory.frame_bytes_max:
+        if size > self._bytes_max:
             self._pass_over(size, deadline)
         room = self._memory.claim(size)
         if room is None:
@@ -164,8 +166,8 @@ class Parts:
                 self._boundary, self._begin = boundary, match.end()
                 self._lost, self._passed_over = False, 0
                 self._size = size = part_size(match[2]) if self._uses_lengths else 0
-                self._head = match.end() - at if size else 0
-                self._likely = min(max(self._likely, size + size // 4 + _SPARE), self._memory.frame_bytes_max)
+                self._head = match.end() - at if 0 < size <= self._bytes_max else 0
+                self._last_size = size
                 return True
             if boundary == self._boundary + CLOSING:
                 raise CameraUnavailable("the stream ended")
@@ -187,14 +189,14 @@ class Parts:
         kept = found if found >= 0 else max(self._begin, self._end - len(boundary))
         self._passed_over += kept - self._begin
         self._begin = kept
-        if self._passed_over > _PREAMBLE_BYTES_MAX + (self._memory.frame_bytes_max if self._boundary else 0):
+        if self._passed_over > _PREAMBLE_BYTES_MAX + (self._bytes_max if self._boundary else 0):
             raise CameraUnavailable("sends no boundary between its pictures; look at the camera's firmware")
         return found + 1 if found >= 0 else -1
 
     def _lose(self) -> None:
         """What follows is no part. Raises WireError where one should begin."""
         if self._boundary and not self._lost:
-            self._lost, self._uses_lengths = True, False
+            self._lost, self._uses_lengths, self._head = True, False, 0
             raise WireError("no boundary where a part should end: its Content-Length is wrong, or it is damaged")
         self._lost = True
 
@@ -205,13 +207,13 @@ class Parts:
         while (found := self._buffer.find(mark, self._begin + scanned, self._end)) < 0:
             size = self._end - self._begin
             scanned = max(size - len(mark) + 1, 0)
-            if size > self._memory.frame_bytes_max + len(mark):
+            if size > self._bytes_max + len(mark):
                 self._pass_over_to(mark, deadline)
             self._fill(deadline)
         last = found - 1 if found > self._begin and self._buffer[found - 1] == ord("\r") else found
         body = self._view[self._begin : last]
         self._begin = found + 1
-        if len(body) > self._memory.frame_bytes_max:
+        if len(body) > self._bytes_max:
             raise self._memory.too_large(len(body))
         return body
 
@@ -246,6 +248,15 @@ class Parts:
         if self._begin + room > len(self._buffer):
             self._resize(max(len(self._buffer), 1 << (room - 1).bit_length()))
         self._end += self._body.readinto(self._view[self._end :], deadline)
+
+    def _append(self, data: memoryview) -> None:
+        """Put ``data`` behind what is in the buffer."""
+        end = self._end + len(data)
+        if end > len(self._buffer):
+            self._resize(1 << (end - 1).bit_length())
+            end = self._end + len(data)
+        self._view[self._end : end] = data
+        self._end = end
 
     def _resize(self, size: int) -> None:
         """Move what is in the buffer to the beginning of one of ``size`` bytes."""

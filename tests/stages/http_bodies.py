@@ -67,7 +67,7 @@ class Pieces:
 class Lender:
     """Lends memory for every ``every``-th frame, 0 for none; checks that only valid memory is used."""
 
-    frame_bytes_max = 20_000
+    frame_bytes_max = 70_000
 
     def __init__(self, every: int = 1) -> None:
         self._every = every

@@ -18,8 +18,11 @@ CORRUPT, TOO_LARGE = "WireError", "FrameTooLarge"
 SIZES = [(), (1,), (7, 1, 300), (4096,)]
 every_way = pytest.mark.parametrize("sizes", SIZES, ids=str)
 
-pieces = st.lists(st.integers(1, 40) | st.integers(1, 5000), min_size=1, max_size=12)
-pictures = st.lists(st.sampled_from(JPEGS), min_size=1, max_size=6)
+#: Larger than a reader's buffer for heads.
+LARGE = JPEGS[0][:2] + b"\xff\xfe\xea\x60" + bytes(59_998) + JPEGS[0][2:]
+
+pieces = st.lists(st.integers(1, 40) | st.integers(1, 5000) | st.integers(1, 200_000), min_size=1, max_size=12)
+pictures = st.lists(st.sampled_from([*JPEGS, LARGE]), min_size=1, max_size=6)
 forms = st.fixed_dictionaries(
     {
         "boundary": st.sampled_from(["--frame", "--", "----x--y", "--a b'c"]),

@@ -15,12 +15,12 @@ from typing import Any, NoReturn
 def main() -> None:
     where = sys.argv.pop(1)
     if where == "capture":
-        from engine.sources import video as source
+        from engine.sources import http_jpeg as source
 
-        def crash(camera: Any) -> NoReturn:
+        def crash(camera: Any, _: Any) -> NoReturn:
             raise RuntimeError(f"cannot make sense of {camera.url!s}")
 
-        source.VideoSource = crash  # type: ignore[assignment,misc]
+        source.open_http_jpeg = crash
     elif where == "command":
         from engine.cli import look
 
