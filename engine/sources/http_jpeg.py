@@ -65,9 +65,9 @@ class HttpJpegSource:
         self._parts = Parts(connection, memory)
         self._size = (camera.width, camera.height) if camera.width and camera.height else None
         self._gate = JpegGate()
-        #: Needed where the camera's own JPEGs do not match the configuration.
-        self._transcode: Callable[[memoryview], CapturedFrame] | None = None
         self.mode: Mode = "passthrough" if camera.encoding == "auto" else "transcode"
+        #: Needed where the camera's own JPEGs do not match the configuration.
+        self._transcode = _transcoder(camera.quality, self._size) if self.mode == "transcode" else None
         self._part: memoryview | None = None
         #: Why the part that was grabbed is no picture.
         self._failure: WireError | FrameTooLarge | None = None
