@@ -171,7 +171,8 @@ def test_pika_has_one_door_for_each_direction():
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
-    assert importers("engine.wire.resp") == {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
+    writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
+    assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
     using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
     assert importers("engine.stages.writer.store") == using | behind
 

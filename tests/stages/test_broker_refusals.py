@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine.servers.amqp.parameters import Exchange, open_blocking
 from engine.servers.amqp.refusals import connection_error
 from engine.wire.amqp_url import parse_amqp_url
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.wait import wait_until
 
 NAME = "camera.metadata"
 
@@ -142,3 +144,24 @@ def test_a_connection_that_is_reset_at_once_is_a_broker_that_is_away(monkeypatch
     monkeypatch.setattr(pika, "BlockingConnection", reset)
     with pytest.raises(ConnectionResetError):
         open_blocking(pika.ConnectionParameters())
+
+
+@pytest.mark.parametrize("frame", ["003c ffff ce", "003c 0050 00"], ids=["unknown method", "wrong end"])
+def test_bytes_that_are_no_amqp_end_the_connection(
+    rabbitmq: RabbitMQ, vhost: str, monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
+    """Whatever pika raises when it decodes them."""
+    broker = Broker(AmqpSection(Secret(rabbitmq.url(vhost))), Exchange(NAME))
+    broker.open()
+    while not broker.ready:
+        broker.pump(0.1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, monkeypatch.context() as replaced:
+        ours.setblocking(False)
+        theirs.send(bytes.fromhex("01 0001 00000004" + frame))
+        replaced.setattr(broker._connection, "_plain_socket", lambda: ours)
+        replaced.setattr(broker, "_loop_at", float("inf"))
+        assert not broker._connection.exchange()
+    with pytest.raises(BrokerUnavailable, match="127"):
+        wait_until(lambda: broker.pump(0.1), 30, "the connection has ended")
+    broker.close()

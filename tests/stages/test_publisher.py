@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from engine.config import Config, from_document
 from engine.shm import ring_file, segment
 from engine.shm.site import SitePaths
 from engine.shm.status_page import PublisherCount, StatusPage
-from engine.stages.publisher import accounts
+from engine.stages.publisher import accounts, entry_queue
+from engine.stages.publisher import agent as agent_module
 from engine.stages.publisher.agent import PublisherAgent
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
@@ -25,7 +27,7 @@ from engine.wire.state import CameraStatus, encode_status
 from tests.servers.certificate import self_signed
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
-from tests.servers.wait import free_port
+from tests.servers.wait import free_port, wait_until
 
 #: More than the publisher holds at a time.
 ENTRIES = 3000
@@ -97,6 +99,57 @@ def test_who_waits_for_confirms_with_its_hands_full_sleeps(
         finally:
             rabbitmq.resume()
         turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == ENTRIES)
+
+
+def test_an_entry_wakes_a_publisher_that_would_sleep_for_an_hour(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str, monkeypatch: pytest.MonkeyPatch
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    for name in ("_LOOK_SECONDS", "_STATES_SECONDS"):
+        monkeypatch.setattr(agent_module, name, 3600.0)
+    monkeypatch.setattr(entry_queue, "_BLOCK_SECONDS", 3600.0)
+    with publishing(config, tmp_path) as (agent, page):
+
+        def store() -> None:
+            ready = lambda: page.counts[PublisherCount.CONNECTED] and agent._journals.reading  # noqa: E731
+            wait_until(ready, 30, "the publisher waits for entries")
+            stock(client, config, numbers=range(1, 6))
+
+        later = threading.Thread(target=store)
+        later.start()
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 5)
+        later.join()
+
+
+def test_a_read_that_was_overtaken_while_it_waited_brings_nothing(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    with publishing(config, tmp_path) as (agent, _):
+        agent._accounts.begin()
+        queue = agent._queue
+
+        def ask() -> None:
+            while not agent._journals.reading:
+                queue.wait(0.01)
+
+        def take_answer() -> list[int]:
+            while agent._journals.reading:
+                queue.wait(1.0)
+                queue.fill()
+            return [entry.sequence for _, entry in queue.items]
+
+        ask()
+        stock(client, config, numbers=range(1, 4))
+        queue._read()
+        assert take_answer() == [1, 2, 3], "each once"
+        ask()
+        stock(client, config, numbers=range(4, 7))
+        queue.clear()
+        agent._accounts.rewind()
+        assert take_answer() == [], "the first three come first"
+        ask()
+        assert take_answer() == [1, 2, 3, 4, 5, 6]
 
 
 def test_over_tls_every_event_arrives_in_order(
@@ -175,7 +228,8 @@ def test_cameras_come_and_go_with_their_rings(
             stock(client, config, "cam2", range(11, 21))
             ring.unlink()
             turn(agent, lambda: page.counts[PublisherCount.PUBLISHED] == 20)
-            later = time.monotonic() + 0.6
+            # Some looks for rings.
+            later = time.monotonic() + 2.5
             turn(agent, lambda: time.monotonic() > later)
             assert not said("camera is gone"), "its events are not confirmed yet"
         finally:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika.spec import Basic
 
-from engine.wire.amqp import FRAME_OVERHEAD_BYTES, MessageFraming
+from engine.wire.amqp import ACK_BYTES, FRAME_OVERHEAD_BYTES, Ack, MessageFraming, leading_acks
 from tests.examples import examples
 
 #: What fits a short string of AMQP.
@@ -54,3 +54,33 @@ def test_a_frame_around_a_body_takes_what_is_said():
 def test_a_name_that_no_short_string_holds_is_an_error():
     with pytest.raises(ValueError, match=r"range\(0, 256\)"):
         MessageFraming(1, "x" * 256, "k", "application/json", mandatory=False)
+
+
+acks = st.lists(st.builds(Ack, st.integers(1, 2**64 - 1), st.booleans()), max_size=5)
+
+
+def pikas_ack(ack: Ack, channel: int = 1) -> bytes:
+    return pika.frame.Method(channel, Basic.Ack(delivery_tag=ack.tag, multiple=ack.multiple)).marshal()
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(acks, st.data())
+def test_confirms_are_found_up_to_the_first_other_or_partial_frame(found: list[Ack], data: st.DataObject):
+    others = [
+        b"",
+        pikas_ack(Ack(5, False), channel=2),
+        pikas_ack(Ack(5, False))[: data.draw(st.integers(0, ACK_BYTES - 1))],
+        pika.frame.Method(1, Basic.Nack(delivery_tag=5)).marshal(),
+        pika.frame.Heartbeat().marshal(),
+    ]
+    behind = data.draw(st.sampled_from(others)) + data.draw(st.sampled_from([b"", pikas_ack(Ack(6, False))]))
+    if behind[:ACK_BYTES] == pikas_ack(Ack(6, False)):
+        found = [*found, Ack(6, False)]
+        behind = behind[ACK_BYTES:]
+    assert leading_acks(b"".join(map(pikas_ack, found)) + behind, 1) == found
+
+
+def test_a_confirm_is_what_the_specification_says():
+    frame = bytes.fromhex("01 0001 0000000d 003c 0050 0000000000000007 01 ce")
+    assert leading_acks(frame, 1) == [Ack(7, True)]
+    assert leading_acks(frame[:-1] + b"\x00", 1) == []

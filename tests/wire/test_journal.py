@@ -13,6 +13,7 @@ from engine.wire.journal import (
     VIDEO_ENCODINGS,
     JournalEntry,
     JournalSpan,
+    _parse_any,
     entry_fields,
     entry_id,
     parse_entry,
@@ -174,6 +175,29 @@ DESCRIPTION = [
     b"length", 3, b"last-generated-id", b"300-3", b"max-deleted-entry-id", b"150-2",
     b"first-entry", [b"200-2", [b"s", b"1"]], b"last-entry", [b"300-3", [b"s", b"1"]],
 ]  # fmt: skip
+
+
+usual = st.tuples(st.just(IDENTIFIER) | st.binary(max_size=25), st.just(list(FIELDS)))
+
+
+@given(usual, st.dictionaries(st.integers(0, 11), st.binary(max_size=20) | st.from_regex(rb"\A[0-9 ]{1,19}\Z")))
+def test_the_quick_way_finds_what_the_other_finds(entry, changes):
+    identifier, fields = entry
+    for place, value in changes.items():
+        fields[place] = value
+    found = []
+    for parse in (parse_entry, _parse_any):
+        try:
+            found.append(parse(identifier, fields))
+        except WireError as error:
+            found.append(str(error))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("fields", [[b"s 1", *FIELDS[2:], b"x"], [*FIELDS[:11], 5]])
+def test_what_only_looks_like_an_entry_when_it_is_joined_is_none(fields):
+    with pytest.raises(WireError):
+        parse_entry(IDENTIFIER, fields)
 
 
 def test_a_stream_s_description_is_its_span():

@@ -21,11 +21,12 @@ from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.blocking_read import NOT_YET, BlockingRead
 from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, unblocked, within
-from engine.wire import keys, resp
+from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_id, parse_entry, parse_entry_id
 from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import foreign_key
+from engine.wire.stream_read import StreamRead
 
 
 class OnForeign(Protocol):
@@ -60,12 +61,10 @@ class Journals:
     ) -> None:
         self._session = Session(address, timeout_seconds)
         self._blocking = BlockingRead(address, timeout_seconds)
-        #: The positions of the read under way; its cameras by stream, and the framed names of the streams.
+        self._stream_read = StreamRead()
+        #: The positions of the read under way, and its cameras by stream.
         self._asked: Mapping[str, Id] = {}
-        self._read_streams: dict[bytes, str] = {}
-        self._read_names = b""
-        #: By camera: its last position in a read, and that as Redis takes it.
-        self._framed: dict[str, tuple[Id, bytes]] = {}
+        self._asked_streams: dict[bytes, str] = {}
         #: True if the last read met entries too far ahead. The next one would meet them at once.
         self.met_ahead = False
         self._vhost, self._prefix = vhost, prefix
@@ -95,7 +94,6 @@ class Journals:
     def remove(self, camera: str) -> None:
         """Forget a camera."""
         del self._streams[self._keys.pop(camera)], self._frames[camera]
-        self._framed.pop(camera, None)
         self._foreign.discard(camera)
         self._known.pop(camera, None)
 
@@ -158,21 +156,15 @@ class Journals:
         or after ``wait_seconds``. Cameras that are passed over are left out."""
         if self._foreign:
             after = {camera: at for camera, at in after.items() if camera not in self._foreign}
+        for camera, (nano, _) in after.items():
+            if nano > self._known.get(camera, 0):
+                self._known[camera] = nano
         self._asked = after
-        if not after:
-            return
-        if list(after) != list(self._read_streams.values()):
-            self._read_streams = {self._keys[camera]: camera for camera in after}
-            self._read_names = b"".join(map(resp.bulk, self._read_streams))
-        ids = []
-        for camera, at in after.items():
-            framed = self._framed.get(camera)
-            if framed is None or framed[0] != at:
-                framed = self._framed[camera] = at, resp.bulk(b"%d-%d" % at)
-                self._known[camera] = max(at[0], self._known.get(camera, 0))
-            ids.append(framed[1])
-        words = (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK", b"%d" % (wait_seconds * 1000), b"STREAMS")
-        self._blocking.ask(resp.command_head(2 * len(ids), *words) + self._read_names + b"".join(ids), wait_seconds)
+        self._asked_streams = {self._keys[camera]: camera for camera in after}
+        if after:
+            positions = dict(zip(self._asked_streams, after.values(), strict=True))
+            command = self._stream_read.frame(positions, count, int(wait_seconds * 1000))
+            self._blocking.ask(command, wait_seconds)
 
     def wait(self, seconds: float) -> None:
         """Sleep until the read under way has an answer, at most ``seconds``."""
@@ -191,7 +183,7 @@ class Journals:
             self._blocking.close()
             cause = Cause.BUSY if unblocked(reply) else Cause.JOURNALS_FORBIDDEN
             raise RedisUnavailable(f"Redis at {self._session.address} refuses to be read: {reply}", cause=cause)
-        streams = self._read_streams
+        streams = self._asked_streams
         floor = latest_floor()
         try:
             found = [read for stream, entries in reply or () if (read := self._parse(streams[stream], entries, floor))]
