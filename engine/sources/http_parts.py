@@ -115,10 +115,10 @@ class Parts:
         size = int(match[2]) if match and match[1] == self._boundary else 0
         if 0 < size <= body:
             self._last_size = size
-            # What follows is mostly a line end.
+            # What follows is mostly a line end alone.
             self._begin = self._end = 0
-            self._append(room[size:body])
-            self._begin = skip_newlines(self._buffer, 0, self._end)
+            if rest := bytes(room[size:body]).lstrip(b"\r\n"):
+                self._append(rest)
             return room[:size]
         self._begin, self._end = 0, min(head, count)
         if body > 0:
@@ -249,7 +249,7 @@ class Parts:
             self._resize(max(len(self._buffer), 1 << (room - 1).bit_length()))
         self._end += self._body.readinto(self._view[self._end :], deadline)
 
-    def _append(self, data: memoryview) -> None:
+    def _append(self, data: bytes | memoryview) -> None:
         """Put ``data`` behind what is in the buffer."""
         end = self._end + len(data)
         if end > len(self._buffer):
