@@ -146,6 +146,8 @@ class PublisherAgent:
 
     def _rest_seconds(self) -> float:
         """How long a wait for entries may last."""
+        if self._gops and self._gops.behind:
+            return 0.0
         if self._broker.in_flight:
             return _CONFIRM_SECONDS
         return _SAVE_SECONDS if self._unsaved else _STATES_SECONDS
