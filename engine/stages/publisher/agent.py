@@ -44,7 +44,7 @@ _LOOK_SECONDS = 1.0
 _STATES_SECONDS = 0.25
 #: Seconds that confirms may wait until they are taken, unless the window is full. Mostly the next event comes earlier,
 #: so that one wake-up serves both.
-_CONFIRM_SECONDS = 0.02
+_CONFIRM_SECONDS = 0.05
 #: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 10.0
@@ -146,6 +146,8 @@ class PublisherAgent:
 
     def _rest_seconds(self) -> float:
         """How long a wait for entries may last."""
+        if self._gops and self._gops.behind:
+            return 0.0
         if self._broker.in_flight:
             return _CONFIRM_SECONDS
         return _SAVE_SECONDS if self._unsaved else _STATES_SECONDS

@@ -23,7 +23,7 @@ _QUEUE_MAX = 2048
 #: nearly the same for one entry as for many, so this trades latency for CPU.
 _MEDIAN_WAIT_SECONDS = 0.00075
 #: Seconds from a read that brought entries to the next one, at most: no entry waits longer.
-_LINGER_SECONDS_MAX = 0.005
+_LINGER_SECONDS_MAX = 0.004
 #: The same while a journal has entries that are too far ahead to be taken: Redis answers at once.
 _AHEAD_SECONDS = 0.04
 #: Seconds that a read waits for entries, at most. Cameras that come meanwhile are in the next read.

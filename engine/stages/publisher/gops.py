@@ -96,6 +96,11 @@ class Gops:
         self._drop_gone(list(oldest.values()))
         return overview
 
+    @property
+    def behind(self) -> bool:
+        """True if the last read may have left entries in the journals."""
+        return self._read_at == 0.0 and len(self._ready) < _READY_MAX
+
     def do_work(self, now: float) -> int:
         """Read entries if it is time, and send events; returns the number of events. ``now`` is in monotonic
         seconds."""

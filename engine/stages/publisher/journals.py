@@ -1,8 +1,8 @@
 """The publisher's view of Redis: entries not yet announced, cursors, the writer's marks, and the cameras' states.
 
 A bad value under one camera's name affects only that camera. If its journal is no stream, the camera is passed over and
-this is logged. Every read asks for it again, until its journal is a stream. An entry so far ahead of the clock that no
-camera wrote it is ignored: once read, it would hide all entries that are written after its removal.
+this is logged. Every overview asks for it again, until its journal is a stream. An entry so far ahead of the clock that
+no camera wrote it is ignored: once read, it would hide all entries that are written after its removal.
 """
 
 from __future__ import annotations
