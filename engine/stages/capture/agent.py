@@ -199,7 +199,6 @@ class CaptureAgent:
         if self._video:
             floor = max(floor, self._video.producer.floor_nano)
         unix_nano, monotonic = self._clock.stamp(floor, source.arrived_nano)
-        self._measure_rate(monotonic)
         if source.camera_time_nano:
             self._camera_clock.compare(source.camera_time_nano, unix_nano)
         unit = source.unit
