@@ -91,12 +91,15 @@ class Account:
         if unreadable:
             self._note(_Note(self.taken, at=last, unreadable=unreadable))
 
-    def vanished(self, written: int) -> None:
-        """Nothing is left to read, and the writer has written ``written`` entries: the rest went with the journal."""
+    def vanished(self, written: int) -> bool:
+        """Nothing is left to read, and the writer has written ``written`` entries: the rest went with the journal.
+        True if there were any."""
         known = self._read_entries
-        if known is not None and written > known:
-            self._read_entries = written
-            self._note(_Note(self.taken, number=written, expired=written - known))
+        if known is None or written <= known:
+            return False
+        self._read_entries = written
+        self._note(_Note(self.taken, number=written, expired=written - known))
+        return True
 
     def drop(self, place: int, count: int, last: Id) -> None:
         """``count`` entries will not be announced, because what they list is gone. They were not sent. ``place`` is the

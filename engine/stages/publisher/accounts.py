@@ -91,16 +91,18 @@ class Accounts:
                 self.by_camera[camera].begin_behind(mark.before)
             self.by_camera[camera].take(entries, last, unreadable)
 
-    def look(self, overview: Overview, waiting: Collection[str]) -> None:
+    def look(self, overview: Overview, waiting: Collection[str]) -> set[str]:
         """Count the entries that expired with their journals, and follow the rings.
 
-        ``waiting`` are the cameras with queued entries.
+        ``waiting`` are the cameras with queued entries. Returns the cameras of which such entries were counted.
         """
+        vanished: set[str] = set()
         for camera, account in self.by_camera.items():
             mark = overview.written.get(camera)
             nothing_left = overview.newest.get(camera, _NOTHING).at <= account.read
             if mark and mark.entries and nothing_left and camera not in self._journals.foreign:
-                account.vanished(mark.entries)
+                if account.vanished(mark.entries):
+                    vanished.add(camera)
         now = time.monotonic()
         went = self._camera_list.look().went
         self._gone |= dict.fromkeys(set(went) & self.by_camera.keys(), now)
@@ -112,6 +114,7 @@ class Accounts:
         for camera in [camera for camera, since in self._gone.items() if now - since > _LINGER_SECONDS]:
             if camera not in waiting and self._finished(camera, overview.newest):
                 self._let_go(camera)
+        return vanished
 
     def save(self, *, all_of_them: bool = False) -> None:
         """Save the cursors that have moved, and count the events that they passed."""

@@ -267,7 +267,7 @@ class PublisherAgent:
         overview = self._journals.overview()
         self._states.look(overview.states)
         oldest = self._queue.oldest()
-        self._accounts.look(overview, oldest.keys())
+        self._queue.overtake(self._accounts.look(overview, oldest.keys()))
         lags = [
             newest.at[0] - (account.cursor[0] or oldest.get(camera, newest.at)[0])
             for camera, account in self._accounts.by_camera.items()

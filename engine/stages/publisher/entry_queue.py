@@ -95,6 +95,11 @@ class EntryQueue:
         )
         self._waited = {camera: _id(entries[-1]) for camera, entries in self._by_camera().items()}
 
+    def overtake(self, cameras: set[str]) -> None:
+        """The read under way does not count for some cameras: what it may bring was counted."""
+        for camera in cameras:
+            self._asked.pop(camera, None)
+
     def _begin(self) -> None:
         if self.wants_entries and time.monotonic() >= self._read_at:
             self._asked = self._positions()
@@ -102,12 +107,12 @@ class EntryQueue:
             self._journals.begin_read(self._asked, self._room, _BLOCK_SECONDS)
 
     def _current(self, found: list[CameraRead]) -> list[CameraRead]:
-        """What counts of a read: that of cameras which have not been read, rewound or removed since it began."""
+        """What counts of a read: that of cameras which nothing has overtaken, rewound or removed since it began."""
         accounts = self._accounts.by_camera
         return [
             read
             for read in found
-            if (account := accounts.get(read.camera)) and self._asked[read.camera] == account.read
+            if (account := accounts.get(read.camera)) and self._asked.get(read.camera) == account.read
         ]
 
     def _positions(self) -> dict[str, Id]:
