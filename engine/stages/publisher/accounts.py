@@ -100,9 +100,10 @@ class Accounts:
         for camera, account in self.by_camera.items():
             mark = overview.written.get(camera)
             nothing_left = overview.newest.get(camera, _NOTHING).at <= account.read
-            if mark and mark.entries and nothing_left and camera not in self._journals.foreign:
-                if account.vanished(mark.entries):
-                    vanished.add(camera)
+            if not (mark and mark.entries and nothing_left) or camera in self._journals.foreign:
+                continue
+            if account.vanished(mark.entries):
+                vanished.add(camera)
         now = time.monotonic()
         went = self._camera_list.look().went
         self._gone |= dict.fromkeys(set(went) & self.by_camera.keys(), now)
