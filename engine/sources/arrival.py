@@ -1,10 +1,9 @@
 """When access units had arrived, from when they were read.
 
-FFmpeg hands out an access unit of RTSP when the first packet of the next one arrives: only that tells its parser that
-the unit is whole. So a read comes one frame's interval after the unit that it returns (67 ms at 15 fps). The same read
-tells when the next unit began to arrive: each unit began at the read before its own. This needs no times of the stream,
-so it does not matter if they jump, drift, are missing, or have another order than the units. A delay in the network is
-part of it, as it should be.
+FFmpeg returns an access unit of RTSP when the first packet of the next unit arrives. Only then does its parser know
+that the unit is complete. So each read returns one frame interval late (67 ms at 15 fps). The same read shows when the
+next unit began to arrive: each unit began at the previous read. The rule uses no times of the stream, so they may jump,
+drift, be missing, or differ in order from the units. Network delay counts as part of the arrival.
 
 The other packets of a unit follow at the rate of the network, which FFmpeg does not show. A camera's port has
 100 Mbit/s; a relay on this machine sends at the speed of memory. A rate in the middle is wrong by at most half of the

@@ -1,8 +1,8 @@
 """When a camera captured its frames by its own clock, in nanoseconds since the epoch (UTC).
 
-RTCP sender reports pair a time of the stream with the camera's clock. FFmpeg then adds to each packet the time by that
-clock (side data ``prft``). Between reports the two run alike, so one packet a second is asked, and the others are
-reckoned from it: asking costs as much as all else that is done here for a packet.
+RTCP sender reports pair a time of the stream with the camera's clock. FFmpeg then adds the time by that clock to each
+packet (side data ``prft``). Reading the side data would double the cost of a packet here. So it is read once a second,
+and the times of the other packets are calculated from it: between reports, both clocks advance equally.
 """
 
 from __future__ import annotations
@@ -46,5 +46,6 @@ class CameraTimes:
 
 
 def _valid(nano: int) -> int:
-    """0 for what no journal entry can hold: some cameras count from their start, which FFmpeg takes for 1900."""
+    """``nano``, or 0 if a journal entry cannot hold it. Some cameras count time from their start; FFmpeg then reports a
+    time near 1900."""
     return nano if 0 < nano < CAMERA_TIME_NANO_END else 0

@@ -190,7 +190,7 @@ def test_through_a_proxy_ffmpeg_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Slow:
-    """A server that hands each connection to ``serve`` after its request."""
+    """A server that reads each request and then calls ``serve`` with the connection."""
 
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))

@@ -129,8 +129,7 @@ class PublisherAgent:
         return work if self._queue.items else 0
 
     def idle(self) -> None:
-        """Wait for new entries, and look for confirms meanwhile. With entries at hand that cannot be sent, wait for the
-        broker."""
+        """Wait for new entries or confirms. If queued entries cannot be sent, wait for the broker."""
         if not self._broker.opened or self._redis_outage.ongoing:
             time.sleep(_AWAY_SECONDS)
             return
