@@ -16,20 +16,15 @@ from engine.errors import CameraUnavailable, WireError
 from engine.sources.jpeg_encoder import encode_jpeg, resize
 from engine.sources.jpeg_gate import JpegGate
 from engine.sources.paths import unreadable
-from engine.sources.source import CapturedFrame
+from engine.sources.source import CapturedFrame, OnePicture
 from engine.wire import urls
-from engine.wire.access_unit import AccessUnit
-from engine.wire.state import Decode, Mode
+from engine.wire.state import Mode
 
 _MJPEG_CODECS = frozenset({"MJPG", "mjpg", "jpeg", "JPEG"})
 
 
-class DeviceSource:
+class DeviceSource(OnePicture):
     """The V4L2 device of ``camera``. Raises CameraUnavailable if it does not open."""
-
-    decode: Decode = ""
-    unit: AccessUnit | None = None
-    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera) -> None:
         self._camera = camera
@@ -54,17 +49,6 @@ class DeviceSource:
         if waited >= self._camera.stall_seconds * 0.9:
             raise CameraUnavailable(f"sent nothing for {waited:.1f} s")
         raise CameraUnavailable("the stream ended")
-
-    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
-        """See Source."""
-        return 0
-
-    def pictures(self, unix_nano: int) -> tuple[int]:
-        """See Source."""
-        return (unix_nano,)
-
-    def skip(self) -> None:
-        """See Source."""
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:  # noqa: ARG002 - only test patterns carry them
         """See Source."""

@@ -19,11 +19,10 @@ from engine.sources.camera_request import shown
 from engine.sources.http_parts import Body, Parts
 from engine.sources.http_stream import HttpStream
 from engine.sources.jpeg_gate import JpegGate
-from engine.sources.source import CapturedFrame, FrameMemory
+from engine.sources.source import CapturedFrame, FrameMemory, OnePicture
 from engine.wire import jpeg
-from engine.wire.access_unit import AccessUnit
 from engine.wire.multipart import is_mixed_replace
-from engine.wire.state import Decode, Mode
+from engine.wire.state import Mode
 
 
 def open_http_jpeg(camera: Camera, memory: FrameMemory) -> HttpJpegSource | None:
@@ -51,13 +50,10 @@ class Connection(Body, Protocol):
         ...
 
 
-class HttpJpegSource:
+class HttpJpegSource(OnePicture):
     """The pictures of one connection."""
 
     codec = "MJPG"
-    decode: Decode = ""
-    unit: AccessUnit | None = None
-    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera, connection: Connection, memory: FrameMemory) -> None:
         self._camera = camera
@@ -98,14 +94,6 @@ class HttpJpegSource:
         if self._part and self._size and self._camera.encoding == "auto":
             self.mode = "passthrough" if jpeg.describe(self._part)[:2] == self._size else "transcode"
         return True
-
-    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
-        """See Source."""
-        return 0
-
-    def pictures(self, unix_nano: int) -> tuple[int]:
-        """See Source."""
-        return (unix_nano,)
 
     def skip(self) -> None:
         """See Source."""

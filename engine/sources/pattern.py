@@ -15,10 +15,9 @@ from engine.config import Camera
 from engine.errors import CameraUnavailable
 from engine.sources.jpeg_encoder import encode_jpeg
 from engine.sources.pace import Pacer
-from engine.sources.source import CapturedFrame, SourceEnded
+from engine.sources.source import CapturedFrame, OnePicture, SourceEnded
 from engine.wire import jpeg, urls
-from engine.wire.access_unit import AccessUnit
-from engine.wire.state import Decode, Mode
+from engine.wire.state import Mode
 from engine.wire.test_mark import mark_template
 
 #: Qualities tried until the picture fits the requested size.
@@ -27,14 +26,11 @@ _QUALITIES = (90, 70, 45, 20, 5)
 _SEGMENT_BYTES_MAX = 65_537
 
 
-class PatternSource:
+class PatternSource(OnePicture):
     """The test pattern of ``camera``; ``already`` frames of it were sent before. Raises CameraUnavailable."""
 
     codec = "MJPG"
     mode: Mode = "passthrough"
-    decode: Decode = ""
-    unit: AccessUnit | None = None
-    arrived_nano = camera_time_nano = 0
 
     def __init__(self, camera: Camera, already: int = 0) -> None:
         self._pattern = urls.parse_test_url(camera.url)
@@ -53,17 +49,6 @@ class PatternSource:
         if self._left > 0:
             self._left -= 1
         return True
-
-    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
-        """See Source."""
-        return 0
-
-    def pictures(self, unix_nano: int) -> tuple[int]:
-        """See Source."""
-        return (unix_nano,)
-
-    def skip(self) -> None:
-        """See Source."""
 
     def retrieve(self, unix_nano: int, sequence: int) -> CapturedFrame:
         """See Source."""

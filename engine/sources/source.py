@@ -110,3 +110,22 @@ class Source(Protocol):
     def close(self) -> None:
         """Release the connection."""
         ...
+
+
+class OnePicture:
+    """What sources have in common whose packets are one picture each, and no access units. See Source."""
+
+    decode: Decode = ""
+    unit: AccessUnit | None = None
+    arrived_nano = camera_time_nano = 0
+
+    def offset_us(self, unix_nano: int) -> int:  # noqa: ARG002 - it has no access units
+        """See Source."""
+        return 0
+
+    def pictures(self, unix_nano: int) -> tuple[int]:
+        """See Source."""
+        return (unix_nano,)
+
+    def skip(self) -> None:
+        """See Source."""
