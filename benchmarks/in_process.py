@@ -143,7 +143,9 @@ class InProcessWriter(_InProcess):
         return watch.spent
 
     def _stored(self) -> int:
-        return sum(producer.counts().stored for producer in self.producers)
+        """Frames that Redis has acknowledged. Those that a benchmark has flushed since may count as lost."""
+        counts = [producer.counts() for producer in self.producers]
+        return sum(count.stored + count.drops["lost"] for count in counts)
 
     def _give_back(self) -> None:
         for end in (*self.producers, *self._pages):
