@@ -22,6 +22,7 @@ from engine.config.sections import (
     SiteSection,
     Url,
     VideoSection,
+    WebSection,
     WriterSection,
 )
 from engine.config.structs import Config, default_run_directory
@@ -42,6 +43,7 @@ __all__ = [
     "SiteSection",
     "Url",
     "VideoSection",
+    "WebSection",
     "WriterSection",
     "default_run_directory",
     "from_document",

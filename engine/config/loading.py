@@ -29,6 +29,7 @@ from engine.config.sections import (
     SiteSection,
     Url,
     VideoSection,
+    WebSection,
     WriterSection,
 )
 from engine.config.servers import plain_text_warnings
@@ -71,6 +72,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "video": VideoSection,
     "writer": WriterSection,
     "publisher": PublisherSection,
+    "web": WebSection,
     "defaults": CameraDefaults,
 }
 

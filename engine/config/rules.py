@@ -125,6 +125,8 @@ def _check_servers(config: Config) -> None:
     ):
         _check_path(key, path)
     check_servers(config)
+    if config.web.listen:
+        _ = config.web.address
     socket = config.run_directory / "redis.sock"
     if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(

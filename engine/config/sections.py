@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from engine.wire import urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire.listen import parse_listen
 from engine.wire.redis_address import EMBEDDED, TlsFiles
 
 MIB = 2**20
@@ -165,6 +166,17 @@ class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[publisher]``: the number of messages that may be unconfirmed at a time."""
 
     window: Annotated[int, Meta(ge=1, le=10_000)] = 512
+
+
+class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[web]``: where the HTTP interface listens; nowhere if ``listen`` is empty."""
+
+    listen: str = "127.0.0.1:8080"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port. Raises ConfigError."""
+        return parse_listen(self.listen)
 
 
 class CameraDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

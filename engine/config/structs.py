@@ -19,6 +19,7 @@ from engine.config.sections import (
     RingSection,
     SiteSection,
     VideoSection,
+    WebSection,
     WriterSection,
 )
 from engine.errors import ConfigError
@@ -39,6 +40,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     video: VideoSection = VideoSection()
     writer: WriterSection = WriterSection()
     publisher: PublisherSection = PublisherSection()
+    web: WebSection = WebSection()
     defaults: CameraDefaults = CameraDefaults()
     warnings: tuple[str, ...] = ()
 

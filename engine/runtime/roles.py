@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from engine.shm.site import SitePaths
     from engine.wire.lease import Lease
 
-#: Scheduling of captures, as ``nice`` counts. With more work than CPU, each process gets an equal share, and a hundred
-#: captures left the one writer too little: frames waited for seconds in their rings. At 10 a process weighs 1/9 of one
-#: at 0 (``sched_prio_to_weight`` in the kernel), so the writer is served first, and captures share what is left.
-_CAPTURE_NICE = 10
+#: Scheduling of captures and of the web process, as ``nice`` counts. With more work than CPU, each process gets an
+#: equal share, and a hundred captures left the one writer too little: frames waited for seconds in their rings. At 10 a
+#: process weighs 1/9 of one at 0 (``sched_prio_to_weight`` in the kernel), so the writer is served first, and captures
+#: share what is left.
+_LOW_NICE = 10
 
-RoleName = Literal["supervisor", "publisher", "writer", "capture"]
+RoleName = Literal["supervisor", "web", "publisher", "writer", "capture"]
 
 
 class Launch(NamedTuple):
@@ -136,6 +137,13 @@ class Instance(NamedTuple):
         return code if code else EXIT_OK
 
 
+def _web(_: Instance, launch: Launch, page: StatusPage) -> Agent:
+    """The agent of the web process. Named here only when it starts, because it reads the reports that are made from
+    this table."""
+    agent: Agent = import_module("engine.web.agent").WebAgent(launch.config, page, launch.log)
+    return agent
+
+
 def _publisher(_: Instance, launch: Launch, page: StatusPage) -> Agent:
     from engine.stages.publisher.agent import PublisherAgent
 
@@ -205,6 +213,15 @@ def writer_number(key: str) -> int:
 
 
 SUPERVISOR = Role("supervisor", keys=lambda _: [""], page=lambda paths, _: paths.supervisor)
+WEB = Role(
+    "web",
+    keys=lambda config: [""] if config.web.listen else [],
+    page=lambda paths, _: paths.web,
+    agent=_web,
+    nice=_LOW_NICE,
+    help="Run the web process alone: metrics, health, API, dashboard.",
+    absent='web.listen is empty: set it, such as to "127.0.0.1:8080"',
+)
 PUBLISHER = Role(
     "publisher",
     keys=lambda config: [""] if config.publishes else [],
@@ -235,14 +252,14 @@ CAPTURE = Role(
     counts=CaptureCount,
     agent=_capture,
     modules=_capture_modules,
-    nice=_CAPTURE_NICE,
+    nice=_LOW_NICE,
     finished=CaptureCount.FINISHED,
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
     "With several, SIGHUP reads the site file again for added and removed cameras.",
 )
 
 #: All roles, in the order of start.
-ROLES = (SUPERVISOR, PUBLISHER, WRITER, CAPTURE)
+ROLES = (SUPERVISOR, WEB, PUBLISHER, WRITER, CAPTURE)
 #: The roles that a supervisor starts.
 CHILD_ROLES = tuple(role for role in ROLES if role.agent)
 

@@ -58,6 +58,11 @@ class SitePaths(NamedTuple):
         return self.directory / "connecting"
 
     @property
+    def web(self) -> Path:
+        """The web process's status page."""
+        return self.directory / "web.status"
+
+    @property
     def publisher(self) -> Path:
         """The publisher's status page."""
         return self.directory / "publisher.status"

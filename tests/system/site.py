@@ -64,7 +64,8 @@ class Site:
     ) -> Path:
         """Write the site file; sections as dictionaries."""
         site = {"name": f"t{os.getpid()}", "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
-        document: dict[str, Any] = {"site": site, **sections}
+        # Sites run side by side, and all would want the same port.
+        document: dict[str, Any] = {"site": site, "web": {"listen": ""}, **sections}
         document["redis"] = redis or {}
         if amqp_url:
             document["amqp"] = {"amqp_url": amqp_url, **document.get("amqp", {})}
