@@ -51,7 +51,9 @@ class RingCounts(NamedTuple):
     """A ring's counts at one moment. ``held`` and ``held_bytes`` count the frames in it now.
 
     ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored; it
-    never falls.
+    never falls. ``latency`` counts those of them whose latency is known (``engine/shm/histogram.py``): all but the last
+    few before a kill of the writer, and those that were found stored after an outage. ``latency_sum_us`` is the sum of
+    these latencies in microseconds.
     """
 
     captured: int
@@ -64,6 +66,7 @@ class RingCounts(NamedTuple):
     held_bytes: int
     area: int
     latency: list[int]
+    latency_sum_us: int
     latency_max_ms: float
 
     @property
@@ -109,7 +112,7 @@ def create(
 #: Ranges of words that are copied from one ring to the next: the producer's and the consumer's.
 _PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_BROKEN_GOP + 1),)
 _CONSUMER_WORDS = (
-    (layout.W_FLOOR_NANO, layout.W_GAP + 1),
+    (layout.W_FLOOR_NANO, layout.W_LATENCY_SUM + 1),
     (layout.W_ENTRIES_BEFORE, layout.W_ENTRIES_BEFORE + 1),
     (layout.W_STORED, layout.W_CUT_GOP + 1),
     (layout.HISTOGRAM_WORD, layout.HISTOGRAM_WORD + layout.HISTOGRAM_BUCKETS),
@@ -194,8 +197,11 @@ class RingEnd:
         for drop in Drop:
             drops[drop.label] += words[drop]
         lost_bytes = words[layout.W_LOST_BYTES]
-        stored = words[layout.W_STORED]
+        # Load the histogram before the stored count too: it never counts more than are stored.
         first = layout.HISTOGRAM_WORD
+        latency_sum_us = words[layout.W_LATENCY_SUM]
+        latency = words[first : first + layout.HISTOGRAM_BUCKETS].tolist()
+        stored = words[layout.W_STORED]
         return RingCounts(
             captured=words[layout.W_CAPTURED],
             captured_bytes=words[layout.W_CAPTURED_BYTES],
@@ -206,7 +212,8 @@ class RingEnd:
             held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
             area=self._area,
-            latency=words[first : first + layout.HISTOGRAM_BUCKETS].tolist(),
+            latency=latency,
+            latency_sum_us=latency_sum_us,
             latency_max_ms=words[layout.W_LATENCY_MAX] / 1000,
         )
 

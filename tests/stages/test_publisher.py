@@ -137,7 +137,7 @@ def test_a_read_that_was_overtaken_while_it_waited_brings_nothing(
             while agent._journals.reading:
                 queue.wait(1.0)
                 queue.fill()
-            return [entry.sequence for _, entry in queue.items]
+            return [entry.sequence for _, entry, _ in queue.items]
 
         ask()
         stock(client, config, numbers=range(1, 4))
