@@ -50,10 +50,10 @@ _LOOKS_MAX = 100
 class RingCounts(NamedTuple):
     """A ring's counts at one moment. ``held`` and ``held_bytes`` count the frames in it now.
 
-    ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored; it
-    never falls. ``latency`` counts those of them whose latency is known (``engine/shm/histogram.py``): all but the last
-    few before a kill of the writer, and those that were found stored after an outage. ``latency_sum_us`` is the sum of
-    these latencies in microseconds.
+    ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored, and
+    ``stored_total_bytes`` their bytes; neither falls. ``latency`` (``engine/shm/histogram.py``) counts those of them
+    whose latency is known: all but the last few before a kill of the writer, and those that were found stored after an
+    outage. ``latency_sum_us`` is the sum of these latencies in microseconds.
     """
 
     captured: int
@@ -61,6 +61,7 @@ class RingCounts(NamedTuple):
     stored: int
     stored_bytes: int
     stored_total: int
+    stored_total_bytes: int
     drops: dict[str, int]
     held: int
     held_bytes: int
@@ -68,6 +69,8 @@ class RingCounts(NamedTuple):
     latency: list[int]
     latency_sum_us: int
     latency_max_ms: float
+    #: Time stamp of the last frame captured, in nanoseconds UTC; 0 before the first.
+    last_nano: int
 
     @property
     def dropped(self) -> int:
@@ -201,13 +204,14 @@ class RingEnd:
         first = layout.HISTOGRAM_WORD
         latency_sum_us = words[layout.W_LATENCY_SUM]
         latency = words[first : first + layout.HISTOGRAM_BUCKETS].tolist()
-        stored = words[layout.W_STORED]
+        stored, stored_bytes = words[layout.W_STORED], words[layout.W_STORED_BYTES]
         return RingCounts(
             captured=words[layout.W_CAPTURED],
             captured_bytes=words[layout.W_CAPTURED_BYTES],
             stored=stored - drops[Drop.LOST.label],
-            stored_bytes=words[layout.W_STORED_BYTES] - lost_bytes,
+            stored_bytes=stored_bytes - lost_bytes,
             stored_total=stored,
+            stored_total_bytes=stored_bytes,
             drops=drops,
             held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
@@ -215,6 +219,7 @@ class RingEnd:
             latency=latency,
             latency_sum_us=latency_sum_us,
             latency_max_ms=words[layout.W_LATENCY_MAX] / 1000,
+            last_nano=self.last_nano,
         )
 
     def pass_on(self, words: memoryview) -> None:
