@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
 from engine.web import answers, dashboard, frames, health, site_routes, streams, video
+from engine.web.access import Access
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
@@ -30,6 +32,7 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> S
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
+        middleware=[Middleware(Access, config)],
         exception_handlers={EngineError: answers.on_engine_error, HTTPException: answers.on_http_error},
     )
     app.state.site = site

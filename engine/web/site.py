@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from structlog.typing import FilteringBoundLogger
 
@@ -12,6 +13,7 @@ from engine.client.async_store import AsyncFrameStore
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
+from engine.web.reader import Reader
 
 #: Seconds for which a report answers further requests.
 _REPORT_SECONDS = 0.5
@@ -57,3 +59,30 @@ def site_of(request: Request) -> WebSite:
     """The site that a request asks."""
     site: WebSite = request.app.state.site
     return site
+
+
+def reader_of(request: Request) -> Reader:
+    """Who asks. ``engine/web/access.py`` found it before the route was called; public routes may have no reader, and
+    get one that sees no tenant."""
+    reader: Reader = request.scope.get("state", {}).get("reader", Reader(""))
+    return reader
+
+
+def store_for(request: Request) -> AsyncFrameStore:
+    """The store of the tenant that the reader may see."""
+    return site_of(request).store(vhost_for(request))
+
+
+def vhost_for(request: Request) -> str:
+    """The tenant that the reader may see. Raises HTTPException if there is none."""
+    vhost = reader_of(request).vhost
+    if not vhost:
+        raise HTTPException(401, "this needs a token")
+    return vhost
+
+
+async def report_for(request: Request) -> SiteReport | None:
+    """The site's report, as far as its cameras are the reader's; None for another tenant, or off the site's machine.
+    Only an operator (``reader_of(request).all_tenants``) may get more of it than the cameras."""
+    site = site_of(request)
+    return await site.report() if reader_of(request).vhost == site.config.vhost else None
