@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -31,10 +32,9 @@ from engine.shm import site
 def command(name: str) -> Callable[..., None]:
     """The command of a role."""
     if name == WEB.name:
-        # It imports this module.
-        from engine.cli.web import web
-
-        return web
+        # Named here only, because it uses ``run_alone``.
+        other: Callable[..., None] = import_module("engine.cli.web").web
+        return other
     own: dict[str, Callable[..., None]] = {CAPTURE.name: capture, WRITER.name: writer}
     return own.get(name) or _plain_command(next(role for role in CHILD_ROLES if role.name == name))
 

@@ -18,8 +18,15 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from engine.servers.overrides import expect, expect_uses
 from engine.web.answers import problem
 from engine.web.limits import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, Shares
+
+expect("uvicorn", HttpToolsProtocol, "data_received", "data")
+expect("uvicorn", HttpToolsProtocol, "on_header", "name", "value")
+expect("uvicorn", HttpToolsProtocol, "_unset_keepalive_if_required")
+expect_uses("uvicorn", HttpToolsProtocol, "on_response_complete", "pipeline")
+expect_uses("uvicorn", HttpToolsProtocol, "on_message_complete", "response_complete")
 
 #: Seconds for which a whole request, head and body, may take to arrive.
 REQUEST_SECONDS = 10.0

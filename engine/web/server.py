@@ -13,8 +13,14 @@ import uvicorn
 from starlette.applications import Starlette
 from structlog.typing import FilteringBoundLogger
 
+from engine.servers.overrides import expect, expect_uses
 from engine.web import connection
 from engine.web.limits import Buckets
+
+expect("uvicorn", uvicorn.Server, "startup", "sockets")
+expect("uvicorn", uvicorn.Server, "shutdown", "sockets")
+expect("uvicorn", uvicorn.Server, "on_tick", "counter")
+expect_uses("uvicorn", uvicorn.Server, "_serve", "main_loop")
 
 #: Seconds between two looks at the connections, and at the Date header.
 _TICK_SECONDS = 1.0
