@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frames, health, metrics, site_routes, streams, video
+from engine.web import answers, dashboard, frames, health, login, metrics, site_routes, streams, video
+from engine.web.access import Access, Gate
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
@@ -22,12 +26,15 @@ ROUTES = [
     *frames.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
+    *login.ROUTES,
     *dashboard.ROUTES,
 ]
 
 
-def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> Starlette:
-    """The application of a site. ``local`` is False where the site's shared memory is on another machine."""
+def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = True) -> Starlette:
+    """The application of a site. ``local`` is False where the site's shared memory is on another machine, None where
+    that depends on whether it runs here. Raises ConfigError if a file of tokens cannot be used."""
+    gate = Gate(config)
     site = WebSite(config, log, local=local)
 
     @contextlib.asynccontextmanager
@@ -38,7 +45,21 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> S
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        exception_handlers={EngineError: answers.on_engine_error, HTTPException: answers.on_http_error},
+        middleware=[Middleware(Access, gate)],
+        exception_handlers={
+            EngineError: answers.on_engine_error,
+            HTTPException: answers.on_http_error,
+            Exception: _on_defect,
+        },
     )
+    # A path with a slash too many is wrong, and an answer that names the Host header is one more thing to get wrong.
+    app.router.redirect_slashes = False
     app.state.site = site
+    app.state.gate = gate
     return app
+
+
+async def _on_defect(_: Request, __: Exception) -> Response:
+    """The answer to a request that met a defect. The log has the error (``server.ErrorLog``), the answer says nothing
+    about it."""
+    return answers.problem(500, "this request met a defect of the engine; its log has the error")

@@ -5,29 +5,46 @@ from __future__ import annotations
 import asyncio
 import time
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from structlog.typing import FilteringBoundLogger
 
 from engine.client.async_store import AsyncFrameStore
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status import collect
+from engine.runtime.status import collect, runs_here
+from engine.web.reader import NOBODY, Reader
 
 #: Seconds for which a report answers further requests.
 _REPORT_SECONDS = 0.5
+#: Seconds for which a look at the site's processes answers whether it runs here.
+_LOCAL_SECONDS = 2.0
 
 
 class WebSite:
-    """A site as its web process sees it. ``local`` is False where the site's shared memory is on another machine."""
+    """A site as its web process sees it. ``local`` is False where the site's shared memory is on another machine, and
+    None where it may come and go: in a web process without a supervisor."""
 
-    def __init__(self, config: Config, log: FilteringBoundLogger, *, local: bool) -> None:
+    def __init__(self, config: Config, log: FilteringBoundLogger, *, local: bool | None) -> None:
         self.config = config
         self.log = log
-        self.local = local
+        self._local = local
+        self._runs_here = False
+        self._runs_until = 0.0
         self._stores: dict[str, AsyncFrameStore] = {}
         self._report: SiteReport | None = None
         self._report_until = 0.0
         self._reading = asyncio.Lock()
+
+    @property
+    def local(self) -> bool:
+        """True if the site's shared memory is on this machine. Looked at again every two seconds if that may change."""
+        if self._local is not None:
+            return self._local
+        if time.monotonic() >= self._runs_until:
+            self._runs_here = runs_here(self.config)
+            self._runs_until = time.monotonic() + _LOCAL_SECONDS
+        return self._runs_here
 
     def store(self, vhost: str = "") -> AsyncFrameStore:
         """The store of a tenant; of the site's own by default."""
@@ -57,3 +74,30 @@ def site_of(request: Request) -> WebSite:
     """The site that a request asks."""
     site: WebSite = request.app.state.site
     return site
+
+
+def reader_of(request: Request) -> Reader:
+    """Who asks. ``engine/web/access.py`` found it before the route was called; public routes may have no reader, and
+    get one that sees no tenant."""
+    reader: Reader = request.scope.get("state", {}).get("reader", NOBODY)
+    return reader
+
+
+def store_for(request: Request) -> AsyncFrameStore:
+    """The store of the tenant that the reader may see."""
+    return site_of(request).store(vhost_for(request))
+
+
+def vhost_for(request: Request) -> str:
+    """The tenant that the reader may see. Raises HTTPException if there is none."""
+    vhost = reader_of(request).vhost
+    if not vhost:
+        raise HTTPException(401, "this needs a token")
+    return vhost
+
+
+async def report_for(request: Request) -> SiteReport | None:
+    """The site's report, as far as its cameras are the reader's; None for another tenant, or off the site's machine.
+    Only an operator (``reader_of(request).all_tenants``) may get more of it than the cameras."""
+    site = site_of(request)
+    return await site.report() if reader_of(request).vhost == site.config.vhost else None

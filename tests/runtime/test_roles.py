@@ -70,4 +70,7 @@ def test_what_a_role_counts_has_a_place_of_its_own_a_unit_and_a_help_text(role: 
         assert count.unit
         assert count.help[0].isupper() or count.help.startswith("1 ")
         assert count.help.endswith(".")
-    assert not any(one == other for one, other in itertools.combinations(role.counts.__members__.values() if role.counts else (), 2))
+    assert not any(
+        one == other
+        for one, other in itertools.combinations(role.counts.__members__.values() if role.counts else (), 2)
+    )
