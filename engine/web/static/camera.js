@@ -124,7 +124,7 @@ function showFacts(card, camera) {
     ...(camera.video ? [["Video stored", `${plural(camera.video.stored, "packet")}, ${bytes(camera.video.stored_bytes)}`]] : []),
     ["Dropped", drops.length ? drops.map(([reason, frames]) => `${count(frames)} ${reason}`).join(", ") : "0"],
     ["Ring", camera.ring ? `${Math.round(camera.ring.fill * 100)} % of ${bytes(camera.ring.capacity_bytes)}` : "–"],
-    ["Camera to Redis", camera.latency_ms ? `p50 ${camera.latency_ms.p50} ms, p99 ${camera.latency_ms.p99} ms` : "–"],
+    ["Camera to Redis", camera.latency_ms ? `${rate(camera.latency_ms.p50)} ms, p99 ${rate(camera.latency_ms.p99)} ms` : "–"],
     ["Connections", count(camera.connects)],
     ...(camera.clock_offset_seconds === null || camera.clock_offset_seconds === undefined ? [] : [["Camera's clock", `${camera.clock_offset_seconds >= 0 ? "+" : "−"}${Math.abs(camera.clock_offset_seconds).toFixed(2)} s`]]),
     ["Since", camera.since ? dateTime(camera.since / 1e6) : "–"],

@@ -29,9 +29,9 @@ export class Pictures {
     this.#timer = setInterval(() => this.#go(), 100);
   }
 
-  /** Keeps the picture of `camera` in `image`; `onPicture(ms)` gets its time, or null if there is none. */
-  add(element, image, camera, onPicture) {
-    this.#tiles.set(element, { image, camera, onPicture, due: 0, busy: false, object: "" });
+  /** Keeps the picture of `camera` in `image`, once `exists()`; `onPicture(ms)` gets its time, or null if there is none. */
+  add(element, image, camera, onPicture, exists) {
+    this.#tiles.set(element, { image, camera, onPicture, exists, due: 0, busy: false, object: "" });
     this.#watcher.observe(element);
   }
 
@@ -54,7 +54,7 @@ export class Pictures {
     if (document.hidden) return;
     const now = performance.now();
     const due = [...this.#visible].map((element) => [element, this.#tiles.get(element)])
-      .filter(([, tile]) => tile && !tile.busy && tile.due <= now)
+      .filter(([, tile]) => tile && !tile.busy && tile.due <= now && tile.exists())
       .sort(([, one], [, other]) => one.due - other.due);
     for (const [element, tile] of due) {
       if (this.#flying >= IN_FLIGHT_MAX) return;

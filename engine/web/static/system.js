@@ -29,7 +29,7 @@ export function meter(share) {
 
 export function system(main) {
   const cards = h("div", { class: "cards" });
-  const tables = h("div", { class: "sheet" });
+  const tables = h("div", { class: "rows" });
   const curves = new Curves(undefined);
   const troubles = h("p", {});
   let servers = {};
@@ -72,7 +72,7 @@ function figures(report, servers) {
   const found = [
     figure("Cameras active", `${active} of ${report.cameras.length}`, `up for ${span(report.uptime_seconds)}`, active < report.cameras.length ? "warn" : "good"),
     figure("Frames a second", rate(fps), report.video ? `${rate(report.video.packet_fps)} packets a second` : "JPEG"),
-    figure("Camera to Redis", `${report.latency_ms.p50} ms`, `p99 ${report.latency_ms.p99} ms`),
+    figure("Camera to Redis", `${rate(report.latency_ms.p50)} ms`, `half of the frames; p99 ${rate(report.latency_ms.p99)} ms`),
     figure("Dropped", count(dropped), "frames since the start", dropped ? "warn" : "good"),
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];

@@ -8,7 +8,7 @@ import { figure, table } from "./system.js";
 const REFRESH_MS = 10000;
 
 export function tenants(main) {
-  const body = h("div", { class: "sheet" }, h("p", { class: "empty" }, "Loading …"));
+  const body = h("div", { class: "rows" }, h("p", { class: "empty" }, "Loading …"));
   main.append(h("div", { class: "sheet" }, h("h1", {}, "Tenants"), body));
 
   async function load() {

@@ -47,7 +47,7 @@ export function wall(main) {
       if (!tile) {
         tile = new Tile(camera.id);
         tiles.set(camera.id, tile);
-        pictures.add(tile.element, tile.image, camera.id, (ms) => tile.pictured(ms));
+        pictures.add(tile.element, tile.image, camera.id, (ms) => tile.pictured(ms), () => tile.stored);
       }
       tile.update(camera);
       const place = before ? before.nextSibling : grid.firstChild;
@@ -106,6 +106,8 @@ class Tile {
 
   update(camera) {
     this.camera = camera;
+    // Where the counts are not known, the question itself tells.
+    this.stored = camera.stored_total === undefined || camera.stored_total > 0;
     const state = stateOf(camera);
     setState(this.mark, state, "mark state");
     const wanted = `tile ${state}`;
