@@ -12,12 +12,21 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frames, health, site_routes, streams, video
+from engine.web import answers, dashboard, frame_lists, frames, health, site_routes, streams, video
 from engine.web.access import Access
+from engine.web.paths import RawPaths
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
-ROUTES = [*health.ROUTES, *site_routes.ROUTES, *frames.ROUTES, *streams.ROUTES, *video.ROUTES, *dashboard.ROUTES]
+ROUTES = [
+    *health.ROUTES,
+    *frames.ROUTES,
+    *frame_lists.ROUTES,
+    *site_routes.ROUTES,
+    *streams.ROUTES,
+    *video.ROUTES,
+    *dashboard.ROUTES,
+]
 
 
 def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> Starlette:
@@ -32,7 +41,7 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> S
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=[Middleware(Access, config)],
+        middleware=[Middleware(Access, config), Middleware(RawPaths)],
         exception_handlers={EngineError: answers.on_engine_error, HTTPException: answers.on_http_error},
     )
     app.state.site = site
