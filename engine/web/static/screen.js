@@ -154,10 +154,8 @@ export class Screen {
   #watch(address, live, instead, fromMs = 0) {
     const player = new Player(this.video, address, {
       live,
-      onStart: () => {
-        this.#see(this.video);
-        if (fromMs > player.startMs) this.video.currentTime = (fromMs - player.startMs) / 1000;
-      },
+      fromMs,
+      onStart: () => this.#see(this.video),
       onEnd: (error) => {
         if (this.#player !== player) return;
         this.#player = null;

@@ -105,10 +105,11 @@ export class Timeline {
     pen.fillStyle = colour("--accent");
     for (const [start, frames] of this.buckets) {
       if (!frames) continue;
-      const left = place(start);
-      const right = place(Math.min(start + this.bucketMs, this.lastMs));
+      // On whole pixels, so that no seams show between two.
+      const left = Math.round(place(start) * scale) / scale;
+      const right = Math.round(place(Math.min(start + this.bucketMs, this.lastMs)) * scale) / scale;
       pen.globalAlpha = 0.3 + 0.45 * (frames / most);
-      pen.fillRect(left, 4, Math.max(right - left, 1), BAND - 8);
+      pen.fillRect(left, 4, Math.max(right - left, 1 / scale), BAND - 8);
     }
     pen.globalAlpha = 1;
 
