@@ -143,7 +143,10 @@ def asked(app: Starlette, *paths: str) -> list[tuple[int, str]]:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "app": app}
+        scope = {
+            "type": "http", "method": "GET", "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "",
+            "query_string": b"", "headers": [(b"host", b"127.0.0.1")], "client": ("127.0.0.1", 1), "server": None,
+        }  # fmt: skip
         await app(scope, receive, send)
         return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:]).decode()
 
