@@ -72,6 +72,8 @@ def running(rabbitmq: RabbitMQ) -> Iterator[Running]:
             found = Running(site, server, f"http://127.0.0.1:{port}")
             wait_until(lambda: answers(found), 30, "the web process answers", log=site.log_text)
             wait_until(lambda: not found.why(), 30, "all stages are ready", log=site.log_text)
+            # Half of the cameras are enough for that.
+            wait_until(lambda: found.get("/health")[1]["cameras"]["active"] == 2, 30, "both cameras deliver")
             yield found
         finally:
             site.end()
