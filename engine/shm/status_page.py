@@ -131,6 +131,9 @@ class PublisherCount(Count):
     VIDEO_SAVE_SERIAL = 16, "internal", "serial", "The save of the cursors of video that is in progress."
     VIDEO_EXPIRED_NEXT = 17, "internal", "access units", "The value of VIDEO_EXPIRED after that save."
     VIDEO_UNREADABLE_NEXT = 18, "internal", "entries", "The value of VIDEO_UNREADABLE after that save."
+    #: The histogram of ``engine/shm/publish_latency.py``; its buckets are the words from LATENCIES to the last.
+    LATENCY_SUM_US = 20, "internal", "microseconds", "Sum of the times from stored to confirmed."
+    LATENCIES = 21, "internal", "events", "Confirmed events of the shortest such times; the other buckets follow."
 
 
 class StatusPage:

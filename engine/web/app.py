@@ -14,15 +14,18 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frames, health, login, site_routes, streams, video
+from engine.web import answers, dashboard, frame_lists, frames, health, login, metrics, site_routes, streams, video
 from engine.web.access import Access, Gate
+from engine.web.paths import RawPaths
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
 ROUTES = [
     *health.ROUTES,
-    *site_routes.ROUTES,
+    *metrics.ROUTES,
     *frames.ROUTES,
+    *frame_lists.ROUTES,
+    *site_routes.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
     *login.ROUTES,
@@ -44,7 +47,7 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = Tru
     app = Starlette(
         routes=ROUTES,
         lifespan=lifespan,
-        middleware=[Middleware(Access, gate)],
+        middleware=[Middleware(Access, gate), Middleware(RawPaths)],
         exception_handlers={
             EngineError: answers.on_engine_error,
             HTTPException: answers.on_http_error,

@@ -10,15 +10,21 @@ from starlette.requests import Request
 from structlog.typing import FilteringBoundLogger
 
 from engine.client.async_store import AsyncFrameStore
+from engine.client.async_transport import AsyncTransport
+from engine.client.journal_queries import checked_tenant
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect, runs_here
+from engine.web.newest import Newest
 from engine.web.reader import NOBODY, Reader
+from engine.web.scaling import Scaler
 
 #: Seconds for which a report answers further requests.
 _REPORT_SECONDS = 0.5
 #: Seconds for which a look at the site's processes answers whether it runs here.
 _LOCAL_SECONDS = 2.0
+#: Seconds that Redis may take to answer, before a request is answered with 503.
+REDIS_SECONDS = 2.0
 
 
 class WebSite:
@@ -31,7 +37,9 @@ class WebSite:
         self._local = local
         self._runs_here = False
         self._runs_until = 0.0
+        self.scaler = Scaler()
         self._stores: dict[str, AsyncFrameStore] = {}
+        self._newest: dict[str, Newest] = {}
         self._report: SiteReport | None = None
         self._report_until = 0.0
         self._reading = asyncio.Lock()
@@ -51,8 +59,21 @@ class WebSite:
         vhost = vhost or self.config.vhost
         if vhost not in self._stores:
             known = [camera.id for camera in self.config.cameras] if vhost == self.config.vhost else []
-            self._stores[vhost] = AsyncFrameStore(self.config.redis_address, vhost, self.config.prefix, cameras=known)
+            self._stores[vhost] = AsyncFrameStore(
+                self.config.redis_address,
+                vhost,
+                self.config.prefix,
+                timeout_seconds=REDIS_SECONDS,
+                cameras=known,
+            )
         return self._stores[vhost]
+
+    def newest(self, vhost: str) -> Newest:
+        """What fetches the newest frames of a tenant."""
+        if vhost not in self._newest:
+            transport = AsyncTransport(self.config.redis_address, REDIS_SECONDS)
+            self._newest[vhost] = Newest(transport, checked_tenant(vhost, self.config.prefix, ()))
+        return self._newest[vhost]
 
     async def report(self) -> SiteReport | None:
         """The site's report, at most half a second old; None if this is not the site's machine."""
@@ -66,6 +87,9 @@ class WebSite:
 
     async def aclose(self) -> None:
         """Close the connections to Redis."""
+        self.scaler.close()
+        for newest in self._newest.values():
+            await newest.close()
         for store in self._stores.values():
             await store.close()
 

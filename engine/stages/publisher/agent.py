@@ -23,6 +23,7 @@ from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefu
 from engine.servers.amqp.broker import Broker
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.outage import Outage
+from engine.shm import publish_latency
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.entry_queue import EntryQueue, Item
@@ -192,10 +193,10 @@ class PublisherAgent:
         while queue and sent < room and broker.ready:
             if metadata.format == "batch":
                 taken = [queue.popleft() for _ in range(min(len(queue), metadata.batch_max))]
-                body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
+                body = encode_batch([self._events[camera].event(entry) for camera, entry, _ in taken])
                 broker.publish(body, metadata.batch_routing_key, taken)
             else:
-                camera, entry = item = queue.popleft()
+                camera, entry, _ = item = queue.popleft()
                 taken = [item]
                 broker.publish(encode_event(self._events[camera].event(entry)), metadata.routing_key, taken)
             events += len(taken)
@@ -238,7 +239,8 @@ class PublisherAgent:
         tokens: list[list[Item] | StateToken | GopToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
-        events = messages = 0
+        stored_at: list[int] = []
+        messages = 0
         for token in tokens:
             if isinstance(token, StateToken):
                 self._states.confirm(token)
@@ -247,15 +249,18 @@ class PublisherAgent:
                 if self._gops:
                     self._gops.confirm(token)
             else:
-                newest.update(token)
-                for camera, _ in token:
+                for camera, entry, since in token:
+                    newest[camera] = entry
                     counts[camera] = counts.get(camera, 0) + 1
-                events += len(token)
+                    stored_at.append(since)
                 messages += 1
         for camera, entry in newest.items():
             self._accounts.by_camera[camera].confirm(counts[camera], (entry.unix_nano, entry.sequence))
-        self._counts[PublisherCount.CONFIRMED] += events
+        self._counts[PublisherCount.CONFIRMED] += len(stored_at)
         self._counts[PublisherCount.MESSAGES] += messages
+        if stored_at:
+            now = time.monotonic_ns()
+            publish_latency.count(self._counts, [now - since for since in stored_at])
         self._unsaved = self._unsaved or bool(tokens)
         return len(tokens)
 
