@@ -77,6 +77,8 @@ def read_tokens(web: WebSection) -> Tokens:
     taken = {operator: "the operator"}
     for key, (vhost, token) in named.items():
         name = keys.DEFAULT_VHOST if vhost == "/" else vhost
+        if name == keys.ENGINE:
+            raise ConfigError(f"{key}: vhost {keys.ENGINE!r} is reserved for the engine's own keys")
         try:
             keys.encode_part(name)
         except WireError as error:
@@ -97,10 +99,10 @@ def server_context(web: WebSection) -> ssl.SSLContext:
     import ssl
 
     both = "web.tls_certificate_file and web.tls_key_file"
+    if not (web.tls_certificate_file and web.tls_key_file):
+        raise ConfigError("they go together; give both or neither", setting=both)
     for key in ("tls_certificate_file", "tls_key_file"):
         path = getattr(web, key)
-        if not path:
-            raise ConfigError("they go together; give both or neither", setting=both)
         if not os.access(path, os.R_OK):
             what = "cannot be read by this user" if os.path.exists(path) else "does not exist"
             raise ConfigError(f"{path} {what}", setting=f"web.{key}")
@@ -144,13 +146,16 @@ def _read_private(key: str, path: str) -> str:
     """The text of a file that others must not be able to read."""
     try:
         # Without waiting for somebody to write, should it be a FIFO.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"{key}: {path} is no regular file")
             if stat.S_IMODE(mode) & 0o007:
                 raise ConfigError(f"{key}: everybody may read or write {path} (mode {mode & 0o777:04o}); chmod 600 it")
-            return file.read(_FILE_BYTES_MAX).decode()
+            return os.read(descriptor, _FILE_BYTES_MAX).decode()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ConfigError(f"{key}: {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -106,7 +106,7 @@ class Leftover(NamedTuple):
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site needs: its rings, and a page for each process."""
-    pages = 2 + config.writer.writers + len(config.cameras)
+    pages = 3 + config.writer.writers + len(config.cameras)
     for _, video in config.rings:
         pages += -(-ring_layout.file_bytes(config.ring_capacity(video=video)) // _PAGE_BYTES)
     return pages * _PAGE_BYTES

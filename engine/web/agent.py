@@ -50,7 +50,7 @@ class WebAgent:
     def on_start(self) -> None:
         """Listen, or note why that is not possible yet. Raises ConfigError for tokens or certificates that changed
         since the site file was checked."""
-        ErrorLog.install(self._log)
+        self._errors = ErrorLog.install(self._log)
         allow_files_if_possible(files_needed(self._config) + CONNECTIONS_MAX)
         asyncio.set_event_loop(self._loop)
         self._app = build(self._config, self._log, local=self._local)
@@ -74,6 +74,7 @@ class WebAgent:
         """True once all answers are sent. Streams are ended."""
         if self._server is None or self._task is None:
             return True
+        self._errors.ending = True
         self._server.end()
         with contextlib.suppress(TimeoutError):
             self._loop.run_until_complete(asyncio.wait_for(asyncio.shield(self._task), _SLICE_SECONDS))

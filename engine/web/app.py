@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from structlog.typing import FilteringBoundLogger
 
@@ -64,6 +64,7 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = Tru
         exception_handlers={
             EngineError: answers.on_engine_error,
             HTTPException: answers.on_http_error,
+            ClientDisconnect: _on_broken,
             Exception: _on_defect,
         },
     )
@@ -72,6 +73,11 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = Tru
     app.state.site = site
     app.state.gate = gate
     return app
+
+
+async def _on_broken(_: Request, __: Exception) -> Response:
+    """The answer to a request whose body did not arrive. Nobody gets it."""
+    return answers.problem(400, "the request ended before its body")
 
 
 async def _on_defect(_: Request, __: Exception) -> Response:

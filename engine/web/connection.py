@@ -111,8 +111,10 @@ class Connection(HttpToolsProtocol):
                     # A header, or a trailer, that does not end: the parser shows it only when it has.
                     raise _Refused(431, f"the head of a request has at most {HEAD_BYTES_MAX:,} bytes")
             except httptools.HttpParserUpgrade:
-                # Answered as if it had not asked for another protocol; what follows is not HTTP any more.
-                self._close_after_answer()
+                # Answered as if it had not asked for another protocol. What follows is not HTTP any more.
+                self._stop_reading()
+                if not self._answering():
+                    self.transport.close()
             except _Refused as error:
                 self._refuse(error)
             except httptools.HttpParserError as error:
@@ -191,26 +193,43 @@ class Connection(HttpToolsProtocol):
         if self.cycle is None and not self._begun and now - self._made > IDLE_SECONDS:
             self.transport.close()
 
-    def _close_after_answer(self) -> None:
-        """Read nothing more, and close when what is being answered is."""
-        self._closed = True
-        self._begun = 0.0
-        self.pipeline.clear()
-        self.cycle.keep_alive = False
+    def on_response_complete(self) -> None:
+        """An answer is sent."""
+        super().on_response_complete()
+        if self._closed:
+            self.transport.close()
 
     def _refuse(self, error: _Refused) -> None:
-        """Answer with an error and close. If an earlier request is being answered, close behind that answer."""
+        """Answer with an error, and close. If an earlier request is being answered, close behind that answer."""
         if self._closed:
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._close_after_answer()
-            return
-        self._closed = True
+        self._stop_reading()
+        cycle = self.cycle
+        if self._answering():
+            queued = bool(self.pipeline)
+            self.pipeline.clear()
+            if queued or not cycle.more_body:
+                return
+            # The request that is being answered is the one that is wrong: its route waits for the rest of its body.
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
         answer = problem(error.status, error.detail)
         headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + cast("bytes", answer.body))
         self.transport.close()
+
+    def _stop_reading(self) -> None:
+        """Take no notice of what else arrives."""
+        self._closed = True
+        self._begun = 0.0
+
+    def _answering(self) -> bool:
+        """True while a route answers a request of this connection."""
+        return self.cycle is not None and not self.cycle.response_complete
 
 
 def sweep(connections: set[Any]) -> None:

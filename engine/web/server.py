@@ -127,18 +127,21 @@ class ErrorLog(logging.Handler):
     def __init__(self, log: FilteringBoundLogger) -> None:
         super().__init__(logging.ERROR)
         self._log = log
+        #: True while the process ends: streams are cut off on purpose then, which uvicorn takes for an error.
+        self.ending = False
         self._bucket = Buckets(_ERRORS_PER_SECOND, _ERRORS_BURST)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one error."""
-        if not self._bucket.take(record.name):
+        if not self.ending and not self._bucket.take(record.name):
             self._log.error("error in the HTTP server", reason=record.getMessage().strip(), exc_info=record.exc_info)
 
     @classmethod
-    def install(cls, log: FilteringBoundLogger) -> None:
+    def install(cls, log: FilteringBoundLogger) -> ErrorLog:
         """Take the errors of both libraries."""
         handler = cls(log)
         for name in ("uvicorn.error", "asyncio"):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [handler], False
             logger.setLevel(logging.ERROR)
+        return handler

@@ -148,8 +148,9 @@ def test_without_a_token_this_machine_s_names_are_answered(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "[::2]:8080",
-        "127.0.0.1@evil.example", "127.0.0.1:8080:evil", "[::1", "evil.example#localhost", "localhost/", "0x7f.1",
+        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1",
+        "[::2]:8080", "127.0.0.1@evil.example", "127.0.0.1:8080:evil", "[::1", "evil.example#localhost",
+        "localhost/", "0x7f.1",
     ],
 )  # fmt: skip
 def test_without_a_token_no_other_name_is_answered(host: str) -> None:
