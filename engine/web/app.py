@@ -11,11 +11,19 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frames, health, site_routes, streams, video
+from engine.web import alerts, answers, dashboard, frames, health, site_routes, streams, video
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
-ROUTES = [*health.ROUTES, *site_routes.ROUTES, *frames.ROUTES, *streams.ROUTES, *video.ROUTES, *dashboard.ROUTES]
+ROUTES = [
+    *health.ROUTES,
+    *site_routes.ROUTES,
+    *alerts.ROUTES,
+    *frames.ROUTES,
+    *streams.ROUTES,
+    *video.ROUTES,
+    *dashboard.ROUTES,
+]
 
 
 def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> Starlette:
