@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import EngineError
 from engine.web import (
+    alerts,
     answers,
     dashboard,
     frame_lists,
@@ -42,6 +43,7 @@ ROUTES = [
     *video.ROUTES,
     *live_video.ROUTES,
     *login.ROUTES,
+    *alerts.ROUTES,
     *dashboard.ROUTES,
 ]
 

@@ -160,13 +160,13 @@ def test_the_time_line_shows_the_frame_of_the_chosen_time(running: Running, dash
     expect(slider).to_have_attribute("aria-valuetext", "live")
 
 
-def mark_near(dashboard: Dashboard, seconds: int):  # noqa: ANN201 (a mark or nothing)
+def mark_near(dashboard: Dashboard, seconds: int):
     """The shown frame's mark, if it is the newest at or before that second (which the slider rounded)."""
     found = dashboard.mark(".screen img")
     return found if found and abs(found.unix_nano / 1e9 - seconds) < 0.6 + 2 / FPS else None
 
 
-def milliseconds(page, nano: int) -> str:  # noqa: ANN001
+def milliseconds(page, nano: int) -> str:
     """The browser's local time of day, to the millisecond."""
     text: str = page.evaluate("(ms) => new Date(ms).toTimeString().slice(0, 8)", nano // 1_000_000)
     return f"{text}.{nano // 1_000_000 % 1000:03d}"

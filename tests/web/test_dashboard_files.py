@@ -13,7 +13,9 @@ from engine.web import answers, dashboard
 from tests.web.asking import ask
 
 STATIC = Path(dashboard.__file__).parent / "static"
-FILES = sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.suffix in {".js", ".css", ".html"})
+FILES = sorted(
+    path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.suffix in {".js", ".css", ".html"}
+)
 OURS = [name for name in FILES if not name.startswith("vendor/")]
 APP = Starlette(routes=dashboard.ROUTES, exception_handlers={HTTPException: answers.on_http_error})
 
@@ -33,7 +35,9 @@ def test_the_page_is_its_index() -> None:
     assert ask(APP, "/").body == (STATIC / "index.html").read_bytes()
 
 
-@pytest.mark.parametrize("path", ["../dashboard.py", "../../__init__.py", "", "/etc/passwd", "vendor", "no.js", "..", "a\x00.js"])
+@pytest.mark.parametrize(
+    "path", ["../dashboard.py", "../../__init__.py", "", "/etc/passwd", "vendor", "no.js", "..", "a\x00.js"]
+)
 def test_nothing_else_is_served(path: str) -> None:
     assert ask(APP, f"/static/{path}").status == 404
 
