@@ -51,15 +51,17 @@ class Facts(NamedTuple):
 class Collector:
     """Collects the facts of a site, again and again. For one thread at a time."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, local: bool) -> None:
         self._config = config
+        #: Set anew where the site comes and goes.
+        self.local = local
         self._memory = ProcessMemory()
         self._session = Session(config.redis_address, min(config.redis.timeout_seconds, _REDIS_SECONDS))
 
-    def collect(self, *, local: bool) -> Facts:
-        """The facts of now; with ``local``, of shared memory too. Never raises for what is away."""
+    def collect(self) -> Facts:
+        """The facts of now. Never raises for what is away."""
         begun = time.thread_time()
-        seen = look(self._config, memory=False) if local else None
+        seen = look(self._config, memory=False) if self.local else None
         counts: dict[Count, int] = {}
         latency = None
         memory: Mapping[int, int] = {}
@@ -102,7 +104,7 @@ def _counts(config: Config) -> tuple[dict[Count, int], PublishLatency | None]:
 
 
 class ProcessMemory:
-    """The memory of processes, read in turns: the longest unread first, as many as the time allows."""
+    """The memory of processes, read in turns: the longest unread first, at least one, and as many as time allows."""
 
     def __init__(self) -> None:
         self._bytes: dict[int, int] = {}
@@ -117,9 +119,9 @@ class ProcessMemory:
         due = [pid for pid in pids if now - self._read_at.get(pid, -_MEMORY_SECONDS) >= _MEMORY_SECONDS]
         until = time.thread_time() + _MEMORY_CPU_SECONDS
         for pid in sorted(due, key=lambda pid: self._read_at.get(pid, 0.0)):
-            if time.thread_time() > until:
-                break
             self._read_at[pid] = now
             if size := own_memory(pid):
                 self._bytes[pid] = size
+            if time.thread_time() >= until:
+                break
         return dict(self._bytes)
