@@ -11,7 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frames, health, metrics, site_routes, streams, video
+from engine.web import alerts, answers, dashboard, frames, health, metrics, site_routes, streams, video
 from engine.web.site import WebSite
 
 #: The routes of all modules, in the order in which they are tried.
@@ -19,6 +19,7 @@ ROUTES = [
     *health.ROUTES,
     *metrics.ROUTES,
     *site_routes.ROUTES,
+    *alerts.ROUTES,
     *frames.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,

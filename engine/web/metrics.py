@@ -30,7 +30,7 @@ _COLLECTING = Family(
 FAMILIES: dict[str, list[Family]] = {
     "Cameras": metrics_cameras.FAMILIES,
     "Rings and tenants": metrics_rings.FAMILIES,
-    "Site, publisher, writers, processes": [*metrics_site.FAMILIES, _COLLECTING],
+    "Site, its roles and processes": [*metrics_site.FAMILIES, _COLLECTING],
     "Redis": metrics_redis.FAMILIES,
 }
 
