@@ -241,6 +241,7 @@ def test_no_redis_client_of_its_own_writes_past_the_door():
 def test_nothing_is_imported_that_is_not_declared():
     declared = {
         "hiredis",
+        "httptools",
         "msgspec",
         "numpy",
         "av",

@@ -74,9 +74,12 @@ def mask_standard_error(config: Config) -> None:
 
 def secrets_of(config: Config) -> set[str]:
     """Everything in a site that must not be printed, in all spellings."""
-    redis, address = config.redis, config.redis_address
+    redis, address, web = config.redis, config.redis_address, config.web
     found = set[str]()
-    for secret in (redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""):
+    for secret in (
+        *(redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""),
+        *(web.token, *web.tenants.values()),
+    ):
         found |= spellings(str(secret))
     alerts = config.alerts
     webhook = alerts.webhook_address

@@ -73,6 +73,8 @@ class Role:
     nice: int = 0
     #: True if the text of the status page lists the servers that are away.
     tells_outages: bool = False
+    #: True if the text of the status page is a note about what the process does, for ``status``.
+    tells_note: bool = False
     #: The counter that is not 0 once an instance has done its work for good and must not be started again.
     finished: Count | None = None
     #: The help text of the command that runs it alone, and the error if the site file has no instance.
@@ -140,7 +142,9 @@ class Instance(NamedTuple):
 def _web(_: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of the web process. Named here only when it starts, because it reads the reports that are made from
     this table."""
-    agent: Agent = import_module("engine.web.agent").WebAgent(launch.config, page, launch.log)
+    # With a supervisor, the site runs here. Without one, it may run here, later, or on another machine.
+    local = None if launch.notifier else True
+    agent: Agent = import_module("engine.web.agent").WebAgent(launch.config, page, launch.log, local=local)
     return agent
 
 
@@ -225,7 +229,9 @@ WEB = Role(
     page=lambda paths, _: paths.web,
     agent=_web,
     nice=_LOW_NICE,
-    help="Run the web process alone: metrics, health, API, dashboard.",
+    tells_note=True,
+    help="Run the web process alone: metrics, health, API, dashboard. Beside a running site or on another machine, "
+    "where it has the frames and video of Redis, but no counters of the site.",
     absent='web.listen is empty: set it, such as to "127.0.0.1:8080"',
 )
 PUBLISHER = Role(
