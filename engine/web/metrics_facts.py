@@ -53,14 +53,15 @@ class Collector:
 
     def __init__(self, config: Config, *, local: bool) -> None:
         self._config = config
-        self._local = local
+        #: Set anew where the site comes and goes.
+        self.local = local
         self._memory = ProcessMemory()
         self._session = Session(config.redis_address, min(config.redis.timeout_seconds, _REDIS_SECONDS))
 
     def collect(self) -> Facts:
         """The facts of now. Never raises for what is away."""
         begun = time.thread_time()
-        seen = look(self._config, memory=False) if self._local else None
+        seen = look(self._config, memory=False) if self.local else None
         counts: dict[Count, int] = {}
         latency = None
         memory: Mapping[int, int] = {}

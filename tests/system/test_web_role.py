@@ -218,8 +218,12 @@ def test_tenants_see_their_own(secret_site: Site, port: int) -> None:
     # The same camera of another tenant has no frame, and the answer shows none of ours.
     other = fetch(port, "/api/v1/cameras/cam1/latest.jpg", **bearer(BANK))
     assert other.status == 404
-    for path in ("/metrics", "/api/v1/status", "/api/v1/servers", "/api/v1/alerts"):
+    for path in ("/api/v1/status", "/api/v1/servers", "/api/v1/alerts"):
         assert fetch(port, path, **bearer(SHOP)).status == 403, path
+    assert b"edge_video_process" not in fetch(port, "/metrics", **bearer(SHOP)).body
+    assert fetch(port, "/metrics", **bearer(BANK)).status == 403
+    assert not fetch(port, "/api/v1/cameras", **bearer(BANK)).json()["cameras"]
+    assert len(fetch(port, "/api/v1/cameras", **bearer(SHOP)).json()["cameras"]) == 4
     assert fetch(port, "/api/v1/status", **bearer(TOKEN)).json()["running"]
 
 
