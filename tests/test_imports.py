@@ -29,6 +29,7 @@ LAYERS = {
     "client": {"errors", "backoff", "wire", "config", "servers"},
     "jobs": {"errors", "backoff", "wire", "config", "servers", "client"},
     "runtime": {"errors", "backoff", "wire", "config", "shm", "servers", "sources", "stages"},
+    "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
     "cli": {

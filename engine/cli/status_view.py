@@ -164,6 +164,10 @@ def _headline(report: SiteReport) -> list[tuple[str, str]]:
     for outage in report.outages:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         lines.append((f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", "red"))
+    lines += [
+        (f"  {alert.severity}: {alert.text}", "red" if alert.severity == "critical" else "yellow")
+        for alert in report.alerts
+    ]
     if report.writer.contested:
         count = report.writer.contested
         text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from engine.config import web
+from engine.config.alerts import AlertsSection
 from engine.config.names import explain, map_go_keys, refuse_unknown, take_go_only
 from engine.config.rules import check
 from engine.config.sections import (
@@ -76,6 +77,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "writer": WriterSection,
     "publisher": PublisherSection,
     "web": WebSection,
+    "alerts": AlertsSection,
     "defaults": CameraDefaults,
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.config.alerts import check_alerts
 from engine.config.names import camera_label
 from engine.config.sections import MIB, Camera
 from engine.config.servers import check_servers
@@ -88,6 +89,7 @@ def _check_messages(config: Config) -> None:
         ("metadata.routing_key with .batch behind it", metadata.batch_routing_key),
         ("metadata.routing_key with .status behind it", metadata.status_routing_key),
         ("metadata.routing_key with .video behind it", metadata.video_routing_key),
+        ("metadata.routing_key with .system behind it", metadata.system_routing_key),
     ):
         check_name(name, what)
 
@@ -133,6 +135,7 @@ def _check_servers(config: Config) -> None:
         _check_path(key, path)
     check_servers(config)
     check_web(config)
+    check_alerts(config.alerts)
     socket = config.run_directory / "redis.sock"
     if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(

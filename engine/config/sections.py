@@ -121,6 +121,11 @@ class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.routing_key.removesuffix('.event')}.batch"
 
     @property
+    def system_routing_key(self) -> str:
+        """``camera.metadata.event.system``, or the equivalent for another routing key: alerts."""
+        return f"{self.routing_key}.system"
+
+    @property
     def status_routing_key(self) -> str:
         """``camera.metadata.event.status``, or the equivalent for another routing key."""
         return f"{self.routing_key}.status"

@@ -23,9 +23,11 @@ from engine.runtime.status_processes import (
     writer_report,
 )
 from engine.runtime.status_rings import latency
+from engine.shm import alerts_file
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
+from engine.wire import alert
 
 
 class SiteLook(NamedTuple):
@@ -85,6 +87,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         rings_last_seconds=rings_last(cameras),
         file_differs=differs,
         troubles=[],
+        alerts=alert.raised(alerts_file.read(paths)) if running and config.alerts.enabled else [],
     )
     return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
 

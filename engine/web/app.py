@@ -14,7 +14,20 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frame_lists, frames, health, login, metrics, site_routes, streams, video
+from engine.web import (
+    alerts,
+    answers,
+    dashboard,
+    frame_lists,
+    frames,
+    health,
+    live_video,
+    login,
+    metrics,
+    site_routes,
+    streams,
+    video,
+)
 from engine.web.access import Access, Gate
 from engine.web.paths import RawPaths
 from engine.web.site import WebSite
@@ -28,7 +41,9 @@ ROUTES = [
     *site_routes.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
+    *live_video.ROUTES,
     *login.ROUTES,
+    *alerts.ROUTES,
     *dashboard.ROUTES,
 ]
 

@@ -51,17 +51,15 @@ class Facts(NamedTuple):
 class Collector:
     """Collects the facts of a site, again and again. For one thread at a time."""
 
-    def __init__(self, config: Config, *, local: bool) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        #: Set anew where the site comes and goes.
-        self.local = local
         self._memory = ProcessMemory()
         self._session = Session(config.redis_address, min(config.redis.timeout_seconds, _REDIS_SECONDS))
 
-    def collect(self) -> Facts:
-        """The facts of now. Never raises for what is away."""
+    def collect(self, *, local: bool) -> Facts:
+        """The facts of now; with ``local``, of shared memory too. Never raises for what is away."""
         begun = time.thread_time()
-        seen = look(self._config, memory=False) if self.local else None
+        seen = look(self._config, memory=False) if local else None
         counts: dict[Count, int] = {}
         latency = None
         memory: Mapping[int, int] = {}

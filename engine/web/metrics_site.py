@@ -55,7 +55,7 @@ _HEARTBEAT = _family("gauge", "process_heartbeat_age_seconds", "Time since the p
 
 #: The counts of the publisher's and the writers' status pages that are metrics of their own. The last number is what
 #: the count is divided by; help and kind are the count's.
-_COUNTS: tuple[tuple[str, Count, float], ...] = (
+COUNTS: tuple[tuple[str, Count, float], ...] = (
     ("publisher_published_events_total", PublisherCount.PUBLISHED, 1),
     ("publisher_confirmed_events_total", PublisherCount.CONFIRMED, 1),
     ("publisher_expired_events_total", PublisherCount.EXPIRED, 1),
@@ -81,7 +81,7 @@ def _count_family(name: str, count: Count) -> Family:
     return _family(count.kind, name, count.help)
 
 
-_COUNT_FAMILIES = [(_count_family(name, count), count, unit) for name, count, unit in _COUNTS]
+_COUNT_FAMILIES = [(_count_family(name, count), count, unit) for name, count, unit in COUNTS]
 
 FAMILIES = [
     _ACTIVE, _CAMERAS, _FAILED, _OPERATIONS, _PUBLISH_LATENCY, _RUNNING, _UPTIME, _TROUBLES, _AWAY, _BUILD,

@@ -24,8 +24,10 @@ from engine.servers.amqp.broker import Broker
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.outage import Outage
 from engine.shm import publish_latency
+from engine.shm.site import SitePaths
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.alert_events import AlertEvents, AlertToken
 from engine.stages.publisher.entry_queue import EntryQueue, Item
 from engine.stages.publisher.gops import Gops, GopToken
 from engine.stages.publisher.journals import Journals
@@ -86,6 +88,9 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
+        self._alerts = AlertEvents(
+            self._broker, config.metadata.system_routing_key, config.site.name, SitePaths.of(config)
+        )
         self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
@@ -102,6 +107,9 @@ class PublisherAgent:
         """Do one round; returns 0 if there is nothing to do before the next wait."""
         now = time.monotonic()
         work = self._turn_broker(now)
+        # Before Redis is asked anything: that Redis is away is an alert, too.
+        if self._alerts.turn(now):
+            self._broker.flush()
         try:
             if not self._accounts.begun:
                 self._accounts.begin()
@@ -166,10 +174,14 @@ class PublisherAgent:
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
-        return self._states.all_confirmed and all(
-            target.at <= account.cursor
-            for camera, account in self._accounts.by_camera.items()
-            if (target := self._targets.get(camera))
+        return (
+            self._states.all_confirmed
+            and self._alerts.all_confirmed
+            and all(
+                target.at <= account.cursor
+                for camera, account in self._accounts.by_camera.items()
+                if (target := self._targets.get(camera))
+            )
         )
 
     def on_close(self) -> None:
@@ -236,7 +248,7 @@ class PublisherAgent:
 
     def _take_confirmed(self) -> int:
         """Move the cursors past confirmed entries; returns the number of messages."""
-        tokens: list[list[Item] | StateToken | GopToken] = self._broker.take_confirmed()
+        tokens: list[list[Item] | StateToken | AlertToken | GopToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
         stored_at: list[int] = []
@@ -245,6 +257,9 @@ class PublisherAgent:
             if isinstance(token, StateToken):
                 self._states.confirm(token)
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
+            elif isinstance(token, AlertToken):
+                self._alerts.confirm(token)
+                self._counts[PublisherCount.ALERT_EVENTS] += 1
             elif isinstance(token, GopToken):
                 if self._gops:
                     self._gops.confirm(token)
@@ -302,6 +317,7 @@ class PublisherAgent:
         self._queue.clear()
         self._accounts.rewind()
         self._states.rewind()
+        self._alerts.rewind()
         if self._gops:
             self._gops.rewind()
 

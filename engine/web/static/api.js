@@ -1,5 +1,7 @@
 // Requests to the API. An error has the HTTP status and the sentence of the server.
 
+import { hear } from "./clock.js";
+
 const SECONDS_MAX = 10;
 
 export class ApiError extends Error {
@@ -28,6 +30,7 @@ export async function get(address, options = {}) {
     if (options.signal?.aborted) throw error;
     throw new ApiError(0, "the server does not answer");
   }
+  hear(response);
   if (response.status === 401) {
     location.assign(`/login?next=${encodeURIComponent(location.pathname + location.hash)}`);
   }

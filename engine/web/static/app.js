@@ -5,6 +5,7 @@ import { camera } from "./camera.js";
 import { h, setText } from "./dom.js";
 import { count, plural, rate } from "./format.js";
 import { onSite, severity, site, startPolling } from "./live.js";
+import { recall, remember } from "./stored.js";
 import { system } from "./system.js";
 import { tenants } from "./tenants.js";
 import { wall } from "./wall.js";
@@ -22,6 +23,7 @@ function route() {
   let name = rest.join("/");
   try { name = decodeURIComponent(name); } catch { /* It is no name of a camera, and the view says so. */ }
   const make = VIEWS[view] ?? wall;
+  document.body.dataset.view = view || "wall";
   leave = make(main, name);
   document.title = `${view === "camera" ? name : (TITLES[view] ?? "Cameras")} · ${site.report?.site ?? "Edge Video"}`;
   for (const link of document.querySelectorAll("#nav a")) {
@@ -34,14 +36,15 @@ function route() {
 // The theme: the system's, until a person chooses.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 function theme() {
-  const chosen = localStorage.getItem("theme") ?? (dark.matches ? "dark" : "light");
+  const chosen = recall("theme", dark.matches ? "dark" : "light", ["dark", "light"]);
   document.documentElement.dataset.theme = chosen;
   setText(byId("theme"), chosen === "dark" ? "☀" : "☾");
+  byId("theme").setAttribute("aria-label", `Change to the ${chosen === "dark" ? "light" : "dark"} theme`);
   document.dispatchEvent(new Event("themed"));
 }
 dark.addEventListener("change", theme);
 byId("theme").addEventListener("click", () => {
-  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  remember("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   theme();
 });
 theme();
@@ -55,6 +58,7 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey || event.altKey || keys.open) return;
   if (event.key === "?") keys.showModal();
+  if (event.key === "f") fullScreen();
   if (event.key === "Escape" && location.hash.length > 2) location.hash = "#/";
   if (event.key === "/") {
     event.preventDefault();
@@ -63,7 +67,18 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+/** A wall without the page's frame, or back. */
+function fullScreen() {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else document.documentElement.requestFullscreen?.().catch(() => {});
+}
+document.addEventListener("fullscreenchange", () => {
+  document.body.classList.toggle("bare", Boolean(document.fullscreenElement));
+  dispatchEvent(new Event("resize"));
+});
+
 const states = new Map();
+let standing = new Set();
 function header() {
   const cameras = [...site.cameras.values()];
   const bad = cameras.filter((one) => severity(one) < 3).length;
@@ -86,7 +101,7 @@ function header() {
   announce(cameras);
 }
 
-/** Tells a screen reader which cameras changed. */
+/** Tells a screen reader which cameras changed, and which alerts are new. */
 function announce(cameras) {
   const told = [];
   for (const one of cameras) {
@@ -94,6 +109,9 @@ function announce(cameras) {
     if (before !== undefined && before !== one.state) told.push(`${one.name || one.id} is ${one.state}`);
     states.set(one.id, one.state);
   }
+  const texts = site.alerts.map((alert) => alert.text);
+  told.push(...texts.filter((text) => !standing.has(text)).map((text) => `Alert: ${text}`));
+  standing = new Set(texts);
   if (told.length) setText(byId("announcer"), told.slice(0, 3).join(", "));
 }
 

@@ -2,6 +2,7 @@
 
 import { json, url } from "./api.js";
 import { Curves } from "./charts.js";
+import { now } from "./clock.js";
 import { h, setState, setText } from "./dom.js";
 import { bytes, count, dateTime, nano, plural, rate, span } from "./format.js";
 import { onSite, site, stateOf } from "./live.js";
@@ -22,7 +23,7 @@ export function camera(main, id) {
   const timeline = new Timeline((ms, final) => screen.seek(ms, final));
   const state = h("span", { class: "state" });
   const title = h("h1", {}, id);
-  const live = h("button", { class: "button main", type: "button", on: { click: () => screen.live() } }, "Live");
+  const live = h("button", { class: "button", type: "button", on: { click: () => screen.live() } }, "Live");
   const play = h("button", { class: "button", type: "button", on: { click: () => screen.toggle() } }, "Pause");
   const back = h("button", { class: "button", type: "button", "aria-label": "One frame back", on: { click: () => screen.step(-1) } }, "‹ frame");
   const on = h("button", { class: "button", type: "button", "aria-label": "One frame on", on: { click: () => screen.step(1) } }, "frame ›");
@@ -38,26 +39,30 @@ export function camera(main, id) {
   let storedAt = 0;
   let pastMs = PAST_MS_MIN;
   let closed = false;
+  let connected = true;
   main.append(page, missing);
 
   async function askStored(video) {
-    const now = Date.now();
-    if (now - storedAt < STORED_EVERY_MS) return;
-    storedAt = now;
+    const at = now();
+    if (at - storedAt < STORED_EVERY_MS) return;
+    storedAt = at;
     const bucketMs = Math.max(Math.ceil(pastMs / BUCKETS / SECOND_MS), 1) * SECOND_MS;
     try {
-      const found = await json(["cameras", id, "rate"], { start: nano(now - PAST_MS_MAX), bucket: `${bucketMs}ms`, video: video ? "true" : undefined });
+      const found = await json(["cameras", id, "rate"], { start: nano(at - PAST_MS_MAX), bucket: `${bucketMs}ms`, video: video ? "true" : undefined });
       if (closed) return;
       const buckets = found.buckets.map((bucket) => [bucket.start_nano / 1e6, bucket.frames]);
-      const oldest = buckets.find(([, frames]) => frames)?.[0] ?? now;
-      pastMs = Math.min(Math.max(now - oldest, PAST_MS_MIN), PAST_MS_MAX);
-      timeline.show(now - pastMs, now, bucketMs, buckets);
+      const oldest = buckets.find(([, frames]) => frames)?.[0] ?? at;
+      pastMs = Math.min(Math.max(at - oldest, PAST_MS_MIN), PAST_MS_MAX);
+      timeline.show(at - pastMs, at, bucketMs, buckets);
     } catch (error) {
-      if (error.status !== undefined) timeline.show(now - pastMs, now, SECOND_MS, []);
+      if (error.status !== undefined) timeline.show(at - pastMs, at, SECOND_MS, []);
     }
   }
 
   function update() {
+    // A browser does not tell that a stream of pictures was cut.
+    if (site.connected && !connected) screen.again();
+    connected = site.connected;
     const found = site.cameras.get(id);
     missing.hidden = Boolean(found) || !site.at;
     page.hidden = !found;
@@ -80,11 +85,11 @@ export function camera(main, id) {
   function show() {
     const ms = screen.atMs;
     timeline.mark(screen.mode === "live" ? null : ms);
-    live.disabled = screen.mode === "live";
+    live.setAttribute("aria-pressed", `${screen.mode === "live"}`);
     setText(play, screen.mode === "stored" && screen.paused ? "Play" : "Pause");
     play.disabled = screen.mode === "live";
     setText(note, screen.note);
-    const start = (ms ?? Date.now()) - (screen.mode === "live" ? CLIP_SECONDS * SECOND_MS : 0);
+    const start = (ms ?? now()) - (screen.mode === "live" ? CLIP_SECONDS * SECOND_MS : 0);
     clip.href = url(["cameras", id, "video.mp4"], { start: nano(start), duration: `${CLIP_SECONDS}s`, download: "1" });
   }
 
@@ -97,6 +102,8 @@ export function camera(main, id) {
     }
   }
 
+  const onVisible = () => screen.sleep(document.hidden);
+  document.addEventListener("visibilitychange", onVisible);
   document.addEventListener("keydown", onKey);
   const shows = setInterval(show, 200);
   const end = onSite(update);
@@ -106,6 +113,7 @@ export function camera(main, id) {
     closed = true;
     end();
     clearInterval(shows);
+    document.removeEventListener("visibilitychange", onVisible);
     document.removeEventListener("keydown", onKey);
     screen.close();
     timeline.close();
@@ -126,6 +134,7 @@ function showFacts(card, camera) {
     ["Ring", camera.ring ? `${Math.round(camera.ring.fill * 100)} % of ${bytes(camera.ring.capacity_bytes)}` : "–"],
     ["Camera to Redis", camera.latency_ms ? `${rate(camera.latency_ms.p50)} ms, p99 ${rate(camera.latency_ms.p99)} ms` : "–"],
     ["Connections", count(camera.connects)],
+    ...(camera.note ? [["Waits for", camera.note]] : []),
     ...(camera.clock_offset_seconds === null || camera.clock_offset_seconds === undefined ? [] : [["Camera's clock", `${camera.clock_offset_seconds >= 0 ? "+" : "−"}${Math.abs(camera.clock_offset_seconds).toFixed(2)} s`]]),
     ["Since", camera.since ? dateTime(camera.since / 1e6) : "–"],
   ];

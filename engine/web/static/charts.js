@@ -88,7 +88,8 @@ export class Curves {
       this.element.hidden = false;
       for (const curve of this.curves) curve.show(history);
     } catch (error) {
-      // Where the site runs elsewhere there is no history.
+      // Where the site runs elsewhere there is no history; asking again would not help.
+      if (error.status === 404 || error.status === 403) clearInterval(this.timer);
       if (error.status) this.element.hidden = !this.curves[0].chart;
     }
   }

@@ -1,6 +1,7 @@
 // Plays stored JPEGs at the pace at which they were captured; what comes too late is passed over.
 
 import { get, json, url } from "./api.js";
+import { now } from "./clock.js";
 import { nano } from "./format.js";
 
 const PAGE = 200;
@@ -43,7 +44,7 @@ export class FramePlayer {
         if (response) await onFrame(await response.blob(), at);
       }
       start = frames.at(-1).timestamp_nano / 1e6 + 0.01;
-      if (frames.length < PAGE && Date.now() - start < 2 * GAP_MS_MAX) return;
+      if (frames.length < PAGE && now() - start < 2 * GAP_MS_MAX) return;
     }
   }
 }

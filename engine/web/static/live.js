@@ -3,6 +3,8 @@
 import { json } from "./api.js";
 
 const POLL_MS = 1000;
+/** The site is away if it does not answer for so long. */
+const SECONDS_MAX = 4;
 const ALERTS_EVERY = 2;
 
 export const site = {
@@ -33,7 +35,7 @@ export function onSite(listener) {
 async function ask() {
   if (counters) {
     try {
-      site.report = await json(["status"]);
+      site.report = await json(["status"], {}, { seconds: SECONDS_MAX });
       return site.report.cameras;
     } catch (error) {
       // 404: the web process runs on another machine than the site. 403: the token sees one tenant only.
@@ -42,14 +44,14 @@ async function ask() {
       site.report = null;
     }
   }
-  return (await json(["cameras"])).cameras;
+  return (await json(["cameras"], {}, { seconds: SECONDS_MAX })).cameras;
 }
 
 async function askAlerts() {
   if (site.report?.alerts) return site.report.alerts;
   if (!alerting || turn % ALERTS_EVERY) return site.alerts;
   try {
-    return (await json(["alerts"])).alerts;
+    return (await json(["alerts"], {}, { seconds: SECONDS_MAX })).alerts;
   } catch (error) {
     if (error.status === 404 || error.status === 403) alerting = false;
     return site.alerts;
@@ -86,5 +88,5 @@ export function startPolling() {
 export const stateOf = (camera) => (camera.finished ? "ended" : camera.state || "waiting");
 
 /** Problems first. */
-const ORDER = { offline: 0, stalled: 1, waiting: 2, active: 3, ended: 4 };
+const ORDER = { offline: 0, stalled: 1, waiting: 2, connecting: 2, active: 3, ended: 4 };
 export const severity = (camera) => ORDER[stateOf(camera)] ?? 2;

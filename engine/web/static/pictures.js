@@ -1,6 +1,7 @@
 // Loads the newest pictures of the tiles that are on screen, a few at a time.
 
 import { get, url } from "./api.js";
+import { now as siteNow } from "./clock.js";
 import { millis } from "./format.js";
 
 /** Requests at a time, of the six that a browser makes to one host: the poll of the status must not wait. */
@@ -73,7 +74,7 @@ export class Pictures {
       const response = await get(url(["cameras", tile.camera, "latest.jpg"], { width }), { cache: "no-cache", signal: this.#stopped.signal });
       const stamp = response.headers.get("x-frame-timestamp-nano");
       await show(tile, await response.blob());
-      tile.onPicture(stamp ? millis(stamp) : Date.now());
+      tile.onPicture(stamp ? millis(stamp) : siteNow());
     } catch (error) {
       if (error.status) tile.onPicture(null);
       tile.due = performance.now() + RETRY_MS;

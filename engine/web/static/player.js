@@ -21,9 +21,11 @@ export class Player {
   #object = "";
 
   /** Plays `address` in `video`. `onEnd(error)` is called once, with null if the film is over. */
-  constructor(video, address, { live = false, onStart = () => {}, onEnd = () => {} } = {}) {
+  constructor(video, address, { live = false, fromMs = 0, onStart = () => {}, onEnd = () => {} } = {}) {
     this.video = video;
     this.live = live;
+    /** Where stored video begins: the film begins with the key frame before. */
+    this.fromMs = fromMs;
     /** Milliseconds since the epoch of the film's first picture. */
     this.startMs = 0;
     this.codec = "";
@@ -64,18 +66,32 @@ export class Player {
     onStart();
     const reader = response.body.getReader();
     signal.addEventListener("abort", () => reader.cancel().catch(() => {}));
-    this.video.play().catch(() => {});
+    let begun = false;
     for (;;) {
       const { value, done } = await reader.read();
       if (signal.aborted) return;
       if (done) break;
       buffer.appendBuffer(value);
       await once(buffer, "updateend", signal);
+      begun ||= this.#begin(buffer);
       await this.#tidy(buffer, signal);
       if (!this.live) await this.#wait(buffer, signal);
     }
     if (source.readyState === "open") source.endOfStream();
+    if (!begun) this.video.play().catch(() => {});
     if (!this.video.ended) await once(this.video, "ended", signal);
+  }
+
+  /** Begins to play once the wanted time has arrived. */
+  #begin(buffer) {
+    const wanted = (this.fromMs - this.startMs) / 1000;
+    if (!buffer.buffered.length) return false;
+    if (wanted > 0 && this.fromMs) {
+      if (buffer.buffered.end(buffer.buffered.length - 1) < wanted) return false;
+      this.video.currentTime = wanted;
+    }
+    this.video.play().catch(() => {});
+    return true;
   }
 
   /** Drops what was shown; keeps a live picture near the newest. */

@@ -1,6 +1,7 @@
 // The picture of a camera: live, at a chosen time, or playing from there.
 
 import { get, json, url } from "./api.js";
+import { now } from "./clock.js";
 import { FramePlayer } from "./frame_player.js";
 import { h, setText } from "./dom.js";
 import { millis, nano, timeOfDay } from "./format.js";
@@ -22,6 +23,9 @@ export class Screen {
   #closed = false;
   /** False once this browser has refused the camera's codec. */
   #playable = canStream();
+  /** False once the server has said that it has no live video of this camera. */
+  #streamed = true;
+  #asleep = false;
 
   constructor(id) {
     this.id = id;
@@ -59,13 +63,27 @@ export class Screen {
   /** The live picture: video where the camera's is stored and this browser plays it, else the JPEGs as they come. */
   live() {
     this.#stop();
+    this.#asleep = false;
     this.mode = "live";
     this.paused = false;
-    if (this.#camera?.video && this.#playable) {
-      this.#watch(url(["cameras", this.id, "live.mp4"]), true, () => this.#jpegs());
+    if (this.#camera?.video && this.#playable && this.#streamed) {
+      this.#watch(url(["cameras", this.id, "live.mp4"]), true, () => { this.#streamed = false; this.#jpegs(); });
     } else {
       this.#jpegs();
     }
+  }
+
+  /** Begins the live picture anew after the connection was lost. */
+  again() {
+    if (this.mode === "live" && this.#camera && !this.#asleep) this.live();
+  }
+
+  /** Ends the live picture while nobody sees the page. */
+  sleep(hidden) {
+    if (this.mode !== "live" || !this.#camera) return;
+    if (hidden) this.#stop();
+    else this.live();
+    this.#asleep = hidden;
   }
 
   /** Shows the picture at a time; with `final` the recording plays from there, or stays if it was paused. */
@@ -80,7 +98,7 @@ export class Screen {
     if (this.mode === "live") return;
     this.paused = !this.paused;
     if (!this.paused && !(this.#player instanceof Player)) {
-      this.#play(this.atMs ?? Date.now());
+      this.#play(this.atMs ?? now());
     } else if (this.#player instanceof Player) {
       if (this.paused) this.video.pause();
       else this.video.play().catch(() => {});
@@ -92,7 +110,7 @@ export class Screen {
 
   /** One frame back or on; stops there. */
   async step(by) {
-    const at = this.atMs ?? Date.now();
+    const at = this.atMs ?? now();
     this.paused = true;
     if (this.mode === "stored" && this.#player instanceof Player && !this.video.hidden) {
       this.video.pause();
@@ -154,10 +172,8 @@ export class Screen {
   #watch(address, live, instead, fromMs = 0) {
     const player = new Player(this.video, address, {
       live,
-      onStart: () => {
-        this.#see(this.video);
-        if (fromMs > player.startMs) this.video.currentTime = (fromMs - player.startMs) / 1000;
-      },
+      fromMs,
+      onStart: () => this.#see(this.video),
       onEnd: (error) => {
         if (this.#player !== player) return;
         this.#player = null;

@@ -2,9 +2,9 @@
 
 import { json } from "./api.js";
 import { Curves } from "./charts.js";
-import { h } from "./dom.js";
+import { h, setText } from "./dom.js";
 import { bytes, count, plural, rate, span } from "./format.js";
-import { onSite, site } from "./live.js";
+import { onSite, severity, site } from "./live.js";
 
 const SERVERS_EVERY_MS = 3000;
 
@@ -39,7 +39,12 @@ export function system(main) {
   async function askServers() {
     if (performance.now() - askedAt < SERVERS_EVERY_MS) return;
     askedAt = performance.now();
-    servers = await json(["servers"]).catch(() => servers);
+    try {
+      servers = await json(["servers"]);
+    } catch (error) {
+      // Nothing more is known where there is no such list.
+      if (error.status === 404 || error.status === 403) askedAt = Infinity;
+    }
   }
 
   function update() {
@@ -50,9 +55,11 @@ export function system(main) {
       tables.replaceChildren();
       return;
     }
-    const wrong = report.troubles.length;
-    troubles.className = wrong ? "state critical" : "state active";
-    troubles.textContent = wrong ? report.troubles.join("; ") : "all is well";
+    const inactive = report.cameras.filter((camera) => severity(camera) < 3).length;
+    const wrong = report.troubles.length || inactive;
+    troubles.className = `state ${report.troubles.length ? "critical" : inactive ? "warning" : "active"}`;
+    const unsaid = inactive && !report.troubles.length ? [`${plural(inactive, "camera")} ${inactive === 1 ? "is" : "are"} not active`] : [];
+    setText(troubles, wrong ? [...report.troubles, ...unsaid].join("; ") : "all is well");
     cards.replaceChildren(...figures(report, servers));
     const focused = document.activeElement?.getAttribute("aria-label");
     tables.replaceChildren(processes(report), rings(report));

@@ -1,6 +1,7 @@
 // What each tenant stores.
 
 import { json } from "./api.js";
+import { now } from "./clock.js";
 import { h } from "./dom.js";
 import { bytes, count, span } from "./format.js";
 import { figure, table } from "./system.js";
@@ -18,6 +19,7 @@ export function tenants(main) {
       if (!found.length) body.replaceChildren(h("p", { class: "empty" }, "No tenant stores frames yet."));
       else body.replaceChildren(...found.flatMap(one));
     } catch (error) {
+      if (error.status === 404) clearInterval(timer);
       if (error.status !== undefined) body.replaceChildren(h("p", { class: "empty" }, error.status === 404 ? "This web process does not list tenants." : error.message));
     }
   }
@@ -37,4 +39,4 @@ function one(tenant) {
   ];
 }
 
-const ago = (nano) => (nano ? `${span((Date.now() - nano / 1e6) / 1000)} ago` : "–");
+const ago = (nano) => (nano ? `${span((now() - nano / 1e6) / 1000)} ago` : "–");

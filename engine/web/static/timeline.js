@@ -1,5 +1,6 @@
 // The last minutes of a camera as a line that is dragged: what is stored is filled, the chosen time is a mark.
 
+import { now } from "./clock.js";
 import { h } from "./dom.js";
 import { dateTime, timeOfDay } from "./format.js";
 
@@ -7,6 +8,8 @@ const SECOND_MS = 1000;
 const PAGE_MS = 10 * SECOND_MS;
 const HEIGHT = 64;
 const BAND = 38;
+/** Left and right of the line, so that the mark is whole at its ends. */
+const PAD = 8;
 /** Steps between two labels, in seconds. */
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
 const LABEL_PIXELS_MIN = 84;
@@ -18,8 +21,8 @@ export class Timeline {
   /** `onSeek(ms, final)` is called while dragging, and with `final` once the time is chosen. */
   constructor(onSeek) {
     this.onSeek = onSeek;
-    this.firstMs = Date.now() - 60 * SECOND_MS;
-    this.lastMs = Date.now();
+    this.firstMs = now() - 60 * SECOND_MS;
+    this.lastMs = now();
     this.chosenMs = null;
     this.buckets = [];
     this.bucketMs = SECOND_MS;
@@ -75,7 +78,7 @@ export class Timeline {
 
   #timeAt(event) {
     const box = this.#canvas.getBoundingClientRect();
-    const share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
+    const share = Math.min(Math.max((event.clientX - box.left - PAD) / (box.width - 2 * PAD), 0), 1);
     return this.firstMs + share * (this.lastMs - this.firstMs);
   }
 
@@ -90,6 +93,7 @@ export class Timeline {
     if (!box.width) return;
     const scale = devicePixelRatio || 1;
     const width = box.width;
+    const line = width - 2 * PAD;
     this.#canvas.width = Math.round(width * scale);
     this.#canvas.height = Math.round(HEIGHT * scale);
     const style = getComputedStyle(document.documentElement);
@@ -97,25 +101,31 @@ export class Timeline {
     const pen = this.#canvas.getContext("2d");
     pen.scale(scale, scale);
     const length = this.lastMs - this.firstMs;
-    const place = (ms) => ((ms - this.firstMs) / length) * width;
+    const place = (ms) => PAD + ((ms - this.firstMs) / length) * line;
 
     pen.fillStyle = colour("--line");
-    pen.fillRect(0, 0, width, BAND);
+    pen.beginPath();
+    pen.roundRect(PAD, 0, line, BAND, 6);
+    pen.fill();
+    pen.save();
+    pen.clip();
     const most = Math.max(...this.buckets.map(([, frames]) => frames), 1);
     pen.fillStyle = colour("--accent");
     for (const [start, frames] of this.buckets) {
       if (!frames) continue;
-      const left = place(start);
-      const right = place(Math.min(start + this.bucketMs, this.lastMs));
+      // Whole pixels: two buckets side by side show no seam.
+      const left = Math.round(place(Math.max(start, this.firstMs)));
+      const right = Math.round(place(Math.min(start + this.bucketMs, this.lastMs)));
+      if (right < PAD) continue;
       pen.globalAlpha = 0.3 + 0.45 * (frames / most);
       pen.fillRect(left, 4, Math.max(right - left, 1), BAND - 8);
     }
-    pen.globalAlpha = 1;
+    pen.restore();
 
     pen.fillStyle = colour("--quiet");
     pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
     pen.textBaseline = "alphabetic";
-    const step = (STEPS.find((seconds) => (seconds * SECOND_MS * width) / length >= LABEL_PIXELS_MIN) ?? STEPS.at(-1)) * SECOND_MS;
+    const step = (STEPS.find((seconds) => (seconds * SECOND_MS * line) / length >= LABEL_PIXELS_MIN) ?? STEPS.at(-1)) * SECOND_MS;
     for (let ms = Math.ceil(this.firstMs / step) * step; ms <= this.lastMs; ms += step) {
       const x = place(ms);
       pen.fillRect(x, BAND, 1, 6);
@@ -125,7 +135,7 @@ export class Timeline {
     }
 
     const shown = this.chosenMs ?? this.lastMs;
-    const x = Math.min(Math.max(place(shown), 1.5), width - 1.5);
+    const x = Math.min(Math.max(place(shown), PAD), width - PAD);
     pen.fillStyle = colour("--text");
     pen.fillRect(x - 1.5, 0, 3, BAND);
     pen.beginPath();

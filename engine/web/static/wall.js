@@ -1,28 +1,42 @@
 // The wall: a tile for each camera with its newest picture.
 
+import { now } from "./clock.js";
 import { h, setState, setText } from "./dom.js";
+import { fit } from "./fit.js";
 import { plural, rate, span } from "./format.js";
 import { onSite, severity, site, stateOf } from "./live.js";
 import { Pictures } from "./pictures.js";
+import { recall, remember } from "./stored.js";
 
 const SIZES = { large: 480, medium: 320, small: 200 };
-const settings = { text: "", order: "problems", size: localStorage.getItem("tiles") ?? "medium", only: "all" };
+/** Narrower tiles show nothing; then the wall is scrolled. */
+const FIT_PIXELS_MIN = 150;
+const DENSE_PIXELS_MAX = 260;
+const GAP = 12;
+const settings = { text: "", order: "problems", size: recall("tiles", "fit", ["fit", ...Object.keys(SIZES)]), only: "all" };
 
 export function wall(main) {
   const pictures = new Pictures();
   const tiles = new Map();
+  let known = -1;
   const search = h("input", { type: "search", id: "search", placeholder: "Search cameras", "aria-label": "Search cameras", ".value": settings.text, on: { input: () => { settings.text = search.value; arrange(); } } });
   const order = select("Order", { problems: "Problems first", file: "As in the site file", name: "By name" }, settings.order, (value) => { settings.order = value; arrange(); });
   const only = select("Show", { all: "All", problems: "Problems" }, settings.only, (value) => { settings.only = value; arrange(); });
-  const size = select("Tiles", { large: "Large", medium: "Medium", small: "Small" }, settings.size, (value) => { settings.size = value; localStorage.setItem("tiles", value); resize(); });
+  const size = select("Tiles", { fit: "Fit", large: "Large", medium: "Medium", small: "Small" }, settings.size, (value) => { settings.size = value; remember("tiles", value); resize(); });
   const shown = h("span", { class: "count", role: "status" });
   const grid = h("div", { class: "wall", role: "group", "aria-label": "Cameras" });
   const empty = h("p", { class: "empty", hidden: true });
   main.append(h("h1", { class: "unseen" }, "Cameras"), h("div", { class: "filters" }, search, order, only, size, shown), grid, empty);
 
   function resize() {
-    grid.style.setProperty("--tile", `${SIZES[settings.size]}px`);
-    grid.classList.toggle("dense", settings.size === "small");
+    const below = parseFloat(getComputedStyle(main).paddingBottom);
+    const top = grid.getBoundingClientRect().top + scrollY;
+    const found = settings.size === "fit" && fit(tiles.size, grid.clientWidth, innerHeight - top - below, GAP, FIT_PIXELS_MIN);
+    const width = found ? found.width : SIZES[settings.size] ?? SIZES.small;
+    const columns = found ? `repeat(${found.columns}, ${width}px)` : "";
+    if (grid.style.gridTemplateColumns !== columns) grid.style.gridTemplateColumns = columns;
+    grid.style.setProperty("--tile", `${width}px`);
+    grid.classList.toggle("dense", width < DENSE_PIXELS_MAX);
   }
 
   function arrange() {
@@ -42,6 +56,7 @@ export function wall(main) {
       }
     }
     let before = null;
+    const focused = document.activeElement;
     for (const camera of wanted) {
       let tile = tiles.get(camera.id);
       if (!tile) {
@@ -54,6 +69,10 @@ export function wall(main) {
       if (place !== tile.element) grid.insertBefore(tile.element, place);
       before = tile.element;
     }
+    // An element that is moved loses the focus.
+    if (focused !== document.activeElement && grid.contains(focused)) focused.focus({ preventScroll: true });
+    if (known !== tiles.size) resize();
+    known = tiles.size;
     setText(shown, wanted.length === cameras.length ? plural(cameras.length, "camera") : `${wanted.length} of ${plural(cameras.length, "camera")}`);
     empty.hidden = wanted.length > 0;
     setText(empty, cameras.length ? "No camera fits the search." : site.at ? "This site has no cameras." : "Loading …");
@@ -75,10 +94,12 @@ export function wall(main) {
   document.addEventListener("keydown", onKey);
   const ages = setInterval(() => { for (const tile of tiles.values()) tile.age(); }, 500);
   const end = onSite(arrange);
-  resize();
+  addEventListener("resize", resize);
   arrange();
+  resize();
   return () => {
     end();
+    removeEventListener("resize", resize);
     clearInterval(ages);
     document.removeEventListener("keydown", onKey);
     pictures.close();
@@ -88,7 +109,7 @@ export function wall(main) {
 function select(label, options, value, onChange) {
   const list = h("select", { on: { change: () => onChange(list.value) } },
     Object.entries(options).map(([key, text]) => h("option", { value: key, ".selected": key === value }, text)));
-  return h("label", {}, label, list);
+  return h("label", {}, h("span", { class: "word" }, label), list);
 }
 
 class Tile {
@@ -130,7 +151,7 @@ class Tile {
     if (!camera) return;
     const parts = [];
     if (stateOf(camera) === "active") parts.push(`${rate(camera.video ? camera.packet_fps : camera.fps)} fps`);
-    if (this.ms) parts.push(span(Math.max(Date.now() - this.ms, 0) / 1000));
+    if (this.ms) parts.push(span(Math.max(now() - this.ms, 0) / 1000));
     setText(this.figures, parts.join(" · "));
   }
 }
