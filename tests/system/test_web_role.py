@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -175,6 +176,12 @@ def test_tenants_see_their_own(secret_site: Site, port: int) -> None:
     # The same camera of another tenant has no frame, and the answer shows none of ours.
     other = fetch(port, "/api/v1/cameras/cam1/latest.jpg", **bearer(BANK))
     assert other.status == 404
+    key = quote(str(own.headers["x-frame-key"]), safe="")
+    assert fetch(port, f"/api/v1/frames/{key}", **bearer(SHOP)).body[:2] == b"\xff\xd8"
+    for path in (f"/api/v1/frames/{key}", *(f"/api/v1/cameras/cam1/{name}" for name in ("at.jpg", "stream.mjpeg"))):
+        stolen = fetch(port, path, **bearer(BANK))
+        assert (stolen.status in (403, 404, 422), stolen.body[:2] == b"\xff\xd8") == (True, False), path
+    assert not fetch(port, "/api/v1/cameras/cam1/frames", **bearer(BANK)).json().get("frames")
     for path in ("/api/v1/status", "/api/v1/servers", "/api/v1/alerts"):
         assert fetch(port, path, **bearer(SHOP)).status == 403, path
     assert b"edge_video_process" not in fetch(port, "/metrics", **bearer(SHOP)).body
