@@ -206,6 +206,7 @@ def test_a_log_in_survives_a_restart_of_the_process(secret_site: Site, port: int
 def test_status_tells_where_it_listens(secret_site: Site, port: int) -> None:
     (web,) = [process for process in secret_site.status()["processes"] if process["role"] == "web"]
     assert web["note"] == f"http://127.0.0.1:{port}/"
+    assert f"web: http://127.0.0.1:{port}/" in command("status", "-c", str(secret_site.file)).stdout
 
 
 def test_another_machine_has_frames_and_no_counters(secret_site: Site, port: int, tmp_path: Path) -> None:
