@@ -21,6 +21,9 @@ from urllib.parse import quote
 
 import pytest
 
+from engine.cli.demo_site import free_address
+from engine.config import WebSection
+from engine.wire.listen import parse_listen
 from tests.servers.certificate import self_signed
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -321,3 +324,17 @@ def test_a_unix_socket_is_its_user_s_alone_and_replaced_after_a_kill(site: Site,
     site.kill("web")
     wait_until(live, 20, "it listens again", log=site.log_text)
     assert site.stop() == 0
+
+
+def test_a_demo_takes_another_port_where_the_usual_one_is_taken() -> None:
+    usual = WebSection().address
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            # Else somebody has it already.
+            stack.enter_context(socket.create_server((usual.host, usual.port)))
+        address = parse_listen(free_address())
+        assert (address.host, address.private) == (usual.host, True)
+        assert address.port not in (0, usual.port)
+    port = parse_listen(free_address()).port
+    with socket.create_server((usual.host, port)):
+        pass
