@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 #: What the cameras can be sorted by, in the order of ``<`` and ``>``.
@@ -53,15 +54,19 @@ def split_keys(data: bytes) -> list[str]:
             if name:
                 keys.append(name)
             continue
-        name = _SINGLE.get(data[at : at + 1])
-        size = 1
-        if not name:
-            size = 1 if data[at] < 0xC0 else 2 if data[at] < 0xE0 else 3 if data[at] < 0xF0 else 4
-            name = data[at : at + size].decode(errors="ignore")
+        name = _SINGLE.get(data[at : at + 1]) or _character(data[at : at + 4])
         if name and (len(name) > 1 or name.isprintable()):
             keys.append(name)
-        at += size
+        at += len(name.encode()) if len(name) == 1 else 1
     return keys
+
+
+def _character(data: bytes) -> str:
+    """The first character of some bytes; empty if they do not begin with one in UTF-8."""
+    for size in range(1, len(data) + 1):
+        with suppress(UnicodeDecodeError):
+            return data[:size].decode()
+    return ""
 
 
 def pressed(view: View, key: str, shown: list[str], page: int) -> View:
