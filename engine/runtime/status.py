@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,9 +28,22 @@ from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 
 
+class SiteLook(NamedTuple):
+    """One look at a site: its report, the looks at its cameras, and the configuration that it runs with."""
+
+    report: SiteReport
+    cameras: list[CameraLook]
+    config: Config
+
+
 def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteReport:
     """The present state of the site that a file describes. ``memory`` False leaves out PSS, which the kernel takes a
     while to compute. In a healthy site at least ``share`` of the cameras are active."""
+    return look(config, memory=memory, share=share).report
+
+
+def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -> SiteLook:
+    """As ``collect``, with the counts that the report is made from."""
     paths = SitePaths.of(config)
     pid, started, supervised = 0, 0, False
     with (
@@ -73,7 +86,7 @@ def collect(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE
         file_differs=differs,
         troubles=[],
     )
-    return msgspec.structs.replace(site, troubles=troubles(site, share))
+    return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
 
 
 def _video_totals(looks: Sequence[CameraLook]) -> VideoTotals | None:

@@ -12,7 +12,19 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frame_lists, frames, health, site_routes, streams, video
+from engine.web import (
+    answers,
+    dashboard,
+    frame_lists,
+    frames,
+    health,
+    history,
+    servers,
+    site_routes,
+    streams,
+    tenants,
+    video,
+)
 from engine.web.access import Access
 from engine.web.paths import RawPaths
 from engine.web.site import WebSite
@@ -23,6 +35,9 @@ ROUTES = [
     *frames.ROUTES,
     *frame_lists.ROUTES,
     *site_routes.ROUTES,
+    *tenants.ROUTES,
+    *servers.ROUTES,
+    *history.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
     *dashboard.ROUTES,
@@ -35,7 +50,12 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> S
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with contextlib.aclosing(site):
+        async with (
+            contextlib.aclosing(site),
+            contextlib.aclosing(app.state.tenants),
+            contextlib.aclosing(app.state.servers),
+            app.state.history.running(),
+        ):
             yield
 
     app = Starlette(
@@ -45,4 +65,7 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool = True) -> S
         exception_handlers={EngineError: answers.on_engine_error, HTTPException: answers.on_http_error},
     )
     app.state.site = site
+    app.state.tenants = tenants.TenantBook(config)
+    app.state.servers = servers.ServerFigures(config)
+    app.state.history = history.Sampler(site)
     return app

@@ -14,7 +14,7 @@ from engine.client.async_transport import AsyncTransport
 from engine.client.journal_queries import checked_tenant
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status import collect
+from engine.runtime.status import SiteLook, look
 from engine.web.newest import Newest
 from engine.web.reader import Reader
 from engine.web.scaling import Scaler
@@ -35,8 +35,8 @@ class WebSite:
         self.scaler = Scaler()
         self._stores: dict[str, AsyncFrameStore] = {}
         self._newest: dict[str, Newest] = {}
-        self._report: SiteReport | None = None
-        self._report_until = 0.0
+        self._seen: SiteLook | None = None
+        self._seen_until = 0.0
         self._reading = asyncio.Lock()
 
     def store(self, vhost: str = "") -> AsyncFrameStore:
@@ -60,15 +60,20 @@ class WebSite:
             self._newest[vhost] = Newest(transport, checked_tenant(vhost, self.config.prefix, ()))
         return self._newest[vhost]
 
-    async def report(self) -> SiteReport | None:
-        """The site's report, at most half a second old; None if this is not the site's machine."""
+    async def look(self) -> SiteLook | None:
+        """A look at the site, at most half a second old; None if this is not the site's machine."""
         if not self.local:
             return None
         async with self._reading:
-            if self._report is None or time.monotonic() >= self._report_until:
-                self._report = await asyncio.to_thread(collect, self.config, memory=False)
-                self._report_until = time.monotonic() + _REPORT_SECONDS
-            return self._report
+            if self._seen is None or time.monotonic() >= self._seen_until:
+                self._seen = await asyncio.to_thread(look, self.config, memory=False)
+                self._seen_until = time.monotonic() + _REPORT_SECONDS
+            return self._seen
+
+    async def report(self) -> SiteReport | None:
+        """The report of ``look``."""
+        seen = await self.look()
+        return seen.report if seen else None
 
     async def aclose(self) -> None:
         """Close the connections to Redis."""
