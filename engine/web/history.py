@@ -20,6 +20,7 @@ from engine.runtime.status import SiteLook
 from engine.runtime.status_cameras import CameraLook
 from engine.shm import histogram
 from engine.shm.ring_file import RingCounts
+from engine.web import openapi_parts as parts
 from engine.web import queries
 from engine.web.answers import json_answer
 from engine.web.site import WebSite, report_for
@@ -192,5 +193,17 @@ async def history(request: Request) -> Response:
         raise HTTPException(404, f"no samples of camera {camera!r} yet{suggestion(camera, names)}")
     return json_answer(found)
 
+
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/history": parts.get(
+        "Rates, latencies and drops of the last minutes.",
+        {200: parts.json_of("History", "Series of the same length; null where nothing is known.")},
+        parameters=[
+            parts.parameter("camera", {"type": "string"}, "The camera; the whole site by default."),
+            parts.number_of("minutes", 1, MINUTES_MAX, "The length of the series.", MINUTES_MAX),
+        ],
+        problems=[404, 422],
+    ),
+}
 
 ROUTES = [Route("/api/v1/history", history)]

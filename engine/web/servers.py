@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.errors import EngineError
 from engine.runtime.site_report import SiteReport
 from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.site import REDIS_SECONDS, report_for, site_of
 from engine.wire.urls import mask
@@ -23,13 +24,12 @@ from engine.wire.urls import mask
 _AGE_SECONDS = 1.0
 
 
-class RedisAnswer(msgspec.Struct, frozen=True):
+class RedisAnswer(RedisFigures, frozen=True):
     """Redis. ``up`` is True if it answered; ``error`` says why there are no figures."""
 
-    address: str
-    up: bool
-    error: str
-    figures: RedisFigures | None
+    address: str = ""
+    up: bool = False
+    error: str = ""
 
 
 class BrokerAnswer(msgspec.Struct, frozen=True):
@@ -44,26 +44,33 @@ class BrokerAnswer(msgspec.Struct, frozen=True):
     expired: int
 
 
+class Servers(msgspec.Struct, frozen=True):
+    """Redis, and RabbitMQ; None if this is not the site's machine."""
+
+    redis: RedisAnswer
+    amqp: BrokerAnswer | None
+
+
 class ServerFigures:
     """Reads Redis's figures, once for all who ask within a second."""
 
     def __init__(self, config: Config) -> None:
         self._transport = AsyncTransport(config.redis_address, REDIS_SECONDS)
         self._reading = asyncio.Lock()
-        self._answer = RedisAnswer(str(config.redis_address), False, "", None)
+        self._address = str(config.redis_address)
+        self._answer = RedisAnswer()
         self._until = 0.0
 
     async def redis(self) -> RedisAnswer:
         """Redis, whether it answers or not."""
         async with self._reading:
             if time.monotonic() >= self._until:
-                up, error, figures = False, "", None
                 try:
                     (info,) = await self._transport.call([("INFO",)])
-                    up, figures = True, figures_of(bytes(info))
+                    figures = msgspec.structs.asdict(figures_of(bytes(info)))
+                    self._answer = RedisAnswer(address=self._address, up=True, **figures)
                 except (EngineError, TypeError, ValueError) as failure:
-                    error = mask(str(failure))
-                self._answer = msgspec.structs.replace(self._answer, up=up, error=error, figures=figures)
+                    self._answer = RedisAnswer(address=self._address, error=mask(str(failure)))
                 self._until = time.monotonic() + _AGE_SECONDS
             return self._answer
 
@@ -76,10 +83,7 @@ async def servers(request: Request) -> Response:
     """Redis and RabbitMQ."""
     figures: ServerFigures = request.app.state.servers
     redis, report = await figures.redis(), await report_for(request)
-    answer = {"address": redis.address, "up": redis.up, "error": redis.error}
-    if redis.figures:
-        answer |= msgspec.structs.asdict(redis.figures)
-    return json_answer({"redis": answer, "amqp": _broker(site_of(request).config, report) if report else None})
+    return json_answer(Servers(redis, _broker(site_of(request).config, report) if report else None))
 
 
 def _broker(config: Config, report: SiteReport) -> BrokerAnswer:
@@ -93,5 +97,12 @@ def _broker(config: Config, report: SiteReport) -> BrokerAnswer:
         expired=publisher.expired if publisher else 0,
     )
 
+
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/servers": parts.get(
+        "Redis and RabbitMQ.",
+        {200: parts.json_of("Servers", "Figures, a second old. `amqp` is null away from the site's machine.")},
+    ),
+}
 
 ROUTES = [Route("/api/v1/servers", servers)]

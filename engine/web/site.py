@@ -21,8 +21,8 @@ from engine.web.scaling import Scaler
 
 #: Seconds for which a report answers further requests.
 _REPORT_SECONDS = 0.5
-#: Seconds that Redis may take to answer, before a request is answered with 503.
-REDIS_SECONDS = 2.0
+#: Seconds that Redis may take to answer. Each round trip is tried three times, so a request fails within about 2 s.
+REDIS_SECONDS = 0.7
 
 
 class WebSite:

@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.errors import QueryError, ServerRefused
 from engine.jobs.tenants import discover
 from engine.servers.redis.session import Session
+from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.site import REDIS_SECONDS, reader_of, vhost_for
 
@@ -152,5 +153,13 @@ async def tenants(request: Request) -> Response:
     book: TenantBook = request.app.state.tenants
     return json_answer(await book.listed("" if reader_of(request).all_tenants else vhost_for(request)))
 
+
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/tenants": parts.get(
+        "What is stored of each tenant.",
+        {200: parts.json_of("TenantList", "Tenants, a few seconds old.")},
+        problems=[503],
+    ),
+}
 
 ROUTES = [Route("/api/v1/tenants", tenants)]
