@@ -62,8 +62,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && location.hash.length > 2) location.hash = "#/";
   if (event.key === "/") {
     event.preventDefault();
-    if (location.hash.length > 2) location.hash = "#/";
-    setTimeout(() => byId("search")?.focus());
+    if (byId("search")) {
+      byId("search").focus();
+    } else {
+      addEventListener("hashchange", () => byId("search")?.focus(), { once: true });
+      location.hash = "#/";
+    }
   }
 });
 
