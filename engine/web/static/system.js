@@ -83,14 +83,16 @@ function figures(report, servers) {
     figure("Dropped", count(dropped), report.video ? "frames and packets since the start" : "frames since the start", dropped ? "warn" : "good"),
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];
-  const redis = servers.redis;
+  const redis = servers.redis?.up === false ? null : servers.redis;
   const away = (name) => report.outages.find((outage) => outage.server.toLowerCase().includes(name));
   if (away("redis")) found.push(figure("Redis", "away", `for ${span(away("redis").seconds)}`, "bad"));
   else if (redis) {
-    const memory = redis.used_memory_bytes ?? redis.memory_bytes;
+    const memory = redis.used_memory_bytes;
     const most = redis.maxmemory_bytes;
+    const asked = redis.keyspace_hits + redis.keyspace_misses;
     found.push(figure("Redis memory", bytes(memory), most ? `of ${bytes(most)}` : "no limit set", most && memory / most > 0.95 ? "bad" : ""));
-    found.push(figure("Redis", `${count(redis.ops_per_s)}/s`, `commands; ${plural(redis.connected_clients ?? redis.clients ?? 0, "client")}`));
+    found.push(figure("Redis commands", `${count(redis.ops_per_s)}/s`, `${plural(redis.connected_clients, "client")}; version ${redis.version}`));
+    found.push(figure("Redis hits", asked ? `${Math.round((100 * redis.keyspace_hits) / asked)} %` : "–", `${plural(redis.expired_keys, "key")} expired, ${count(redis.evicted_keys)} evicted`));
   }
   const publisher = report.publisher;
   if (!publisher) found.push(figure("RabbitMQ", "none", "metadata stays in Redis"));
