@@ -3,6 +3,7 @@
 import uPlot from "./vendor/uPlot.esm.js";
 import { json } from "./api.js";
 import { h, setText } from "./dom.js";
+import { count } from "./format.js";
 
 const REFRESH_MS = 4000;
 const HEIGHT = 150;
@@ -72,7 +73,7 @@ export class Curves {
       new Curve("Camera to Redis, p50 and p99", [{ key: "p99_ms", colour: "--warn" }, { key: "p50_ms", colour: "--accent", fill: true }],
         (history) => `${ms(last(history.p50_ms))} · ${ms(last(history.p99_ms))}`),
       new Curve("Dropped frames", [{ key: "dropped", colour: "--bad", fill: true }],
-        (history) => `${sum(history.dropped)} in the last minutes`),
+        (history) => `${count(sum(history.dropped))} in the last minutes`),
     ];
     this.element = h("div", { class: "curves" }, this.curves.map((curve) => curve.element));
     this.timer = setInterval(() => { if (!document.hidden) this.load(); }, REFRESH_MS);
