@@ -36,11 +36,12 @@ _PUBLIC_PREFIX = "/static/"
 _HEALTH_PATHS = frozenset({"/ready", "/health"})
 #: What a tenant may read beside the public paths.
 _TENANT_PATHS = frozenset(
-    {"/", "/api/v1/cameras", "/api/v1/tenants", "/api/v1/events", "/api/v1/history", "/api/v1/openapi.json"}
+    {"/", "/metrics", "/api/v1/cameras", "/api/v1/tenants", "/api/v1/events", "/api/v1/history", "/api/v1/openapi.json"}
 )
 _TENANT_PREFIXES = ("/api/v1/cameras/", "/api/v1/frames/")
-#: Figures of the whole site: of these, only what belongs to the site's own tenant.
-_SITE_PATHS = frozenset({"/api/v1/history"})
+#: Figures of the site's cameras, for the site's own tenant. It gets its cameras' metrics, without those of processes
+#: and servers.
+_SITE_PATHS = frozenset({"/metrics", "/api/v1/history"})
 #: Paths whose answers do not end by themselves.
 _STREAM_ENDS = (".mjpeg", ".mp4")
 _EVENTS_PATH = "/api/v1/events"

@@ -23,7 +23,7 @@ from engine.client.store import FrameStore
 from engine.errors import WireError
 from engine.web import queries
 from engine.web.paths import CAMERA
-from engine.web.site import REDIS_SECONDS, WebSite, site_of, vhost_for
+from engine.web.site import STREAM_SECONDS, WebSite, site_of, vhost_for
 from engine.web.stream_answer import StreamAnswer
 from engine.wire.codec_string import codec_string
 from engine.wire.rfc3339 import NANO
@@ -92,7 +92,7 @@ def _open(site: WebSite, vhost: str, camera: str, first: int, last: int) -> _Fil
         site.config.redis_address,
         vhost,
         site.config.prefix,
-        timeout_seconds=REDIS_SECONDS,
+        timeout_seconds=STREAM_SECONDS,
         chunk_bytes=_CHUNK_BYTES,
         cameras=site.cameras_of(vhost),
     )

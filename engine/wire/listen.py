@@ -78,7 +78,7 @@ def _is_unspecified(host: str) -> bool:
 
 def _is_address(host: str, *, bracketed: bool) -> bool:
     if not bracketed:
-        return is_host(host)
+        return is_host(host) and all(character.isalnum() or character in "-._" for character in host)
     try:
         return ip_address(host).version == 6
     except ValueError:

@@ -17,9 +17,13 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from engine.cli.demo_site import free_address
+from engine.config import WebSection
+from engine.wire.listen import parse_listen
 from tests.servers.certificate import self_signed
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -70,59 +74,16 @@ def token_file(directory: Path, text: str = TOKEN, mode: int = 0o600, name: str 
     return str(file)
 
 
-@pytest.mark.parametrize(
-    ("web", "said"),
-    [
+def test_what_may_not_listen_starts_nothing(site: Site) -> None:
+    for web, said in (
         ({"listen": "0.0.0.0:0"}, "needs a token"),
-        ({"listen": ":0"}, "needs a token"),
-        ({"listen": "[::]:0"}, "needs a token"),
-        ({"listen": "10.1.2.3:0"}, "needs a token"),
-        ({"listen": "cams.example:0"}, "needs a token"),
         ({"listen": "0.0.0.0:0", "token": "short"}, "16 to 512 characters, not 5"),
-        ({"listen": "127.0.0.1:0", "token": "with some spaces in it"}, "without spaces"),
-        ({"listen": "127.0.0.1:0", "token_file": "/nonexistent/token"}, "/nonexistent/token cannot be read"),
         ({"listen": "127.0.0.1:0", "tls_certificate_file": "/dev/null"}, "give both or neither"),
-        ({"listen": "8080"}, "is not host:port"),
-        ({"listen": "127.0.0.1:65536"}, "is not host:port"),
-        ({"listen": "::1:8080"}, "is not host:port"),
-        ({"listen": "unix:relative"}, "absolute"),
-    ],
-    ids=lambda value: str(list(value.values())[-1])[:24] if isinstance(value, dict) else "",
-)
-def test_what_may_not_listen_starts_nothing(web: dict[str, Any], said: str, site: Site) -> None:
-    site.write(cameras=[CAMERA], web=web)
-    done = command("run", "-c", str(site.file))
-    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
-    assert said in done.stderr
-    assert not Path(site.directory / "s").exists()
-    if "token" in web:
-        assert web["token"] not in done.stderr
-
-
-def test_files_of_tokens_and_certificates_are_checked_at_the_start(site: Site, tmp_path: Path) -> None:
-    signed, other = self_signed(tmp_path), self_signed(_made(tmp_path / "other"))
-    wide = token_file(tmp_path, mode=0o644, name="wide")
-    cases = [
-        ({"token_file": wide}, f"{wide} (mode 0644); chmod 600 it"),
-        ({"token_file": token_file(tmp_path, "", name="empty")}, "empty is empty"),
-        ({"token_file": str(tmp_path)}, "no regular file"),
-        ({"tenants_file": token_file(tmp_path, "shop = 1", name="number")}, 'shop is not vhost = "token"'),
-        ({"tenants_file": token_file(tmp_path, f'shop = "{TOKEN}', name="broken")}, "is not TOML"),
-        ({"tenants_file": token_file(tmp_path, f'shop = "{TOKEN}"\nbank = "{TOKEN}"', name="same")}, "must differ"),
-        ({"tenants_file": token_file(tmp_path, f'engine = "{TOKEN}"', name="word")}, "engine"),
-        ({"tls_certificate_file": str(signed.certificate), "tls_key_file": str(other.key)}, str(other.key)),
-        ({"tls_certificate_file": str(signed.key), "tls_key_file": str(signed.key)}, "no PEM certificate"),
-        ({"tls_certificate_file": str(tmp_path / "no"), "tls_key_file": str(signed.key)}, "no does not exist"),
-    ]
-    for web, said in cases:
-        site.write(cameras=[CAMERA], web={"listen": "127.0.0.1:0", **web})
-        done = command("check", "-c", str(site.file))
-        assert (done.returncode, said in done.stderr, TOKEN in done.stderr) == (2, True, False), (web, done.stderr)
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
+    ):
+        site.write(cameras=[CAMERA], web=web)
+        done = command("run", "-c", str(site.file))
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+        assert not Path(site.directory / "s").exists()
 
 
 def test_no_token_is_shown(site: Site) -> None:
@@ -218,8 +179,18 @@ def test_tenants_see_their_own(secret_site: Site, port: int) -> None:
     # The same camera of another tenant has no frame, and the answer shows none of ours.
     other = fetch(port, "/api/v1/cameras/cam1/latest.jpg", **bearer(BANK))
     assert other.status == 404
-    for path in ("/metrics", "/api/v1/status", "/api/v1/servers", "/api/v1/alerts"):
+    key = quote(str(own.headers["x-frame-key"]), safe="")
+    assert fetch(port, f"/api/v1/frames/{key}", **bearer(SHOP)).body[:2] == b"\xff\xd8"
+    for path in (f"/api/v1/frames/{key}", *(f"/api/v1/cameras/cam1/{name}" for name in ("at.jpg", "stream.mjpeg"))):
+        stolen = fetch(port, path, **bearer(BANK))
+        assert (stolen.status in (403, 404, 422), stolen.body[:2] == b"\xff\xd8") == (True, False), path
+    assert not fetch(port, "/api/v1/cameras/cam1/frames", **bearer(BANK)).json().get("frames")
+    for path in ("/api/v1/status", "/api/v1/servers", "/api/v1/alerts"):
         assert fetch(port, path, **bearer(SHOP)).status == 403, path
+    assert b"edge_video_process" not in fetch(port, "/metrics", **bearer(SHOP)).body
+    assert fetch(port, "/metrics", **bearer(BANK)).status == 403
+    assert not fetch(port, "/api/v1/cameras", **bearer(BANK)).json()["cameras"]
+    assert len(fetch(port, "/api/v1/cameras", **bearer(SHOP)).json()["cameras"]) == 4
     assert fetch(port, "/api/v1/status", **bearer(TOKEN)).json()["running"]
 
 
@@ -238,6 +209,7 @@ def test_a_log_in_survives_a_restart_of_the_process(secret_site: Site, port: int
 def test_status_tells_where_it_listens(secret_site: Site, port: int) -> None:
     (web,) = [process for process in secret_site.status()["processes"] if process["role"] == "web"]
     assert web["note"] == f"http://127.0.0.1:{port}/"
+    assert f"web: http://127.0.0.1:{port}/" in command("status", "-c", str(secret_site.file)).stdout
 
 
 def test_another_machine_has_frames_and_no_counters(secret_site: Site, port: int, tmp_path: Path) -> None:
@@ -352,3 +324,17 @@ def test_a_unix_socket_is_its_user_s_alone_and_replaced_after_a_kill(site: Site,
     site.kill("web")
     wait_until(live, 20, "it listens again", log=site.log_text)
     assert site.stop() == 0
+
+
+def test_a_demo_takes_another_port_where_the_usual_one_is_taken() -> None:
+    usual = WebSection().address
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            # Else somebody has it already.
+            stack.enter_context(socket.create_server((usual.host, usual.port)))
+        address = parse_listen(free_address())
+        assert (address.host, address.private) == (usual.host, True)
+        assert address.port not in (0, usual.port)
+    port = parse_listen(free_address()).port
+    with socket.create_server((usual.host, port)):
+        pass
