@@ -33,7 +33,7 @@ export function system(main) {
   const curves = new Curves(undefined);
   const troubles = h("p", {});
   let servers = {};
-  let askedAt = 0;
+  let askedAt = -Infinity;
   main.append(h("div", { class: "sheet" }, h("div", {}, h("h1", {}, "System"), troubles), cards, curves.element, tables));
 
   async function askServers() {
