@@ -96,6 +96,8 @@ def value(kind: inspect.Type, *, sound: bool) -> st.SearchStrategy[Any]:
         return st.sampled_from(kind.values)
     if isinstance(kind, inspect.VarTupleType):
         return st.lists(value(kind.item_type, sound=sound), max_size=3)
+    if isinstance(kind, inspect.DictType):
+        return st.dictionaries(st.sampled_from(TEXTS), value(kind.value_type, sound=sound), max_size=2)
     if isinstance(kind, inspect.CustomType) and kind.cls in (Url, Secret):
         return _NEARLY | _ADDRESSES | st.text(max_size=12)
     assert isinstance(kind, inspect.StrType | inspect.CustomType), f"no strategy for {kind}"
@@ -167,6 +169,8 @@ def _toml(item: Any) -> str:
         return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(item, list):
         return f"[{', '.join(map(_toml, item))}]"
+    if isinstance(item, dict):
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(one)}' for key, one in item.items())}}}"
     return str(item).lower() if isinstance(item, bool | float) else str(item)
 
 

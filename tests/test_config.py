@@ -348,7 +348,7 @@ def test_the_environment_needs_no_section_in_the_file():
 
 
 def test_an_empty_variable_says_nothing():
-    environment = dict.fromkeys(("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL"), "")
+    environment = dict.fromkeys(("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL", "WEB_TOKEN"), "")
     made = site("[redis]\npassword = 'file'\n", environment)
     assert (made.redis.password, made.embedded, made.publishes) == ("file", True, False)
 
@@ -605,7 +605,7 @@ environments = st.fixed_dictionaries(
     {},
     optional={
         name: st.text(max_size=20) | st.sampled_from(("redis://[::1", "amqp://[", "amqp://h/engine", "\udcff", "h:1"))
-        for name in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL")
+        for name in ("REDIS_ADDRESS", "REDIS_USERNAME", "REDIS_PASSWORD", "AMQP_URL", "WEB_TOKEN")
     },
 )
 values = st.recursive(

@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "RABBITMQ_USER": "edge",
     "RABBITMQ_PASSWORD": "a-broker_password",
     "RABBITMQ_VHOST": "supermercado_vhost",
+    "WEB_TOKEN": "a-token-of-24-characters",
 }
 #: Where both files mount the site file.
 MOUNTED = "/etc/edge-video/site.toml"
@@ -68,7 +69,7 @@ def test_engine_waits_for_redis_and_stores_without_a_broker() -> None:
 
 
 def test_engine_has_the_shared_memory_and_the_time_that_its_site_takes() -> None:
-    engine, config = services()["engine"], load(SITE, {})
+    engine, config = services()["engine"], load(SITE, ENVIRONMENT)
     assert int(engine["shm_size"].removesuffix("m")) * 2**20 >= shared_memory_need(config)
     assert float(engine["stop_grace_period"].removesuffix("s")) > config.site.drain_seconds
     assert f"./site.toml:{MOUNTED}:ro" in engine["volumes"]
@@ -124,13 +125,17 @@ def test_site_of_the_composition_runs_on_its_redis(redis_of_compose: int, tmp_pa
     environment = os.environ | {
         "REDIS_ADDRESS": f"127.0.0.1:{redis_of_compose}",
         "REDIS_PASSWORD": engine["environment"]["REDIS_PASSWORD"],
+        "WEB_TOKEN": engine["environment"]["WEB_TOKEN"],
     }
     dockerfile = (DOCKER / "Dockerfile").read_text()
     assert f"\nCMD {json.dumps(RUN)}\n" in dockerfile
     assert f"CMD {json.dumps(['edge-video', *HEALTHY])}\n" in dockerfile
     site = tmp_path / "site.toml"
     # Beside a site of the same name that a person may be running here.
-    site.write_text(SITE.read_text().replace("[site]", f'[site]\nrun_directory = "{tmp_path}/run"'))
+    text = SITE.read_text().replace("[site]", f'[site]\nrun_directory = "{tmp_path}/run"')
+    assert 'listen = ":8080"' in text
+    assert engine["ports"] == ["127.0.0.1:8080:8080"]
+    site.write_text(text.replace('listen = ":8080"', 'listen = ":0"'))
 
     def words(arguments: list[str]) -> list[str]:
         return [sys.executable, "-m", "engine", *(str(site) if word == MOUNTED else word for word in arguments)]

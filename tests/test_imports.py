@@ -29,6 +29,7 @@ LAYERS = {
     "client": {"errors", "backoff", "wire", "config", "servers"},
     "jobs": {"errors", "backoff", "wire", "config", "servers", "client"},
     "runtime": {"errors", "backoff", "wire", "config", "shm", "servers", "sources", "stages"},
+    "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
     "cli": {
@@ -162,7 +163,9 @@ def test_cv2_has_one_door_for_each_direction():
 
 def test_pyav_has_a_door_to_read_one_to_decode_for_each_direction_and_one_for_each_kind_of_film():
     capture = {"sources/stream.py", "sources/decoder.py"}
-    assert importers("av") == capture | {"client/decoder.py", "client/film.py", "client/video_film.py"}
+    assert importers("av") == capture | {
+        *("client/decoder.py", "client/film.py", "client/video_film.py", "client/jpeg_film.py", "client/live_film.py")
+    }
 
 
 def test_pika_has_one_door_for_each_direction():
@@ -240,6 +243,7 @@ def test_no_redis_client_of_its_own_writes_past_the_door():
 def test_nothing_is_imported_that_is_not_declared():
     declared = {
         "hiredis",
+        "httptools",
         "msgspec",
         "numpy",
         "av",

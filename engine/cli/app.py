@@ -37,6 +37,11 @@ COMMANDS = {
         "engine.cli.look",
         "Show a running site: cameras, processes, publisher. The exit code is 1 if it is not running.",
     ),
+    "top": (
+        "engine.cli.top",
+        "Show a running site on the terminal, live: rates, CPU, what is wrong. Sorts, filters, follows a camera; ? "
+        "lists the keys.",
+    ),
     "clean": (
         "engine.cli.run",
         "Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost. To keep "

@@ -129,7 +129,7 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
     begun = time.monotonic()
     supervisor.start()
     started = time.monotonic()
-    live = show.LiveTable(config, footer="edge-video demo") if sys.stdout.isatty() and not quiet else None
+    live = show.LiveTable(config, footer=_footer(config)) if sys.stdout.isatty() and not quiet else None
     memory: list[SiteReport] = []
 
     def tick() -> None:
@@ -149,6 +149,13 @@ def run_demo(config: Config, seconds: float, *, quiet: bool) -> tuple[Summary, i
     measured = memory[0] if memory else report
     store += " (embedded)" if config.embedded else ""
     return summarise(report, measured, elapsed, cpu, store), code
+
+
+def _footer(config: Config) -> str:
+    """The line below the live table: what runs, and where to look at it in a browser."""
+    web = config.web
+    url = web.address.url(tls=bool(web.tls_certificate_file)) if web.listen else ""
+    return f"edge-video demo   {url}".strip()
 
 
 def summarise(report: SiteReport, measured: SiteReport, elapsed: float, cpu: Any, store: str) -> Summary:

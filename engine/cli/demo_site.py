@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-from engine.config import Config, from_document, read_toml
+from engine.config import Config, WebSection, from_document, read_toml
 from engine.errors import ConfigError
 from engine.wire.urls import parse_size
 
@@ -99,11 +101,21 @@ def demo_site(
             **{name: document[name] for name in _TAKEN if name in document},
             "ring": ring,
             "site": {"name": f"demo-{os.getpid()}", "run_directory": str(directory), "log_level": "warning"},
+            "web": {"listen": free_address()},
             "redis": {"ttl_seconds": document.get("redis", {}).get("ttl_seconds", 300), "prefix": "demo"},
             "cameras": [{"id": name, **camera} for name in _names(document.get("cameras", []), cameras)],
         },
         os.environ,
     )
+
+
+def free_address() -> str:
+    """Where the demo's web role listens: the default address, or a port that is free if that is taken."""
+    usual = WebSection().address
+    for port in (usual.port, 0):
+        with contextlib.suppress(OSError), socket.create_server((usual.host, port)) as taken:
+            return f"{usual.host}:{taken.getsockname()[1]}"
+    return ""
 
 
 def _names(listed: list[dict[str, Any]], cameras: int | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The commands that run one role of a site alone, for systemd, supervisord and similar.
 
-Capture and writer have options of their own. For any other role, the command is made from its entry in the table.
+Capture, writer and web have options of their own. For any other role, the command is made from its entry in the table.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -23,13 +24,17 @@ from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.notify import Notifier
 from engine.runtime.preflight import check_redis
-from engine.runtime.roles import CAPTURE, CHILD_ROLES, WRITER, Launch, Role
+from engine.runtime.roles import CAPTURE, CHILD_ROLES, MONITOR, WEB, WRITER, Launch, Role
 from engine.runtime.title import set_title
 from engine.shm import site
 
 
 def command(name: str) -> Callable[..., None]:
     """The command of a role."""
+    if name == WEB.name:
+        # Named here only, because it uses ``run_alone``.
+        other: Callable[..., None] = import_module("engine.cli.web").web
+        return other
     own: dict[str, Callable[..., None]] = {CAPTURE.name: capture, WRITER.name: writer}
     return own.get(name) or _plain_command(next(role for role in CHILD_ROLES if role.name == name))
 
@@ -59,9 +64,9 @@ def capture(
         return Captures(site_config, select, partial(load_site, config), log, notifier).run()
 
     if len(chosen) == 1:
-        _run_alone(site_config, CAPTURE.instance(site_config, names[0]).name, one)
+        run_alone(site_config, CAPTURE.instance(site_config, names[0]).name, one)
     else:
-        _run_alone(site_config, "captures", several)
+        run_alone(site_config, "captures", several)
 
 
 def writer(
@@ -81,7 +86,7 @@ def writer(
         claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
         return instance.run(Launch(site_config, log, own, notifier))
 
-    _run_alone(site_config, instance.name, main)
+    run_alone(site_config, instance.name, main)
 
 
 def _plain_command(role: Role) -> Callable[..., None]:
@@ -91,13 +96,15 @@ def _plain_command(role: Role) -> Callable[..., None]:
         site_config = load_site(config)
         if not role.keys(site_config):
             raise InputError(role.absent)
-        check_redis(site_config)
+        if role is not MONITOR:
+            # The monitor tells that Redis is away.
+            check_redis(site_config)
         instance = role.instance(site_config)
 
         def main(notifier: Notifier) -> int:
             return instance.run(Launch(site_config, open_log(site_config, json=json), notifier=notifier))
 
-        _run_alone(site_config, instance.name, main)
+        run_alone(site_config, instance.name, main)
 
     command.__doc__ = role.help
     return command
@@ -112,7 +119,7 @@ def _cameras_named(names: list[str], config: Config) -> Iterable[Camera]:
     return [camera for camera in config.cameras if camera.id in names]
 
 
-def _run_alone(config: Config, title: str, main: Callable[[Notifier], int]) -> None:
+def run_alone(config: Config, title: str, main: Callable[[Notifier], int]) -> None:
     """Run ``main`` in this process, next to the other roles of its site. It starts no embedded server."""
     keep_private()
     mask_standard_error(config)

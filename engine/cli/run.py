@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
 from engine.cli.output import print_json
 from engine.cli.show import LiveTable
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
+from engine.config import Config
 from engine.runtime.child import keep_private
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.lock import SiteLock
@@ -39,10 +41,17 @@ def run(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     log = open_log(site_config, file=file)
     supervisor = Supervisor(site_config, log, log, notifier)
     supervisor.start()
-    with LiveTable(site_config, footer=f"log: {file}   Ctrl-C drains and stops") as table:
+    with LiveTable(site_config, footer=_footer(site_config, file)) as table:
         code = supervisor.run(on_tick=table.refresh)
     supervisor.close()
     raise typer.Exit(code)
+
+
+def _footer(config: Config, file: Path) -> str:
+    """The line below the live table: where the log is, where a browser finds the site."""
+    web = config.web
+    url = f"{web.address.url(tls=bool(web.tls_certificate_file))}   " if web.listen else ""
+    return f"{url}log: {file}   Ctrl-C drains and stops"
 
 
 def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:

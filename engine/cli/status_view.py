@@ -18,7 +18,8 @@ from engine.cli.columns import Column, Row, layout, wrapped
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CLOCK_SECONDS_MAX, CameraReport, VideoReport
 
-_STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
+#: Colours of the states of cameras.
+STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before the first line says so.
 _LAG_SECONDS = 5.0
 _CAMERA_COLUMNS = (
@@ -74,6 +75,9 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
         for process in report.processes
     ]
     lines += [Text(), *(line for block in layout(_PROCESS_COLUMNS, rows, width) for line in block)]
+    for process in report.processes:
+        if process.note:
+            lines += wrapped(f"{process.name}: {process.note}", width)
     if report.publisher:
         publisher = report.publisher
         line = (
@@ -164,6 +168,10 @@ def _headline(report: SiteReport) -> list[tuple[str, str]]:
     for outage in report.outages:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         lines.append((f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", "red"))
+    lines += [
+        (f"  {alert.severity}: {alert.text}", "red" if alert.severity == "critical" else "yellow")
+        for alert in report.alerts
+    ]
     if report.writer.contested:
         count = report.writer.contested
         text = f"{count} camera{' is' if count == 1 else 's are'} stored by another site, too, under the same names"
@@ -217,7 +225,7 @@ def _camera_row(camera: CameraReport) -> Row:
             "" if camera.clock_drift_ppm is None else f"{camera.clock_drift_ppm:+.0f}",
         ),
         below or camera.note or _clock_note(camera.clock_offset_seconds),
-        _STATE_STYLES.get(camera.state, ""),
+        STATE_STYLES.get(camera.state, ""),
     )
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from engine.config import web
+from engine.config.alerts import AlertsSection
 from engine.config.names import explain, map_go_keys, refuse_unknown, take_go_only
 from engine.config.rules import check
 from engine.config.sections import (
@@ -47,13 +49,15 @@ ENVIRONMENT = {
     "REDIS_PUBLISHER_USERNAME": ("redis", "publisher_username"),
     "REDIS_PUBLISHER_PASSWORD": ("redis", "publisher_password"),
     "AMQP_URL": ("amqp", "amqp_url"),
+    "WEB_TOKEN": ("web", "token"),
 }
 
 
 def secrets_of(environment: Mapping[str, str]) -> set[str]:
-    """The secrets in an environment, in each of their spellings: passwords that the engine reads there, and the secrets
-    in every URL. They must not be shown."""
-    passwords = [environment.get(name, "") for name, (_, key) in ENVIRONMENT.items() if key.endswith("password")]
+    """The secrets in an environment, in each of their spellings: passwords and tokens that the engine reads there, and
+    the secrets in every URL. They must not be shown."""
+    secret = ("password", "token")
+    passwords = [environment.get(name, "") for name, (_, key) in ENVIRONMENT.items() if key.endswith(secret)]
     found = {spelling for password in passwords for spelling in urls.spellings(password)}
     return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
 
@@ -73,6 +77,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "writer": WriterSection,
     "publisher": PublisherSection,
     "web": WebSection,
+    "alerts": AlertsSection,
     "defaults": CameraDefaults,
 }
 
@@ -126,7 +131,9 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     except ConfigError as error:
         # The caller has a site file, so the advice names its keys, in a script too.
         raise ConfigError(explain_error(error, Audience.SITE)) from None
-    return msgspec.structs.replace(config, warnings=(*config.warnings, *plain_text_warnings(config)))
+    return msgspec.structs.replace(
+        config, warnings=(*config.warnings, *plain_text_warnings(config), *web.warnings(config))
+    )
 
 
 def given_by(environment: Mapping[str, str]) -> tuple[str, ...]:

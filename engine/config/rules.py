@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from engine.config.alerts import check_alerts
 from engine.config.names import camera_label
 from engine.config.sections import MIB, Camera
 from engine.config.servers import check_servers
 from engine.config.structs import Config
+from engine.config.web import WEB_FILES, check_web
 from engine.errors import ConfigError, WireError
 from engine.wire import keys, urls
 from engine.wire.amqp import check_name
@@ -43,8 +45,13 @@ def _texts(value: msgspec.Struct, where: str = "") -> Iterator[tuple[str, str]]:
     """Every string of a configuration, with its key as in the file."""
     for name in value.__struct_fields__:
         found = getattr(value, name)
-        for number, item in enumerate(found) if isinstance(found, tuple) else [(-1, found)]:
-            key = f"{where}{name}" if number < 0 else f"{where}{name}[{number}]"
+        items: Iterable[tuple[str, object]] = [("", found)]
+        if isinstance(found, tuple):
+            items = [(f"[{number}]", item) for number, item in enumerate(found)]
+        elif isinstance(found, dict):
+            items = [(f".{key}", text) for key, value in found.items() for text in (key, value)]
+        for place, item in items:
+            key = f"{where}{name}{place}"
             if isinstance(item, msgspec.Struct):
                 yield from _texts(item, f"{key}.")
             elif isinstance(item, str):
@@ -82,6 +89,7 @@ def _check_messages(config: Config) -> None:
         ("metadata.routing_key with .batch behind it", metadata.batch_routing_key),
         ("metadata.routing_key with .status behind it", metadata.status_routing_key),
         ("metadata.routing_key with .video behind it", metadata.video_routing_key),
+        ("metadata.routing_key with .system behind it", metadata.system_routing_key),
     ):
         check_name(name, what)
 
@@ -122,11 +130,12 @@ def _check_servers(config: Config) -> None:
         ("ring.directory", config.ring.directory),
         *((f"redis.tls_{key}", path) for key, path in config.redis.tls_files._asdict().items()),
         *((f"amqp.tls_{key}", path) for key, path in config.amqp.tls_files._asdict().items()),
+        *((f"web.{key}", getattr(config.web, key)) for key in WEB_FILES),
     ):
         _check_path(key, path)
     check_servers(config)
-    if config.web.listen:
-        _ = config.web.address
+    check_web(config)
+    check_alerts(config.alerts)
     socket = config.run_directory / "redis.sock"
     if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from engine.wire import urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
-from engine.wire.listen import parse_listen
+from engine.wire.listen import ListenAddress, parse_listen
 from engine.wire.redis_address import EMBEDDED, TlsFiles
 
 MIB = 2**20
@@ -121,6 +121,11 @@ class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{self.routing_key.removesuffix('.event')}.batch"
 
     @property
+    def system_routing_key(self) -> str:
+        """``camera.metadata.event.system``, or the equivalent for another routing key: alerts."""
+        return f"{self.routing_key}.system"
+
+    @property
     def status_routing_key(self) -> str:
         """``camera.metadata.event.status``, or the equivalent for another routing key."""
         return f"{self.routing_key}.status"
@@ -169,13 +174,20 @@ class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[web]``: where the HTTP interface listens; nowhere if ``listen`` is empty."""
+    """``[web]``: where the HTTP interface listens (nowhere if ``listen`` is empty), who may read it, and its TLS
+    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only."""
 
     listen: str = "127.0.0.1:8080"
+    token: Secret = Secret()
+    token_file: str = ""
+    tenants: dict[str, Secret] = {}
+    tenants_file: str = ""
+    tls_certificate_file: str = ""
+    tls_key_file: str = ""
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port. Raises ConfigError."""
+    def address(self) -> ListenAddress:
+        """Where to listen. Raises ConfigError."""
         return parse_listen(self.listen)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.config.alerts import AlertsSection
 from engine.config.assignment import writer_of
 from engine.config.names import suggestion
 from engine.config.sections import (
@@ -41,6 +42,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     writer: WriterSection = WriterSection()
     publisher: PublisherSection = PublisherSection()
     web: WebSection = WebSection()
+    alerts: AlertsSection = AlertsSection()
     defaults: CameraDefaults = CameraDefaults()
     warnings: tuple[str, ...] = ()
 

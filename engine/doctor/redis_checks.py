@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from engine.config.alerts import REDIS_CLIENTS
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import RedisFacts, SlowCommand, info_number
 from engine.doctor.redis_memory_checks import expiry, hit_rate, memory, policy, ttl
 from engine.runtime.preflight import REDIS_VERSION_MIN
 
 #: The product page's alert: connected clients.
-CLIENTS_MAX = 1000
+CLIENTS_MAX = REDIS_CLIENTS
 #: Bounds for the median and the 99th percentile of round trips, in milliseconds.
 P50_MS_MAX = 5.0
 P99_MS_MAX = 50.0

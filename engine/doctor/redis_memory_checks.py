@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from engine.config.alerts import REDIS_MEMORY_PERCENT, REDIS_MISSES_PERCENT
 from engine.config.memory import MemoryNeed
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import Sample, info_number
 
 #: The product page's alerts: share of maxmemory, share of lookups that find nothing.
-MEMORY_SHARE_MAX = 0.8
-MISSES_SHARE_MAX = 0.2
+MEMORY_SHARE_MAX = REDIS_MEMORY_PERCENT / 100
+MISSES_SHARE_MAX = REDIS_MISSES_PERCENT / 100
 #: Below this number of lookups, the hit rate means nothing.
 _LOOKUPS_MIN = 1000
 

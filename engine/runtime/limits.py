@@ -23,6 +23,14 @@ def files_needed(config: Config) -> int:
     return FILES_MIN + FILES_PER_RING * len(config.rings) + _FILES_PER_WRITER * config.writer.writers
 
 
+def allow_files_if_possible(count: int) -> None:
+    """Raise the limit of open files of this process to ``count``, or as near as the hard limit lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def allow_files(count: int, what: str) -> None:
     """Raise the limit of open files of this process and its children to at least ``count``.
 

@@ -18,6 +18,9 @@ from engine.runtime.streams import has_standard_error
 from engine.shm.segment import private_directory
 from engine.wire.urls import mask, secrets_in, spellings
 
+#: Characters of a webhook's path from which on it may be a secret.
+_TARGET_MIN = 8
+
 
 class Masking:
     """Masks the credentials of every URL and every secret of a site in a text. As a structlog processor, it does so in
@@ -71,9 +74,18 @@ def mask_standard_error(config: Config) -> None:
 
 def secrets_of(config: Config) -> set[str]:
     """Everything in a site that must not be printed, in all spellings."""
-    redis, address = config.redis, config.redis_address
+    redis, address, web = config.redis, config.redis_address, config.web
     found = set[str]()
-    for secret in (redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""):
+    for secret in (
+        *(redis.password, redis.publisher_password, redis.sentinel_password, address.password or ""),
+        *(web.token, *web.tenants.values()),
+    ):
+        found |= spellings(str(secret))
+    alerts = config.alerts
+    webhook = alerts.webhook_address
+    # A short path would mask parts of other words, and holds no secret.
+    paths = [webhook.target] if webhook and len(webhook.target) >= _TARGET_MIN else []
+    for secret in (alerts.webhook, alerts.webhook_token, *paths):
         found |= spellings(str(secret))
     for url in (redis.address, config.amqp.amqp_url, *(camera.url for camera in config.cameras)):
         found |= secrets_in(str(url))

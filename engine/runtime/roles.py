@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from engine.errors import EXIT_OK, EngineError
-from engine.shm.status_page import CaptureCount, Count, PublisherCount, StatusPage, WriterCount
+from engine.shm.status_page import CaptureCount, Count, MonitorCount, PublisherCount, StatusPage, WriterCount
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from engine.shm.site import SitePaths
     from engine.wire.lease import Lease
 
-#: Scheduling of captures and of the web process, as ``nice`` counts. With more work than CPU, each process gets an
-#: equal share, and a hundred captures left the one writer too little: frames waited for seconds in their rings. At 10 a
-#: process weighs 1/9 of one at 0 (``sched_prio_to_weight`` in the kernel), so the writer is served first, and captures
-#: share what is left.
+#: Scheduling of captures, of the web process and of the monitor, as ``nice`` counts. With more work than CPU, each
+#: process gets an equal share, and a hundred captures left the one writer too little: frames waited for seconds in
+#: their rings. At 10 a process weighs 1/9 of one at 0 (``sched_prio_to_weight`` in the kernel), so the writer is served
+#: first, and captures share what is left.
 _LOW_NICE = 10
 
-RoleName = Literal["supervisor", "web", "publisher", "writer", "capture"]
+RoleName = Literal["supervisor", "web", "publisher", "writer", "capture", "monitor"]
 
 
 class Launch(NamedTuple):
@@ -73,6 +73,8 @@ class Role:
     nice: int = 0
     #: True if the text of the status page lists the servers that are away.
     tells_outages: bool = False
+    #: True if the text of the status page is a note about what the process does, for ``status``.
+    tells_note: bool = False
     #: The counter that is not 0 once an instance has done its work for good and must not be started again.
     finished: Count | None = None
     #: The help text of the command that runs it alone, and the error if the site file has no instance.
@@ -143,7 +145,9 @@ class Instance(NamedTuple):
 def _web(_: Instance, launch: Launch, page: StatusPage) -> Agent:
     """The agent of the web process. Named here only when it starts, because it reads the reports that are made from
     this table."""
-    agent: Agent = import_module("engine.web.agent").WebAgent(launch.config, page, launch.log)
+    # With a supervisor, the site runs here. Without one, it may run here, later, or on another machine.
+    local = None if launch.notifier else True
+    agent: Agent = import_module("engine.web.agent").WebAgent(launch.config, page, launch.log, local=local)
     return agent
 
 
@@ -197,6 +201,12 @@ def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     return agent
 
 
+def _monitor(_: Instance, launch: Launch, page: StatusPage) -> Agent:
+    """The agent of the monitor. It looks at all processes of this table, so the table names it as the web agent."""
+    agent: Agent = import_module("engine.monitor.agent").MonitorAgent(launch.config, page, launch.log)
+    return agent
+
+
 def _capture_modules(config: Config) -> Iterable[str]:
     """The agent, and the sources that the site's cameras need."""
     from engine.sources.choose import modules_of
@@ -222,7 +232,9 @@ WEB = Role(
     page=lambda paths, _: paths.web,
     agent=_web,
     nice=_LOW_NICE,
-    help="Run the web process alone: metrics, health, API, dashboard.",
+    tells_note=True,
+    help="Run the web process alone: metrics, health, API, dashboard. Beside a running site or on another machine, "
+    "where it has the frames and video of Redis, but no counters of the site.",
     absent='web.listen is empty: set it, such as to "127.0.0.1:8080"',
 )
 PUBLISHER = Role(
@@ -260,9 +272,21 @@ CAPTURE = Role(
     help="Run captures alone, for systemd or supervisord: one camera in this process, or several in child processes. "
     "With several, SIGHUP reads the site file again for added and removed cameras.",
 )
+#: Started last and stopped first: a site that starts or stops is no reason for alerts.
+MONITOR = Role(
+    "monitor",
+    keys=lambda config: [""] if config.alerts.enabled else [],
+    page=lambda paths, _: paths.monitor,
+    counts=MonitorCount,
+    agent=_monitor,
+    modules=lambda config: ["engine.monitor.agent", *(["engine.monitor.webhook"] if config.alerts.webhook else [])],
+    nice=_LOW_NICE,
+    help="Run the monitor process alone, for supervisord or systemd: it raises and clears alerts.",
+    absent="alerts.enabled is false: set it to true",
+)
 
 #: All roles, in the order of start.
-ROLES = (SUPERVISOR, WEB, PUBLISHER, WRITER, CAPTURE)
+ROLES = (SUPERVISOR, WEB, PUBLISHER, WRITER, CAPTURE, MONITOR)
 #: The roles that a supervisor starts.
 CHILD_ROLES = tuple(role for role in ROLES if role.agent)
 

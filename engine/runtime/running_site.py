@@ -119,6 +119,8 @@ def _masked(config: Config) -> Config:
             return msgspec.structs.replace(value, **fields)
         if isinstance(value, tuple):
             return tuple(map(plain, value))
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
         if isinstance(value, Secret):
             return Secret("***") if value else value
         if isinstance(value, Url):

@@ -8,6 +8,7 @@ from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.status_cameras import CameraReport
 from engine.runtime.status_processes import ProcessReport, PublisherReport, WriterReport
 from engine.runtime.status_rings import Latency
+from engine.wire.alert import Alert
 
 
 class OutageReport(msgspec.Struct, frozen=True):
@@ -34,7 +35,8 @@ class VideoTotals(msgspec.Struct, frozen=True):
 class SiteReport(msgspec.Struct, frozen=True):
     """A whole site and its state.
 
-    ``outages`` lists servers that are away, ``troubles`` says why the site is not healthy. ``rings_last_seconds`` is
+    ``outages`` lists servers that are away, ``alerts`` what the monitor has raised; ``troubles`` says why the site is
+    not healthy. ``rings_last_seconds`` is
     the time until the first ring is full if nobody empties it. ``latency_ms`` is that of frames. ``video`` is None if
     no camera's video is stored. ``file_differs`` lists differences between the site file and what runs.
     """
@@ -60,3 +62,4 @@ class SiteReport(msgspec.Struct, frozen=True):
     rings_last_seconds: float | None
     file_differs: list[str]
     troubles: list[str]
+    alerts: list[Alert] = []

@@ -13,7 +13,7 @@ import msgspec
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site, server_process
-from engine.runtime.roles import CHILD_ROLES, SUPERVISOR
+from engine.runtime.roles import CHILD_ROLES, SUPERVISOR, WEB
 from engine.runtime.site_report import SiteReport, VideoTotals
 from engine.runtime.status_cameras import CameraLook, look_at
 from engine.runtime.status_outages import HEALTHY_SHARE, read_outages, rings_last, troubles
@@ -23,9 +23,11 @@ from engine.runtime.status_processes import (
     writer_report,
 )
 from engine.runtime.status_rings import latency
+from engine.shm import alerts_file
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
+from engine.wire import alert
 
 
 class SiteLook(NamedTuple):
@@ -85,8 +87,22 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         rings_last_seconds=rings_last(cameras),
         file_differs=differs,
         troubles=[],
+        alerts=alert.raised(alerts_file.read(paths)) if running and config.alerts.enabled else [],
     )
     return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
+
+
+def runs_here(config: Config) -> bool:
+    """True if a process of the site lives on this machine, the web process aside, which may be on another one."""
+    roles = [SUPERVISOR, *(role for role in CHILD_ROLES if role is not WEB)]
+    for instance in (one for role in roles for one in role.instances(config)):
+        with (
+            contextlib.suppress(OSError, RingError),
+            contextlib.closing(StatusPage.watch(instance.page)) as page,
+        ):
+            if page.owned:
+                return True
+    return False
 
 
 def _video_totals(looks: Sequence[CameraLook]) -> VideoTotals | None:

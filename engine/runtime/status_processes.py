@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.errors import RingError
 from engine.runtime.roles import PUBLISHER, WRITER, Instance
 from engine.shm.status_page import Count, PublisherCount, StatusPage, WriterCount
+from engine.wire.urls import mask
 
 MIB = 2**20
 #: The kernel counts the CPU time of processes in this many ticks a second.
@@ -23,7 +24,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 class ProcessReport(msgspec.Struct, frozen=True):
     """One process; ``name`` tells it from others of its role. Memory is that of ``own_memory`` in MiB. CPU is in
-    seconds, and in percent of one core since its start."""
+    seconds, and in percent of one core since its start. ``note`` says what it does, such as where it listens."""
 
     role: str
     name: str
@@ -35,6 +36,7 @@ class ProcessReport(msgspec.Struct, frozen=True):
     memory_mb: float
     restarts: int
     heartbeat_seconds: float
+    note: str = ""
 
 
 def process_report(instance: Instance, *, memory: bool) -> ProcessReport | None:
@@ -58,6 +60,7 @@ def process_report(instance: Instance, *, memory: bool) -> ProcessReport | None:
             memory_mb=round(pss, 1),
             restarts=page.restarts,
             heartbeat_seconds=round((time.monotonic_ns() - page.heartbeat_nano) / 1e9, 2),
+            note=mask(page.text.decode(errors="replace")) if alive and instance.role.tells_note else "",
         )
     return None
 

@@ -160,14 +160,16 @@ class Consumer(ConsumerAccounts):
         if not records:
             return
         words = self._words
-        longest, size = words[layout.W_LATENCY_MAX], 0
+        self._count_stored(records, sum([len(record.payload) for record in records]), now_monotonic)
+        # After the count: the histogram never counts a frame twice, and a kill here only leaves latencies unknown.
+        longest, total = words[layout.W_LATENCY_MAX], 0
         for record in records:
-            latency = (now_monotonic - record.monotonic) // 1000
+            latency = max((now_monotonic - record.monotonic) // 1000, 0)
             words[layout.HISTOGRAM_WORD + bucket(latency)] += 1
             longest = max(longest, latency)
-            size += len(record.payload)
+            total += latency
+        words[layout.W_LATENCY_SUM] += total
         words[layout.W_LATENCY_MAX] = longest
-        self._count_stored(records, size, now_monotonic)
         self._overtake()
 
     def release(self, records: Sequence[Record], reason: Drop) -> None:

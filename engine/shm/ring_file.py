@@ -50,8 +50,10 @@ _LOOKS_MAX = 100
 class RingCounts(NamedTuple):
     """A ring's counts at one moment. ``held`` and ``held_bytes`` count the frames in it now.
 
-    ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored; it
-    never falls.
+    ``stored`` counts frames that were stored and not lost since. ``stored_total`` counts all frames ever stored, and
+    ``stored_total_bytes`` their bytes; neither falls. ``latency`` (``engine/shm/histogram.py``) counts those of them
+    whose latency is known: all but the last few before a kill of the writer, and those that were found stored after an
+    outage. ``latency_sum_us`` is the sum of these latencies in microseconds.
     """
 
     captured: int
@@ -59,12 +61,16 @@ class RingCounts(NamedTuple):
     stored: int
     stored_bytes: int
     stored_total: int
+    stored_total_bytes: int
     drops: dict[str, int]
     held: int
     held_bytes: int
     area: int
     latency: list[int]
+    latency_sum_us: int
     latency_max_ms: float
+    #: Time stamp of the last frame captured, in nanoseconds UTC; 0 before the first.
+    last_nano: int
 
     @property
     def dropped(self) -> int:
@@ -109,7 +115,7 @@ def create(
 #: Ranges of words that are copied from one ring to the next: the producer's and the consumer's.
 _PRODUCER_WORDS = ((layout.W_CAPTURED, layout.W_BROKEN_GOP + 1),)
 _CONSUMER_WORDS = (
-    (layout.W_FLOOR_NANO, layout.W_GAP + 1),
+    (layout.W_FLOOR_NANO, layout.W_LATENCY_SUM + 1),
     (layout.W_ENTRIES_BEFORE, layout.W_ENTRIES_BEFORE + 1),
     (layout.W_STORED, layout.W_CUT_GOP + 1),
     (layout.HISTOGRAM_WORD, layout.HISTOGRAM_WORD + layout.HISTOGRAM_BUCKETS),
@@ -194,20 +200,26 @@ class RingEnd:
         for drop in Drop:
             drops[drop.label] += words[drop]
         lost_bytes = words[layout.W_LOST_BYTES]
-        stored = words[layout.W_STORED]
+        # Load the histogram before the stored count too: it never counts more than are stored.
         first = layout.HISTOGRAM_WORD
+        latency_sum_us = words[layout.W_LATENCY_SUM]
+        latency = words[first : first + layout.HISTOGRAM_BUCKETS].tolist()
+        stored, stored_bytes = words[layout.W_STORED], words[layout.W_STORED_BYTES]
         return RingCounts(
             captured=words[layout.W_CAPTURED],
             captured_bytes=words[layout.W_CAPTURED_BYTES],
             stored=stored - drops[Drop.LOST.label],
-            stored_bytes=words[layout.W_STORED_BYTES] - lost_bytes,
+            stored_bytes=stored_bytes - lost_bytes,
             stored_total=stored,
+            stored_total_bytes=stored_bytes,
             drops=drops,
             held=max(self._published()[1] - self._released(), 0),
             held_bytes=self.held_bytes,
             area=self._area,
-            latency=words[first : first + layout.HISTOGRAM_BUCKETS].tolist(),
+            latency=latency,
+            latency_sum_us=latency_sum_us,
             latency_max_ms=words[layout.W_LATENCY_MAX] / 1000,
+            last_nano=self.last_nano,
         )
 
     def pass_on(self, words: memoryview) -> None:

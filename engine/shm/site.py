@@ -66,6 +66,16 @@ class SitePaths(NamedTuple):
         return self.directory / "web.status"
 
     @property
+    def monitor(self) -> Path:
+        """The monitor's status page."""
+        return self.directory / "monitor.status"
+
+    @property
+    def alerts(self) -> Path:
+        """The file of the site's alerts (``engine/shm/alerts_file.py``)."""
+        return self.directory / "alerts.json"
+
+    @property
     def publisher(self) -> Path:
         """The publisher's status page."""
         return self.directory / "publisher.status"
@@ -119,7 +129,7 @@ class Leftover(NamedTuple):
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site needs: its rings, and a page for each process."""
-    pages = 2 + config.writer.writers + len(config.cameras)
+    pages = 4 + config.writer.writers + len(config.cameras)
     for _, video in config.rings:
         pages += -(-ring_layout.file_bytes(config.ring_capacity(video=video)) // _PAGE_BYTES)
     return pages * _PAGE_BYTES

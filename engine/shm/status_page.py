@@ -131,6 +131,22 @@ class PublisherCount(Count):
     VIDEO_SAVE_SERIAL = 16, "internal", "serial", "The save of the cursors of video that is in progress."
     VIDEO_EXPIRED_NEXT = 17, "internal", "access units", "The value of VIDEO_EXPIRED after that save."
     VIDEO_UNREADABLE_NEXT = 18, "internal", "entries", "The value of VIDEO_UNREADABLE after that save."
+    ALERT_EVENTS = 19, "counter", "events", "Events of alerts, confirmed."
+    #: The histogram of ``engine/shm/publish_latency.py``; its buckets are the words from LATENCIES to the last.
+    LATENCY_SUM_US = 20, "internal", "microseconds", "Sum of the times from stored to confirmed."
+    LATENCIES = 21, "internal", "events", "Confirmed events of the shortest such times; the other buckets follow."
+
+
+class MonitorCount(Count):
+    """What the monitor process counts."""
+
+    LOOKS = 0, "counter", "looks", "Looks at the site."
+    ACTIVE = 1, "gauge", "alerts", "Alerts that are raised now."
+    RAISED = 2, "counter", "alerts", "Alerts raised."
+    CLEARED = 3, "counter", "alerts", "Alerts cleared."
+    WEBHOOK_SENT = 4, "counter", "posts", "Alerts that the webhook took."
+    WEBHOOK_FAILED = 5, "counter", "posts", "Tries to post an alert that failed."
+    WEBHOOK_LOST = 6, "counter", "posts", "Alerts given up: refused, or too many waited."
 
 
 class StatusPage:

@@ -11,3 +11,7 @@ class Reader(msgspec.Struct, frozen=True):
 
     vhost: str
     all_tenants: bool = False
+
+
+#: Who has shown no token where one is needed. It sees no tenant.
+NOBODY = Reader("")

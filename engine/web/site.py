@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -11,46 +12,66 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.client.async_store import AsyncFrameStore
 from engine.client.async_transport import AsyncTransport
+from engine.client.frame import Frame
 from engine.client.journal_queries import checked_tenant
+from engine.client.video import VideoUnit
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status import SiteLook, look
+from engine.runtime.status import SiteLook, look, runs_here
+from engine.web.hub import Hub
 from engine.web.newest import Newest
-from engine.web.reader import Reader
+from engine.web.reader import NOBODY, Reader
 from engine.web.scaling import Scaler
 
 #: Seconds for which a report answers further requests.
 _REPORT_SECONDS = 0.5
+#: Seconds for which a look at the site's processes answers whether it runs here.
+_LOCAL_SECONDS = 2.0
 #: Seconds that Redis may take to answer. Each round trip is tried three times, so a request fails within about 2 s.
 REDIS_SECONDS = 0.7
+#: The same for tails, which wait at Redis for half a second, and for films, whose chunks are large.
+STREAM_SECONDS = 2.0
+#: Films that are made at the same time; others wait their turn for each piece.
+FILM_THREADS = 4
 
 
 class WebSite:
-    """A site as its web process sees it. ``local`` is False where the site's shared memory is on another machine."""
+    """A site as its web process sees it. ``local`` is False where the site's shared memory is on another machine, and
+    None where it may come and go: in a web process without a supervisor."""
 
-    def __init__(self, config: Config, log: FilteringBoundLogger, *, local: bool) -> None:
+    def __init__(self, config: Config, log: FilteringBoundLogger, *, local: bool | None) -> None:
         self.config = config
         self.log = log
-        self.local = local
+        self._local = local
+        self._runs_here = False
+        self._runs_until = 0.0
         self.scaler = Scaler()
         self._stores: dict[str, AsyncFrameStore] = {}
         self._newest: dict[str, Newest] = {}
+        self._tails: dict[str, AsyncFrameStore] = {}
+        self._frame_hubs: dict[str, Hub[Frame]] = {}
+        self._video_hubs: dict[str, Hub[VideoUnit]] = {}
+        #: The threads that make films.
+        self.film_threads = ThreadPoolExecutor(FILM_THREADS, "film")
         self._seen: SiteLook | None = None
         self._seen_until = 0.0
         self._reading = asyncio.Lock()
+
+    @property
+    def local(self) -> bool:
+        """True if the site's shared memory is on this machine. Looked at again every two seconds if that may change."""
+        if self._local is not None:
+            return self._local
+        if time.monotonic() >= self._runs_until:
+            self._runs_here = runs_here(self.config)
+            self._runs_until = time.monotonic() + _LOCAL_SECONDS
+        return self._runs_here
 
     def store(self, vhost: str = "") -> AsyncFrameStore:
         """The store of a tenant; of the site's own by default."""
         vhost = vhost or self.config.vhost
         if vhost not in self._stores:
-            known = [camera.id for camera in self.config.cameras] if vhost == self.config.vhost else []
-            self._stores[vhost] = AsyncFrameStore(
-                self.config.redis_address,
-                vhost,
-                self.config.prefix,
-                timeout_seconds=REDIS_SECONDS,
-                cameras=known,
-            )
+            self._stores[vhost] = self._new_store(vhost)
         return self._stores[vhost]
 
     def newest(self, vhost: str) -> Newest:
@@ -59,6 +80,37 @@ class WebSite:
             transport = AsyncTransport(self.config.redis_address, REDIS_SECONDS)
             self._newest[vhost] = Newest(transport, checked_tenant(vhost, self.config.prefix, ()))
         return self._newest[vhost]
+
+    def cameras_of(self, vhost: str) -> list[str]:
+        """The cameras of a tenant that the site file names: they exist even if nothing is stored for them."""
+        return [camera.id for camera in self.config.cameras] if vhost == self.config.vhost else []
+
+    def frame_hub(self, vhost: str) -> Hub[Frame]:
+        """The viewers of a tenant's JPEGs."""
+        if vhost not in self._frame_hubs:
+            self._frame_hubs[vhost] = Hub(self._tail_store(vhost).tail, self.log)
+        return self._frame_hubs[vhost]
+
+    def video_hub(self, vhost: str) -> Hub[VideoUnit]:
+        """The viewers of a tenant's video."""
+        if vhost not in self._video_hubs:
+            self._video_hubs[vhost] = Hub(self._tail_store(vhost).tail_video, self.log)
+        return self._video_hubs[vhost]
+
+    def _tail_store(self, vhost: str) -> AsyncFrameStore:
+        """A store with connections of its own: a tail waits at Redis, and others must not wait for it."""
+        if vhost not in self._tails:
+            self._tails[vhost] = self._new_store(vhost, STREAM_SECONDS)
+        return self._tails[vhost]
+
+    def _new_store(self, vhost: str, timeout_seconds: float = REDIS_SECONDS) -> AsyncFrameStore:
+        return AsyncFrameStore(
+            self.config.redis_address,
+            vhost,
+            self.config.prefix,
+            timeout_seconds=timeout_seconds,
+            cameras=self.cameras_of(vhost),
+        )
 
     async def look(self) -> SiteLook | None:
         """A look at the site, at most half a second old; None if this is not the site's machine."""
@@ -77,10 +129,15 @@ class WebSite:
 
     async def aclose(self) -> None:
         """Close the connections to Redis."""
+        for frames in self._frame_hubs.values():
+            await frames.close()
+        for video in self._video_hubs.values():
+            await video.close()
         self.scaler.close()
+        self.film_threads.shutdown(wait=False, cancel_futures=True)
         for newest in self._newest.values():
             await newest.close()
-        for store in self._stores.values():
+        for store in (*self._stores.values(), *self._tails.values()):
             await store.close()
 
 
@@ -93,7 +150,7 @@ def site_of(request: Request) -> WebSite:
 def reader_of(request: Request) -> Reader:
     """Who asks. ``engine/web/access.py`` found it before the route was called; public routes may have no reader, and
     get one that sees no tenant."""
-    reader: Reader = request.scope.get("state", {}).get("reader", Reader(""))
+    reader: Reader = request.scope.get("state", {}).get("reader", NOBODY)
     return reader
 
 

@@ -5,7 +5,8 @@
                   written once, when the file is made
             128   producer's line:  head, sequence and time stamp of the last frame, and the next value of head
             256   producer's counts: captured, bytes, drops by reason
-            384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, gap, entries before it
+            384   consumer's line:  tail, floor of time stamps, longest latency in microseconds, gap, sum of latencies
+                                    in microseconds, entries before it
             512   consumer's counts: stored, bytes, drops by reason, bytes lost
             640   consumer's intent: the values after the commit in progress
             1024  camera's name: length, UTF-8
@@ -60,6 +61,8 @@ W_CAPTURED, W_CAPTURED_BYTES, W_RING_FULL, W_TOO_LARGE, W_CORRUPT, W_INTERRUPTED
 W_TAIL, W_FLOOR_NANO, W_LATENCY_MAX = range(48, 51)
 #: Video: the index of the record before which at least one was given up; it is stored only if it is a key frame.
 W_GAP = 51
+#: The sum of the latencies that the histogram counts, in microseconds.
+W_LATENCY_SUM = 52
 #: Entries of the camera's journal that were written before this ring was made, plus 1; 0 until the writer has asked.
 W_ENTRIES_BEFORE = 62
 W_STORED, W_STORED_BYTES, W_OUTAGE, W_REFUSED, W_DAMAGED, W_LOST, W_LOST_BYTES, W_CUT_GOP = range(64, 72)

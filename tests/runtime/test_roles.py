@@ -29,15 +29,15 @@ def site(directory: Path, *, writers: int = 1, broker: bool = True) -> Config:
 
 
 def test_processes_start_in_the_reverse_of_a_frame_s_order_of_travel(tmp_path: Path) -> None:
-    assert [role.name for role in reversed(CHILD_ROLES)] == ["capture", "writer", "publisher", "web"]
+    assert [role.name for role in reversed(CHILD_ROLES)] == ["monitor", "capture", "writer", "publisher", "web"]
     assert (SUPERVISOR, *CHILD_ROLES) == ROLES
     names = [instance.name for instance in instances(site(tmp_path, writers=2))]
-    assert names == ["web", "publisher", "writer 0", "writer 1", "capture cam1", "capture north door"]
+    assert names == ["web", "publisher", "writer 0", "writer 1", "capture cam1", "capture north door", "monitor"]
 
 
 def test_a_writer_that_is_alone_has_no_number(tmp_path: Path) -> None:
     names = [instance.name for instance in instances(site(tmp_path, broker=False))]
-    assert names == ["web", "writer", "capture cam1", "capture north door"]
+    assert names == ["web", "writer", "capture cam1", "capture north door", "monitor"]
     (alone,) = WRITER.instances(site(tmp_path))
     assert alone.page.name == "writer 0.status"
 
@@ -45,7 +45,7 @@ def test_a_writer_that_is_alone_has_no_number(tmp_path: Path) -> None:
 def test_each_process_has_a_status_page_of_its_own(tmp_path: Path) -> None:
     config = site(tmp_path, writers=3)
     pages = [SUPERVISOR.instance(config).page, *(instance.page for instance in instances(config))]
-    assert len(set(pages)) == 8
+    assert len(set(pages)) == 9
     assert {page.parent for page in pages} == {SitePaths.of(config).directory}
 
 
@@ -70,4 +70,7 @@ def test_what_a_role_counts_has_a_place_of_its_own_a_unit_and_a_help_text(role: 
         assert count.unit
         assert count.help[0].isupper() or count.help.startswith("1 ")
         assert count.help.endswith(".")
-    assert not any(one == other for one, other in itertools.combinations(role.counts.__members__.values() if role.counts else (), 2))
+    assert not any(
+        one == other
+        for one, other in itertools.combinations(role.counts.__members__.values() if role.counts else (), 2)
+    )

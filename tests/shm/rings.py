@@ -97,8 +97,9 @@ def look(path: Path) -> RingCounts:
 
 
 def assert_balanced(counts: RingCounts) -> None:
-    """Every frame that was captured is stored, dropped for a reason, or held."""
+    """Every frame that was captured is stored, dropped for a reason, or held; none's latency is counted twice."""
     assert counts.captured == counts.stored + counts.dropped + counts.held, counts
+    assert sum(counts.latency) <= counts.stored_total, counts
 
 
 def standing(records: Sequence[Record | Frame]) -> JournalSpan:

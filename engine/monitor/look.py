@@ -1,0 +1,164 @@
+"""Collects the facts that the rules judge: status pages, rings, Redis, file systems, clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter, defaultdict
+
+from engine.config import Camera, Config
+from engine.errors import RingError
+from engine.monitor.facts import CameraFacts, DiskFacts, Facts, ProcessFacts, RedisFacts
+from engine.monitor.redis_watch import Answer
+from engine.monitor.window import Expiry, Windowed
+from engine.runtime.roles import CHILD_ROLES, Instance
+from engine.runtime.site_report import OutageReport
+from engine.runtime.status_cameras import CameraReport, look_at
+from engine.runtime.status_outages import read_outages
+from engine.runtime.status_processes import publisher_report
+from engine.servers.redis.figures import RedisFigures
+from engine.shm.site import SitePaths
+from engine.shm.status_page import StatusPage
+
+#: Steps of the clock below this many seconds are slewing, or the time that a look takes.
+_STEP_SECONDS_MIN = 0.1
+_DOWN_STATES = ("stalled", "offline")
+
+
+class Looker:
+    """Looks at one site, again and again, and keeps what counters were before."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._paths = SitePaths.of(config)
+        self._window = config.alerts.window_seconds
+        self._instances = [one for role in CHILD_ROLES for one in role.instances(config)]
+        self._telling = [one for one in self._instances if one.role.tells_outages]
+        self._drops: defaultdict[tuple[str, str], Windowed] = defaultdict(self._windowed)
+        self._restarts: defaultdict[str, Windowed] = defaultdict(self._windowed)
+        self._lookups: defaultdict[str, Windowed] = defaultdict(self._windowed)
+        self._steps: list[tuple[float, float]] = []
+        self._expiry = Expiry(config.redis.ttl_seconds)
+        #: Since when cameras and processes are down, in monotonic seconds.
+        self._down: dict[str, float] = {}
+        self._clock_offset = _clock_offset()
+
+    def look(self, now: float, redis: Answer) -> Facts:
+        """The facts at ``now`` (monotonic seconds)."""
+        config, outages = self._config, read_outages(self._telling)
+        reports = [look_at(config, self._paths, camera).report for camera in config.cameras]
+        cameras = tuple(
+            self._camera(camera, report, now) for camera, report in zip(config.cameras, reports, strict=True)
+        )
+        publisher = publisher_report(config)
+        redis_away, redis_error = _longest(outages, "redis")
+        if redis.away_seconds > redis_away:
+            redis_away, redis_error = redis.away_seconds, redis.error
+        broker_away, broker_error = _longest(outages, "rabbitmq")
+        stored = sum(report.stored_total for report in reports)
+        return Facts(
+            window_seconds=self._window,
+            ttl_seconds=config.redis.ttl_seconds,
+            cameras=cameras,
+            processes=tuple(self._processes(now)),
+            redis=self._redis(redis.figures, stored, now) if redis.figures else None,
+            redis_away_seconds=redis_away,
+            redis_error=redis_error,
+            broker_away_seconds=broker_away if config.publishes else None,
+            broker_error=broker_error,
+            lag_seconds=publisher.lag_seconds if publisher else None,
+            disks=tuple(self._disks()),
+            clock_step_seconds=self._clock_step(now),
+        )
+
+    def _windowed(self) -> Windowed:
+        return Windowed(self._window)
+
+    def _camera(self, camera: Camera, report: CameraReport, now: float) -> CameraFacts:
+        down = report.state in _DOWN_STATES and not report.finished
+        if down and camera.id not in self._down:
+            # What was down before this process started stays down for as long. A clock that was set meanwhile is wrong
+            # about that.
+            before = (time.time_ns() - report.since) / 1e9 if report.since else 0.0
+            self._down[camera.id] = now - max(before, 0.0)
+        elif report.state == "active" or report.finished:
+            self._down.pop(camera.id, None)
+        counts = Counter(report.dropped)
+        fill = report.ring.fill
+        if report.video:
+            counts.update(report.video.dropped)
+            fill = max(fill, report.video.ring.fill)
+        dropped = {reason: self._drops[camera.id, reason].take(now, count) for reason, count in counts.items()}
+        since = self._down.get(camera.id)
+        return CameraFacts(
+            camera.id,
+            0.0 if since is None else now - since,
+            report.state,
+            report.last_error,
+            fill,
+            dropped,
+            report.clock_offset_seconds,
+        )
+
+    def _processes(self, now: float) -> list[ProcessFacts]:
+        found = []
+        for instance in self._instances:
+            alive, restarts = _alive_and_restarts(instance)
+            if alive is None:
+                continue
+            if alive:
+                self._down.pop(instance.page.name, None)
+            since = now if alive else self._down.setdefault(instance.page.name, now)
+            found.append(ProcessFacts(instance.name, now - since, self._restarts[instance.name].take(now, restarts)))
+        return found
+
+    def _redis(self, figures: RedisFigures, stored: int, now: float) -> RedisFacts:
+        return RedisFacts(
+            figures.used_memory_bytes,
+            figures.maxmemory_bytes,
+            figures.connected_clients,
+            self._lookups["hits"].take(now, figures.keyspace_hits),
+            self._lookups["misses"].take(now, figures.keyspace_misses),
+            self._expiry.take(now, stored, figures.expired_keys + figures.evicted_keys),
+        )
+
+    def _disks(self) -> list[DiskFacts]:
+        """The file systems of run directory and shared memory, each once."""
+        found: dict[int, DiskFacts] = {}
+        for path in (str(self._config.run_directory), self._config.ring.directory):
+            with contextlib.suppress(OSError):
+                space, device = os.statvfs(path), os.stat(path).st_dev  # noqa: PTH116 - a path as text
+                used = space.f_blocks - space.f_bfree
+                total = used + space.f_bavail
+                share = used / total if total else 0.0
+                found.setdefault(device, DiskFacts(path, share, space.f_bavail * space.f_frsize))
+        return list(found.values())
+
+    def _clock_step(self, now: float) -> float:
+        """The largest step of the wall clock within the window, with its sign."""
+        before, self._clock_offset = self._clock_offset, _clock_offset()
+        step = self._clock_offset - before
+        if abs(step) >= _STEP_SECONDS_MIN:
+            self._steps.append((now, step))
+        self._steps = [(at, step) for at, step in self._steps if at > now - self._window]
+        return max((step for _, step in self._steps), key=abs, default=0.0)
+
+
+def _clock_offset() -> float:
+    """Seconds by which the wall clock is ahead of one that is never set, and that counts while the machine sleeps."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _longest(outages: list[OutageReport], server: str) -> tuple[float, str]:
+    return max(((one.seconds, one.error) for one in outages if one.server == server), default=(0.0, ""))
+
+
+def _alive_and_restarts(instance: Instance) -> tuple[bool | None, int]:
+    """Whether a process lives, and how often it was started again. None if it never ran, or has ended for good."""
+    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(instance.page)) as page:
+        finished = instance.role.finished
+        if finished is not None and page.counts[finished]:
+            return None, page.restarts
+        return page.owned, page.restarts
+    return None, 0

@@ -1,0 +1,90 @@
+"""Asks Redis for its figures, in a thread of its own: a look-up of a name, or a connection, may take as long as it
+likes, and the monitor's heartbeat goes on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import NamedTuple
+
+from structlog.typing import FilteringBoundLogger
+
+from engine.config import Config
+from engine.errors import Audience, RedisUnavailable, ServerRefused, explain
+from engine.servers.redis.errors import forbidden
+from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.servers.redis.session import Session, is_error
+from engine.wire.urls import mask
+
+#: Seconds that Redis may take for one step of an answer; less if ``redis.timeout_seconds`` says so.
+_TIMEOUT_SECONDS = 2.0
+#: Seconds after which an answer that does not come counts as away, though no step has failed yet.
+_STUCK_SECONDS = 5.0
+#: Seconds between two questions.
+PERIOD_SECONDS = 2.0
+
+
+class Answer(NamedTuple):
+    """What is known about Redis: its figures, None if they are unknown; for how long it has been away, 0 if it
+    answers; and why."""
+
+    figures: RedisFigures | None
+    away_seconds: float
+    error: str
+
+
+class RedisWatch:
+    """The newest answer of Redis. ``answer`` never waits. If this user may not send INFO, there are no figures, and the
+    log says so once."""
+
+    def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
+        self._session = Session(config.redis_address, min(_TIMEOUT_SECONDS, config.redis.timeout_seconds))
+        self._log = log
+        self._figures: RedisFigures | None = None
+        self._error = ""
+        self._heard = time.monotonic()
+        self._denied = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="redis", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Ask no more. The thread ends by itself, or with the process."""
+        self._ended.set()
+
+    def answer(self, now: float) -> Answer:
+        """What is known at ``now`` (monotonic seconds)."""
+        error, silence = self._error, now - self._heard
+        if not error and silence > PERIOD_SECONDS + _STUCK_SECONDS:
+            error = f"no answer for {silence:,.0f} s"
+        return Answer(None, silence, error) if error else Answer(self._figures, 0.0, "")
+
+    def _watch(self) -> None:
+        while not self._ended.wait(PERIOD_SECONDS if self._figures or self._error or self._denied else 0):
+            try:
+                self._ask()
+            except (RedisUnavailable, ServerRefused) as error:
+                self._error = mask(explain(error, Audience.SITE))
+        self._session.close()
+
+    def _ask(self) -> None:
+        """One question. Raises as ``Session``."""
+        command = ("PING",) if self._denied else ("INFO",)
+        (reply,) = self._session.try_call(command)
+        # A server that refuses a question answers.
+        self._error, self._heard = "", time.monotonic()
+        if isinstance(reply, bytes) and not self._denied:
+            self._figures = figures_of(reply)
+        elif is_error(reply) and not self._denied:
+            self._figures = None
+            if forbidden(reply):
+                self._denied = True
+                self._log.warning(
+                    "this Redis user may not send INFO; there are no alerts on Redis's memory, look-ups, clients and "
+                    "expiry",
+                    advice="give the user +info, or set redis_memory_percent, redis_misses_percent, redis_clients and "
+                    "redis_expiry_seconds of [alerts] to 0",
+                )
