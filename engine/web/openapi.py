@@ -13,7 +13,7 @@ from starlette.routing import Route
 import engine
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CameraReport
-from engine.web import frame_lists, frames, history, servers, site_routes, tenants
+from engine.web import alerts, frame_lists, frames, history, openapi_streams, servers, site_routes, tenants
 from engine.web.openapi_parts import Part, get, json_of
 
 #: Structs of answers. Those that they contain are found through them.
@@ -48,6 +48,8 @@ _PARTS = (
     tenants.OPENAPI,
     servers.OPENAPI,
     history.OPENAPI,
+    alerts.OPENAPI,
+    openapi_streams.OPENAPI,
     OPENAPI,
 )
 

@@ -21,6 +21,8 @@ _PROBLEMS = {
     401: "A token is required.",
     403: "This token may not read this.",
     404: "Nothing is known or stored under this name.",
+    406: "The codec has no name for players.",
+    409: "This camera stores no JPEGs; its video is live.mp4.",
     422: "A parameter is invalid or out of bounds; the text names it and its limits.",
     429: "Too many requests from this address.",
     502: "What is stored there cannot be used.",

@@ -24,7 +24,7 @@ from engine.web.stream_answer import StreamAnswer
 from engine.wire.rfc3339 import NANO
 
 _BOUNDARY = b"frame"
-_FPS_MAX = 60
+FPS_MAX = 60
 
 
 class _Newest:
@@ -58,7 +58,7 @@ class _Newest:
 async def mjpeg(request: Request) -> Any:
     """A camera's frames as they are stored."""
     site, camera, vhost = site_of(request), request.path_params["camera"], vhost_for(request)
-    fps = queries.number(request, "fps", 0, 1, _FPS_MAX)
+    fps = queries.number(request, "fps", 0, 1, FPS_MAX)
     width = queries.number(request, "width", 0, WIDTH_MIN, WIDTH_MAX)
     # Checks the name too, and that Redis answers.
     newest = await store_for(request).latest(camera)
