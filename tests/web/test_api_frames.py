@@ -165,7 +165,7 @@ def test_hostile_names_are_percent_encoded_once(web_site: WebSite, name: str):
         ("cameras/a/b/latest.jpg", 404),
         ("cameras//latest.jpg", 404),
         ("cameras/gate/latest.jpg", 404),
-        ("cameras/%00/latest.jpg", 404),
+        ("cameras/%00/latest.jpg", 400),
         ("%63ameras", 404),
         ("cameras/cam1/latest.jpg?width=15", 422),
         ("cameras/cam1/latest.jpg?width=1921", 422),
@@ -179,7 +179,7 @@ def test_hostile_names_are_percent_encoded_once(web_site: WebSite, name: str):
         ("cameras/cam1/at.jpg?time=1731024000", 422),
         ("cameras/cam1/at.jpg?time=2024-11-08T14:30:00", 422),
         ("cameras/cam1/at.jpg?time=-99999999d", 422),
-        ("cameras/cam1/at.jpg?time=%00", 422),
+        ("cameras/cam1/at.jpg?time=%00", 400),
         ("cameras/cam1/frames?limit=0", 422),
         ("cameras/cam1/frames?limit=1001", 422),
         ("cameras/cam1/frames?start=now&end=-1m", 422),
@@ -263,7 +263,12 @@ def test_while_redis_is_away_answers_say_so_and_come_back_by_themselves(web_site
     os.kill(pid, signal.SIGSTOP)
     try:
         with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            paths = ["cameras/cam1/latest.jpg", "cameras/few/frames", "cameras/few/at.jpg", "tenants"] * 2
+            paths = [
+                "cameras/cam1/latest.jpg",
+                "cameras/few/frames",
+                "cameras/few/at.jpg",
+                "cameras/cam2/latest.jpg",
+            ] * 2
             answers = list(threads.map(web_site.get, paths))
         assert {answer.status for answer in answers} == {503}
         assert all("Redis at redis://127.0.0.1" in answer.detail for answer in answers)
