@@ -21,6 +21,8 @@ from engine.runtime.status_cameras import CLOCK_SECONDS_MAX, CameraReport, Video
 _STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before the first line says so.
 _LAG_SECONDS = 5.0
+#: Counts from here on are shown in millions.
+_COUNT_MAX = 100_000_000
 _CAMERA_COLUMNS = (
     Column("camera"),
     Column("state", right=False),
@@ -186,6 +188,17 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def count(number: int) -> str:
+    """A count in at most ten characters, so that a table keeps to 80 columns. A count of a year has all its digits in
+    ``--json``."""
+    if number < _COUNT_MAX:
+        return f"{number:,}"
+    for size, unit in ((10**6, "M"), (10**9, "G"), (10**12, "T")):
+        if number < 10_000 * size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number:.2e}"
+
+
 def _rings(seconds: float | None) -> str:
     if seconds is None:
         return ""
@@ -240,9 +253,9 @@ def _clock_note(offset: float | None) -> str:
 
 def _flow_cells(flow: CameraReport | VideoReport) -> tuple[str, ...]:
     return (
-        f"{flow.captured:,}",
-        f"{flow.stored:,}",
-        f"{sum(flow.dropped.values()):,}",
+        count(flow.captured),
+        count(flow.stored),
+        count(sum(flow.dropped.values())),
         f"{flow.ring.fill:.0%}",
         f"{flow.latency_ms.p50:.1f}",
         f"{flow.latency_ms.p99:.1f}",
