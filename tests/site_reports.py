@@ -22,7 +22,7 @@ def video(stored: int = 100, dropped: int = 0) -> VideoReport:
     return VideoReport(stored, stored * 1000, stored, stored * 1000, stored, 0, drops, 0, ring(), LATENCY)
 
 
-def camera(name: str, **changes: Any) -> CameraReport:
+def camera(name: str, /, **changes: Any) -> CameraReport:
     """A camera that works, but for what is named."""
     values: dict[str, Any] = {
         "id": name, "name": "", "state": "active", "since": 10**18, "codec": "MJPEG", "mode": "passthrough",
