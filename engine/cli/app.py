@@ -39,8 +39,7 @@ COMMANDS = {
     ),
     "top": (
         "engine.cli.top",
-        "Show a running site on the terminal, live: rates, CPU, what is wrong. Sorts, filters, follows a camera; ? "
-        "lists the keys.",
+        "Watch a running site on the whole terminal: rates, cameras, processes. Sorts, filters, follows a camera.",
     ),
     "clean": (
         "engine.cli.run",

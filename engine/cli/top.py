@@ -1,7 +1,9 @@
-"""``edge-video top``: a live view of what ``status`` says, on a terminal."""
+"""``edge-video top``: a live view of what ``status`` says. Here is its input and output: terminal, clock, signals."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import os
 import select
 import signal
@@ -10,97 +12,167 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.text import Text
 
-from engine.cli import top_view
 from engine.cli.site_options import DEFAULT_SITE_FILE, SiteFile, load_site
-from engine.cli.top_keys import View, pressed, split_keys
-from engine.cli.top_rates import Looks, Rates
+from engine.cli.top_keys import Keys
+from engine.cli.top_rates import NOTHING, History, rates
+from engine.cli.top_state import View, press
+from engine.cli.top_view import Frame, Look, frame
 from engine.config import Config
-from engine.errors import InputError
+from engine.errors import EXIT_FAILED, InputError
+from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 
-_KEY_BYTES_MAX = 1024
+#: Seconds between two reads of all processes' memory, which the kernel takes a while to compute.
+_MEMORY_SECONDS = 10.0
+#: Seconds after which an ESC that nothing followed is the key of that name.
+_ESCAPE_SECONDS = 0.05
+#: Bytes of keys that are read at once.
+_INPUT_BYTES = 1024
+_BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#%"
+#: Signals that end it, as they end other commands, after the terminal is as it was.
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def top(
     config: SiteFile = DEFAULT_SITE_FILE,
-    interval: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks at the site.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one screen, after one interval, and end.")] = False,
 ) -> None:
-    """Show a running site on the terminal, live: rates, CPU, what is wrong. Sorts, filters, follows a camera; ? lists
-    the keys."""
+    """Watch a running site on the whole terminal: rates, cameras, processes. Sorts, filters, follows a camera."""
     site_config = load_site(config)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if once:
+        watch = Watch(site_config)
+        running = watch.look().report.running
+        if running:
+            time.sleep(interval)
+            watch.look()
+        # Without the line of keys, and the empty lines above it.
+        lines = watch.frame(View(), console, None).lines[:-1]
+        while lines and not lines[-1].plain:
+            lines.pop()
+        for line in lines:
+            line.rstrip()
+            console.print(line, soft_wrap=True)
+        if not running:
+            raise typer.Exit(EXIT_FAILED)
+        return
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise InputError("top needs a terminal; edge-video status prints the same once")
-    _Top(site_config, interval).run()
+        raise InputError("top needs a terminal for its screen and its keys; --once prints one screen, status the site")
+    with _keyboard() as woken:
+        _run(Watch(site_config), console, woken, interval)
 
 
-class _Top:
-    def __init__(self, config: Config, interval: float) -> None:
+class Watch:
+    """Looks at a site again and again, and keeps what rates and curves need."""
+
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._interval = interval
-        self._console = Console(markup=False, emoji=False, highlight=False)
-        self._looks = Looks()
-        self._view = View()
-        self._report = collect(config, memory=False)
-        self._rates: Rates = self._looks.take(self._report, time.monotonic())
+        self._history = History()
+        self._before: SiteReport | None = None
+        self._at = 0.0
+        self._memory_at = -_MEMORY_SECONDS
+        self._look: Look | None = None
 
-    def run(self) -> None:
-        """Look, draw, take keys, until a person or a signal ends it."""
-        with _raw_terminal() as woken, Live(console=self._console, screen=True, auto_refresh=False) as live:
-            next_look = time.monotonic() + self._interval
-            while not self._view.ended:
-                live.update(Group(*self._screen()), refresh=True)
-                wait = max(next_look - time.monotonic(), 0)
-                ready, _, _ = select.select([sys.stdin, woken], [], [], wait)
-                if woken in ready and os.read(woken, _KEY_BYTES_MAX).strip(bytes([signal.SIGWINCH])):
-                    # Another signal than a change of the terminal's size.
-                    return
-                if sys.stdin in ready:
-                    data = os.read(sys.stdin.fileno(), _KEY_BYTES_MAX)
-                    if not data:
-                        return
-                    self._press(data)
-                if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + self._interval
-                    if not self._view.paused:
-                        self._report = collect(self._config, memory=False)
-                        self._rates = self._looks.take(self._report, time.monotonic())
+    def look(self) -> Look:
+        """Read the site's state now."""
+        now = time.monotonic()
+        memory_due = now >= self._memory_at + _MEMORY_SECONDS
+        report = collect(self._config, memory=memory_due)
+        memory = self._look.memory if self._look else {}
+        if memory_due:
+            self._memory_at = now
+            memory = {one.pid: one.memory_mb for one in report.processes if one.alive}
+        self._history.add(report)
+        found = rates(self._before, report, now - self._at) if self._before else NOTHING
+        self._before, self._at = report, now
+        self._look = Look(report, found, self._history, memory, time.time_ns())
+        return self._look
 
-    def _press(self, data: bytes) -> None:
-        for key in split_keys(data):
-            shown = [camera.id for camera in top_view.order(self._report, self._rates, self._view)]
-            self._view = pressed(self._view, key, shown, top_view.page(self._console.height))
-
-    def _screen(self) -> list[Text]:
-        size = self._console.size
-        return top_view.screen(self._report, self._rates, self._looks.fps, self._view, size.width, size.height)
+    def frame(self, view: View, console: Console, height: int | None) -> Frame:
+        """The screen of the last look; ``height`` None for one as high as the site needs."""
+        assert self._look is not None
+        lines = height or 20 + 2 * len(self._look.report.cameras) + len(self._look.report.processes)
+        return frame(self._look, view, console.width, lines, _BLOCKS if _can_draw(console) else _ASCII_BLOCKS)
 
 
-@contextmanager
-def _raw_terminal() -> Iterator[int]:
-    """Keys come one by one and are not shown. Yields a descriptor that has a byte for each signal that came; the
-    signals that would end the process only do that, so that the terminal is restored."""
-    keyboard = sys.stdin.fileno()
-    before = termios.tcgetattr(keyboard)
-    woken, wake = os.pipe()
-    os.set_blocking(wake, False)
-    signals = (signal.SIGWINCH, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    handlers = {number: signal.signal(number, lambda *_: None) for number in signals}
-    former = signal.set_wakeup_fd(wake)
+def _can_draw(console: Console) -> bool:
+    return codecs.lookup(console.encoding or "ascii").name == "utf-8"
+
+
+def _run(watch: Watch, console: Console, woken: int, interval: float) -> None:
+    """Draw and read keys until one of them, or a signal, ends it."""
+    view, keys = View(), Keys()
+    watch.look()
+    due = time.monotonic() + interval
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while not view.quit:
+            shown = watch.frame(view, console, console.height)
+            view = shown.view
+            live.update(Group(*shown.lines), refresh=True)
+            wait = _ESCAPE_SECONDS if keys.pending else max(due - time.monotonic(), 0.0)
+            pressed = _wait(keys, woken, wait)
+            if pressed is None:
+                return
+            for key in pressed:
+                view = press(view, key, shown.order, shown.rows)
+            if time.monotonic() >= due:
+                if not view.paused:
+                    watch.look()
+                due = time.monotonic() + interval
+
+
+def _wait(keys: Keys, woken: int, seconds: float) -> list[str] | None:
+    """The keys that come within ``seconds``; returns at once if there are any, or if the terminal has a new size. None
+    if the terminal is gone."""
+    ready, _, _ = select.select([0, woken], [], [], seconds)
+    if woken in ready:
+        os.read(woken, _INPUT_BYTES)
+    if 0 not in ready:
+        return keys.flush() if keys.pending and not ready else []
     try:
-        tty.setcbreak(keyboard)
+        data = os.read(0, _INPUT_BYTES)
+    except OSError:
+        return None
+    return keys.feed(data) if data else None
+
+
+@contextlib.contextmanager
+def _keyboard() -> Iterator[int]:
+    """Keys come one by one and are not shown. Yields a pipe that can be read after a signal, such as that of a new
+    size. At the end the terminal is as it was, whatever ends the block."""
+    before = termios.tcgetattr(0)
+    woken, wake = os.pipe()
+    os.set_blocking(woken, False)
+    os.set_blocking(wake, False)
+    handlers = {number: signal.signal(number, _end) for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, _note)
+    # Stopped, it would leave the shell on its own screen.
+    handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    try:
+        tty.setcbreak(0)
         yield woken
     finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
-        signal.set_wakeup_fd(former)
+        signal.set_wakeup_fd(-1)
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
         os.close(woken)
         os.close(wake)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _note(_number: int, _: FrameType | None) -> None:
+    """Nothing: the pipe that Python writes to wakes the loop."""

@@ -1,264 +1,261 @@
-"""The screen of ``top`` as lines of text: the headline of ``status``, cameras, processes; or one camera. Pure."""
+"""The screen of ``edge-video top`` as lines of text, for a terminal of any size. Pure: no clock, no terminal."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from engine.cli.columns import Column, Row, layout, wrapped
-from engine.cli.status_view import STATE_STYLES, duration, headline
-from engine.cli.top_keys import View
-from engine.cli.top_rates import CameraRates, Rates
+from engine.cli.columns import Column, Row, layout, printable, wrapped
+from engine.cli.status_view import STATE_STYLES, count, duration, first_line, not_running, reasons
+from engine.cli.top_detail import HELP, detail_lines
+from engine.cli.top_rates import CameraRates, History, Rates, captures_cpu
+from engine.cli.top_state import SORTS, View, chosen, dropped, fill, settled
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status_cameras import CameraReport, VideoReport
+from engine.runtime.status_cameras import CameraReport
 
-_COLUMNS = (
+#: The smallest screen that is drawn for; a smaller one shows the upper left part of it.
+WIDTH_MIN, HEIGHT_MIN = 40, 10
+_LABEL_SHARE = 1 / 3
+_CAMERA_COLUMNS = (
     Column("camera"),
     Column("state", right=False),
     Column("fps"),
-    Column("stored/s", 3),
-    Column("MB/s", 2),
-    Column("drops/s"),
-    Column("ring", 1),
+    Column("MB/s", 3),
+    Column("stored", 4),
+    Column("dropped"),
+    Column("/s"),
+    Column("ring"),
+    Column("p50 ms", 5),
     Column("p99 ms", 1),
     Column("cpu %", 2),
-    Column("size", 4),
-    Column("source", 5, right=False),
+    Column("size", 7),
+    Column("source", 6, right=False),
+    Column("name", 8, right=False),
 )
-_PROCESSES = (Column("process"), Column("pid"), Column("cpu %"), Column("restarts"), Column("heartbeat s", 1))
-#: Lines that the headline may take; a site with many reasons to complain must leave room for its cameras.
-_HEADLINE_LINES_MAX = 8
-_BARS = "▁▂▃▄▅▆▇█"
-_FOOTER = "q quit  ↑↓ select  Enter follow  s sort  r reverse  / filter  p problems  ? help"
-_HELP = (
-    ("q", "quit"),
-    ("up, down, j, k, PgUp, PgDn, Home, End", "select a camera"),
-    ("Enter", "follow the selected camera; up and down then go to the next"),
-    ("Esc", "back to the list; in the list, show all cameras"),
-    ("s, >, <", "sort by the next or the previous column"),
-    ("r", "reverse the order"),
-    ("/", "show cameras whose id, name, state or error contains a text"),
-    ("p", "show cameras in trouble only"),
-    ("Space", "pause"),
-    ("?", "this help"),
+_PROCESS_COLUMNS = (
+    Column("process"),
+    Column("pid"),
+    Column("cpu %"),
+    Column("memory MB", 1),
+    Column("restarts"),
+    Column("heartbeat s", 2),
 )
-_Line = tuple[str, Text]
 
 
-def order(report: SiteReport, rates: Rates, view: View) -> list[CameraReport]:
-    """The cameras of the list, in their order."""
-    text = view.filter.casefold()
-    chosen = [
-        camera
-        for camera in report.cameras
-        if text in f"{camera.id}\n{camera.name}\n{camera.state}\n{camera.last_error}".casefold()
-        and (not view.problems or _in_trouble(camera, rates))
-    ]
-    return sorted(chosen, key=lambda camera: _sort_key(camera, rates, view.sort), reverse=view.falling)
+class Look(NamedTuple):
+    """What is known of a site at one time. ``memory`` has MB by process id, as far as it was read."""
+
+    report: SiteReport
+    rates: Rates
+    history: History
+    memory: dict[int, float]
+    now_nano: int
 
 
-def screen(
-    report: SiteReport, rates: Rates, fps: Mapping[str, Sequence[float]], view: View, width: int, height: int
-) -> list[Text]:
-    """The lines of a screen of ``width`` columns and ``height`` lines."""
-    foot = [Text(f"filter: {view.filter}▏" if view.typing else _FOOTER, style="bold" if view.typing else "dim")]
-    if view.help:
-        return _fitted([Text("edge-video top", style="bold"), Text(), *_help(width)], foot, width, height)
+class Frame(NamedTuple):
+    """A screen: its lines, the view that it shows, and what a key needs to know of it."""
+
+    lines: list[Text]
+    view: View
+    order: list[str]
+    rows: int
+
+
+def frame(look: Look, view: View, width: int, height: int, blocks: str) -> Frame:
+    """The screen: exactly ``height`` lines of at most ``width`` columns. ``blocks`` draw the curve of a camera."""
+    width, height = max(width, WIDTH_MIN), max(height, HEIGHT_MIN)
+    report, rates = look.report, look.rates
+    cameras = chosen(report.cameras, rates, view)
+    order = [camera.id for camera in cameras]
     if not report.running:
-        lines = [Text(f"site {report.site} is not running; waiting for it", style="bold")]
-        return _fitted(lines, foot, width, height)
-    head = headline(report, width)
-    if len(head) > _HEADLINE_LINES_MAX:
-        more = len(head) - _HEADLINE_LINES_MAX + 1
-        head = [*head[: _HEADLINE_LINES_MAX - 1], Text(f"  and {more} more lines: edge-video status", style="dim")]
-    if view.camera:
-        found = next((camera for camera in report.cameras if camera.id == view.camera), None)
-        body = _detail(found, rates, fps, width) if found else [Text(f"camera {view.camera} is gone")]
-        return _fitted([*head, Text(), *body], foot, width, height)
-    cameras = order(report, rates, view)
-    processes = _processes(report, rates, width)
-    title = _title(view, len(cameras), len(report.cameras))
-    room = max(height - len(head) - len(foot) - 2, 2)
-    # A third of the screen at most, because there may be many writers.
-    below = [Text(), *processes[: max(room // 3, 2)]]
-    table = _table(cameras, rates, view, width, max(room - len(below), 1))
-    return _fitted([*head, title, *table, *below], foot, width, height)
-
-
-def page(height: int) -> int:
-    """The cameras by which PgUp and PgDn move."""
-    return max(height // 2, 1)
-
-
-def _sort_key(camera: CameraReport, rates: Rates, sort: str) -> tuple[object, str]:
-    own = rates.cameras.get(camera.id, CameraRates())
-    values: dict[str, object] = {
-        "name": camera.id.casefold(),
-        "state": camera.state == "active",
-        "fps": max(camera.fps, camera.packet_fps),
-        "stored/s": own.stored,
-        "MB/s": own.bytes,
-        "drops/s": own.dropped,
-        "ring": _fill(camera),
-        "p99 ms": camera.latency_ms.p99,
-        "cpu %": own.cpu,
-    }
-    return values[sort], camera.id
-
-
-def _in_trouble(camera: CameraReport, rates: Rates) -> bool:
-    if camera.finished:
-        return False
-    return camera.state != "active" or rates.cameras.get(camera.id, CameraRates()).dropped > 0
-
-
-def _fill(camera: CameraReport) -> float:
-    return max(camera.ring.fill, camera.video.ring.fill if camera.video else 0.0)
-
-
-def _title(view: View, shown: int, cameras: int) -> Text:
-    parts = [f"{shown} of {cameras} cameras by {view.sort} {'↓' if view.falling else '↑'}"]
-    if view.filter:
-        parts.append(f"that contain {view.filter!r}")
-    if view.problems:
-        parts.append("in trouble only")
-    if view.paused:
-        parts.append("PAUSED")
-    return Text("   ".join(parts), style="cyan")
-
-
-def _table(cameras: list[CameraReport], rates: Rates, view: View, width: int, room: int) -> list[Text]:
-    """The header and as many cameras as fit, the selected one among them."""
-    rows = [_row(camera, rates) for camera in cameras]
-    header, *blocks = layout(_COLUMNS, rows, width)
-    at = next((at for at, camera in enumerate(cameras) if camera.id == view.selected), 0)
-    # A label that is too long for its column has a line of its own.
-    first = last = at
-    used = len(blocks[at]) if blocks else 0
-    while used < room - 1 and (first > 0 or last < len(blocks) - 1):
-        if last < len(blocks) - 1 and (first == 0 or last - at <= at - first):
-            last += 1
-            used += len(blocks[last])
+        lines = [*not_running(report, width), Text(), Text("waiting for it to start", style="dim")]
+        return Frame(_screen(lines, view, "", width, height), view, order, 1)
+    lines = _header(look, width, height)
+    if view.help:
+        lines += [Text(), *(part for line in HELP for part in wrapped(line, width))]
+        return Frame(_screen(lines, view, "any key returns", width, height), view, order, 1)
+    if view.detail:
+        view = settled(view, order, 1)
+        camera = next((one for one in report.cameras if one.id == view.selected), None)
+        if camera is None:
+            lines += wrapped(f"camera {view.selected} is no longer part of the site", width, "yellow")
         else:
-            first -= 1
-            used += len(blocks[first])
-    lines = list(header)
-    for place in range(first, last + 1) if blocks else ():
-        for line in blocks[place]:
-            if place == at and view.selected:
-                line.stylize("reverse")
-            lines.append(line)
-    return lines[: max(room, 2)]
+            curve = look.history.fps(camera.id)
+            lines += [Text(), *detail_lines(camera, rates.of(camera.id), curve, look.now_nano, width, blocks)]
+        return Frame(_screen(lines, view, "Esc back  up/down next camera  q quit", width, height), view, order, 1)
+    processes = _processes(look, width)
+    # The footer, the header of the cameras, an empty line above each table.
+    room = height - len(lines) - 3
+    processes = processes[: max(min(len(processes), room // 3), 0)]
+    rows = max(room - len(processes) - (1 if processes else 0), 1)
+    view = settled(view, order, rows)
+    lines += [Text(), *_cameras(cameras[view.top : view.top + rows], cameras, rates, view, width)]
+    if not cameras:
+        lines.append(Text("no camera matches" if view.filter or view.problems else "no cameras", style="dim"))
+    if processes:
+        lines += [Text(), *processes]
+    return Frame(_screen(lines, view, _hint(view, len(order), rows), width, height), view, order, rows)
 
 
-def _row(camera: CameraReport, rates: Rates) -> Row:
-    own = rates.cameras.get(camera.id, CameraRates())
+def _header(look: Look, width: int, height: int) -> list[Text]:
+    """State, rates and totals; then what is wrong, in at most a quarter of the screen."""
+    report, rates = look.report, look.rates
+    first, style = first_line(report)
+    lines = wrapped(f"{first}, up {duration(report.uptime_seconds)}", width, style)[:2]
+    now = [f"{sum(camera.fps for camera in report.cameras):,.0f} fps"]
+    if rates.known:
+        own = sum(rates.cpu.values())
+        now += [
+            f"{rates.stored():,.0f} stored/s",
+            f"{rates.bytes() / 1e6:,.1f} MB/s",
+            f"{rates.dropped():,.1f} dropped/s",
+            f"cpu {own:,.0f} %",
+        ]
+    now.append(f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms")
+    lost = sum(map(dropped, report.cameras))
+    stored = sum(camera.stored + (camera.video.stored if camera.video else 0) for camera in report.cameras)
+    totals = [f"{count(stored)} stored", f"{count(lost)} dropped"]
+    if publisher := report.publisher:
+        totals.append(f"{count(publisher.confirmed)} announced, {publisher.lag_seconds:.1f} s behind")
+        if not publisher.connected:
+            totals.append("RabbitMQ is not connected")
+    lines += _fitted(now, width, "yellow" if rates.dropped() else "")
+    lines += _fitted(totals, width, "")
+    wrong = [part for text, style in reasons(report) for part in wrapped(text, width, style)]
+    most = max(height // 4, 1)
+    if len(wrong) > most:
+        wrong = [*wrong[: most - 1], Text(f"  and {len(wrong) - most + 1} more lines: edge-video status", style="dim")]
+    return lines + wrong
+
+
+def _fitted(parts: Sequence[str], width: int, style: str) -> list[Text]:
+    """As many of the parts as fit on a line."""
+    line = ""
+    for part in parts:
+        longer = f"{line}   {part}" if line else part
+        if cell_len(longer) > width:
+            break
+        line = longer
+    return [Text(line, style=style)]
+
+
+def _cameras(
+    shown: Sequence[CameraReport], all_: Sequence[CameraReport], rates: Rates, view: View, width: int
+) -> list[Text]:
+    """The header's line and a line for each camera that is shown. The widths are those of all cameras, so that nothing
+    moves when the table is scrolled."""
+    most = max(int(width * _LABEL_SHARE), 8)
+    label = min(max((cell_len(printable(one.id)) for one in all_), default=0), most)
+    rows = [_camera_row(camera, rates.of(camera.id), label) for camera in shown]
+    widest = Row(("x" * label, "connecting", "120.0", "100.0", "99,999,999", "99,999", "100", "100%", *("9999.9",) * 2,
+                  "100", "", "", ""))  # fmt: skip
+    header, *lines, _ = layout(_CAMERA_COLUMNS, [*rows, widest], width, label_max=most)
+    _mark_sorted(header[0], view)
+    for camera, (line, *_) in zip(shown, lines, strict=True):
+        if camera.id == view.selected:
+            line.append(" " * max(width - cell_len(line.plain), 0))
+            line.stylize("reverse")
+    return [header[0], *(line for line, *_ in lines)]
+
+
+def _mark_sorted(header: Text, view: View) -> None:
+    at = header.plain.find(view.sort)
+    if at >= 0:
+        header.stylize("not dim bold underline", at, at + len(view.sort))
+
+
+def _camera_row(camera: CameraReport, rates: CameraRates, label: int) -> Row:
     return Row(
         (
-            camera.id,
+            shortened(camera.id, label),
             camera.state,
-            f"{camera.packet_fps if camera.video else camera.fps:.1f}",
-            f"{own.stored:.1f}",
-            f"{own.bytes / 1e6:.2f}",
-            f"{own.dropped:.1f}" if own.dropped else "0",
-            f"{_fill(camera):.0%}",
+            f"{max(camera.fps, camera.packet_fps):.1f}",
+            f"{rates.bytes / 1e6:.1f}",
+            count(camera.stored + (camera.video.stored if camera.video else 0)),
+            count(dropped(camera)),
+            f"{rates.dropped:.0f}" if rates.dropped else "",
+            f"{fill(camera):.0%}",
+            f"{camera.latency_ms.p50:.1f}",
             f"{camera.latency_ms.p99:.1f}",
-            f"{own.cpu:.1f}",
+            "" if rates.cpu is None else f"{rates.cpu:.0f}",
             f"{camera.width}x{camera.height}" if camera.width else "",
-            f"{camera.codec} {camera.mode}".strip(),
+            camera.codec,
+            shortened(camera.name, 30),
         ),
         style=STATE_STYLES.get(camera.state, ""),
     )
 
 
-def _processes(report: SiteReport, rates: Rates, width: int) -> list[Text]:
+def shortened(text: str, width: int) -> str:
+    """The text in at most ``width`` columns; a longer one ends with a mark. The whole name is in the camera's view."""
+    text = printable(text)
+    if cell_len(text) <= width:
+        return text
+    return set_cell_size(text, max(width - 1, 0)).rstrip() + "~"
+
+
+def _processes(look: Look, width: int) -> list[Text]:
+    """The header's line and a line for each process that is no capture; all captures are one line."""
+    report, rates = look.report, look.rates
+    captures = [one for one in report.processes if one.camera]
     rows = [
         Row(
             (
-                process.name,
-                str(process.pid) if process.alive else "down",
-                f"{rates.cpu.get(process.name, 0.0):.1f}",
-                str(process.restarts),
-                f"{process.heartbeat_seconds:.1f}",
+                one.name,
+                str(one.pid) if one.alive else "-",
+                f"{rates.cpu[one.pid]:.0f}" if one.pid in rates.cpu else "",
+                f"{look.memory[one.pid]:.0f}" if one.pid in look.memory else "",
+                str(one.restarts),
+                f"{one.heartbeat_seconds:.1f}",
+            ),
+            style="" if one.alive else "red",
+        )
+        for one in sorted(report.processes, key=lambda one: (one.alive, one.name))
+        if not one.camera
+    ]
+    if captures:
+        alive = sum(one.alive for one in captures)
+        rows.append(
+            Row(
+                (
+                    f"captures: {alive} of {len(captures)}",
+                    "",
+                    f"{captures_cpu(captures, rates):.0f}" if rates.known else "",
+                    f"{sum(look.memory.get(one.pid, 0.0) for one in captures):.0f}" if look.memory else "",
+                    str(sum(one.restarts for one in captures)),
+                    f"{max((one.heartbeat_seconds for one in captures if one.alive), default=0.0):.1f}",
+                )
             )
         )
-        for process in report.processes
-        if not process.camera
-    ]
-    captures = sum(cpu for name, cpu in rates.cpu.items() if name.startswith("capture "))
-    rows.append(Row(("all captures", "", f"{captures:.1f}", "", "")))
-    return [line for block in layout(_PROCESSES, rows, width) for line in block]
+    return [line for line, *_ in layout(_PROCESS_COLUMNS, rows, width)]
 
 
-def _detail(camera: CameraReport, rates: Rates, fps: Mapping[str, Sequence[float]], width: int) -> list[Text]:
-    own = rates.cameras.get(camera.id, CameraRates())
-    name = camera.id if camera.name in ("", camera.id) else f"{camera.id}: {camera.name}"
-    lines = wrapped(name, width, "bold")
-    since = f" for {duration(max(time.time_ns() - camera.since, 0) / 1e9)}" if camera.since else ""
-    lines.append(Text(f"{camera.state}{since}", style=STATE_STYLES.get(camera.state, "")))
-    if camera.last_error and camera.state != "active":
-        lines += wrapped(camera.last_error, width, "red")
-    if camera.note:
-        lines += wrapped(camera.note, width)
-    size = f"{camera.width}x{camera.height}" if camera.width else "unknown size"
-    decode = f", JPEGs of {camera.decode}" if camera.decode else ""
-    facts = [
-        ("source", f"{camera.codec or 'unknown codec'} {camera.mode}, {size}{decode}"),
-        ("connections", f"{camera.connects:,}"),
-        (
-            "now",
-            f"{own.stored:.1f} stored/s, {own.bytes / 1e6:.2f} MB/s, {own.dropped:.1f} drops/s, {own.cpu:.1f} % CPU",
-        ),
-        ("frames", f"{camera.fps:.1f} fps, {_flow(camera)}"),
-    ]
-    if camera.video:
-        facts.append(("video", f"{camera.packet_fps:.1f} packets/s, {_flow(camera.video)}"))
-        facts.append(("key frames", f"every {camera.key_interval_seconds:.1f} s"))
-    if camera.clock_offset_seconds is not None:
-        facts.append(("clock", f"{camera.clock_offset_seconds:+.2f} s against ours"))
-    for label, text in facts:
-        first, *rest = wrapped(text, max(width - 14, 20))
-        lines.append(Text(f"{label:<14}", style="dim") + first)
-        lines += [Text(" " * 14) + line for line in rest]
-    values = list(fps.get(camera.id, ()))[-max(width - 14, 1) :]
-    if values:
-        lines.append(Text(f"{'fps, by look':<14}", style="dim") + Text(spark(values), style="green"))
-    return lines
+def _hint(view: View, cameras: int, rows: int) -> str:
+    """The line at the bottom: what is filtered and sorted, and the keys."""
+    if view.typing:
+        return f"filter: {view.filter}_   Enter keeps it, Esc clears it"
+    parts = [f"{view.top + 1}-{min(view.top + rows, cameras)} of {cameras}"] if cameras > rows else []
+    parts.append(f"sort: {view.sort}{', reversed' if view.reverse else ''}")
+    if view.filter:
+        parts.append(f"filter: {view.filter}")
+    if view.problems:
+        parts.append("problems only")
+    return "  ".join([*parts, "h help  q quit"])
 
 
-def _flow(flow: CameraReport | VideoReport) -> str:
-    drops = ", ".join(f"{count:,} {reason}" for reason, count in flow.dropped.items() if count)
-    late = flow.latency_ms
-    return (
-        f"{flow.captured:,} captured, {flow.stored:,} stored, dropped {drops or 'none'}; "
-        f"ring {flow.ring.fill:.0%}; to Redis p50 {late.p50:.1f} ms, p99 {late.p99:.1f} ms"
-    )
-
-
-def spark(values: Sequence[float]) -> str:
-    """Values as bars, the largest of them a full one."""
-    most = max(values, default=0.0)
-    return "".join(_BARS[round(value / most * (len(_BARS) - 1))] if most > 0 else _BARS[0] for value in values)
-
-
-def _help(width: int) -> list[Text]:
-    lines: list[Text] = []
-    for keys, text in _HELP:
-        lines += wrapped(f"{keys}: {text}", width)
-    return lines
-
-
-def _fitted(lines: list[Text], foot: list[Text], width: int, height: int) -> list[Text]:
-    """All lines on one screen, the foot at its end. Lines that are too wide or too many are cut: the terminal would
-    scroll otherwise."""
-    room = max(height - len(foot), 1)
-    shown = lines[:room]
-    shown += [Text()] * (room - len(shown))
-    shown += foot
+def _screen(lines: list[Text], view: View, hint: str, width: int, height: int) -> list[Text]:
+    """The lines, cut or filled to the screen, with the line at the bottom."""
+    bottom = f"{'PAUSED  ' if view.paused else ''}{hint or 'q quit'}"
+    shown = lines[: height - 1]
+    shown += [Text()] * (height - 1 - len(shown))
+    shown.append(Text(shortened(bottom, width), style="bold yellow" if view.paused or view.typing else "dim"))
     for line in shown:
-        if cell_len(line.plain) > width:
-            line.truncate(width, overflow="ellipsis")
-    return shown[:height]
+        # What is wider than a screen that is too narrow is cut, never wrapped: a wrapped line would move all others.
+        line.truncate(width)
+    return shown
+
+
+assert set(SORTS) <= {column.name for column in _CAMERA_COLUMNS}, "each sort is of a column"
