@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,11 +33,14 @@ class Row(NamedTuple):
 
 def printable(text: str) -> str:
     """The text without characters that would move a terminal's cursor or change its colours."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
-    )
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    # A no-break space, say: not printable to Python, but harmless.
+    return " " if unicodedata.category(character) == "Zs" else "\N{REPLACEMENT CHARACTER}"
 
 
 def wrapped(text: str, width: int, style: str = "") -> list[Text]:
