@@ -180,7 +180,7 @@ def test_hostile_names_fit() -> None:
 
 
 @given(
-    values=st.lists(st.floats(0, 200) | st.none(), max_size=80),
+    values=st.lists(st.sampled_from([0.0, 49.0, 51.0, 95.0, 100.0, 150.0, None]), max_size=80),
     for_seconds=st.sampled_from([0.0, 4.0]),
     share=st.sampled_from([0.0, 0.5, 0.9]),
 )
@@ -240,6 +240,15 @@ def test_a_camera_that_ends_is_no_reason() -> None:
     for second in range(0, 3000, 2):
         gone += 60 * (302 <= second < 1304)
         assert expiry.take(float(second), 60 * min(second, 1000), gone) == 0.0
+
+
+def test_an_expiry_that_is_seen_early_counts() -> None:
+    """Frames stored just before a look, and gone just before the look at which they are due: nothing is left."""
+    expiry = Expiry(300.0)
+    expiry.take(0.0, 0, 0)
+    expiry.take(2.0, 100, 0)
+    assert expiry.take(301.0, 100, 100) == 0.0
+    assert expiry.take(1000.0, 100, 100) == 0.0
 
 
 def test_frames_that_outlive_their_ttl_are_overdue() -> None:

@@ -63,11 +63,13 @@ class RedisWatch:
         return Answer(None, silence, error) if error else Answer(self._figures, 0.0, "")
 
     def _watch(self) -> None:
-        while not self._ended.wait(PERIOD_SECONDS if self._figures or self._error or self._denied else 0):
+        # Whatever the answer was, a pause follows: a server may refuse INFO for a while, such as during a long script.
+        while not self._ended.is_set():
             try:
                 self._ask()
             except (RedisUnavailable, ServerRefused) as error:
                 self._error = mask(explain(error, Audience.SITE))
+            self._ended.wait(PERIOD_SECONDS)
         self._session.close()
 
     def _ask(self) -> None:

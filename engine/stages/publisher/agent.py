@@ -88,9 +88,8 @@ class PublisherAgent:
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
-        self._alerts = AlertEvents(
-            self._broker, config.metadata.system_routing_key, config.site.name, SitePaths.of(config)
-        )
+        paths = SitePaths.of(config) if config.alerts.enabled else None
+        self._alerts = AlertEvents(self._broker, config.metadata.system_routing_key, config.site.name, paths)
         self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0

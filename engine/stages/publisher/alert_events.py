@@ -11,7 +11,7 @@ from typing import NamedTuple
 from engine.servers.amqp.broker import Broker
 from engine.shm.alerts_file import AlertsReader
 from engine.shm.site import SitePaths
-from engine.wire.alert import AlertKey, encode_alert_event
+from engine.wire.alert import AlertKey, AlertState, encode_alert_event
 
 #: Seconds between two looks at the file.
 _LOOK_SECONDS = 0.5
@@ -25,13 +25,16 @@ class AlertToken(NamedTuple):
 
 
 class AlertEvents:
-    """Sends an event through ``broker`` for each alert's latest change."""
+    """Sends an event through ``broker`` for each alert's latest change.
 
-    def __init__(self, broker: Broker, routing_key: str, site: str, paths: SitePaths) -> None:
+    ``paths`` is None for a site without alerts: what a former run's monitor left is not announced.
+    """
+
+    def __init__(self, broker: Broker, routing_key: str, site: str, paths: SitePaths | None) -> None:
         self._broker = broker
         self._routing_key = routing_key
         self._site = site
-        self._reader = AlertsReader(paths)
+        self._reader = AlertsReader(paths) if paths else None
         self._look_at = 0.0
         self._sent: dict[AlertKey, tuple[str, int]] = {}
         self._confirmed: dict[AlertKey, tuple[str, int]] = {}
@@ -39,7 +42,7 @@ class AlertEvents:
     @property
     def all_confirmed(self) -> bool:
         """True if every change in the file is confirmed."""
-        return all(self._confirmed.get(state.key) == state.change for state in self._reader.states())
+        return all(self._confirmed.get(state.key) == state.change for state in self._states())
 
     def turn(self, now: float) -> int:
         """Look at the file, if it is time, and send what is new, while the broker accepts messages. Returns the number
@@ -48,7 +51,7 @@ class AlertEvents:
             return 0
         self._look_at = now + _LOOK_SECONDS
         sent = 0
-        for state in self._reader.states():
+        for state in self._states():
             if self._sent.get(state.key) == state.change or not self._broker.ready:
                 continue
             body = encode_alert_event(self._site, state)
@@ -56,6 +59,9 @@ class AlertEvents:
             self._sent[state.key] = state.change
             sent += 1
         return sent
+
+    def _states(self) -> list[AlertState]:
+        return self._reader.states() if self._reader else []
 
     def confirm(self, token: AlertToken) -> None:
         """The broker has confirmed an event."""
