@@ -148,6 +148,7 @@ export class Timeline {
     this.slider.setAttribute("aria-valuemin", Math.round(this.firstMs / SECOND_MS));
     this.slider.setAttribute("aria-valuemax", Math.round(this.lastMs / SECOND_MS));
     this.slider.setAttribute("aria-valuenow", Math.round(shown / SECOND_MS));
+    this.slider.dataset.ms = `${shown}`;
     this.slider.setAttribute("aria-valuetext", this.chosenMs === null ? "live" : dateTime(shown));
   }
 }
