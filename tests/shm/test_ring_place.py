@@ -152,9 +152,10 @@ def test_a_ring_that_was_removed_goes_on_in_a_new_one_with_all_its_counts(place)
     producer = place.open()
     consumer = Consumer(place.path, "cam1")
     write(producer, 5)
-    consumer.commit(consumer.poll(2**20, 3), 0)
+    consumer.commit(consumer.poll(2**20, 3), 10_000_000)
     place.path.unlink()
     before = producer.counts()
+    assert before.latency_sum_us == sum(before.latency) * 10_000 == 30_000
     found = ring_place.renewed(place.config, producer)
     assert found
     assert found.removed is None
@@ -162,7 +163,7 @@ def test_a_ring_that_was_removed_goes_on_in_a_new_one_with_all_its_counts(place)
     assert fresh.counts()._replace(held_bytes=before.held_bytes) == before
     assert (fresh.last_sequence, fresh.floor_nano) == (producer.last_sequence, producer.floor_nano)
     write(fresh, 2)
-    consumer.commit(consumer.poll(2**20, 9), 0)
+    consumer.commit(consumer.poll(2**20, 9), 10_000_000)
     assert ring_file.hand_over(consumer, place.path)
     successor = Consumer(place.path, "cam1")
     records = successor.poll(2**20, 9)
@@ -170,6 +171,7 @@ def test_a_ring_that_was_removed_goes_on_in_a_new_one_with_all_its_counts(place)
     successor.commit(records, 0)
     counts = fresh.counts()
     assert (counts.captured, counts.stored, counts.held) == (7, 7, 0)
+    assert (counts.latency_sum_us, sum(counts.latency)) == (50_000, 7)
 
 
 def test_a_ring_that_does_not_go_on_from_another_is_handed_nothing(place):

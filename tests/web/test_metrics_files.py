@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from engine.shm.status_page import MonitorCount, PublisherCount, WriterCount
+from engine.web.health import Health, Readiness
 from engine.web.metrics import FAMILIES
 from engine.web.metrics_page import filled
 from engine.web.metrics_site import COUNTS
@@ -217,3 +219,14 @@ def test_the_scrape_example_asks_where_the_web_process_listens_and_loads_the_rul
 def test_a_wrong_expression_is_found(wrong: str):
     with pytest.raises((AssertionError, AttributeError)):
         check_promql(wrong)
+
+
+def test_the_answers_on_the_page_have_the_fields_of_real_ones():
+    page = (ROOT / "docs/metrics.md").read_text()
+    ready, health = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    for text, kind in ((ready, Readiness), (health, Health)):
+        assert msgspec.to_builtins(msgspec.json.decode(text, type=kind)) == json.loads(text)
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (job,) = yaml.safe_load(example)["scrape_configs"]
+    shipped = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"][0]
+    assert (job["job_name"], job["static_configs"]) == (shipped["job_name"], shipped["static_configs"])
