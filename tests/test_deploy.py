@@ -90,14 +90,14 @@ def test_supervisord_s_programs_start_commands_that_exist() -> None:
     parser = configparser.ConfigParser(inline_comment_prefixes=(" ;",), interpolation=None)
     parser.read(ROOT / "deploy/supervisord.conf")
     programs = {name.partition(":")[2]: parser[name] for name in parser.sections() if name.startswith("program:")}
-    assert set(programs) == {"edge-video", "publisher", "writer", "capture", "web"}
+    assert set(programs) == {"edge-video", "publisher", "writer", "capture", "web", "monitor"}
     for program in programs.values():
         words = program["command"].replace("%(process_num)d", "0").split()
         assert "/etc/edge-video/site.toml: cannot be read" in command(*words[1:]).stderr
         assert float(program["stopwaitsecs"]) > SITE.drain_seconds + STOP_SECONDS
     # Highest first: as a frame travels.
-    order = sorted(("capture", "writer", "publisher"), key=lambda name: -int(programs[name]["priority"]))
-    assert order == ["capture", "writer", "publisher"]
+    order = sorted(("monitor", "capture", "writer", "publisher"), key=lambda name: -int(programs[name]["priority"]))
+    assert order == ["monitor", "capture", "writer", "publisher"]
     # Stopped all at once, a group would not keep that order.
     assert not [name for name in parser.sections() if name.startswith("group:")]
 

@@ -14,9 +14,11 @@ import pika.exceptions
 import pytest
 
 from engine.cli import status_view
-from engine.config import SECTIONS, Camera, CameraDefaults, MetadataSection, parse
+from engine.config import SECTIONS, AlertsSection, Camera, CameraDefaults, MetadataSection, parse
 from engine.errors import Audience, explain
+from engine.monitor.rules import RULES
 from engine.servers.amqp.refusals import connection_error
+from engine.wire.alert import AlertEvent, AlertState, encode_alert_event
 from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import (
@@ -157,6 +159,15 @@ def test_every_key_is_documented_with_its_default() -> None:
                 assert tomllib.loads(f"x = {shown}")["x"] == expected, name
 
 
+def test_every_alert_is_documented_with_its_threshold() -> None:
+    text = (ROOT / "docs/alerts.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| .* \| `(\w+)` = (\d+) \| (\d+) s \|$", text, re.MULTILINE)
+    defaults = AlertsSection()
+    assert [(*row[:3], float(row[3]), float(row[4])) for row in rows] == [
+        (rule.name, rule.severity, rule.key, rule.threshold(defaults), rule.for_seconds) for rule in RULES
+    ]
+
+
 EVENTS = (ROOT / "docs" / "events.md").read_text()
 
 
@@ -182,22 +193,33 @@ def test_the_events_of_the_page_are_those_that_the_engine_encodes() -> None:
     key_frame = JournalEntry(1731076200123456789, 1, 81204, 1280, 720, "h264", True)
     last = JournalEntry(1731076202056789012, 30, 11873, 1280, 720, "h264", False)
     gop = Gop(key_frame, last, 30, 612480, 1731076202123456789)
+    alert = AlertState(
+        "camera_down", "cam4", "critical", "raised", 1731076300123456789, 30.5, 30.0,
+        "camera cam4 has been offline for 30 s: 401 from 192.0.2.10: wrong user or password",
+    )  # fmt: skip
     assert event_examples() == [
         encode_event(cam4).decode(),
         encode_batch([cam4, other]).decode(),
         encode_event(status).decode(),
         encode_event(GopEvents("meu-cliente", "frames", "cam4", 300).event(gop)).decode(),
+        encode_alert_event("shop", alert).decode(),
     ]
 
 
 @pytest.mark.parametrize(
     ("heading", "kind"),
-    [("A frame", FrameEvent), ("A camera's state", StatusEvent), ("A GOP of stored video", GopEvent)],
+    [
+        ("A frame", FrameEvent),
+        ("A camera's state", StatusEvent),
+        ("A GOP of stored video", GopEvent),
+        ("An alert", AlertEvent),
+    ],
 )
 def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.Struct]) -> None:
     section = EVENTS.split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE)
-    types = {"str": "text", "int": "integer", "int | None": "integer", "float": "number", "CameraState": "text"}
+    types = {"str": "text", "int": "integer", "int | None": "integer", "float": "number"}
+    types |= dict.fromkeys(("CameraState", "Severity", "AlertPhase"), "text")
     assert rows == [
         ("event_type", "text"),
         *((name, types[kind.__annotations__[name]]) for name in kind.__annotations__),
@@ -206,9 +228,9 @@ def test_every_field_of_an_event_is_described(heading: str, kind: type[msgspec.S
 
 def test_the_names_of_the_events_page_are_the_defaults() -> None:
     metadata = MetadataSection()
-    table = re.findall(r"^\| (?:frames|states|GOPs).*?\| `(.*?)` \|", EVENTS, re.MULTILINE)
+    table = re.findall(r"^\| (?:frames|states|GOPs|alerts).*?\| `(.*?)` \|", EVENTS, re.MULTILINE)
     keys = metadata.routing_key, metadata.batch_routing_key, metadata.status_routing_key, metadata.video_routing_key
-    assert table == list(keys)
+    assert table == [*keys, metadata.system_routing_key]
     error = pika.exceptions.ChannelClosedByBroker(
         406,
         f"PRECONDITION_FAILED - inequivalent arg 'durable' for exchange '{metadata.exchange}' in vhost 'meu-cliente': "

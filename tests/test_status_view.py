@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from engine.cli.columns import Column, Row, layout, wrapped
-from engine.cli.status_view import duration
+from engine.cli.status_view import count, duration, live_lines, status_lines
+from engine.runtime.site_report import SiteReport
+from tests import site_reports as made
 
 COLUMNS = (Column("camera"), Column("state", right=False), Column("source", 2), Column("fps"), Column("p99 ms", 1))
 TEXT = st.text(st.characters(whitelist_categories=("L", "N")), min_size=1, max_size=60)
@@ -81,3 +83,60 @@ def test_durations():
         "2 h",
         "2 d",
     ]
+
+
+def test_counts_keep_their_digits_up_to_a_hundred_million_and_never_take_more_than_ten_columns():
+    assert [count(number) for number in (0, 1_234_567, 99_999_999, 100_000_000, 12_345_678_901)] == [
+        "0",
+        "1,234,567",
+        "99,999,999",
+        "100.0 M",
+        "12.3 G",
+    ]
+    assert all(len(count(10**power - 1)) <= 10 for power in range(20))
+
+
+#: Names that are longer than the label's column, wide, combined, or meant to move the cursor.
+NAMES = (
+    "a",
+    "the-camera-above-the-back-door-of-the-warehouse",
+    "倉庫の裏口の上のカメラその一番目の北側",
+    "\x1b[2Jx",
+    "ca\u0302m",
+    "🎥",
+)
+NUMBERS = st.sampled_from((0, 7, 1_234_567, 99_999_999, 2**40, 2**63))
+CAMERAS = st.builds(
+    made.camera,
+    st.sampled_from(NAMES),
+    state=st.sampled_from(("active", "connecting", "offline", "stalled")),
+    fps=st.sampled_from((0.0, 30.0, 120.5)),
+    captured=NUMBERS,
+    stored=NUMBERS,
+    dropped=st.builds(dict, lost=NUMBERS),
+    clock_offset_seconds=st.sampled_from((None, 0.1, -1e9)),
+    video=st.none() | st.builds(made.video, NUMBERS, NUMBERS),
+    consecutive_failures=st.sampled_from((0, 12_345)),
+    last_error=st.sampled_from(("", "401 from 192.0.2.10: wrong user or password", "word" * 40, "a\nb\x1b[31m")),
+)
+REPORTS = st.builds(
+    lambda cameras, **changes: made.site(*cameras, **changes),
+    st.lists(CAMERAS, min_size=1, max_size=4),
+    outages=st.lists(
+        st.builds(made.outage, st.sampled_from(("refused", "x" * 200, "名" * 60)), st.just(1e7)), max_size=2
+    ),
+    alerts=st.lists(st.builds(made.alert, st.sampled_from(("short", "long " * 60, "\x1b]0;x\x07"))), max_size=2),
+)
+
+
+@given(REPORTS, st.sampled_from((80, 100, 200)))
+def test_a_status_keeps_to_its_width_but_for_names_that_are_wider(report: SiteReport, width: int) -> None:
+    for lines in (status_lines(report, width), live_lines(report, width, 30)):
+        for line in lines:
+            assert cell_len(line.plain) <= width, line.plain
+            assert not line.plain or line.plain.isprintable()
+
+
+def test_a_name_that_is_wider_than_the_line_stands_whole_on_a_line_of_its_own() -> None:
+    name = "n" * 200
+    assert name in [line.plain for line in status_lines(made.site(made.camera(name)), 80)]

@@ -37,6 +37,10 @@ COMMANDS = {
         "engine.cli.look",
         "Show a running site: cameras, processes, publisher. The exit code is 1 if it is not running.",
     ),
+    "top": (
+        "engine.cli.top",
+        "Watch a running site on the whole terminal: rates, cameras, processes. Sorts, filters, follows a camera.",
+    ),
     "clean": (
         "engine.cli.run",
         "Remove what a killed site left: rings in shared memory, the embedded server. Their frames are lost. To keep "

@@ -30,8 +30,18 @@ class Row(NamedTuple):
     style: str = ""
 
 
+def printable(text: str) -> str:
+    """The text without characters that would move a terminal's cursor or change its colours."""
+    return (
+        text
+        if text.isprintable()
+        else "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    )
+
+
 def wrapped(text: str, width: int, style: str = "") -> list[Text]:
     """The lines of a text, broken between words. Each has the text's indentation."""
+    text = printable(text)
     if cell_len(text) <= width:
         return [Text(text, style=style)]
     indent = text[: len(text) - len(text.lstrip())]
@@ -50,6 +60,7 @@ def needed_width(columns: Sequence[Column], rows: Sequence[Row]) -> int:
 
 def layout(columns: Sequence[Column], rows: Sequence[Row], width: int, label_max: int = LABEL_MAX) -> list[list[Text]]:
     """The header's line, and the lines of each row. Nothing is cut: a terminal that is too narrow wraps lines."""
+    rows = [row._replace(cells=[printable(cell) for cell in row.cells]) for row in rows]
     widths = _widths(columns, rows)
     shown = list(range(len(columns)))
     least = min(widths[0], label_max)

@@ -24,7 +24,7 @@ from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.notify import Notifier
 from engine.runtime.preflight import check_redis
-from engine.runtime.roles import CAPTURE, CHILD_ROLES, WEB, WRITER, Launch, Role
+from engine.runtime.roles import CAPTURE, CHILD_ROLES, MONITOR, WEB, WRITER, Launch, Role
 from engine.runtime.title import set_title
 from engine.shm import site
 
@@ -96,7 +96,9 @@ def _plain_command(role: Role) -> Callable[..., None]:
         site_config = load_site(config)
         if not role.keys(site_config):
             raise InputError(role.absent)
-        check_redis(site_config)
+        if role is not MONITOR:
+            # The monitor tells that Redis is away.
+            check_redis(site_config)
         instance = role.instance(site_config)
 
         def main(notifier: Notifier) -> int:

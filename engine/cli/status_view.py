@@ -18,9 +18,11 @@ from engine.cli.columns import Column, Row, layout, wrapped
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CLOCK_SECONDS_MAX, CameraReport, VideoReport
 
-_STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
+STATE_STYLES = {"active": "green", "stalled": "yellow", "offline": "red", "connecting": "dim"}
 #: Seconds that events may lag before the first line says so.
 _LAG_SECONDS = 5.0
+#: Counts from here on are shown in millions.
+_COUNT_MAX = 100_000_000
 _CAMERA_COLUMNS = (
     Column("camera"),
     Column("state", right=False),
@@ -56,7 +58,7 @@ def print_status(console: Console, report: SiteReport) -> None:
 def status_lines(report: SiteReport, width: int) -> list[Text]:
     """The whole site: headline, cameras, processes."""
     if not report.running:
-        return _not_running(report, width)
+        return not_running(report, width)
     lines = headline(report, width)
     lines += [line for block in _cameras(report.cameras, width) for line in block]
     rows = [
@@ -74,9 +76,6 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
         for process in report.processes
     ]
     lines += [Text(), *(line for block in layout(_PROCESS_COLUMNS, rows, width) for line in block)]
-    for process in report.processes:
-        if process.note:
-            lines += wrapped(f"{process.name}: {process.note}", width)
     if report.publisher:
         publisher = report.publisher
         line = (
@@ -89,7 +88,8 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
     return lines
 
 
-def _not_running(report: SiteReport, width: int) -> list[Text]:
+def not_running(report: SiteReport, width: int) -> list[Text]:
+    """That the site does not run, and what else of it does."""
     lines = [f"site {report.site} is not running"]
     if report.elsewhere:
         lines.append(f"site {report.site} {report.elsewhere}")
@@ -130,6 +130,30 @@ def headline(report: SiteReport, width: int) -> list[Text]:
 def _headline(report: SiteReport) -> list[tuple[str, str]]:
     """The lines of the headline, whatever their length, and their styles."""
     cameras = report.cameras
+    dropped, video = sum(sum(camera.dropped.values()) for camera in cameras), report.video
+    figures = [
+        f"{sum(camera.fps for camera in cameras):,.0f} fps",
+        f"{sum(camera.stored for camera in cameras):,} stored",
+        f"{dropped:,} dropped",
+        f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms",
+    ]
+    if report.publisher:
+        figures.append(f"{report.publisher.confirmed:,} announced")
+    lines = [first_line(report), ("   ".join(figures), "yellow" * bool(dropped))]
+    if video:
+        figures = [
+            f"video of {video.cameras}: {video.packet_fps:,.0f} packets/s",
+            f"{video.stored:,} stored",
+            f"{video.dropped:,} dropped",
+            f"p50 {video.latency_ms.p50:.1f} ms, p99 {video.latency_ms.p99:.1f} ms",
+        ]
+        lines.append(("   ".join(figures), "yellow" * bool(video.dropped)))
+    return lines + reasons(report)
+
+
+def first_line(report: SiteReport) -> tuple[str, str]:
+    """How many cameras are active, and what is away; and its style."""
+    cameras = report.cameras
     active = sum(camera.state == "active" for camera in cameras)
     first = f"{report.site}: {active} of {len(cameras)} cameras active"
     for server in dict.fromkeys(outage.server for outage in report.outages):
@@ -142,28 +166,13 @@ def _headline(report: SiteReport) -> list[tuple[str, str]]:
     lag = report.publisher.lag_seconds if report.publisher else 0.0
     if lag >= _LAG_SECONDS:
         first += f", events {duration(lag)} behind"
-    dropped, video = sum(sum(camera.dropped.values()) for camera in cameras), report.video
-    figures = [
-        f"{sum(camera.fps for camera in cameras):,.0f} fps",
-        f"{sum(camera.stored for camera in cameras):,} stored",
-        f"{dropped:,} dropped",
-        f"p50 {report.latency_ms.p50:.1f} ms, p99 {report.latency_ms.p99:.1f} ms",
-    ]
-    if report.publisher:
-        figures.append(f"{report.publisher.confirmed:,} announced")
     trouble = bool(report.outages or down or lag >= _LAG_SECONDS)
-    lines = [
-        (first, "bold red" if trouble else "bold"),
-        ("   ".join(figures), "yellow" * bool(dropped)),
-    ]
-    if video:
-        figures = [
-            f"video of {video.cameras}: {video.packet_fps:,.0f} packets/s",
-            f"{video.stored:,} stored",
-            f"{video.dropped:,} dropped",
-            f"p50 {video.latency_ms.p50:.1f} ms, p99 {video.latency_ms.p99:.1f} ms",
-        ]
-        lines.append(("   ".join(figures), "yellow" * bool(video.dropped)))
+    return first, "bold red" if trouble else "bold"
+
+
+def reasons(report: SiteReport) -> list[tuple[str, str]]:
+    """What is wrong with the site as a whole, a sentence and its style each."""
+    lines = []
     for outage in report.outages:
         since = datetime.fromtimestamp(outage.since / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
         lines.append((f"  {outage.server} away for the {outage.role} since {since}: {outage.error}", "red"))
@@ -187,6 +196,17 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def count(number: int) -> str:
+    """A count in at most ten characters, so that a table keeps to 80 columns. A count of a year has all its digits in
+    ``--json``."""
+    if number < _COUNT_MAX:
+        return f"{number:,}"
+    for size, unit in ((10**6, "M"), (10**9, "G"), (10**12, "T")):
+        if number < 10_000 * size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number:.2e}"
 
 
 def _rings(seconds: float | None) -> str:
@@ -224,7 +244,7 @@ def _camera_row(camera: CameraReport) -> Row:
             "" if camera.clock_drift_ppm is None else f"{camera.clock_drift_ppm:+.0f}",
         ),
         below or camera.note or _clock_note(camera.clock_offset_seconds),
-        _STATE_STYLES.get(camera.state, ""),
+        STATE_STYLES.get(camera.state, ""),
     )
 
 
@@ -243,9 +263,9 @@ def _clock_note(offset: float | None) -> str:
 
 def _flow_cells(flow: CameraReport | VideoReport) -> tuple[str, ...]:
     return (
-        f"{flow.captured:,}",
-        f"{flow.stored:,}",
-        f"{sum(flow.dropped.values()):,}",
+        count(flow.captured),
+        count(flow.stored),
+        count(sum(flow.dropped.values())),
         f"{flow.ring.fill:.0%}",
         f"{flow.latency_ms.p50:.1f}",
         f"{flow.latency_ms.p99:.1f}",

@@ -124,14 +124,16 @@ class Looker:
         )
 
     def _disks(self) -> list[DiskFacts]:
-        """The file systems of run directory and shared memory, each once."""
+        """The file systems of shared memory and run directory, each once. The site's rings, which have their room, do
+        not count: shared memory may be just large enough for them."""
         found: dict[int, DiskFacts] = {}
-        for path in (str(self._config.run_directory), self._config.ring.directory):
+        rings = sum(self._config.ring_capacity(video=video) for _, video in self._config.rings)
+        for path, own in ((self._config.ring.directory, rings), (str(self._config.run_directory), 0)):
             with contextlib.suppress(OSError):
                 space, device = os.statvfs(path), os.stat(path).st_dev  # noqa: PTH116 - a path as text
-                used = space.f_blocks - space.f_bfree
-                total = used + space.f_bavail
-                share = used / total if total else 0.0
+                share = used_share(
+                    (space.f_blocks - space.f_bfree) * space.f_frsize - own, space.f_bavail * space.f_frsize
+                )
                 found.setdefault(device, DiskFacts(path, share, space.f_bavail * space.f_frsize))
         return list(found.values())
 
@@ -143,6 +145,12 @@ class Looker:
             self._steps.append((now, step))
         self._steps = [(at, step) for at, step in self._steps if at > now - self._window]
         return max((step for _, step in self._steps), key=abs, default=0.0)
+
+
+def used_share(used_bytes: int, free_bytes: int) -> float:
+    """The share of a file system that is in use; 0 for one without any space, which nothing can fill."""
+    used = max(used_bytes, 0)
+    return used / (used + free_bytes) if used + free_bytes else 0.0
 
 
 def _clock_offset() -> float:

@@ -89,7 +89,10 @@ class Role:
 
     def instances(self, config: Config) -> list[Instance]:
         """All instances of this role that a site runs."""
-        return [self.instance(config, key) for key in self.keys(config)]
+        from engine.shm.site import SitePaths
+
+        paths = SitePaths.of(config)
+        return [Instance(self, key, self.page(paths, key)) for key in self.keys(config)]
 
 
 class Instance(NamedTuple):

@@ -70,11 +70,11 @@ def _cpu_and_age(pid: int) -> tuple[float, float]:
 
     Not with psutil, whose import would take longer than reading the status of a whole site."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return 0.0, 0.0
     # The name in parentheses may contain anything. See proc(5): utime is field 14, stime 15, starttime 22.
-    fields = text.rpartition(")")[2].split()
+    fields = text.rpartition(b")")[2].split()
     user, system, started = (int(fields[number - 3]) / _TICKS for number in (14, 15, 22))
     return user + system, time.clock_gettime(time.CLOCK_BOOTTIME) - started
 

@@ -67,7 +67,7 @@ def counted(config: Config, counts: RingCounts | None, fps: float, *, video: boo
 
 def latency(rings: Sequence[RingCounts]) -> Latency:
     """The percentiles of some rings together (``engine/shm/histogram.py``)."""
-    merged = histogram.merge([counts.latency for counts in rings])
+    merged = rings[0].latency if len(rings) == 1 else histogram.merge([counts.latency for counts in rings])
     longest_ms = max((counts.latency_max_ms for counts in rings), default=0.0)
     p50, p99 = (round(min(histogram.percentile(merged, share), longest_ms), 3) for share in (0.5, 0.99))
     return Latency(p50, p99, longest_ms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,8 @@ RING_SUFFIX, VIDEO_SUFFIX = ".ring", ".video.ring"
 _PAGE_BYTES = 4096
 #: Rings that an error names.
 _RINGS_SHOWN = 8
+#: Paths that are kept: making them anew was a fifth of what a look at a site costs.
+_PATHS_MAX = 8192
 
 
 class SitePaths(NamedTuple):
@@ -34,15 +37,15 @@ class SitePaths(NamedTuple):
     @classmethod
     def of(cls, config: Config) -> SitePaths:
         """The paths of a configured site."""
-        return cls(Path(config.ring.directory) / directory_name(config.site.name, config.run_directory))
+        return cls(_directory(config.ring.directory, config.site.name, config.run_directory))
 
     def ring(self, camera: str, *, video: bool = False) -> Path:
         """A camera's ring of frames, or that of its video. No camera's file name has a dot before its ending."""
-        return self.directory / f"{file_stem(camera)}{VIDEO_SUFFIX if video else RING_SUFFIX}"
+        return _camera_file(self.directory, "", camera, VIDEO_SUFFIX if video else RING_SUFFIX)
 
     def capture(self, camera: str) -> Path:
         """The status page of a camera's capture process."""
-        return self.directory / f"capture {file_stem(camera)}.status"
+        return _camera_file(self.directory, "capture ", camera, ".status")
 
     def writer(self, number: int) -> Path:
         """The status page of a writer, counted from 0."""
@@ -85,6 +88,16 @@ class SitePaths(NamedTuple):
     def supervisor(self) -> Path:
         """The supervisor's status page."""
         return self.directory / "supervisor.status"
+
+
+@functools.lru_cache(_PATHS_MAX)
+def _camera_file(directory: Path, before: str, camera: str, after: str) -> Path:
+    return directory / f"{before}{file_stem(camera)}{after}"
+
+
+@functools.lru_cache(_PATHS_MAX)
+def _directory(parent: str, site: str, run_directory: Path) -> Path:
+    return Path(parent) / directory_name(site, run_directory)
 
 
 def directory_name(site: str, run_directory: Path) -> str:

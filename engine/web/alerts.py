@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +9,7 @@ from starlette.routing import Route
 
 from engine.shm import alerts_file
 from engine.shm.site import SitePaths
+from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.site import site_of
 from engine.wire.alert import raised
@@ -41,30 +40,20 @@ _ALERT = {
         "advice": {"type": "string"},
     },
 }
-#: This module's part of the OpenAPI description.
-OPENAPI: dict[str, Any] = {
-    "/api/v1/alerts": {
-        "get": {
-            "summary": "The alerts that are raised now.",
-            "responses": {
-                "200": {
-                    "description": "Critical ones first, then the oldest.",
-                    "content": {
-                        "application/json": {
-                            "schema": {
-                                "type": "object",
-                                "required": ["alerts"],
-                                "properties": {"alerts": {"type": "array", "items": _ALERT}},
-                            }
-                        }
-                    },
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/alerts": parts.get(
+        "The alerts that are raised now, critical ones first, then the oldest.",
+        {
+            200: parts.json_of(
+                {
+                    "type": "object",
+                    "required": ["alerts"],
+                    "properties": {"alerts": {"type": "array", "items": _ALERT}},
                 },
-                "404": {
-                    "description": "The web process does not run beside the site.",
-                    "content": {"application/problem+json": {"schema": {"type": "object"}}},
-                },
-            },
-        }
-    }
+                "The alerts.",
+            )
+        },
+        problems=[404],
+    )
 }
 ROUTES = [Route("/api/v1/alerts", alerts)]

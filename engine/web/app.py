@@ -21,11 +21,15 @@ from engine.web import (
     frame_lists,
     frames,
     health,
+    history,
     live_video,
     login,
     metrics,
+    openapi,
+    servers,
     site_routes,
     streams,
+    tenants,
     video,
 )
 from engine.web.access import Access, Gate
@@ -39,6 +43,10 @@ ROUTES = [
     *frames.ROUTES,
     *frame_lists.ROUTES,
     *site_routes.ROUTES,
+    *tenants.ROUTES,
+    *servers.ROUTES,
+    *history.ROUTES,
+    *openapi.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
     *live_video.ROUTES,
@@ -56,7 +64,12 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = Tru
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with contextlib.aclosing(site):
+        async with (
+            contextlib.aclosing(site),
+            contextlib.aclosing(app.state.tenants),
+            contextlib.aclosing(app.state.servers),
+            app.state.history.running(),
+        ):
             yield
 
     app = Starlette(
@@ -74,6 +87,9 @@ def build(config: Config, log: FilteringBoundLogger, *, local: bool | None = Tru
     app.router.redirect_slashes = False
     app.state.site = site
     app.state.gate = gate
+    app.state.tenants = tenants.TenantBook(config)
+    app.state.servers = servers.ServerFigures(config)
+    app.state.history = history.Sampler(site)
     return app
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from engine.client.frame import FrameEntry
 from engine.client.stats import Bucket
 from engine.client.times import NANO_MAX
+from engine.web import openapi_parts as parts
 from engine.web import queries
 from engine.web.answers import json_answer
 from engine.web.paths import CAMERA
@@ -127,6 +128,38 @@ def _facts(entry: FrameEntry) -> FrameFacts:
         keyframe=entry.keyframe,
     )
 
+
+_WINDOW = [
+    parts.camera_in_path(),
+    parts.time_of("start", "Not before this time; all by default."),
+    parts.time_of("end", "Not after this time; all by default."),
+]
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/frames": parts.get(
+        "A camera's frames between two times, oldest first.",
+        {200: parts.json_of("FrameList", "A page of frames, and where the next page is.")},
+        parameters=[
+            *_WINDOW,
+            parts.number_of("limit", 1, LIMIT_MAX, "Frames of a page.", LIMIT_DEFAULT),
+            parts.span_of("step", "At most one frame in each span of this length. Not for video."),
+            parts.flag_of("reverse", "Newest first."),
+            parts.flag_of("video", "Access units of the stored video instead of frames."),
+        ],
+        problems=[404, 422, 503],
+        tag="frames",
+    ),
+    "/api/v1/cameras/{camera}/rate": parts.get(
+        "Frames and bytes of a camera by time.",
+        {200: parts.json_of("Rate", f"Spans of equal length, at most {BUCKETS_MAX:,}.")},
+        parameters=[
+            *_WINDOW,
+            parts.span_of("bucket", f"The length of a span; {_BUCKET_DEFAULT} by default."),
+            parts.flag_of("video", "Access units of the stored video instead of frames."),
+        ],
+        problems=[404, 422, 503],
+        tag="frames",
+    ),
+}
 
 ROUTES = [
     Route(f"/api/v1/cameras/{CAMERA}/frames", frames),

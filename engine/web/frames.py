@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from engine.client.frame import Frame, FrameEntry
+from engine.web import openapi_parts as parts
 from engine.web import queries
 from engine.web.paths import CAMERA, KEY
 from engine.web.site import site_of, store_for, vhost_for
@@ -126,6 +127,50 @@ def _width(request: Request) -> int:
     """The width that is asked for; 0 for that of the frame."""
     return queries.number(request, "width", 0, WIDTH_MIN, WIDTH_MAX) if request.scope["query_string"] else 0
 
+
+def _pictures(summary: str, *parameters: parts.Part) -> parts.Part:
+    text_schema, number = {"type": "string"}, {"type": "string", "pattern": "^[0-9]+$"}
+    headers = {
+        "ETag": {"description": "The picture, for `If-None-Match`.", "schema": text_schema},
+        "Last-Modified": {"description": "The time stamp, to the second.", "schema": text_schema},
+        "X-Frame-Key": {
+            "description": "The frame's key; what is not ASCII is percent-encoded.",
+            "schema": {"type": "string"},
+        },
+        "X-Frame-Timestamp": {"description": "The time stamp, RFC 3339, UTC.", "schema": text_schema},
+        "X-Frame-Timestamp-Nano": {"description": "The same in nanoseconds since the epoch.", "schema": number},
+        "X-Frame-Sequence": {"description": "The frame's number, 1 to 99999.", "schema": number},
+    }
+    answers = {
+        200: {"description": "The frame.", "headers": headers, "content": {"image/jpeg": {}}},
+        304: {"description": "The client has this picture.", "headers": headers},
+    }
+    text = "Scale the picture down to this many pixels. A narrower picture stays as it is."
+    width = parts.number_of("width", WIDTH_MIN, WIDTH_MAX, text)
+    # 502: what is stored there is no picture, and cannot be scaled.
+    return parts.get(summary, answers, parameters=[*parameters, width], problems=[404, 422, 502, 503], tag="frames")
+
+
+_KEY_IN_PATH: parts.Part = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "description": "The frame's key, as it is or percent-encoded as a whole.",
+    "schema": {"type": "string"},
+}
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/latest.jpg": _pictures(
+        "The newest frame of a camera.",
+        parts.camera_in_path(),
+        parts.span_of("max_age", "Refuse (404) a frame that is older."),
+    ),
+    "/api/v1/cameras/{camera}/at.jpg": _pictures(
+        "The newest frame of a camera at or before a time.",
+        parts.camera_in_path(),
+        parts.time_of("time", "The time; now by default."),
+    ),
+    "/api/v1/frames/{key}": _pictures("The frame of a key.", _KEY_IN_PATH),
+}
 
 ROUTES = [
     Route(f"/api/v1/cameras/{CAMERA}/latest.jpg", latest),

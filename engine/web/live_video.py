@@ -19,10 +19,12 @@ from starlette.routing import Route
 
 from engine.client.video import VideoUnit
 from engine.errors import WireError
+from engine.web import openapi_parts as parts
 from engine.web.hub import Hub
 from engine.web.paths import CAMERA
 from engine.web.site import site_of, store_for, vhost_for
 from engine.web.stream_answer import StreamAnswer
+from engine.web.video import FILM_HEADERS
 from engine.wire.codec_string import codec_string
 
 if TYPE_CHECKING:
@@ -123,4 +125,14 @@ async def _pieces(
         film.close()
 
 
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/live.mp4": parts.get(
+        "The video of a camera as it is stored, undecoded: fragmented MP4 from the newest key frame on. Ends only when "
+        "the camera's codec or size changes.",
+        {200: {"description": "The film.", "headers": FILM_HEADERS, "content": {"video/mp4": {}}}},
+        parameters=[parts.camera_in_path()],
+        problems=[404, 406, 422, 502, 503],
+        tag="live",
+    ),
+}
 ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/live.mp4", live)]

@@ -30,7 +30,7 @@ _COLLECTING = Family(
 FAMILIES: dict[str, list[Family]] = {
     "Cameras": metrics_cameras.FAMILIES,
     "Rings and tenants": metrics_rings.FAMILIES,
-    "Site, publisher, writers, processes": [*metrics_site.FAMILIES, _COLLECTING],
+    "Site, its roles and processes": [*metrics_site.FAMILIES, _COLLECTING],
     "Redis": metrics_redis.FAMILIES,
 }
 
@@ -47,7 +47,7 @@ class SiteMetrics:
 
     def __init__(self, site: WebSite) -> None:
         self._site = site
-        self._collector = Collector(site.config)
+        self._collector = Collector(site.config, local=site.local)
         self._lock = asyncio.Lock()
         self._facts: Facts | None = None
         self._until = 0.0
@@ -58,7 +58,8 @@ class SiteMetrics:
         form = _Form(openmetrics, site_wide)
         async with self._lock:
             if self._facts is None or time.monotonic() >= self._until:
-                self._facts = await asyncio.to_thread(self._collector.collect, local=self._site.local)
+                self._collector.local = self._site.local
+                self._facts = await asyncio.to_thread(self._collector.collect)
                 self._texts.clear()
                 self._until = time.monotonic() + _AGE_SECONDS
             if form not in self._texts:

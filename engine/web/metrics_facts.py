@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from engine.config import Config
 from engine.errors import EngineError, RingError
-from engine.runtime.roles import PUBLISHER, WRITER
+from engine.runtime.roles import MONITOR, PUBLISHER, WRITER
 from engine.runtime.status import SiteLook, look
 from engine.runtime.status_processes import own_memory, read_counts
 from engine.servers.redis.figures import RedisFigures, figures_of
@@ -31,6 +31,10 @@ _MEMORY_SECONDS = 30.0
 _MEMORY_CPU_SECONDS = 0.004
 
 
+#: The counts of a role's processes together, by the kind of its counts. Counts of different kinds may be equal numbers.
+RoleCounts = dict[type[Count], dict[Count, int]]
+
+
 class Facts(NamedTuple):
     """One collection. ``look`` is None where the site's shared memory is on another machine.
 
@@ -40,7 +44,7 @@ class Facts(NamedTuple):
     """
 
     look: SiteLook | None
-    counts: Mapping[Count, int]
+    counts: RoleCounts
     latency: PublishLatency | None
     memory: Mapping[int, int]
     redis_answers: bool
@@ -51,20 +55,22 @@ class Facts(NamedTuple):
 class Collector:
     """Collects the facts of a site, again and again. For one thread at a time."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, local: bool) -> None:
         self._config = config
+        #: Set anew where the site comes and goes.
+        self.local = local
         self._memory = ProcessMemory()
         self._session = Session(config.redis_address, min(config.redis.timeout_seconds, _REDIS_SECONDS))
 
-    def collect(self, *, local: bool) -> Facts:
-        """The facts of now; with ``local``, of shared memory too. Never raises for what is away."""
+    def collect(self) -> Facts:
+        """The facts of now. Never raises for what is away."""
         begun = time.thread_time()
-        seen = look(self._config, memory=False) if local else None
-        counts: dict[Count, int] = {}
+        seen = look(self._config, memory=False) if self.local else None
+        counts: RoleCounts = {}
         latency = None
         memory: Mapping[int, int] = {}
         if seen:
-            counts, latency = _counts(seen.config)
+            counts, latency = _counts(seen.config), _latency(seen.config)
             memory = self._memory.read([one.pid for one in seen.report.processes if one.alive])
         answers, figures = self._figures()
         return Facts(seen, counts, latency, memory, answers, figures, time.thread_time() - begun)
@@ -81,28 +87,30 @@ class Collector:
             return False, None
 
 
-def _counts(config: Config) -> tuple[dict[Count, int], PublishLatency | None]:
-    """The sums of the writers' counts, and the publisher's with its histogram; None if the site has no publisher."""
-    found: dict[Count, int] = {}
-    for instance in WRITER.instances(config):
-        if counted := read_counts(instance):
-            for count, value in counted.counts.items():
-                # A gauge of a process that has ended says nothing.
-                found[count] = found.get(count, 0) + (value if counted.alive or count.kind == "counter" else 0)
-    if not config.publishes:
-        return found, None
-    instance = PUBLISHER.instance(config)
-    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(instance.page)) as page:
-        latency = publish_latency.read(page.counts)
-        alive = page.owned
-        return found | {
-            count: page.counts[count] if alive or count.kind == "counter" else 0 for count in instance.role.counts or ()
-        }, latency
-    return found, None
+def _counts(config: Config) -> RoleCounts:
+    """The counts of the roles that have any of their own, each role's processes together."""
+    found: RoleCounts = {}
+    for role in (PUBLISHER, WRITER, MONITOR):
+        for instance in role.instances(config):
+            if counted := read_counts(instance):
+                kind = role.counts
+                assert kind
+                sums = found.setdefault(kind, dict.fromkeys(kind, 0))
+                for count, value in counted.counts.items():
+                    # A gauge of a process that has ended says nothing.
+                    sums[count] += value if counted.alive or count.kind == "counter" else 0
+    return found
+
+
+def _latency(config: Config) -> PublishLatency | None:
+    page = PUBLISHER.instance(config).page
+    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(page)) as publisher:
+        return publish_latency.read(publisher.counts) if config.publishes else None
+    return None
 
 
 class ProcessMemory:
-    """The memory of processes, read in turns: the longest unread first, as many as the time allows."""
+    """The memory of processes, read in turns: the longest unread first, at least one, and as many as time allows."""
 
     def __init__(self) -> None:
         self._bytes: dict[int, int] = {}
@@ -117,9 +125,9 @@ class ProcessMemory:
         due = [pid for pid in pids if now - self._read_at.get(pid, -_MEMORY_SECONDS) >= _MEMORY_SECONDS]
         until = time.thread_time() + _MEMORY_CPU_SECONDS
         for pid in sorted(due, key=lambda pid: self._read_at.get(pid, 0.0)):
-            if time.thread_time() > until:
-                break
             self._read_at[pid] = now
             if size := own_memory(pid):
                 self._bytes[pid] = size
+            if time.thread_time() >= until:
+                break
         return dict(self._bytes)

@@ -9,7 +9,7 @@ from engine.runtime.site_report import SiteReport
 from engine.runtime.status import SiteLook
 from engine.runtime.status_processes import ProcessReport
 from engine.shm.publish_latency import PublishLatency
-from engine.shm.status_page import Count, PublisherCount, WriterCount
+from engine.shm.status_page import Count, MonitorCount, PublisherCount, WriterCount
 from engine.web.metrics_histograms import stored_to_confirmed
 from engine.web.metrics_text import Family, Kind, Samples, labels_text
 
@@ -40,6 +40,9 @@ _TROUBLES = _family("gauge", "site_troubles", "Reasons why the site is not healt
 _AWAY = _family(
     "gauge", "server_away_seconds", "For how long a server has not served the site; 0 while it does.", "server"
 )
+_ALERT = _family(
+    "gauge", "alert_raised", "1 for each alert that the site itself has raised.", "alert", "subject", "severity"
+)
 _BUILD = _family("info", "build_info", "1. The label says which version of the engine this is.", "version")
 _UP = _family("gauge", "process_up", "1 while the process runs.", "process", "role")
 _RESTARTS = _family("counter", "process_restarts_total", "How often the process was started again.", "process", "role")
@@ -53,8 +56,8 @@ _MEMORY = _family(
 )
 _HEARTBEAT = _family("gauge", "process_heartbeat_age_seconds", "Time since the process last beat.", "process", "role")
 
-#: The counts of the publisher's and the writers' status pages that are metrics of their own. The last number is what
-#: the count is divided by; help and kind are the count's.
+#: The counts of the status pages of publisher, writers and monitor that are metrics of their own. The last number is
+#: what the count is divided by; help and kind are the count's.
 COUNTS: tuple[tuple[str, Count, float], ...] = (
     ("publisher_published_events_total", PublisherCount.PUBLISHED, 1),
     ("publisher_confirmed_events_total", PublisherCount.CONFIRMED, 1),
@@ -69,10 +72,18 @@ COUNTS: tuple[tuple[str, Count, float], ...] = (
     ("publisher_gop_events_total", PublisherCount.GOPS, 1),
     ("publisher_expired_video_units_total", PublisherCount.VIDEO_EXPIRED, 1),
     ("publisher_unreadable_video_entries_total", PublisherCount.VIDEO_UNREADABLE, 1),
+    ("publisher_alert_events_total", PublisherCount.ALERT_EVENTS, 1),
     ("writer_batches_total", WriterCount.BATCHES, 1),
     ("writer_connects_total", WriterCount.CONNECTS, 1),
     ("writer_retried_batches_total", WriterCount.RETRIES, 1),
     ("writer_contested_cameras", WriterCount.CONTESTED, 1),
+    ("monitor_looks_total", MonitorCount.LOOKS, 1),
+    ("monitor_active_alerts", MonitorCount.ACTIVE, 1),
+    ("monitor_raised_alerts_total", MonitorCount.RAISED, 1),
+    ("monitor_cleared_alerts_total", MonitorCount.CLEARED, 1),
+    ("monitor_webhook_sent_total", MonitorCount.WEBHOOK_SENT, 1),
+    ("monitor_webhook_failed_total", MonitorCount.WEBHOOK_FAILED, 1),
+    ("monitor_webhook_lost_total", MonitorCount.WEBHOOK_LOST, 1),
 )
 
 
@@ -84,7 +95,7 @@ def _count_family(name: str, count: Count) -> Family:
 _COUNT_FAMILIES = [(_count_family(name, count), count, unit) for name, count, unit in COUNTS]
 
 FAMILIES = [
-    _ACTIVE, _CAMERAS, _FAILED, _OPERATIONS, _PUBLISH_LATENCY, _RUNNING, _UPTIME, _TROUBLES, _AWAY, _BUILD,
+    _ACTIVE, _CAMERAS, _FAILED, _OPERATIONS, _PUBLISH_LATENCY, _RUNNING, _UPTIME, _TROUBLES, _AWAY, _ALERT, _BUILD,
     *(family for family, _, _ in _COUNT_FAMILIES),
     _UP, _RESTARTS, _CPU, _MEMORY, _HEARTBEAT,
 ]  # fmt: skip
@@ -113,6 +124,13 @@ def samples(look: SiteLook) -> Iterator[tuple[Family, Samples]]:
     yield _UPTIME, [("", report.uptime_seconds)]
     yield _TROUBLES, [("", len(report.troubles))]
     yield _AWAY, _away(report, publishes=look.config.publishes)
+    yield (
+        _ALERT,
+        [
+            (labels_text({"alert": one.name, "subject": one.subject, "severity": one.severity}), 1)
+            for one in report.alerts
+        ],
+    )
 
 
 #: States of a camera that is meant to deliver and does not.
@@ -131,13 +149,13 @@ def build_samples() -> Iterator[tuple[Family, Samples]]:
     yield _BUILD, [(labels_text({"version": __version__}), 1)]
 
 
-def count_samples(counts: Mapping[Count, int], latency: PublishLatency | None) -> Iterator[tuple[Family, Samples]]:
-    """The metrics of publisher and writers; ``latency`` is None for a site without a publisher."""
+def count_samples(
+    counts: Mapping[type[Count], Mapping[Count, int]], latency: PublishLatency | None
+) -> Iterator[tuple[Family, Samples]]:
+    """The metrics of publisher, writers and monitor; ``counts`` and ``latency`` lack those that a site has not."""
     for family, count, unit in _COUNT_FAMILIES:
-        if type(count) is PublisherCount and latency is None:
-            continue
-        value = counts.get(count, 0)
-        yield family, [("", value if unit == 1 else value / unit)]
+        if of_role := counts.get(type(count)):
+            yield family, [("", of_role[count] if unit == 1 else of_role[count] / unit)]
     if latency:
         yield _PUBLISH_LATENCY, [("", stored_to_confirmed(latency))]
 

@@ -35,7 +35,8 @@ class _Segment(Convertor[str]):
 class _Key(Convertor[str]):
     """A frame's key: as it is, or with all of it percent-encoded once more, so that its colons are ``%3A``."""
 
-    regex = "[^/]+"
+    # A camera's id may contain slashes, and keys have them as they are.
+    regex = ".+"
 
     def convert(self, value: str) -> str:
         """The key as Redis has it; not checked further. Raises HTTPException if it is not UTF-8, QueryError if a part

@@ -17,7 +17,7 @@ from engine.client.journal_queries import checked_tenant
 from engine.client.video import VideoUnit
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
-from engine.runtime.status import collect, runs_here
+from engine.runtime.status import SiteLook, look, runs_here
 from engine.web.hub import Hub
 from engine.web.newest import Newest
 from engine.web.reader import NOBODY, Reader
@@ -27,8 +27,10 @@ from engine.web.scaling import Scaler
 _REPORT_SECONDS = 0.5
 #: Seconds for which a look at the site's processes answers whether it runs here.
 _LOCAL_SECONDS = 2.0
-#: Seconds that Redis may take to answer, before a request is answered with 503.
-REDIS_SECONDS = 2.0
+#: Seconds that Redis may take to answer. Each round trip is tried three times, so a request fails within about 2 s.
+REDIS_SECONDS = 0.7
+#: The same for tails, which wait at Redis for half a second, and for films, whose chunks are large.
+STREAM_SECONDS = 2.0
 #: Films that are made at the same time; others wait their turn for each piece.
 FILM_THREADS = 4
 
@@ -51,8 +53,8 @@ class WebSite:
         self._video_hubs: dict[str, Hub[VideoUnit]] = {}
         #: The threads that make films.
         self.film_threads = ThreadPoolExecutor(FILM_THREADS, "film")
-        self._report: SiteReport | None = None
-        self._report_until = 0.0
+        self._seen: SiteLook | None = None
+        self._seen_until = 0.0
         self._reading = asyncio.Lock()
 
     @property
@@ -98,27 +100,32 @@ class WebSite:
     def _tail_store(self, vhost: str) -> AsyncFrameStore:
         """A store with connections of its own: a tail waits at Redis, and others must not wait for it."""
         if vhost not in self._tails:
-            self._tails[vhost] = self._new_store(vhost)
+            self._tails[vhost] = self._new_store(vhost, STREAM_SECONDS)
         return self._tails[vhost]
 
-    def _new_store(self, vhost: str) -> AsyncFrameStore:
+    def _new_store(self, vhost: str, timeout_seconds: float = REDIS_SECONDS) -> AsyncFrameStore:
         return AsyncFrameStore(
             self.config.redis_address,
             vhost,
             self.config.prefix,
-            timeout_seconds=REDIS_SECONDS,
+            timeout_seconds=timeout_seconds,
             cameras=self.cameras_of(vhost),
         )
 
-    async def report(self) -> SiteReport | None:
-        """The site's report, at most half a second old; None if this is not the site's machine."""
+    async def look(self) -> SiteLook | None:
+        """A look at the site, at most half a second old; None if this is not the site's machine."""
         if not self.local:
             return None
         async with self._reading:
-            if self._report is None or time.monotonic() >= self._report_until:
-                self._report = await asyncio.to_thread(collect, self.config, memory=False)
-                self._report_until = time.monotonic() + _REPORT_SECONDS
-            return self._report
+            if self._seen is None or time.monotonic() >= self._seen_until:
+                self._seen = await asyncio.to_thread(look, self.config, memory=False)
+                self._seen_until = time.monotonic() + _REPORT_SECONDS
+            return self._seen
+
+    async def report(self) -> SiteReport | None:
+        """The report of ``look``."""
+        seen = await self.look()
+        return seen.report if seen else None
 
     async def aclose(self) -> None:
         """Close the connections to Redis."""

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from engine.config.names import suggestion
 from engine.runtime.status_cameras import CameraReport
+from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.paths import CAMERA
 from engine.web.site import report_for, site_of, store_for
@@ -84,6 +85,33 @@ def _state(name: str, status: CameraStatus) -> CameraState:
         advice=status.advice,
     )
 
+
+_CAMERA: parts.Part = {
+    "anyOf": [{"$ref": "#/components/schemas/CameraReport"}, {"$ref": "#/components/schemas/CameraState"}]
+}
+_CAMERAS: parts.Part = {
+    "type": "object",
+    "properties": {"cameras": {"type": "array", "items": _CAMERA}},
+    "required": ["cameras"],
+}
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/status": parts.get(
+        "The whole site, as `edge-video status --json` prints it.",
+        {200: parts.json_of("SiteReport", "The site's state.")},
+        problems=[404],
+    ),
+    "/api/v1/cameras": parts.get(
+        "All cameras. Away from the site's machine only their states are known.",
+        {200: parts.json_of(_CAMERAS, "The cameras.")},
+        problems=[404, 503],
+    ),
+    "/api/v1/cameras/{camera}": parts.get(
+        "One camera.",
+        {200: parts.json_of(_CAMERA, "The camera.")},
+        parameters=[parts.camera_in_path()],
+        problems=[404, 503],
+    ),
+}
 
 ROUTES = [
     Route("/api/v1/status", status),

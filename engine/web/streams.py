@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from engine.client.frame import Frame
+from engine.web import openapi_parts as parts
 from engine.web import queries
 from engine.web.frames import WIDTH_MAX, WIDTH_MIN
 from engine.web.hub import Hub
@@ -94,4 +95,17 @@ async def _parts(
         hub.leave(viewer)
 
 
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/stream.mjpeg": parts.get(
+        "The frames of a camera as they are stored, from the newest on. Does not end.",
+        {200: {"description": "JPEGs, one a part.", "content": {"multipart/x-mixed-replace": {}}}},
+        parameters=[
+            parts.camera_in_path(),
+            parts.number_of("fps", 1, _FPS_MAX, "At most so many frames a second; all by default."),
+            parts.number_of("width", WIDTH_MIN, WIDTH_MAX, "Scale frames down to this many pixels."),
+        ],
+        problems=[404, 409, 422, 503],
+        tag="live",
+    ),
+}
 ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/stream.mjpeg", mjpeg)]

@@ -21,9 +21,10 @@ from starlette.routing import Route
 
 from engine.client.store import FrameStore
 from engine.errors import WireError
+from engine.web import openapi_parts as parts
 from engine.web import queries
 from engine.web.paths import CAMERA
-from engine.web.site import REDIS_SECONDS, WebSite, site_of, vhost_for
+from engine.web.site import STREAM_SECONDS, WebSite, site_of, vhost_for
 from engine.web.stream_answer import StreamAnswer
 from engine.wire.codec_string import codec_string
 from engine.wire.rfc3339 import NANO
@@ -92,7 +93,7 @@ def _open(site: WebSite, vhost: str, camera: str, first: int, last: int) -> _Fil
         site.config.redis_address,
         vhost,
         site.config.prefix,
-        timeout_seconds=REDIS_SECONDS,
+        timeout_seconds=STREAM_SECONDS,
         chunk_bytes=_CHUNK_BYTES,
         cameras=site.cameras_of(vhost),
     )
@@ -147,4 +148,30 @@ def _film(store: FrameStore, start_nano: int, codec: str, begin: bytes, rest: An
     return _Film(start_nano, codec, itertools.chain([begin], rest), close)
 
 
+#: Headers of an answer with a film.
+FILM_HEADERS: parts.Part = {
+    "X-Video-Start-Nano": {
+        "description": "The time of the film's zero, in nanoseconds since the epoch.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "X-Video-Codec": {
+        "description": "The codec as Media Source takes it, such as `avc1.640032`; `jpeg` for a film of JPEGs.",
+        "schema": {"type": "string"},
+    },
+}
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/video.mp4": parts.get(
+        "The stored video of a camera, undecoded: fragmented MP4 from the key frame at or before a time on. A camera "
+        "without stored video gives a film of its JPEGs.",
+        {200: {"description": "The film.", "headers": FILM_HEADERS, "content": {"video/mp4": {}}}},
+        parameters=[
+            parts.camera_in_path(),
+            parts.time_of("start", "Where it begins; a duration ago by default."),
+            parts.span_of("duration", f"Its length: {_DEFAULT} by default, {FILM_SECONDS_MAX}s at most."),
+            parts.flag_of("download", "Offer it as a file."),
+        ],
+        problems=[404, 422, 502, 503],
+        tag="video",
+    ),
+}
 ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/video.mp4", film)]

@@ -46,6 +46,8 @@ class RoleSite(Site):
         }
         text = re.sub("|".join(places), lambda found: places[found[0]], CONFIGURATION.read_text())
         text = re.sub(r"^(user|minfds|minprocs)=.*\n", "", text, flags=re.MULTILINE)
+        if not self.config.alerts.enabled:
+            text = text.replace("[program:monitor]\n", "[program:monitor]\nautostart=false\n")
         if not self.config.publishes:
             text = text.replace("[program:publisher]\n", "[program:publisher]\nautostart=false\n")
         return text
@@ -55,6 +57,7 @@ class RoleSite(Site):
         assert self.process.poll() is None, f"supervisord ended with {self.process.returncode}:\n{self.log_text()}"
         processes = self.status()["processes"]
         wanted = len(self.config.cameras) + self.config.writer.writers + self.config.publishes
+        wanted += self.config.alerts.enabled
         return sum(process["alive"] for process in processes) == wanted
 
     def log_text(self) -> str:

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import termios
 import threading
@@ -20,7 +21,7 @@ import pytest
 
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
-from tests.system.site import COMMAND, ROOT, Site, missing_numbers, stored_frames
+from tests.system.site import COMMAND, ROOT, Site, command, missing_numbers, stored_frames
 
 CAMERAS = [{"id": f"cam{number}", "url": "test://?size=320x240&fps=20&kb=10"} for number in range(3)]
 
@@ -193,3 +194,95 @@ def test_a_single_role_without_standard_streams(site: Site, redis_server: RedisS
     wait_until(lambda: any(each["alive"] for each in site.status()["processes"]), 30, "it lives")
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0
+
+
+@contextmanager
+def top_on_a_terminal(
+    site: Site, *, rows: int = 24, columns: int = 80
+) -> Iterator[tuple[Screen, subprocess.Popen[bytes]]]:
+    """``edge-video top`` on a terminal of its own."""
+    screen = Screen()
+    fcntl.ioctl(screen.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    process = subprocess.Popen(
+        [*COMMAND, "top", "-c", str(site.file), "--interval", "0.2"],
+        cwd=ROOT,
+        stdin=screen.slave,
+        stdout=screen.slave,
+        stderr=screen.slave,
+        env={key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")} | {"TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=partial(fcntl.ioctl, screen.slave, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - it calls only ioctl
+    )
+    try:
+        yield screen, process
+    finally:
+        process.kill()
+        process.wait()
+        screen.go_away()
+        os.close(screen.slave)
+
+
+def shows(screen: Screen, text: bytes) -> None:
+    """Wait until something is shown that was not yet."""
+    wait_until(
+        lambda: text in screen.shown, 30, text.decode(), log=lambda: screen.shown[-3000:].decode(errors="replace")
+    )
+    screen.shown = b""
+
+
+def test_top_on_a_terminal(site: Site, redis_server: RedisServer) -> None:
+    """It waits for its site, shows it, answers to keys and to a new size, and leaves the terminal as it was."""
+    site.write(cameras=CAMERAS, redis={"address": redis_server.address})
+    with top_on_a_terminal(site) as (screen, process):
+        before = termios.tcgetattr(screen.slave)
+        shows(screen, b"waiting for it to start")
+        assert not termios.tcgetattr(screen.slave)[3] & termios.ECHO
+        site.start()
+        shows(screen, b"3 of 3 cameras active")
+        for keys, text in (
+            (b"s", b"sort: state"),
+            (b"\x1b[D", b"sort: camera"),
+            (b"r", b"reversed"),
+            (b"/cam2\r", b"filter: cam2"),
+            (b"\r", b"captured of 10"),
+            (b"\x1b", b"filter: cam2"),
+            (b"p", b"no camera matches"),
+            (b"h", b"select a camera"),
+            (b"x", b"problems only"),
+            (b" ", b"PAUSED"),
+        ):
+            os.write(screen.master, keys)
+            shows(screen, text)
+        os.write(screen.master, b" \x1b")
+        shows(screen, b"sort: camera")
+        fcntl.ioctl(screen.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+        shows(screen, b"source")
+        os.write(screen.master, b"q")
+        assert process.wait(30) == 0
+        shows(screen, b"\x1b[?1049l")
+        assert termios.tcgetattr(screen.slave) == before
+    for end, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with top_on_a_terminal(site) as (screen, process):
+            before = termios.tcgetattr(screen.slave)
+            shows(screen, b"cam2")
+            if end == signal.SIGINT:
+                os.write(screen.master, b"\x03")
+            else:
+                process.send_signal(end)
+            assert process.wait(30) == code
+            shows(screen, b"\x1b[?25h")
+            assert termios.tcgetattr(screen.slave) == before
+    with top_on_a_terminal(site) as (screen, process):
+        shows(screen, b"cam2")
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(30) == 129
+    once = command("top", "-c", str(site.file), "--once", "--interval", "0.2")
+    assert once.returncode == 0
+    assert "3 of 3 cameras active" in once.stdout
+    assert "stored/s" in once.stdout
+    assert max(map(len, once.stdout.splitlines())) <= 80
+    piped = command("top", "-c", str(site.file))
+    assert (piped.returncode, piped.stdout) == (2, "")
+    assert piped.stderr.count("\n") == 1
+    assert "--once" in piped.stderr
+    assert site.stop() == 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 from urllib.parse import quote
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from engine.wire.test_mark import FrameMark, find_mark
 
@@ -27,6 +27,7 @@ ARGUMENTS = [
 LAPTOP, PHONE, WALL = (1440, 900), (390, 844), (3840, 2160)
 #: Generous, because other tests run on the same cores.
 SECONDS_MAX = 30.0
+expect.set_options(timeout=SECONDS_MAX * 1000)
 #: Chromium prints these itself when a request fails; no script can prevent it.
 _NETWORK = re.compile(r"^Failed to load resource: ")
 

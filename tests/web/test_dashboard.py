@@ -268,6 +268,9 @@ def test_the_keyboard_alone_finds_and_opens_a_camera(dashboard: Dashboard) -> No
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
+    dashboard.open("system")
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
 
 
 @pytest.mark.parametrize("size", [PHONE, LAPTOP, WALL], ids=["phone", "laptop", "wall"])
@@ -276,7 +279,7 @@ def test_nothing_is_cropped(running: Running, browser: Browser, size: tuple[int,
         for view in VIEWS:
             dashboard.open(view)
             expect(dashboard.page.locator("main > *").first).to_be_attached()
-            dashboard.page.wait_for_function("document.querySelector('#site').textContent !== 'Edge Video'")
+            expect(dashboard.page.locator("#site")).not_to_have_text("Edge Video")
             page_width = dashboard.page.evaluate("document.documentElement.scrollWidth")
             assert page_width <= size[0], f"{view or 'wall'} is {page_width} wide"
         assert not dashboard.errors
@@ -287,7 +290,7 @@ def test_axe_finds_nothing_serious(running: Running, browser: Browser, scheme: s
     with opened(browser, running.url, scheme=scheme) as dashboard:
         for view in VIEWS:
             dashboard.open(view)
-            dashboard.page.wait_for_function("document.querySelector('#site').textContent !== 'Edge Video'")
+            expect(dashboard.page.locator("#site")).not_to_have_text("Edge Video")
             found = Axe().run(dashboard.page).response["violations"]
             serious = [one for one in found if one["impact"] in ("serious", "critical")]
             told = [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in serious]

@@ -161,7 +161,11 @@ def test_cameras_processes_and_servers_are_told_as_they_are(running: Running):
     assert attempts <= running.site.camera("dead")["connects"] - 1
     for role in ("web", "publisher", "writer"):
         assert running.value("edge_video_process_up", process=role) == 1
-        assert running.value("edge_video_process_memory_bytes", process=role) > 2**20
+        # A busy machine has time for one process's memory a scrape.
+        memory = wait_until(
+            lambda role=role: running.values("edge_video_process_memory_bytes", process=role), 30, "its memory is read"
+        )
+        assert memory[0] > 2**20
         assert running.value("edge_video_process_cpu_seconds_total", process=role) > 0
     assert running.value("edge_video_process_up", process="capture gate") == 0, "it has sent all"
     assert running.value("edge_video_publisher_connected") == 1

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.shm.status_page import PublisherCount, WriterCount
+from engine.shm.status_page import MonitorCount, PublisherCount, WriterCount
 from engine.web.metrics import FAMILIES
 from engine.web.metrics_page import filled
 from engine.web.metrics_site import COUNTS
@@ -126,7 +126,7 @@ def test_the_names_of_the_go_edition_are_there_with_their_labels():
 
 def test_every_count_of_the_status_pages_that_is_for_others_is_a_metric():
     shown = [count for _, count, _ in COUNTS]
-    for kind in (PublisherCount, WriterCount):
+    for kind in (PublisherCount, WriterCount, MonitorCount):
         for count in kind:
             assert (count in [one for one in shown if type(one) is kind]) == (count.kind != "internal"), count.name
 

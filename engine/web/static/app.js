@@ -4,7 +4,7 @@ import { alerts } from "./alerts.js";
 import { camera } from "./camera.js";
 import { h, setText } from "./dom.js";
 import { count, plural, rate } from "./format.js";
-import { onSite, severity, site, startPolling } from "./live.js";
+import { droppedOf, onSite, severity, site, startPolling } from "./live.js";
 import { recall, remember } from "./stored.js";
 import { system } from "./system.js";
 import { tenants } from "./tenants.js";
@@ -62,8 +62,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && location.hash.length > 2) location.hash = "#/";
   if (event.key === "/") {
     event.preventDefault();
-    if (location.hash.length > 2) location.hash = "#/";
-    setTimeout(() => byId("search")?.focus());
+    if (byId("search")) {
+      byId("search").focus();
+    } else {
+      addEventListener("hashchange", () => byId("search")?.focus(), { once: true });
+      location.hash = "#/";
+    }
   }
 });
 
@@ -86,7 +90,7 @@ function header() {
   const parts = [];
   if (cameras.length) {
     const fps = cameras.reduce((sum, one) => sum + (one.fps ?? 0), 0);
-    const dropped = cameras.reduce((sum, one) => sum + Object.values(one.dropped ?? {}).reduce((all, value) => all + value, 0), 0);
+    const dropped = cameras.reduce((sum, one) => sum + droppedOf(one), 0);
     parts.push([`${cameras.length - bad} of ${cameras.length}`, "cameras"], [rate(fps), "fps"], [count(dropped), "dropped"]);
   }
   byId("totals").replaceChildren(...parts.map(([value, what]) => h("span", {}, h("b", {}, value), ` ${what}`)));

@@ -5,7 +5,7 @@ import { Curves } from "./charts.js";
 import { now } from "./clock.js";
 import { h, setState, setText } from "./dom.js";
 import { bytes, count, dateTime, nano, plural, rate, span } from "./format.js";
-import { onSite, site, stateOf } from "./live.js";
+import { dropsOf, onSite, site, stateOf } from "./live.js";
 import { Screen } from "./screen.js";
 import { Timeline } from "./timeline.js";
 
@@ -122,7 +122,7 @@ export function camera(main, id) {
 }
 
 function showFacts(card, camera) {
-  const drops = Object.entries(camera.dropped ?? {}).filter(([, frames]) => frames);
+  const drops = dropsOf(camera);
   const rows = [
     ["Picture", camera.width ? `${camera.width} × ${camera.height}` : "–"],
     ["Codec", [camera.codec, camera.mode, camera.decode && `JPEGs of ${camera.decode}`].filter(Boolean).join(", ") || "–"],

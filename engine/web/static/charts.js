@@ -2,7 +2,8 @@
 
 import uPlot from "./vendor/uPlot.esm.js";
 import { json } from "./api.js";
-import { h, setText } from "./dom.js";
+import { h } from "./dom.js";
+import { count } from "./format.js";
 
 const REFRESH_MS = 4000;
 const HEIGHT = 150;
@@ -26,9 +27,10 @@ class Curve {
 
   show(history) {
     const data = [history.times, ...this.series.map(({ key }) => history[key] ?? [])];
-    const text = this.tell(history);
-    setText(this.now, text);
-    this.plot.setAttribute("aria-label", `${this.title}: now ${text}`);
+    const told = this.tell(history);
+    // A line is told apart by its dashes and its name, not by its colour alone.
+    this.now.replaceChildren(...told.map(([name, value], at) => h("span", {}, keyOf(this.series[at]), `${name} `, h("b", {}, value))));
+    this.plot.setAttribute("aria-label", `${this.title}: now ${told.map((pair) => pair.join(" ")).join(", ")}`);
     if (this.chart) this.chart.setData(data);
     else this.make(data);
   }
@@ -43,8 +45,8 @@ class Curve {
       cursor: { y: false, points: { size: 6 } },
       scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.15, 1)] } },
       axes: [{ ...axis, incrs: TICK_SECONDS, size: 26, space: 60, values: (_, times) => times.map((time) => new Date(time * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) }, { ...axis, size: 44, space: 32 }],
-      series: [{}, ...this.series.map(({ colour, fill }) => ({
-        stroke: css(colour), width: 1.6, points: { show: false },
+      series: [{}, ...this.series.map(({ colour, fill, dash }) => ({
+        stroke: css(colour), width: 1.6, dash: dash ? [6, 4] : undefined, points: { show: false },
         fill: fill ? `color-mix(in srgb, ${css(colour)} 16%, transparent)` : undefined,
       }))],
     }, data, this.plot);
@@ -56,6 +58,13 @@ class Curve {
   }
 }
 
+/** The key of a line: a short piece of it. */
+function keyOf({ colour, dash }) {
+  const key = h("i", { class: dash ? "key dash" : "key", "aria-hidden": "true" });
+  key.style.borderTopColor = `var(${colour})`;
+  return key;
+}
+
 const last = (values) => (values?.length ? values.at(-1) : null);
 const sum = (values) => (values ?? []).reduce((total, value) => total + (value ?? 0), 0);
 const ms = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
@@ -65,14 +74,14 @@ export class Curves {
   constructor(camera, video = false) {
     this.camera = camera;
     const frames = { key: "fps", colour: "--accent", fill: true };
-    const packets = { key: "packet_fps", colour: "--good" };
+    const packets = { key: "packet_fps", colour: "--good", dash: true };
     this.curves = [
       new Curve(video ? "Frames and packets a second" : "Frames a second", video ? [frames, packets] : [frames],
-        (history) => [last(history.fps), ...(video ? [last(history.packet_fps)] : [])].map((value) => value?.toFixed(1) ?? "–").join(" · ")),
-      new Curve("Camera to Redis, p50 and p99", [{ key: "p99_ms", colour: "--warn" }, { key: "p50_ms", colour: "--accent", fill: true }],
-        (history) => `${ms(last(history.p50_ms))} · ${ms(last(history.p99_ms))}`),
+        (history) => [["frames", last(history.fps)?.toFixed(1) ?? "–"], ...(video ? [["packets", last(history.packet_fps)?.toFixed(1) ?? "–"]] : [])]),
+      new Curve("Camera to Redis", [{ key: "p50_ms", colour: "--accent", fill: true }, { key: "p99_ms", colour: "--warn", dash: true }],
+        (history) => [["p50", ms(last(history.p50_ms))], ["p99", ms(last(history.p99_ms))]]),
       new Curve("Dropped frames", [{ key: "dropped", colour: "--bad", fill: true }],
-        (history) => `${sum(history.dropped)} in the last minutes`),
+        (history) => [["in these minutes", count(sum(history.dropped))]]),
     ];
     this.element = h("div", { class: "curves" }, this.curves.map((curve) => curve.element));
     this.timer = setInterval(() => { if (!document.hidden) this.load(); }, REFRESH_MS);

@@ -87,6 +87,14 @@ export function startPolling() {
 /** The state to show: the capture's word, or "ended" for a film that was played to its end. */
 export const stateOf = (camera) => (camera.finished ? "ended" : camera.state || "waiting");
 
+/** Drops of a camera by reason as [reason, count]: of its frames, and of its video. */
+export function dropsOf(camera) {
+  const video = Object.entries(camera.video?.dropped ?? {}).map(([reason, count]) => [`${reason} (video)`, count]);
+  return [...Object.entries(camera.dropped ?? {}), ...video].filter(([, count]) => count);
+}
+
+export const droppedOf = (camera) => dropsOf(camera).reduce((sum, [, count]) => sum + count, 0);
+
 /** Problems first. */
 const ORDER = { offline: 0, stalled: 1, waiting: 2, connecting: 2, active: 3, ended: 4 };
 export const severity = (camera) => ORDER[stateOf(camera)] ?? 2;

@@ -5,6 +5,7 @@ import { now } from "./clock.js";
 import { FramePlayer } from "./frame_player.js";
 import { h, setText } from "./dom.js";
 import { millis, nano, timeOfDay } from "./format.js";
+import { stateOf } from "./live.js";
 import { CannotPlay, Player, canStream } from "./player.js";
 import { show } from "./pictures.js";
 
@@ -26,6 +27,8 @@ export class Screen {
   /** False once the server has said that it has no live video of this camera. */
   #streamed = true;
   #asleep = false;
+  /** True once the message says why there is no picture. */
+  #refused = false;
 
   constructor(id) {
     this.id = id;
@@ -154,6 +157,7 @@ export class Screen {
 
   #jpegs() {
     if (this.#camera?.decode === "none") {
+      this.#refused = true;
       this.message.hidden = false;
       setText(this.message, "This camera's pictures are stored as video only, and this browser cannot play it.");
       return;
@@ -246,6 +250,12 @@ export class Screen {
     this.kind.classList.toggle("live", this.mode === "live");
     this.shown.hidden = at === null;
     if (at !== null) setText(this.shown, timeOfDay(at, true));
-    if (!this.message.hidden && this.mode === "live" && this.image.hidden && this.video.hidden) setText(this.message, "Loading …");
+    // A stream has no picture before the camera sends one.
+    const empty = this.mode === "live" && (this.image.hidden || !this.image.naturalWidth) && this.video.hidden;
+    if (empty && !this.#refused) {
+      const state = this.#camera ? stateOf(this.#camera) : "";
+      this.message.hidden = false;
+      setText(this.message, !state || state === "active" ? "Loading …" : `The camera is ${state}. What it stored before is on the time line.`);
+    }
   }
 }

@@ -4,7 +4,7 @@ import { json } from "./api.js";
 import { Curves } from "./charts.js";
 import { h, setText } from "./dom.js";
 import { bytes, count, plural, rate, span } from "./format.js";
-import { onSite, severity, site } from "./live.js";
+import { droppedOf, onSite, severity, site } from "./live.js";
 
 const SERVERS_EVERY_MS = 3000;
 
@@ -33,7 +33,7 @@ export function system(main) {
   const curves = new Curves(undefined);
   const troubles = h("p", {});
   let servers = {};
-  let askedAt = 0;
+  let askedAt = -Infinity;
   main.append(h("div", { class: "sheet" }, h("div", {}, h("h1", {}, "System"), troubles), cards, curves.element, tables));
 
   async function askServers() {
@@ -75,22 +75,24 @@ function figures(report, servers) {
   const active = report.cameras.filter((camera) => camera.state === "active").length;
   const fps = report.cameras.reduce((sum, camera) => sum + camera.fps, 0);
   const cpu = report.processes.reduce((sum, one) => sum + (one.alive ? one.cpu_percent : 0), 0);
-  const dropped = report.cameras.reduce((sum, camera) => sum + Object.values(camera.dropped).reduce((all, one) => all + one, 0), 0);
+  const dropped = report.cameras.reduce((sum, camera) => sum + droppedOf(camera), 0);
   const found = [
     figure("Cameras active", `${active} of ${report.cameras.length}`, `up for ${span(report.uptime_seconds)}`, active < report.cameras.length ? "warn" : "good"),
     figure("Frames a second", rate(fps), report.video ? `${rate(report.video.packet_fps)} packets a second` : "JPEG"),
     figure("Camera to Redis", `${rate(report.latency_ms.p50)} ms`, `half of the frames; p99 ${rate(report.latency_ms.p99)} ms`),
-    figure("Dropped", count(dropped), "frames since the start", dropped ? "warn" : "good"),
+    figure("Dropped", count(dropped), report.video ? "frames and packets since the start" : "frames since the start", dropped ? "warn" : "good"),
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];
-  const redis = servers.redis;
+  const redis = servers.redis?.up === false ? null : servers.redis;
   const away = (name) => report.outages.find((outage) => outage.server.toLowerCase().includes(name));
   if (away("redis")) found.push(figure("Redis", "away", `for ${span(away("redis").seconds)}`, "bad"));
   else if (redis) {
-    const memory = redis.used_memory_bytes ?? redis.memory_bytes;
+    const memory = redis.used_memory_bytes;
     const most = redis.maxmemory_bytes;
+    const asked = redis.keyspace_hits + redis.keyspace_misses;
     found.push(figure("Redis memory", bytes(memory), most ? `of ${bytes(most)}` : "no limit set", most && memory / most > 0.95 ? "bad" : ""));
-    found.push(figure("Redis", `${count(redis.ops_per_s)}/s`, `commands; ${plural(redis.connected_clients ?? redis.clients ?? 0, "client")}`));
+    found.push(figure("Redis commands", `${count(redis.ops_per_s)}/s`, `${plural(redis.connected_clients, "client")}; version ${redis.version}`));
+    found.push(figure("Redis hits", asked ? `${Math.round((100 * redis.keyspace_hits) / asked)} %` : "–", `${plural(redis.expired_keys, "key")} expired, ${count(redis.evicted_keys)} evicted`));
   }
   const publisher = report.publisher;
   if (!publisher) found.push(figure("RabbitMQ", "none", "metadata stays in Redis"));

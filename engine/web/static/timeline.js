@@ -6,13 +6,14 @@ import { dateTime, timeOfDay } from "./format.js";
 
 const SECOND_MS = 1000;
 const PAGE_MS = 10 * SECOND_MS;
-const HEIGHT = 64;
-const BAND = 38;
+/** Of the height, the part that is the line. */
+const BAND_SHARE = 0.6;
 /** Left and right of the line, so that the mark is whole at its ends. */
 const PAD = 8;
 /** Steps between two labels, in seconds. */
 const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600];
-const LABEL_PIXELS_MIN = 84;
+/** A label and its distance to the next, in sizes of the text. */
+const LABEL_SIZES_MIN = 7;
 
 export class Timeline {
   #canvas = h("canvas", { "aria-hidden": "true" });
@@ -92,10 +93,12 @@ export class Timeline {
     const box = this.#canvas.getBoundingClientRect();
     if (!box.width) return;
     const scale = devicePixelRatio || 1;
-    const width = box.width;
+    const { width, height } = box;
+    const band = Math.round(height * BAND_SHARE);
+    const size = parseFloat(getComputedStyle(this.#canvas).fontSize) * 0.86;
     const line = width - 2 * PAD;
     this.#canvas.width = Math.round(width * scale);
-    this.#canvas.height = Math.round(HEIGHT * scale);
+    this.#canvas.height = Math.round(height * scale);
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const pen = this.#canvas.getContext("2d");
@@ -105,7 +108,7 @@ export class Timeline {
 
     pen.fillStyle = colour("--line");
     pen.beginPath();
-    pen.roundRect(PAD, 0, line, BAND, 6);
+    pen.roundRect(PAD, 0, line, band, 6);
     pen.fill();
     pen.save();
     pen.clip();
@@ -118,28 +121,28 @@ export class Timeline {
       const right = Math.round(place(Math.min(start + this.bucketMs, this.lastMs)));
       if (right < PAD) continue;
       pen.globalAlpha = 0.3 + 0.45 * (frames / most);
-      pen.fillRect(left, 4, Math.max(right - left, 1), BAND - 8);
+      pen.fillRect(left, 4, Math.max(right - left, 1), band - 8);
     }
     pen.restore();
 
     pen.fillStyle = colour("--quiet");
-    pen.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    pen.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
     pen.textBaseline = "alphabetic";
-    const step = (STEPS.find((seconds) => (seconds * SECOND_MS * line) / length >= LABEL_PIXELS_MIN) ?? STEPS.at(-1)) * SECOND_MS;
+    const step = (STEPS.find((seconds) => (seconds * SECOND_MS * line) / length >= LABEL_SIZES_MIN * size) ?? STEPS.at(-1)) * SECOND_MS;
     for (let ms = Math.ceil(this.firstMs / step) * step; ms <= this.lastMs; ms += step) {
       const x = place(ms);
-      pen.fillRect(x, BAND, 1, 6);
+      pen.fillRect(x, band, 1, 6);
       const text = timeOfDay(ms);
       const half = pen.measureText(text).width / 2;
-      if (x > half && x < width - half) pen.fillText(text, x - half, HEIGHT - 6);
+      if (x > half && x < width - half) pen.fillText(text, x - half, height - size * 0.4);
     }
 
     const shown = this.chosenMs ?? this.lastMs;
     const x = Math.min(Math.max(place(shown), PAD), width - PAD);
     pen.fillStyle = colour("--text");
-    pen.fillRect(x - 1.5, 0, 3, BAND);
+    pen.fillRect(x - 1.5, 0, 3, band);
     pen.beginPath();
-    pen.arc(x, BAND, 6, 0, 2 * Math.PI);
+    pen.arc(x, band, 6, 0, 2 * Math.PI);
     pen.fill();
 
     this.slider.setAttribute("aria-valuemin", Math.round(this.firstMs / SECOND_MS));

@@ -8,10 +8,12 @@ import { onSite, severity, site, stateOf } from "./live.js";
 import { Pictures } from "./pictures.js";
 import { recall, remember } from "./stored.js";
 
-const SIZES = { large: 480, medium: 320, small: 200 };
+/** Widths of tiles, in sizes of the text: a wall screen has larger text. */
+const SIZES = { large: 34, medium: 23, small: 14 };
 /** Narrower tiles show nothing; then the wall is scrolled. */
-const FIT_PIXELS_MIN = 150;
-const DENSE_PIXELS_MAX = 260;
+const FIT_MIN = 10.7;
+/** Below this a tile has its name above its figures. */
+const DENSE_MAX = 18.5;
 const GAP = 12;
 const settings = { text: "", order: "problems", size: recall("tiles", "fit", ["fit", ...Object.keys(SIZES)]), only: "all" };
 
@@ -29,14 +31,15 @@ export function wall(main) {
   main.append(h("h1", { class: "unseen" }, "Cameras"), h("div", { class: "filters" }, search, order, only, size, shown), grid, empty);
 
   function resize() {
+    const text = parseFloat(getComputedStyle(grid).fontSize);
     const below = parseFloat(getComputedStyle(main).paddingBottom);
     const top = grid.getBoundingClientRect().top + scrollY;
-    const found = settings.size === "fit" && fit(tiles.size, grid.clientWidth, innerHeight - top - below, GAP, FIT_PIXELS_MIN);
-    const width = found ? found.width : SIZES[settings.size] ?? SIZES.small;
+    const found = settings.size === "fit" && fit(tiles.size, grid.clientWidth, innerHeight - top - below, GAP, FIT_MIN * text);
+    const width = found ? found.width : text * (SIZES[settings.size] ?? (grid.clientWidth < 2 * SIZES.small * text ? FIT_MIN : SIZES.small));
     const columns = found ? `repeat(${found.columns}, ${width}px)` : "";
     if (grid.style.gridTemplateColumns !== columns) grid.style.gridTemplateColumns = columns;
     grid.style.setProperty("--tile", `${width}px`);
-    grid.classList.toggle("dense", width < DENSE_PIXELS_MAX);
+    grid.classList.toggle("dense", width < DENSE_MAX * text);
   }
 
   function arrange() {
