@@ -347,7 +347,7 @@ def test_streams_are_bounded_and_a_stream_that_ends_makes_room() -> None:
 
         held = [asyncio.create_task(get("192.0.2.1")) for _ in range(limits.STREAMS_PER_ADDRESS_MAX)]
         await asyncio.sleep(0)
-        refused = await get("192.0.2.1")
+        refused = await asyncio.wait_for(get("192.0.2.1"), 10)
         other = asyncio.create_task(get("192.0.2.2"))
         await asyncio.sleep(0)
         total = gate.streams.total
