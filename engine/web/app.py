@@ -14,7 +14,19 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import EngineError
-from engine.web import answers, dashboard, frame_lists, frames, health, login, metrics, site_routes, streams, video
+from engine.web import (
+    answers,
+    dashboard,
+    events,
+    frame_lists,
+    frames,
+    health,
+    login,
+    metrics,
+    site_routes,
+    streams,
+    video,
+)
 from engine.web.access import Access, Gate
 from engine.web.paths import RawPaths
 from engine.web.site import WebSite
@@ -28,6 +40,7 @@ ROUTES = [
     *site_routes.ROUTES,
     *streams.ROUTES,
     *video.ROUTES,
+    *events.ROUTES,
     *login.ROUTES,
     *dashboard.ROUTES,
 ]
