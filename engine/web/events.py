@@ -16,7 +16,7 @@ from engine.web.events_position import Position
 from engine.web.events_queue import EventQueue
 from engine.web.events_sources import SOURCES, Wanted, persistent
 from engine.web.site import REDIS_SECONDS, site_of, store_for, vhost_for
-from engine.web.streams_answer import StreamAnswer, Write
+from engine.web.streams_answer import StreamAnswer, Write, end
 
 #: Seconds without an event after which a comment is sent: proxies close connections that say nothing.
 KEEP_ALIVE_SECONDS = 15.0
@@ -62,16 +62,13 @@ async def events(request: Request) -> Response:
             # The headers, and this, are sent before the first event.
             await write(b": events\n\n")
             while True:
-                taken = asyncio.ensure_future(queue.take(KEEP_ALIVE_SECONDS))
-                await asyncio.wait((taken, *tasks), return_when=asyncio.FIRST_COMPLETED)
+                await write(await queue.take(KEEP_ALIVE_SECONDS) or b":\n\n")
                 for task in tasks:
                     if task.done():
+                        # Only by a defect. Its error ends the answer, and is in the log.
                         task.result()
-                await write(await taken or b":\n\n")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
             await store.close()
 
     return StreamAnswer(source, "text/event-stream")

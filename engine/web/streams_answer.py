@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+#: Seconds after which a task that was cancelled, and still runs, is cancelled again.
+_CANCEL_SECONDS = 0.1
 #: Sends one piece of an answer.
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -45,9 +48,9 @@ class StreamAnswer(Response):
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        end: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+        last: Message = {"type": "http.response.body", "body": b"", "more_body": False}
         if scope["method"] == "HEAD":
-            await send(end)
+            await send(last)
             return
 
         async def write(piece: bytes) -> None:
@@ -59,11 +62,22 @@ class StreamAnswer(Response):
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
-                await send(end)
+                await send(last)
         finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            await end(work, gone)
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait for their ends. Their results and errors are dropped."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        # A cancellation that meets a timeout of redis-py's is lost in it: then it is repeated.
+        done, pending = await asyncio.wait(pending, timeout=_CANCEL_SECONDS)
+        for task in done:
+            if not task.cancelled():
+                task.exception()
 
 
 async def _gone(receive: Receive) -> None:

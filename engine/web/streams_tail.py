@@ -17,6 +17,7 @@ from engine.client.frame import Frame, FrameEntry, with_data
 from engine.client.tenant import ENTRIES_MAX, Tenant
 from engine.client.transport import Query
 from engine.errors import EngineError
+from engine.web.streams_answer import end
 from engine.wire.redis_address import RedisAddress
 from engine.wire.rfc3339 import NANO
 
@@ -76,8 +77,7 @@ class CameraTail:
 
     async def close(self) -> None:
         """End the tail."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         await self._transport.close()
 
     async def _run(self) -> None:

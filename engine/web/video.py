@@ -32,7 +32,7 @@ from engine.wire.rfc3339 import NANO, rfc3339
 #: The longest film.
 DURATION_SECONDS_MAX = 600
 #: Bytes that a film reads ahead, in one round trip.
-_AHEAD_BYTES = 256 * 1024
+_AHEAD_BYTES = 128 * 1024
 #: How much older than ``start`` the first JPEG of a film may be.
 _EARLIER_NANO_MAX = 10 * NANO
 _MEDIA_TYPE = "video/mp4"

@@ -15,7 +15,7 @@ from engine.wire.rfc3339 import NANO
 
 #: A fragment ends after so many ticks or bytes, or before a key frame. Bounds what one film holds.
 _FRAGMENT_TICKS_MAX = TICKS
-_FRAGMENT_BYTES_MAX = 512 * 1024
+_FRAGMENT_BYTES_MAX = 128 * 1024
 _TICK_NANO = NANO // TICKS
 #: How long the last JPEG is shown if there is no other, in ticks.
 _ONLY_TICKS = TICKS

@@ -21,6 +21,7 @@ from engine.client.async_store import AsyncFrameStore
 from engine.client.film_track import TICKS
 from engine.client.video import VideoUnit
 from engine.errors import EngineError, RedisUnavailable, WireError
+from engine.web.streams_answer import end
 from engine.web.video_boxes import Sample, fragment
 from engine.web.video_codecs import Track, payload_of, track_of
 from engine.wire.rfc3339 import NANO
@@ -155,8 +156,7 @@ class LiveTail:
 
     async def close(self) -> None:
         """End the tail."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         await self._store.close()
 
     async def _run(self) -> None:
