@@ -163,9 +163,7 @@ def test_cv2_has_one_door_for_each_direction():
 
 def test_pyav_has_a_door_to_read_one_to_decode_for_each_direction_and_one_for_each_kind_of_film():
     capture = {"sources/stream.py", "sources/decoder.py"}
-    assert importers("av") == capture | {
-        *("client/decoder.py", "client/film.py", "client/video_film.py", "client/jpeg_film.py", "client/live_film.py")
-    }
+    assert importers("av") == capture | {"client/decoder.py", "client/film.py", "client/video_film.py"}
 
 
 def test_pika_has_one_door_for_each_direction():

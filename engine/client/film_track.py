@@ -68,11 +68,6 @@ class FilmTrack:
         """Units that were left out."""
         return self._continuity.skipped + self._leading_skipped
 
-    @property
-    def begin_nano(self) -> int:
-        """The nanosecond in which the film's first picture is shown; 0 before the first sample."""
-        return self._begin_nano
-
     def add(self, unit: VideoUnit) -> list[Sample]:
         """The samples that are complete after the next unit.
 

@@ -15,9 +15,8 @@ from typing import IO, Any, Self
 
 import av
 
-from engine.client.film_sink import FilmSink
 from engine.client.film_track import TICKS, FilmTrack, Sample
-from engine.client.hvc1 import tag_file
+from engine.client.hvc1 import tag_file, tag_hvc1
 from engine.client.video import VideoUnit
 from engine.errors import InputError
 from engine.wire.access_unit import START_CODE
@@ -28,8 +27,7 @@ from engine.wire.rfc3339 import rfc3339
 _FRAGMENT_US_MAX = 10_000_000
 #: Bytes written to disk at a time.
 _BUFFER_BYTES = 2**20
-#: FFmpeg's names of encodings.
-CODECS = {"h264": "h264", "h265": "hevc"}
+_CODECS = {"h264": "h264", "h265": "hevc"}
 #: Types of H.265's parameter sets.
 _H265_SETS = range(32, 35)
 _WHOLE = {"video_track_timescale": f"{TICKS}"}
@@ -97,7 +95,7 @@ def fragments(units: Iterable[VideoUnit], track: FilmTrack | None = None) -> Ite
     ``VideoFilm.add`` does.
     """
     track = track or FilmTrack()
-    sink = FilmSink()
+    sink = _Sink()
     muxer: _Muxer | None = None
     try:
         for samples in _batches(track, units):
@@ -105,12 +103,10 @@ def fragments(units: Iterable[VideoUnit], track: FilmTrack | None = None) -> Ite
                 if muxer is None:
                     muxer = _Muxer(sink, sample, _FRAGMENTED)
                 muxer.add(sample)
-                if piece := sink.take():
-                    yield piece
+                yield from sink.take()
         if muxer is not None:
             muxer.finish()
-            if piece := sink.take():
-                yield piece
+            yield from sink.take()
     finally:
         if muxer is not None:
             muxer.abandon()
@@ -122,7 +118,7 @@ def _batches(track: FilmTrack, units: Iterable[VideoUnit]) -> Iterator[list[Samp
     yield track.finish()
 
 
-def check_sets(unit: VideoUnit) -> None:
+def _check_sets(unit: VideoUnit) -> None:
     """Let FFmpeg's decoder read the parameter sets of an H.265 film's first unit. Its muxer reads them without bounds,
     and damaged ones keep it busy for hours. Raises InputError."""
     found = [nal for nal in annex_b(memoryview(unit.data)) if nal[0] >> 1 in _H265_SETS]
@@ -136,18 +132,41 @@ def check_sets(unit: VideoUnit) -> None:
         ) from None
 
 
+class _Sink:
+    """A file for FFmpeg that gives what was written."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._pieces: list[bytes] = []
+        self._begun = False
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def take(self) -> Iterator[bytes]:
+        if self._pieces:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            yield data if self._begun else tag_hvc1(data)
+            self._begun = True
+
+
 class _Muxer:
     """FFmpeg's muxer for one stream. ``first`` is its first sample."""
 
-    def __init__(self, file: IO[bytes] | FilmSink, first: Sample, options: dict[str, str]) -> None:
+    def __init__(self, file: IO[bytes] | _Sink, first: Sample, options: dict[str, str]) -> None:
         self._file = file
         unit = first.unit
         if unit.encoding == "h265":
-            check_sets(unit)
+            _check_sets(unit)
         self._container: Any = av.open(file, "w", format="mp4", options=options)
         self._container.metadata["creation_time"] = rfc3339(unit.shown_nano)
         self._stream: Any = self._container.add_mux_stream(
-            CODECS[unit.encoding], width=unit.width, height=unit.height, time_base=Fraction(1, TICKS)
+            _CODECS[unit.encoding], width=unit.width, height=unit.height, time_base=Fraction(1, TICKS)
         )
 
     def add(self, sample: Sample) -> None:
@@ -161,7 +180,7 @@ class _Muxer:
     def finish(self) -> None:
         """Write the film's end."""
         self._container.close()
-        if not isinstance(self._file, FilmSink):
+        if not isinstance(self._file, _Sink):
             tag_file(self._file)
             self._file.close()
 

@@ -13,7 +13,18 @@ from starlette.routing import Route
 import engine
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status_cameras import CameraReport
-from engine.web import alerts, frame_lists, frames, history, live_video, servers, site_routes, streams, tenants, video
+from engine.web import (
+    alerts,
+    events,
+    frame_lists,
+    frames,
+    history,
+    servers,
+    site_routes,
+    streams,
+    tenants,
+    video,
+)
 from engine.web.openapi_parts import Part, get, json_of
 
 #: Structs of answers. Those that they contain are found through them.
@@ -51,7 +62,7 @@ _PARTS = (
     alerts.OPENAPI,
     streams.OPENAPI,
     video.OPENAPI,
-    live_video.OPENAPI,
+    events.OPENAPI,
     OPENAPI,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,13 +11,10 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.client.async_store import AsyncFrameStore
 from engine.client.async_transport import AsyncTransport
-from engine.client.frame import Frame
 from engine.client.journal_queries import checked_tenant
-from engine.client.video import VideoUnit
 from engine.config import Config
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import SiteLook, look, runs_here
-from engine.web.hub import Hub
 from engine.web.newest import Newest
 from engine.web.reader import NOBODY, Reader
 from engine.web.scaling import Scaler
@@ -29,10 +25,8 @@ _REPORT_SECONDS = 0.5
 _LOCAL_SECONDS = 2.0
 #: Seconds that Redis may take to answer. Each round trip is tried three times, so a request fails within about 2 s.
 REDIS_SECONDS = 0.7
-#: The same for tails, which wait at Redis for half a second, and for films, whose chunks are large.
+#: The same for tails, which wait at Redis for half a second, and for films, whose chunks are larger.
 STREAM_SECONDS = 2.0
-#: Films that are made at the same time; others wait their turn for each piece.
-FILM_THREADS = 4
 
 
 class WebSite:
@@ -48,11 +42,6 @@ class WebSite:
         self.scaler = Scaler()
         self._stores: dict[str, AsyncFrameStore] = {}
         self._newest: dict[str, Newest] = {}
-        self._tails: dict[str, AsyncFrameStore] = {}
-        self._frame_hubs: dict[str, Hub[Frame]] = {}
-        self._video_hubs: dict[str, Hub[VideoUnit]] = {}
-        #: The threads that make films.
-        self.film_threads = ThreadPoolExecutor(FILM_THREADS, "film")
         self._seen: SiteLook | None = None
         self._seen_until = 0.0
         self._reading = asyncio.Lock()
@@ -85,30 +74,12 @@ class WebSite:
         """The cameras of a tenant that the site file names: they exist even if nothing is stored for them."""
         return [camera.id for camera in self.config.cameras] if vhost == self.config.vhost else []
 
-    def frame_hub(self, vhost: str) -> Hub[Frame]:
-        """The viewers of a tenant's JPEGs."""
-        if vhost not in self._frame_hubs:
-            self._frame_hubs[vhost] = Hub(self._tail_store(vhost).tail, self.log)
-        return self._frame_hubs[vhost]
-
-    def video_hub(self, vhost: str) -> Hub[VideoUnit]:
-        """The viewers of a tenant's video."""
-        if vhost not in self._video_hubs:
-            self._video_hubs[vhost] = Hub(self._tail_store(vhost).tail_video, self.log)
-        return self._video_hubs[vhost]
-
-    def _tail_store(self, vhost: str) -> AsyncFrameStore:
-        """A store with connections of its own: a tail waits at Redis, and others must not wait for it."""
-        if vhost not in self._tails:
-            self._tails[vhost] = self._new_store(vhost, STREAM_SECONDS)
-        return self._tails[vhost]
-
-    def _new_store(self, vhost: str, timeout_seconds: float = REDIS_SECONDS) -> AsyncFrameStore:
+    def _new_store(self, vhost: str) -> AsyncFrameStore:
         return AsyncFrameStore(
             self.config.redis_address,
             vhost,
             self.config.prefix,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=REDIS_SECONDS,
             cameras=self.cameras_of(vhost),
         )
 
@@ -129,15 +100,10 @@ class WebSite:
 
     async def aclose(self) -> None:
         """Close the connections to Redis."""
-        for frames in self._frame_hubs.values():
-            await frames.close()
-        for video in self._video_hubs.values():
-            await video.close()
         self.scaler.close()
-        self.film_threads.shutdown(wait=False, cancel_futures=True)
         for newest in self._newest.values():
             await newest.close()
-        for store in (*self._stores.values(), *self._tails.values()):
+        for store in self._stores.values():
             await store.close()
 
 

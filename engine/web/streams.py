@@ -1,111 +1,152 @@
-"""Live pictures as JPEGs: ``stream.mjpeg`` (multipart/x-mixed-replace), which every browser shows as an image.
-
-A viewer holds one frame that it has not sent yet. A newer one replaces it, so a slow reader gets fewer pictures, and
-none is old.
-"""
+"""Live pictures: ``stream.mjpeg``, for ``<img>`` and for all that reads multipart/x-mixed-replace."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import contextlib
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from engine.client.async_store import AsyncFrameStore
 from engine.client.frame import Frame
-from engine.web import openapi_parts as parts
-from engine.web import queries
-from engine.web.frames import WIDTH_MAX, WIDTH_MIN
-from engine.web.hub import Hub
+from engine.client.journal_queries import checked_tenant
+from engine.errors import WireError
 from engine.web.paths import CAMERA
-from engine.web.site import WebSite, site_of, store_for, vhost_for
-from engine.web.stream_answer import StreamAnswer
-from engine.wire.rfc3339 import NANO
+from engine.web.queries import number, text
+from engine.web.site import STREAM_SECONDS, WebSite, site_of, store_for, vhost_for
+from engine.web.streams_answer import StreamAnswer, Write
+from engine.web.streams_tail import Tails
 
-_BOUNDARY = b"frame"
-_FPS_MAX = 60
-
-
-class _Newest:
-    """A viewer that takes the newest frame, at most ``fps`` a second."""
-
-    def __init__(self, camera: str, fps: int) -> None:
-        self.camera = camera
-        self._interval = NANO // fps if fps else 0
-        self._due = 0
-        self._frame: Frame | None = None
-        self._came = asyncio.Event()
-
-    def take(self, item: Frame) -> None:
-        """See Viewer."""
-        # A frame that comes half an interval early is shown: the camera's rate need not be a multiple of the viewer's.
-        if item.unix_nano + self._interval // 2 < self._due:
-            return
-        self._due = max(self._due, item.unix_nano - self._interval) + self._interval
-        self._frame = item
-        self._came.set()
-
-    async def next(self) -> Frame:
-        """The newest frame that was not taken yet."""
-        await self._came.wait()
-        self._came.clear()
-        assert self._frame
-        frame, self._frame = self._frame, None
-        return frame
+_BOUNDARY = "frame"
+#: Frames a second and pixels that may be asked for.
+_FPS_MAX = 100.0
+_WIDTH_MAX = 1920
 
 
-async def mjpeg(request: Request) -> Any:
-    """A camera's frames as they are stored."""
-    site, camera, vhost = site_of(request), request.path_params["camera"], vhost_for(request)
-    fps = queries.number(request, "fps", 0, 1, _FPS_MAX)
-    width = queries.number(request, "width", 0, WIDTH_MIN, WIDTH_MAX)
-    # Checks the name too, and that Redis answers.
-    newest = await store_for(request).latest(camera)
-    if newest is None and vhost == site.config.vhost and _video_only(site, camera):
-        raise HTTPException(409, f'camera {camera} has decode = "none", so no JPEGs are stored; ask for live.mp4')
-    viewer = _Newest(camera, fps)
-    if newest is not None:
-        viewer.take(newest)
-    headers = [(b"content-type", b"multipart/x-mixed-replace; boundary=" + _BOUNDARY)]
-    return StreamAnswer(headers, _parts(site, site.frame_hub(vhost), viewer, newest, width))
+async def mjpeg(request: Request) -> Response:
+    """A camera's frames as they are stored, without end. A reader that is slow skips frames."""
+    site, store = site_of(request), store_for(request)
+    camera, fps = request.path_params["camera"], _fps(request)
+    width = number(request, "width", 0, 16, _WIDTH_MAX)
+    await _check(site, store, camera)
+    tenant = checked_tenant(vhost_for(request), site.config.prefix, ())
+    tails = tails_of(request)
+
+    async def source(write: Write) -> None:
+        with tails.viewer(tenant, camera, fps) as viewer:
+            while True:
+                frame = await viewer.take()
+                # A frame that is no picture, or that too many wait for to be scaled, is skipped.
+                with contextlib.suppress(WireError, HTTPException):
+                    part = _part(frame, await _payload(site, frame, width))
+                    await write(part)
+
+    return StreamAnswer(source, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
 
 
-def _video_only(site: WebSite, camera: str) -> bool:
-    return any(known.id == camera and known.decode == "none" for known in site.config.cameras)
+def tails_of(request: Request) -> Tails:
+    """The tails of this web process."""
+    state = request.app.state
+    if not hasattr(state, "tails"):
+        state.tails = Tails(site_of(request).config.redis_address, STREAM_SECONDS)
+    tails: Tails = state.tails
+    return tails
 
 
-async def _parts(
-    site: WebSite, hub: Hub[Frame], viewer: _Newest, newest: Frame | None, width: int
-) -> AsyncIterator[bytes]:
-    hub.join(viewer, newest)
+def _fps(request: Request) -> float:
+    value = text(request, "fps")
     try:
-        while True:
-            frame = await viewer.next()
-            data = frame.data
-            if width and width < frame.width:
-                data = await site.scaler.scaled(frame.key, data, width)
-            yield b"--%b\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\nX-Frame-Timestamp-Nano: %d\r\n" % (
-                _BOUNDARY,
-                len(data),
-                frame.unix_nano,
-            ) + b"X-Frame-Sequence: %d\r\n\r\n%b\r\n" % (frame.sequence, data)
-    finally:
-        hub.leave(viewer)
+        fps = float(value or 0)
+    except ValueError:
+        fps = -1.0
+    if value and not 0 < fps <= _FPS_MAX:
+        raise HTTPException(422, f"fps {value!r} is not a number above 0, up to {_FPS_MAX:g}")
+    return fps
 
 
-OPENAPI: dict[str, parts.Part] = {
-    "/api/v1/cameras/{camera}/stream.mjpeg": parts.get(
-        "The frames of a camera as they are stored, from the newest on. Does not end.",
-        {200: {"description": "JPEGs, one a part.", "content": {"multipart/x-mixed-replace": {}}}},
-        parameters=[
-            parts.camera_in_path(),
-            parts.number_of("fps", 1, _FPS_MAX, "At most so many frames a second; all by default."),
-            parts.number_of("width", WIDTH_MIN, WIDTH_MAX, "Scale frames down to this many pixels."),
-        ],
-        problems=[404, 409, 422, 503],
-        tag="live",
-    ),
-}
+async def _check(site: WebSite, store: AsyncFrameStore, camera: str) -> None:
+    """Raises UnknownName for an unknown camera, HTTPException for one whose video only is stored."""
+    if await store.latest(camera) is not None:
+        return
+    configured = {own.id: own for own in site.config.cameras} if store.vhost == site.config.vhost else {}
+    own = configured.get(camera)
+    only_video = own.video and own.decode == "none" if own else bool(await store.count(camera, video=True))
+    if only_video:
+        raise HTTPException(
+            409,
+            f"camera {camera} stores video and no pictures (decode = none); watch live.mp4 in place of stream.mjpeg",
+        )
+
+
+async def _payload(site: WebSite, frame: Frame, width: int) -> bytes:
+    if not width or (frame.width and frame.width <= width):
+        return frame.data
+    return await site.scaler.scaled(frame.key, frame.data, width)
+
+
+def _part(frame: Frame, data: bytes) -> bytes:
+    """One part; written at once, because each write costs more than joining it."""
+    head = (
+        f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n"
+        f"X-Frame-Timestamp-Nano: {frame.unix_nano}\r\nX-Frame-Sequence: {frame.sequence:05d}\r\n\r\n"
+    )
+    return b"".join((head.encode(), data, b"\r\n"))
+
+
 ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/stream.mjpeg", mjpeg)]
+#: The parameter of all paths of streams.
+CAMERA_PARAMETER = {
+    "name": "camera",
+    "in": "path",
+    "required": True,
+    "description": "The camera's id, percent-encoded once: `a%2Fb` is camera `a/b`.",
+    "schema": {"type": "string"},
+}
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+#: What a stream may be refused with; also for ``video``.
+PROBLEMS = {
+    str(status): {"description": why, "content": _PROBLEM}
+    for status, why in (
+        (401, "A token is required."),
+        (403, "This token may not read this."),
+        (404, "The camera is not known, or nothing is stored for that time."),
+        (409, "The camera stores nothing of this kind; the text says what to use."),
+        (422, "A parameter is invalid or out of bounds; the text names it and its limits."),
+        (429, "Too many requests, or streams, of this address."),
+        (503, "Redis does not answer, or too much waits. Try again later."),
+    )
+}
+OPENAPI: dict[str, dict[str, Any]] = {
+    "/api/v1/cameras/{camera}/stream.mjpeg": {
+        "get": {
+            "summary": "A camera's frames as they are stored, without end.",
+            "description": "Each part has the frame's time and number in its headers. A slow reader skips frames.",
+            "tags": ["streams"],
+            "parameters": [
+                CAMERA_PARAMETER,
+                {
+                    "name": "fps",
+                    "in": "query",
+                    "description": "Frames a second at most.",
+                    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": _FPS_MAX},
+                },
+                {
+                    "name": "width",
+                    "in": "query",
+                    "description": "Pixels; a smaller picture is not made larger.",
+                    "schema": {"type": "integer", "minimum": 16, "maximum": _WIDTH_MAX},
+                },
+            ],
+            "responses": {
+                "200": {
+                    "description": "JPEGs, without end.",
+                    "content": {"multipart/x-mixed-replace": {"schema": {"type": "string", "format": "binary"}}},
+                },
+                **PROBLEMS,
+            },
+        }
+    }
+}

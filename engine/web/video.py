@@ -1,177 +1,226 @@
-"""Stored video over HTTP as fragmented MP4, undecoded: ``video.mp4``.
-
-Muxing runs in threads of its own, a piece at a time, and only when the reader has taken the piece before. So a film
-holds one piece and one chunk of access units, however slow its reader is.
-"""
+"""Stored and live video over HTTP, as fragmented MP4: ``video.mp4`` and ``live.mp4``. Nothing is decoded."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
+import contextlib
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.client.store import FrameStore
+from engine.client.async_store import AsyncFrameStore
+from engine.client.frame import FrameEntry
+from engine.client.times import NANO_MAX
 from engine.errors import WireError
-from engine.web import openapi_parts as parts
-from engine.web import queries
 from engine.web.paths import CAMERA
-from engine.web.site import STREAM_SECONDS, WebSite, site_of, vhost_for
-from engine.web.stream_answer import StreamAnswer
-from engine.wire.codec_string import codec_string
-from engine.wire.rfc3339 import NANO
+from engine.web.queries import flag, moment, span
+from engine.web.site import STREAM_SECONDS, site_of, vhost_for
+from engine.web.streams import CAMERA_PARAMETER, PROBLEMS
+from engine.web.streams_answer import StreamAnswer, Write
+from engine.web.video_boxes import header, jpeg_entry
+from engine.web.video_codecs import track_of
+from engine.web.video_film import jpeg_fragments, video_fragments
+from engine.web.video_live import LiveViews
+from engine.wire import jpeg
+from engine.wire.rfc3339 import NANO, rfc3339
 
-#: The longest film of one answer, in seconds.
-FILM_SECONDS_MAX = 600
-_DEFAULT = "60s"
-#: Payload bytes that a film reads ahead.
-_CHUNK_BYTES = 2**20
+#: The longest film.
+DURATION_SECONDS_MAX = 600
+#: Bytes that a film reads ahead, in one round trip.
+_AHEAD_BYTES = 128 * 1024
+#: How much older than ``start`` the first JPEG of a film may be.
+_EARLIER_NANO_MAX = 10 * NANO
+_MEDIA_TYPE = "video/mp4"
+_Item = TypeVar("_Item", bound=FrameEntry)
 
 
 class _Film(NamedTuple):
-    """A film whose first piece is ready. ``close`` frees what it holds."""
+    """A film that begins: its name for Media Source, time stamp of its first unit, first bytes, and the rest."""
 
-    start_nano: int
     codec: str
-    pieces: Iterator[bytes]
-    close: Callable[[], None]
+    start_nano: int
+    header: bytes
+    fragments: AsyncGenerator[bytes, None]
 
 
-async def film(request: Request) -> Any:
-    """A camera's stored video from a time on; for a camera without video, a film of its JPEGs."""
-    site, camera = site_of(request), request.path_params["camera"]
-    start = queries.moment(request, "start", time.time_ns())
-    duration = queries.span(request, "duration", _DEFAULT)
-    if duration > FILM_SECONDS_MAX * NANO:
-        raise HTTPException(422, f"duration is longer than {FILM_SECONDS_MAX} s; ask for the parts one by one")
-    first = time.time_ns() - duration if start is None else start
-    pool = site.film_threads
-    loop = asyncio.get_running_loop()
-    opened = await loop.run_in_executor(pool, partial(_open, site, vhost_for(request), camera, first, first + duration))
-    if opened is None:
-        raise HTTPException(404, f"camera {camera} has nothing stored in these {duration / NANO:g} s")
-    headers = [
-        (b"content-type", b"video/mp4"),
-        (b"x-video-codec", opened.codec.encode()),
-        (b"x-video-start-nano", b"%d" % opened.start_nano),
-    ]
-    if queries.flag(request, "download"):
-        name = quote(f"{camera}-{opened.start_nano}.mp4", safe="")
-        headers.append((b"content-disposition", f"attachment; filename*=UTF-8''{name}".encode()))
-    return StreamAnswer(headers, _pieces(pool, opened))
-
-
-async def _pieces(pool: ThreadPoolExecutor, opened: _Film) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    work: asyncio.Future[bytes | None] | None = None
+async def film(request: Request) -> Response:
+    """A camera's stored video from the key frame at or before ``start`` on; of a camera without video, its JPEGs."""
+    camera = request.path_params["camera"]
+    now = time.time_ns()
+    start = moment(request, "start", now)
+    first = max(now - 60 * NANO, 0) if start is None else start
+    duration, download = span(request, "duration", "60s"), flag(request, "download")
+    if duration > DURATION_SECONDS_MAX * NANO:
+        raise HTTPException(
+            422, f"duration is {duration / NANO:g} s; at most {DURATION_SECONDS_MAX} s, so ask for several films"
+        )
+    last = min(first + duration, NANO_MAX)
+    store = store_of_streams(request)
     try:
-        while True:
-            work = loop.run_in_executor(pool, next, opened.pieces, None)
-            piece = await asyncio.shield(work)
-            if piece is None:
-                return
-            yield piece
-    finally:
-        # A thread that is at work cannot be stopped; what it uses is freed when it is done.
-        if work is not None and not work.done():
-            work.add_done_callback(lambda _: opened.close())
-        else:
-            opened.close()
-
-
-def _open(site: WebSite, vhost: str, camera: str, first: int, last: int) -> _Film | None:
-    """Begin a film, in a thread. None if nothing is stored in that time."""
-    store = FrameStore(
-        site.config.redis_address,
-        vhost,
-        site.config.prefix,
-        timeout_seconds=STREAM_SECONDS,
-        chunk_bytes=_CHUNK_BYTES,
-        cameras=site.cameras_of(vhost),
-    )
-    try:
-        found = _video(store, camera, first, last) or _jpegs(store, camera, first, last)
+        found = await _of_video(store, camera, first, last) or await _of_jpegs(store, camera, first, last)
+        if found is None:
+            raise HTTPException(404, f"camera {camera} has nothing stored from {first} to {last} (UTC nanoseconds)")
     except BaseException:
-        store.close()
+        await store.close()
         raise
-    if found is None:
-        store.close()
-    return found
+
+    async def source(write: Write) -> None:
+        await write(found.header)
+        async with contextlib.aclosing(found.fragments) as fragments:
+            async for piece in fragments:
+                await write(piece)
+
+    headers = _headers(found.codec, found.start_nano, camera if download else "")
+    return StreamAnswer(source, _MEDIA_TYPE, headers, store.close)
 
 
-def _video(store: FrameStore, camera: str, first: int, last: int) -> _Film | None:
-    from engine.client.film_track import FilmTrack
-    from engine.client.video_film import fragments
-
-    units = store.video(camera, first, last, from_key=True)
-    key = next((unit for unit in units if unit.keyframe), None)
-    if key is None:
-        return None
+async def live(request: Request) -> Response:
+    """A camera's video as it is stored, from the newest key frame on, without end."""
+    state = request.app.state
+    if not hasattr(state, "live_views"):
+        state.live_views = LiveViews()
+    views: LiveViews = state.live_views
+    camera = request.path_params["camera"]
+    view = views.open((vhost_for(request), camera), lambda: store_of_streams(request))
     try:
-        codec = codec_string(key.encoding, key.data)
-    except WireError:
-        # The film may play all the same; the browser finds out.
-        codec = ""
-    track = FilmTrack()
-    pieces = fragments(itertools.chain([key], units), track)
-    begin = next(pieces, None)
-    if begin is None:
-        return None
-    return _film(store, track.begin_nano, codec, begin, pieces)
+        track, start_nano = await view.begin()
+    except BaseException:
+        view.close()
+        raise
+
+    async def source(write: Write) -> None:
+        await write(track.header)
+        while piece := await view.take():
+            await write(piece)
+
+    async def close() -> None:
+        view.close()
+
+    return StreamAnswer(source, _MEDIA_TYPE, _headers(track.codec, start_nano, ""), close)
 
 
-def _jpegs(store: FrameStore, camera: str, first: int, last: int) -> _Film | None:
-    from engine.client.jpeg_film import jpeg_fragments
+def store_of_streams(request: Request) -> AsyncFrameStore:
+    """A store of its own for one answer or tail: one that waits does not use up the connections of other requests."""
+    config = site_of(request).config
+    vhost = vhost_for(request)
+    known = [camera.id for camera in config.cameras] if vhost == config.vhost else []
+    return AsyncFrameStore(
+        config.redis_address,
+        vhost,
+        config.prefix,
+        timeout_seconds=STREAM_SECONDS,
+        chunk_bytes=_AHEAD_BYTES,
+        cameras=known,
+    )
 
+
+async def _of_video(store: AsyncFrameStore, camera: str, first: int, last: int) -> _Film | None:
+    """The film of a camera's video; None if there is none. Raises UnknownName for an unknown camera."""
+    units = store.video(camera, first, last, from_key=True)
+    async for unit in units:
+        if not unit.keyframe:
+            continue
+        try:
+            track = track_of(unit)
+        except WireError:
+            # The next key frame may have what this one lacks.
+            continue
+        return _Film(track.codec, unit.unix_nano, track.header, video_fragments(track, _with_first(unit, units)))
+    return None
+
+
+async def _of_jpegs(store: AsyncFrameStore, camera: str, first: int, last: int) -> _Film | None:
+    """The film of a camera's frames; None if there are none."""
+    before = store.entries(camera, max(first - _EARLIER_NANO_MAX, 0), first, limit=1, reverse=True)
+    async for entry in before:
+        first = entry.unix_nano
     frames = store.range(camera, first, last)
-    head = next(frames, None)
-    if head is None:
-        return None
-    pieces = jpeg_fragments(itertools.chain([head], frames))
-    begin = next(pieces, None)
-    return None if begin is None else _film(store, head.unix_nano, "jpeg", begin, pieces)
+    async for frame in frames:
+        size = (frame.width, frame.height) if frame.width and frame.height else jpeg.describe(frame.data)[:2]
+        if not all(size):
+            continue
+        begin = header(jpeg_entry(*size), *size)
+        return _Film("jpeg", frame.unix_nano, begin, jpeg_fragments(_with_first(frame, frames)))
+    return None
 
 
-def _film(store: FrameStore, start_nano: int, codec: str, begin: bytes, rest: Any) -> _Film:
-    def close() -> None:
-        rest.close()
-        store.close()
-
-    return _Film(start_nano, codec, itertools.chain([begin], rest), close)
+async def _with_first(first: _Item, others: AsyncIterator[_Item]) -> AsyncGenerator[_Item, None]:
+    yield first
+    async for item in others:
+        yield item
 
 
-#: Headers of an answer with a film.
-FILM_HEADERS: parts.Part = {
-    "X-Video-Start-Nano": {
-        "description": "The time of the film's zero, in nanoseconds since the epoch.",
-        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+def _headers(codec: str, start_nano: int, name: str) -> dict[str, str]:
+    """The headers of a film. ``name`` is the camera's if it is to be saved as a file."""
+    headers = {"X-Video-Codec": codec, "X-Video-Start-Nano": str(start_nano)}
+    if name:
+        # A file's name must not depend on how a browser reads odd characters.
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80]
+        when = re.sub(r"[-:]", "", rfc3339(start_nano)[:19])
+        headers["Content-Disposition"] = f'attachment; filename="{plain}-{when}Z.mp4"'
+    return headers
+
+
+ROUTES = [
+    Route(f"/api/v1/cameras/{CAMERA}/video.mp4", film),
+    Route(f"/api/v1/cameras/{CAMERA}/live.mp4", live),
+]
+_STRING = {"type": "string"}
+_ANSWER = {
+    "description": "Fragmented MP4.",
+    "headers": {
+        "X-Video-Codec": {
+            "description": "The codec's name for Media Source, such as `avc1.64001f`; `jpeg` for a film of JPEGs.",
+            "schema": _STRING,
+        },
+        "X-Video-Start-Nano": {"description": "The time stamp of the first unit.", "schema": _STRING},
     },
-    "X-Video-Codec": {
-        "description": "The codec as Media Source takes it, such as `avc1.640032`; `jpeg` for a film of JPEGs.",
-        "schema": {"type": "string"},
+    "content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+}
+OPENAPI: dict[str, dict[str, Any]] = {
+    "/api/v1/cameras/{camera}/video.mp4": {
+        "get": {
+            "summary": "A camera's stored video as a film, as the camera sent it.",
+            "description": "It begins with the key frame at or before `start`. A camera without stored video gives its "
+            "JPEGs. It ends early where the camera changes its codec or size.",
+            "tags": ["streams"],
+            "parameters": [
+                CAMERA_PARAMETER,
+                {
+                    "name": "start",
+                    "in": "query",
+                    "description": "Nanoseconds since the epoch, RFC 3339, `now`, or an offset such as `-30s`.",
+                    "schema": {**_STRING, "default": "-60s"},
+                },
+                {
+                    "name": "duration",
+                    "in": "query",
+                    "description": f"A number and a unit (ms, s, m); at most {DURATION_SECONDS_MAX} s.",
+                    "schema": {**_STRING, "default": "60s"},
+                },
+                {
+                    "name": "download",
+                    "in": "query",
+                    "description": "To be saved as a file.",
+                    "schema": {"type": "boolean", "default": False},
+                },
+            ],
+            "responses": {"200": _ANSWER, **PROBLEMS},
+        }
+    },
+    "/api/v1/cameras/{camera}/live.mp4": {
+        "get": {
+            "summary": "A camera's video as it is stored, from the newest key frame on, without end.",
+            "description": "For Media Source: a fragment for each access unit, sent when the next one is stored. A "
+            "slow reader skips to the next key frame. Not for cameras whose pictures are reordered (B-frames).",
+            "tags": ["streams"],
+            "parameters": [CAMERA_PARAMETER],
+            "responses": {"200": _ANSWER, **PROBLEMS},
+        }
     },
 }
-OPENAPI: dict[str, parts.Part] = {
-    "/api/v1/cameras/{camera}/video.mp4": parts.get(
-        "The stored video of a camera, undecoded: fragmented MP4 from the key frame at or before a time on. A camera "
-        "without stored video gives a film of its JPEGs.",
-        {200: {"description": "The film.", "headers": FILM_HEADERS, "content": {"video/mp4": {}}}},
-        parameters=[
-            parts.camera_in_path(),
-            parts.time_of("start", "Where it begins; a duration ago by default."),
-            parts.span_of("duration", f"Its length: {_DEFAULT} by default, {FILM_SECONDS_MAX}s at most."),
-            parts.flag_of("download", "Offer it as a file."),
-        ],
-        problems=[404, 422, 502, 503],
-        tag="video",
-    ),
-}
-ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/video.mp4", film)]

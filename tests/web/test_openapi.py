@@ -32,7 +32,9 @@ _CASES = [
     pytest.param(path, mode, id=f"{path} {mode.value}")
     for path, operations in sorted(openapi.describe()["paths"].items())
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-    if mode is GenerationMode.POSITIVE or any(one["in"] == "query" for one in operations["get"]["parameters"])
+    # Asked with valid parameters, events do not end.
+    if (mode is GenerationMode.POSITIVE and not path.endswith("/events"))
+    or any(one["in"] == "query" for one in operations["get"]["parameters"])
 ]
 
 
@@ -47,7 +49,7 @@ def test_answers_are_as_described(web_site: WebSite, path: str, mode: Generation
         # Parameters that are valid alone may contradict each other: an end before its start.
         case.call_and_validate(base_url=base, excluded_checks=[positive_data_acceptance])
         # An answer of a live path that exists does not end.
-        if case.path_parameters and "live" not in operation.tags:
+        if case.path_parameters and not path.endswith((".mjpeg", "live.mp4")):
             case.path_parameters = {name: _REAL[name] for name in case.path_parameters}
             response = case.call(base_url=base)
             assert response.status_code < 500, response.text
