@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -18,7 +19,7 @@ from engine.errors import WireError
 from engine.web.video_codecs import track_of
 from engine.web.video_film import video_fragments
 from engine.wire.test_mark import find_mark
-from tests.client.stored_video import PERSON, Clip, arrivals, clip, encoded
+from tests.client.stored_video import PERSON, Clip, arrivals, clip, encoded, stock_video
 from tests.client.test_video_film import unit
 from tests.servers.wait import wait_until
 from tests.web.streaming import CLIP, CLIP_UNITS, Streaming, streaming  # noqa: F401
@@ -131,6 +132,17 @@ def test_live_video_begins_with_a_key_frame_and_goes_on(streaming: Streaming, cl
     for number, (_, picture) in enumerate(found):
         assert np.array_equal(picture, clip_pictures[(place + number) % CLIP_UNITS])
     wait_until(lambda: not streaming.tails(), 10, "the tail ended with its last viewer")
+
+
+def test_live_video_with_b_frames_is_refused(streaming: Streaming) -> None:  # noqa: F811
+    first = time.time_ns() - 20 * SECOND
+    units = arrivals(clip(PERSON, 100), "people", first=first)
+    stock_video(streaming.redis.client(), units, vhost="default", prefix="frames", list_cameras=False)
+    with streaming.open("cameras/people/live.mp4") as answer:
+        assert answer.begin().status == 422
+        assert b"B-frames" in answer.whole()
+    with streaming.open(f"cameras/people/video.mp4?start={first}&duration=20s") as answer:
+        assert len(pictures(answer.begin().whole())) == 100
 
 
 def test_stuck_readers_of_films_cost_only_themselves(streaming: Streaming) -> None:  # noqa: F811
