@@ -76,6 +76,9 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
         for process in report.processes
     ]
     lines += [Text(), *(line for block in layout(_PROCESS_COLUMNS, rows, width) for line in block)]
+    for process in report.processes:
+        if process.note:
+            lines += wrapped(f"{process.name}: {process.note}", width)
     if report.publisher:
         publisher = report.publisher
         line = (
