@@ -77,7 +77,7 @@ class Alerts:
             self._since.pop(key, None)
             return None
         threshold = rule.threshold(self._section)
-        value = min(reading.value, _VALUE_MAX)
+        value = round(min(reading.value, _VALUE_MAX), 3)
         raised = state is not None and state.state == "raised"
         lower = threshold * rule.clear_share
         # A rule that is cleared by 0 only has no value below its lower bound.
