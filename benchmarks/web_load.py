@@ -282,8 +282,7 @@ def first_bytes(port: int, path: str) -> tuple[float, bytes]:
 
     begun = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        # HTTP/1.0: no chunks, and the end of the body is that of the connection.
-        connection.sendall(_get(path).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        connection.sendall(_get(path).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         data, at = b"", 0.0
         pieces = []
         while piece := connection.recv(1 << 16):
@@ -296,4 +295,18 @@ def first_bytes(port: int, path: str) -> tuple[float, bytes]:
             else:
                 pieces.append(piece)
     assert data.startswith(b"HTTP/1.1 200"), data[:300]
-    return at - begun, b"".join(pieces)
+    body = b"".join(pieces)
+    head = data.partition(b"\r\n\r\n")[0].lower()
+    return at - begun, b"".join(_chunks(body)) if b"\r\ntransfer-encoding: chunked" in head else body
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """The chunks of a body that must be complete: it ends with an empty one."""
+    at = 0
+    while True:
+        end = body.index(b"\r\n", at)
+        size = int(body[at:end], 16)
+        if not size:
+            return
+        yield body[end + 2 : end + 2 + size]
+        at = end + 2 + size + 2
