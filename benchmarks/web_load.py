@@ -253,6 +253,8 @@ def idling(pipe: Connection, port: int, connections: int) -> None:
 
 def browsing(pipe: Connection, port: int) -> None:
     """The dashboard in Chromium; an answer is a picture that it shows. Its errors are those of its console."""
+    from playwright.sync_api import Response
+
     from tests.web.browser import chromium, opened
 
     with chromium() as browser, opened(browser, f"http://127.0.0.1:{port}") as dashboard:
@@ -260,10 +262,13 @@ def browsing(pipe: Connection, port: int) -> None:
         dashboard.page.wait_for_selector(".tile img[src]")
         pipe.send("ready")
         begun, count = time.perf_counter(), 0
-        dashboard.page.on(
-            "response", lambda response: seen.append(response.url) if "latest.jpg" in response.url else None
-        )
         seen: list[str] = []
+
+        def note(response: Response) -> None:
+            if "latest.jpg" in response.url:
+                seen.append(response.url)
+
+        dashboard.page.on("response", note)
         while True:
             # Its events are handled while it waits.
             dashboard.page.wait_for_timeout(50)
