@@ -92,6 +92,12 @@ GROUPS = {
         "no camera, keeps no journal and waits for no confirm; the engine's CPU here includes all three, and its "
         "supervisor's. The servers' CPU is counted on neither side.",
     ),
+    "web": Group(
+        "Web",
+        "The HTTP interface: what it costs the engine that it runs beside, and what its answers cost the web process, "
+        "against a plain server on the same event loop that answers from memory (the limit: no Redis, no routes, no "
+        "checks). All other sites here run without it.",
+    ),
     "growth": Group(
         "Growth",
         "Each cost as a curve: over cameras, over a frame's size, over the frames stored; reading beside the page's "

@@ -253,6 +253,8 @@ def idling(pipe: Connection, port: int, connections: int) -> None:
 
 def browsing(pipe: Connection, port: int) -> None:
     """The dashboard in Chromium; an answer is a picture that it shows. Its errors are those of its console."""
+    from playwright.sync_api import Response
+
     from tests.web.browser import chromium, opened
 
     with chromium() as browser, opened(browser, f"http://127.0.0.1:{port}") as dashboard:
@@ -260,10 +262,13 @@ def browsing(pipe: Connection, port: int) -> None:
         dashboard.page.wait_for_selector(".tile img[src]")
         pipe.send("ready")
         begun, count = time.perf_counter(), 0
-        dashboard.page.on(
-            "response", lambda response: seen.append(response.url) if "latest.jpg" in response.url else None
-        )
         seen: list[str] = []
+
+        def note(response: Response) -> None:
+            if "latest.jpg" in response.url:
+                seen.append(response.url)
+
+        dashboard.page.on("response", note)
         while True:
             # Its events are handled while it waits.
             dashboard.page.wait_for_timeout(50)
@@ -282,8 +287,7 @@ def first_bytes(port: int, path: str) -> tuple[float, bytes]:
 
     begun = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-        # HTTP/1.0: no chunks, and the end of the body is that of the connection.
-        connection.sendall(_get(path).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        connection.sendall(_get(path).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         data, at = b"", 0.0
         pieces = []
         while piece := connection.recv(1 << 16):
@@ -296,4 +300,18 @@ def first_bytes(port: int, path: str) -> tuple[float, bytes]:
             else:
                 pieces.append(piece)
     assert data.startswith(b"HTTP/1.1 200"), data[:300]
-    return at - begun, b"".join(pieces)
+    body = b"".join(pieces)
+    head = data.partition(b"\r\n\r\n")[0].lower()
+    return at - begun, b"".join(_chunks(body)) if b"\r\ntransfer-encoding: chunked" in head else body
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """The chunks of a body that must be complete: it ends with an empty one."""
+    at = 0
+    while True:
+        end = body.index(b"\r\n", at)
+        size = int(body[at:end], 16)
+        if not size:
+            return
+        yield body[end + 2 : end + 2 + size]
+        at = end + 2 + size + 2

@@ -30,7 +30,7 @@ from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
 
 #: Seconds between two reads of all processes' memory, which the kernel takes a while to compute.
-_MEMORY_SECONDS = 10.0
+_MEMORY_SECONDS = 30.0
 #: Seconds after which an ESC that nothing followed is the key of that name.
 _ESCAPE_SECONDS = 0.05
 #: Bytes of keys that are read at once.
