@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -12,18 +11,19 @@ from starlette.routing import Route
 
 from engine.client.async_store import AsyncFrameStore
 from engine.client.journal_queries import check_name
+from engine.shm.alerts_file import AlertsReader
+from engine.shm.site import SitePaths
+from engine.web import openapi_parts as parts
 from engine.web.events_position import Position
 from engine.web.events_queue import EventQueue
 from engine.web.events_sources import SOURCES, Wanted, persistent
-from engine.web.site import STREAM_SECONDS, site_of, store_for, vhost_for
+from engine.web.site import STREAM_SECONDS, reader_of, site_of, store_for, vhost_for
 from engine.web.streams_answer import StreamAnswer, Write, end
 
 #: Seconds without an event after which a comment is sent: proxies close connections that say nothing.
 KEEP_ALIVE_SECONDS = 15.0
 #: Cameras of one reader.
 _CAMERAS_MAX = 1_000
-#: Types that may be asked for. Nothing makes alerts here yet.
-_TYPES = (*SOURCES, "alert")
 
 
 async def events(request: Request) -> Response:
@@ -35,10 +35,13 @@ async def events(request: Request) -> Response:
         raise HTTPException(422, f"{len(names)} cameras; at most {_CAMERAS_MAX:,}, or none for all")
     for name in names:
         check_name("camera", name)
-    if unknown := [kind for kind in kinds if kind not in _TYPES]:
-        raise HTTPException(422, f"type {unknown[0][:40]!r} is none of {', '.join(_TYPES)}")
+    if unknown := [kind for kind in kinds if kind not in SOURCES]:
+        raise HTTPException(422, f"type {unknown[0][:40]!r} is none of {', '.join(SOURCES)}")
     position = Position.parse(request.headers.get("last-event-id", ""))
     vhost = vhost_for(request)
+    # Alerts are about the whole site.
+    sees_alerts = site.local and reader_of(request).all_tenants and site.config.alerts.enabled
+    reader = AlertsReader(SitePaths.of(site.config)) if sees_alerts else None
     if names:
         # Wrong names are refused here, while an answer can still say so.
         known = await store_for(request).cameras()
@@ -56,15 +59,15 @@ async def events(request: Request) -> Response:
         )
         ttls = site.config.ttl_seconds(video=False), site.config.ttl_seconds(video=True)
         queue = EventQueue()
-        wanted = Wanted(store, queue, position, names or None, *ttls)
-        tasks = [asyncio.ensure_future(persistent(SOURCES[kind], wanted)) for kind in set(kinds) & set(SOURCES)]
+        wanted = Wanted(store, queue, position, names or None, *ttls, site.config.site.name, reader)
+        tasks = [asyncio.ensure_future(persistent(SOURCES[kind], wanted)) for kind in set(kinds)]
         try:
             # The headers, and this, are sent before the first event.
             await write(b": events\n\n")
             while True:
                 await write(await queue.take(KEEP_ALIVE_SECONDS) or b":\n\n")
                 for task in tasks:
-                    if task.done():
+                    if task.done() and task.exception():
                         # Only by a defect. Its error ends the answer, and is in the log.
                         task.result()
         finally:
@@ -76,45 +79,21 @@ async def events(request: Request) -> Response:
 
 ROUTES = [Route("/api/v1/events", events)]
 _TEXT = {"type": "string"}
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-OPENAPI: dict[str, dict[str, Any]] = {
-    "/api/v1/events": {
-        "get": {
-            "summary": "Events as they happen, as server-sent events.",
-            "description": "`event:` is `frame`, `gop`, `status`, `alert`, or `lost`; `data:` is the JSON object that "
-            "RabbitMQ gets. `lost` says how many events were left out because the reader was too slow. `id:` is a "
-            "position: a reader that sends it back as `Last-Event-ID` continues there, and may get the last few events "
-            "again. A comment is sent every 15 s if there is nothing else.",
-            "tags": ["streams"],
-            "parameters": [
-                {
-                    "name": "camera",
-                    "in": "query",
-                    "description": "Only these cameras.",
-                    "schema": {"type": "array", "items": _TEXT, "maxItems": _CAMERAS_MAX},
-                },
-                {
-                    "name": "type",
-                    "in": "query",
-                    "description": "Only these types.",
-                    "schema": {"type": "array", "items": {"enum": list(_TYPES)}},
-                },
-                {"name": "Last-Event-ID", "in": "header", "description": "Where to continue.", "schema": _TEXT},
-            ],
-            "responses": {
-                "200": {"description": "Events, without end.", "content": {"text/event-stream": {"schema": _TEXT}}},
-                **{
-                    str(status): {"description": text, "content": _PROBLEM}
-                    for status, text in (
-                        (401, "A token is required."),
-                        (403, "This token may not read this."),
-                        (404, "A camera is not known."),
-                        (422, "A parameter is invalid; the text says which."),
-                        (429, "Too many requests, or streams, of this address."),
-                        (503, "Redis does not answer."),
-                    )
-                },
-            },
-        }
-    }
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/events": parts.get(
+        "Events as they happen, as server-sent events: `event:` is `frame`, `gop`, `status`, `alert`, or `lost`; "
+        "`data:` is the JSON object that RabbitMQ gets. `lost` says how many events were left out because the reader was "
+        "too slow. `id:` is a position: a reader that sends it back as `Last-Event-ID` continues there, and may get the "
+        "last few events again.",
+        {200: {"description": "Events, without end.", "content": {"text/event-stream": {}}}},
+        parameters=[
+            parts.parameter(
+                "camera", {"type": "array", "items": _TEXT, "maxItems": _CAMERAS_MAX}, "Only these cameras."
+            ),
+            parts.parameter("type", {"type": "array", "items": {"enum": list(SOURCES)}}, "Only these types."),
+            {"name": "Last-Event-ID", "in": "header", "description": "Where to continue.", "schema": _TEXT},
+        ],
+        problems=[404, 422, 503],
+        tag="live",
+    )
 }

@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 from engine.client.async_store import AsyncFrameStore
 from engine.client.frame import FrameEntry
 from engine.errors import RedisUnavailable, ServerRefused, WireError
+from engine.shm.alerts_file import AlertsReader
 from engine.web.events_gops import GopBuilder
 from engine.web.events_position import Position
 from engine.web.events_queue import EventQueue, sse
+from engine.wire.alert import AlertKey, encode_alert_event
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvents, GopEvents, StatusEvent, encode_event
 from engine.wire.rfc3339 import NANO, rfc3339
 
-#: Seconds between two looks at the cameras' states.
+#: Seconds between two looks at the cameras' states, and at alerts.
 _STATES_SECONDS = 1.0
 #: Seconds after which a source asks a Redis again that did not answer.
 _AWAY_SECONDS = 1.0
@@ -34,7 +36,8 @@ _POSITION_EVERY = 50
 
 class Wanted(NamedTuple):
     """What one reader gets. ``cameras`` is None for all, also later ones. ``ttl_seconds``, ``video_ttl_seconds``: how
-    long Redis keeps a frame and a unit of video."""
+    long Redis keeps a frame and a unit of video. ``alerts`` reads the alerts of ``site``; None for a reader who may not
+    see them."""
 
     store: AsyncFrameStore
     queue: EventQueue
@@ -42,6 +45,8 @@ class Wanted(NamedTuple):
     cameras: list[str] | None
     ttl_seconds: int
     video_ttl_seconds: int
+    site: str = ""
+    alerts: AlertsReader | None = None
 
 
 async def frames(wanted: Wanted) -> None:
@@ -115,15 +120,36 @@ async def states(wanted: Wanted) -> None:
         await asyncio.sleep(_STATES_SECONDS)
 
 
+async def alerts(wanted: Wanted) -> None:
+    """An event for each alert that is raised, and one for each change. With ``cameras``, only for alerts about one of
+    them."""
+    told: dict[AlertKey, tuple[str, int]] | None = None
+    while wanted.alerts is not None:
+        found = wanted.alerts.states()
+        for state in found:
+            # An alert that was cleared before the reader came is no news.
+            known = told.get(state.key) if told is not None else None if state.state == "raised" else state.change
+            if known != state.change and (wanted.cameras is None or state.subject in wanted.cameras):
+                wanted.queue.put(sse("alert", encode_alert_event(wanted.site, state)))
+        told = {state.key: state.change for state in found}
+        await asyncio.sleep(_STATES_SECONDS)
+
+
 #: Type of event -> its source.
-SOURCES: dict[str, Callable[[Wanted], Coroutine[Any, Any, None]]] = {"frame": frames, "gop": gops, "status": states}
+SOURCES: dict[str, Callable[[Wanted], Coroutine[Any, Any, None]]] = {
+    "frame": frames,
+    "gop": gops,
+    "status": states,
+    "alert": alerts,
+}
 
 
 async def persistent(source: Callable[[Wanted], Awaitable[None]], wanted: Wanted) -> None:
-    """Run a source, and again whenever Redis fails."""
+    """Run a source until it ends, and again whenever Redis fails."""
     while True:
         try:
             await source(wanted)
+            return
         except (RedisUnavailable, ServerRefused, WireError):
             await asyncio.sleep(_AWAY_SECONDS)
 

@@ -24,6 +24,7 @@ _PROBLEMS = {
     404: "Nothing is known or stored under this name.",
     406: "This has no form that players know.",
     409: "This camera has nothing of this kind; the text names what it has.",
+    414: "The address is too long.",
     422: "A parameter is invalid or out of bounds; the text names it and its limits.",
     429: "Too many requests from this address.",
     502: "What is stored there cannot be used.",
@@ -81,7 +82,7 @@ def get(
     """The operations of a path that is only read. ``problems`` are its statuses with a problem document, besides those
     that any route may have."""
     responses = {str(status): answer for status, answer in answers.items()}
-    for status in sorted({400, 401, 403, 429, *problems}):
+    for status in sorted({400, 401, 403, 414, 429, *problems}):
         problem = {"$ref": "#/components/schemas/Problem"}
         responses[str(status)] = {
             "description": _PROBLEMS[status],

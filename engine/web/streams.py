@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from engine.client.async_store import AsyncFrameStore
 from engine.client.frame import Frame
 from engine.client.journal_queries import checked_tenant
 from engine.errors import WireError
+from engine.web import openapi_parts as parts
 from engine.web.paths import CAMERA
 from engine.web.queries import number, text
 from engine.web.site import STREAM_SECONDS, WebSite, site_of, store_for, vhost_for
@@ -97,56 +97,23 @@ def _part(frame: Frame, data: bytes) -> bytes:
 
 
 ROUTES = [Route(f"/api/v1/cameras/{CAMERA}/stream.mjpeg", mjpeg)]
-#: The parameter of all paths of streams.
-CAMERA_PARAMETER = {
-    "name": "camera",
-    "in": "path",
-    "required": True,
-    "description": "The camera's id, percent-encoded once: `a%2Fb` is camera `a/b`.",
-    "schema": {"type": "string"},
-}
-_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-#: What a stream may be refused with; also for ``video``.
-PROBLEMS = {
-    str(status): {"description": why, "content": _PROBLEM}
-    for status, why in (
-        (401, "A token is required."),
-        (403, "This token may not read this."),
-        (404, "The camera is not known, or nothing is stored for that time."),
-        (409, "The camera stores nothing of this kind; the text says what to use."),
-        (422, "A parameter is invalid or out of bounds; the text names it and its limits."),
-        (429, "Too many requests, or streams, of this address."),
-        (503, "Redis does not answer, or too much waits. Try again later."),
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/stream.mjpeg": parts.get(
+        "A camera's frames as they are stored, without end. A slow reader skips frames.",
+        {
+            200: {
+                "description": "JPEGs. Each part has the frame's time and number in its headers.",
+                "content": {"multipart/x-mixed-replace": {}},
+            }
+        },
+        parameters=[
+            parts.camera_in_path(),
+            parts.parameter(
+                "fps", {"type": "number", "exclusiveMinimum": 0, "maximum": _FPS_MAX}, "Frames a second at most."
+            ),
+            parts.number_of("width", 16, _WIDTH_MAX, "Pixels; a smaller picture is not made larger."),
+        ],
+        problems=[404, 409, 422, 503],
+        tag="live",
     )
-}
-OPENAPI: dict[str, dict[str, Any]] = {
-    "/api/v1/cameras/{camera}/stream.mjpeg": {
-        "get": {
-            "summary": "A camera's frames as they are stored, without end.",
-            "description": "Each part has the frame's time and number in its headers. A slow reader skips frames.",
-            "tags": ["streams"],
-            "parameters": [
-                CAMERA_PARAMETER,
-                {
-                    "name": "fps",
-                    "in": "query",
-                    "description": "Frames a second at most.",
-                    "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": _FPS_MAX},
-                },
-                {
-                    "name": "width",
-                    "in": "query",
-                    "description": "Pixels; a smaller picture is not made larger.",
-                    "schema": {"type": "integer", "minimum": 16, "maximum": _WIDTH_MAX},
-                },
-            ],
-            "responses": {
-                "200": {
-                    "description": "JPEGs, without end.",
-                    "content": {"multipart/x-mixed-replace": {"schema": {"type": "string", "format": "binary"}}},
-                },
-                **PROBLEMS,
-            },
-        }
-    }
 }

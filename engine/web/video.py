@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,10 +17,10 @@ from engine.client.async_store import AsyncFrameStore
 from engine.client.frame import FrameEntry
 from engine.client.times import NANO_MAX
 from engine.errors import WireError
+from engine.web import openapi_parts as parts
 from engine.web.paths import CAMERA
 from engine.web.queries import flag, moment, span
 from engine.web.site import STREAM_SECONDS, site_of, vhost_for
-from engine.web.streams import CAMERA_PARAMETER, PROBLEMS
 from engine.web.streams_answer import StreamAnswer, Write
 from engine.web.video_boxes import header, jpeg_entry
 from engine.web.video_codecs import track_of
@@ -170,57 +170,38 @@ ROUTES = [
     Route(f"/api/v1/cameras/{CAMERA}/video.mp4", film),
     Route(f"/api/v1/cameras/{CAMERA}/live.mp4", live),
 ]
-_STRING = {"type": "string"}
-_ANSWER = {
+_ANSWER: parts.Part = {
     "description": "Fragmented MP4.",
     "headers": {
         "X-Video-Codec": {
             "description": "The codec's name for Media Source, such as `avc1.64001f`; `jpeg` for a film of JPEGs.",
-            "schema": _STRING,
+            "schema": {"type": "string"},
         },
-        "X-Video-Start-Nano": {"description": "The time stamp of the first unit.", "schema": _STRING},
+        "X-Video-Start-Nano": {
+            "description": "The time stamp of the first unit, in nanoseconds since the epoch.",
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        },
     },
-    "content": {_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    "content": {_MEDIA_TYPE: {}},
 }
-OPENAPI: dict[str, dict[str, Any]] = {
-    "/api/v1/cameras/{camera}/video.mp4": {
-        "get": {
-            "summary": "A camera's stored video as a film, as the camera sent it.",
-            "description": "It begins with the key frame at or before `start`. A camera without stored video gives its "
-            "JPEGs. It ends early where the camera changes its codec or size.",
-            "tags": ["streams"],
-            "parameters": [
-                CAMERA_PARAMETER,
-                {
-                    "name": "start",
-                    "in": "query",
-                    "description": "Nanoseconds since the epoch, RFC 3339, `now`, or an offset such as `-30s`.",
-                    "schema": {**_STRING, "default": "-60s"},
-                },
-                {
-                    "name": "duration",
-                    "in": "query",
-                    "description": f"A number and a unit (ms, s, m); at most {DURATION_SECONDS_MAX} s.",
-                    "schema": {**_STRING, "default": "60s"},
-                },
-                {
-                    "name": "download",
-                    "in": "query",
-                    "description": "To be saved as a file.",
-                    "schema": {"type": "boolean", "default": False},
-                },
-            ],
-            "responses": {"200": _ANSWER, **PROBLEMS},
-        }
-    },
-    "/api/v1/cameras/{camera}/live.mp4": {
-        "get": {
-            "summary": "A camera's video as it is stored, from the newest key frame on, without end.",
-            "description": "For Media Source: a fragment for each access unit, sent when the next one is stored. A "
-            "slow reader skips to the next key frame. Not for cameras whose pictures are reordered (B-frames).",
-            "tags": ["streams"],
-            "parameters": [CAMERA_PARAMETER],
-            "responses": {"200": _ANSWER, **PROBLEMS},
-        }
-    },
+OPENAPI: dict[str, parts.Part] = {
+    "/api/v1/cameras/{camera}/video.mp4": parts.get(
+        "A camera's stored video, undecoded, from the key frame at or before `start` on; without video, its JPEGs.",
+        {200: _ANSWER},
+        parameters=[
+            parts.camera_in_path(),
+            parts.time_of("start", "Where it begins; a minute ago by default."),
+            parts.span_of("duration", f"Its length, `60s` by default, {DURATION_SECONDS_MAX} s at most."),
+            parts.flag_of("download", "To be saved as a file."),
+        ],
+        problems=[404, 422, 502, 503],
+        tag="video",
+    ),
+    "/api/v1/cameras/{camera}/live.mp4": parts.get(
+        "A camera's video as it is stored, from the newest key frame on, without end. Not for cameras with B-frames.",
+        {200: _ANSWER},
+        parameters=[parts.camera_in_path()],
+        problems=[404, 409, 422, 502, 503],
+        tag="live",
+    ),
 }
