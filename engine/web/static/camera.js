@@ -84,7 +84,7 @@ export function camera(main, id) {
 
   function show() {
     const ms = screen.atMs;
-    timeline.mark(screen.mode === "live" ? null : ms);
+    timeline.mark(screen.mode === "live" ? null : screen.markMs);
     live.setAttribute("aria-pressed", `${screen.mode === "live"}`);
     setText(play, screen.mode === "stored" && screen.paused ? "Play" : "Pause");
     play.disabled = screen.mode === "live";

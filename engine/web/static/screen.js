@@ -58,6 +58,11 @@ export class Screen {
     if (first) this.live();
   }
 
+  /** The time that the time line marks: the one that is wanted, until its picture is there. */
+  get markMs() {
+    return this.#wantedMs ?? this.atMs;
+  }
+
   get atMs() {
     if (this.#player instanceof Player && !this.video.hidden && this.#player.startMs) return this.#player.shownMs;
     return this.pictureMs;
