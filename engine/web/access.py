@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -83,6 +84,7 @@ class Gate:
         self.requests = limits.Buckets(limits.REQUESTS_PER_SECOND, limits.REQUESTS_BURST)
         self.logins = limits.Buckets(limits.LOGINS_PER_SECOND, limits.LOGINS_BURST)
         self.streams = limits.Shares(limits.STREAMS_MAX, limits.STREAMS_PER_ADDRESS_MAX)
+        self.events = limits.Shares(limits.EVENT_READERS_MAX, limits.EVENT_READERS_PER_ADDRESS_MAX)
         self._tasks: set[asyncio.Task[object]] = set()
         self._ending = False
         self._cookie_start = f"{self.cookie}=".encode()
@@ -145,18 +147,20 @@ class Access:
         if isinstance(reader, Response):
             await reader(scope, receive, send)
             return
-        if refusal := self._refusal(reader, scope, facts):
+        if refusal := self._refusal(reader, scope, facts, address):
             await refusal(scope, receive, send)
             return
         scope.setdefault("state", {})["reader"] = reader
         if path in _HEALTH_PATHS and not reader.all_tenants:
             await self._bare(scope, receive, send)
         elif path.endswith(_STREAM_ENDS) or path == _EVENTS_PATH:
-            if gate.streams.full(address):
-                text = f"{gate.streams.total} streams are open, as many as there may be; close one, or try again later"
+            if gate.streams.full(address) or (path == _EVENTS_PATH and gate.events.full(address)):
+                text = "as many streams are open as there may be; close one, or try again later"
                 await problem(503, text, {"Retry-After": "5"})(scope, receive, send)
             else:
-                await gate.serve_stream(self._app, scope, receive, send, address)
+                held = gate.events.held(address) if path == _EVENTS_PATH else nullcontext()
+                with held:
+                    await gate.serve_stream(self._app, scope, receive, send, address)
         else:
             await self._app(scope, receive, send)
 
@@ -172,7 +176,7 @@ class Access:
         found = gate.session_of(facts.cookie) if facts.cookie else None
         return found or (gate.operator if gate.open else NOBODY)
 
-    def _refusal(self, reader: Reader, scope: Scope, facts: _Facts) -> Response | None:
+    def _refusal(self, reader: Reader, scope: Scope, facts: _Facts, address: str) -> Response | None:
         """The answer to a request that the reader may not make; None if it may."""
         gate, path = self._gate, scope["path"]
         if path == "/live":
@@ -183,6 +187,8 @@ class Access:
                 f"host {facts.host[:100].decode('latin-1')!r} is not this machine; ask for localhost, or set web.token "
                 "to be asked under other names",
             )
+        if gate.open and facts.forwarded_for and not _is_local(address):
+            return problem(403, "a proxy asks for another machine, and no token is set: set web.token")
         if reader.all_tenants or path in _PUBLIC_PATHS or path in _HEALTH_PATHS or path.startswith(_PUBLIC_PREFIX):
             return None
         if reader is NOBODY:

@@ -83,8 +83,8 @@ OPENAPI: dict[str, parts.Part] = {
     "/api/v1/events": parts.get(
         "Events as they happen, as server-sent events. `event:` is `frame`, `gop`, `status`, `alert`, or `lost`. "
         "`data:` is the JSON object that RabbitMQ gets. `lost` says how many events were left out because the reader "
-        "was too slow. `id:` is a position: a reader that sends it back as `Last-Event-ID` continues there, and may get "
-        "the last few events again.",
+        "was too slow. `id:` is a position: a reader that sends it back as `Last-Event-ID` continues there, and may "
+        "get the last few events again.",
         {200: {"description": "Events, without end.", "content": {"text/event-stream": {}}}},
         parameters=[
             parts.parameter(

@@ -97,6 +97,11 @@ async def rate(request: Request) -> Response:
     video = queries.flag(request, "video")
     # Times to come have no frames, and so no buckets.
     now = time.time_ns()
+    if start is None:
+        # The oldest frame is the start, so that the number of buckets is known before they are made.
+        oldest = store_for(request).video_entries if video else store_for(request).entries
+        async for entry in oldest(camera, None, end, limit=1):
+            start = entry.unix_nano
     if start is not None and (min(now if end is None else end, now) - start) // bucket >= BUCKETS_MAX:
         raise HTTPException(422, f"the range has more than {BUCKETS_MAX:,} buckets; ask for longer ones, or a part")
     buckets = await store_for(request).rate(camera, start, end, bucket, video=video)

@@ -54,7 +54,8 @@ async def latest(request: Request) -> Any:
         width, max_age = _width(request), queries.span(request, "max_age")
     tags = _tags(request)
     # The key of the only picture that the client has, if it has it at this width.
-    have = next(iter(tags)).removesuffix(f";{width}") if len(tags) == 1 else ""
+    tag, suffix = next(iter(tags)) if len(tags) == 1 else "", f";{width}"
+    have = tag.removesuffix(suffix) if tag.endswith(suffix) else ""
     entry = await site_of(request).newest(vhost_for(request)).get(camera, have)
     if entry is None:
         entry = await store_for(request).latest(camera)

@@ -20,6 +20,8 @@ CONNECTIONS_PER_ADDRESS_MAX = 256
 #: Answers that do not end by themselves (live pictures, video, events), together and for one address.
 STREAMS_MAX = 512
 STREAMS_PER_ADDRESS_MAX = 128
+#: Readers of events, of those. Each has three connections to Redis of its own, and up to 1 MB that waits.
+EVENT_READERS_MAX, EVENT_READERS_PER_ADDRESS_MAX = 64, 16
 #: Requests a second of one address, and how many at once. A wall of 100 cameras asks for 100 a second.
 REQUESTS_PER_SECOND, REQUESTS_BURST = 500.0, 2_000.0
 #: Log-in attempts of one address: 10 a minute.

@@ -22,7 +22,7 @@ from engine.web.streams_tail import Tails
 
 _BOUNDARY = "frame"
 #: Frames a second and pixels that may be asked for.
-_FPS_MAX = 100.0
+_FPS_MIN, _FPS_MAX = 0.01, 100.0
 _WIDTH_MAX = 1920
 
 
@@ -62,8 +62,8 @@ def _fps(request: Request) -> float:
         fps = float(value or 0)
     except ValueError:
         fps = -1.0
-    if value and not 0 < fps <= _FPS_MAX:
-        raise HTTPException(422, f"fps {value!r} is not a number above 0, up to {_FPS_MAX:g}")
+    if value and not _FPS_MIN <= fps <= _FPS_MAX:
+        raise HTTPException(422, f"fps {value!r} is not a number from {_FPS_MIN:g} to {_FPS_MAX:g}")
     return fps
 
 
@@ -109,7 +109,7 @@ OPENAPI: dict[str, parts.Part] = {
         parameters=[
             parts.camera_in_path(),
             parts.parameter(
-                "fps", {"type": "number", "exclusiveMinimum": 0, "maximum": _FPS_MAX}, "Frames a second at most."
+                "fps", {"type": "number", "minimum": _FPS_MIN, "maximum": _FPS_MAX}, "Frames a second at most."
             ),
             parts.number_of("width", 16, _WIDTH_MAX, "Pixels; a smaller picture is not made larger."),
         ],

@@ -86,7 +86,9 @@ async def live(request: Request) -> Response:
         state.live_views = LiveViews()
     views: LiveViews = state.live_views
     camera = request.path_params["camera"]
-    view = views.open((vhost_for(request), camera), lambda: store_of_streams(request))
+    config, vhost = site_of(request).config, vhost_for(request)
+    may_come = vhost == config.vhost and any(one.id == camera and one.video for one in config.cameras)
+    view = views.open((vhost, camera), lambda: store_of_streams(request), may_come=may_come)
     try:
         track, start_nano = await view.begin()
     except BaseException:

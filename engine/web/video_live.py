@@ -64,7 +64,9 @@ class View:
         self._begin_tick = 0
 
     def put(self, item: LiveSample) -> None:
-        """Give the viewer a sample."""
+        """Give the viewer a sample. After the film's end it gets no more: they would be another film's."""
+        if self._ended:
+            return
         if self._skips and not item.sample.keyframe:
             return
         full = self._bytes + len(item.sample.data) > _WAITING_BYTES_MAX or len(self._waiting) >= _WAITING_SAMPLES_MAX
@@ -99,7 +101,7 @@ class View:
             ) from None
         self._tail.check()
         track = self._tail.track
-        if track is None or not self._waiting:
+        if track is None or not self._waiting or self._ended:
             raise HTTPException(503, f"camera {self._tail.camera} changes its codec; try again", {"Retry-After": "1"})
         self._begin_tick = self._waiting[0].tick
         return track, self._waiting[0].unix_nano
@@ -122,10 +124,11 @@ class View:
 
 
 class LiveTail:
-    """Follows one camera's video for its viewers."""
+    """Follows one camera's video for its viewers. ``may_come``: the site file says that its video is stored."""
 
-    def __init__(self, store: AsyncFrameStore, camera: str) -> None:
+    def __init__(self, store: AsyncFrameStore, camera: str, *, may_come: bool) -> None:
         self.camera = camera
+        self._may_come = may_come
         self.track: Track | None = None
         self.views: set[View] = set()
         self._store = store
@@ -171,6 +174,10 @@ class LiveTail:
     async def _look_back(self) -> dict[str, str]:
         """See how the camera's pictures are ordered, and read the GOP so far; where the tail goes on."""
         entries = [entry async for entry in self._store.video_entries(self.camera, limit=_LOOK_BACK, reverse=True)]
+        if not entries and self._may_come:
+            raise HTTPException(
+                503, f"camera {self.camera} has no video stored now; try again once it sends some", {"Retry-After": "5"}
+            )
         if not entries:
             raise HTTPException(
                 409, f"camera {self.camera} stores no video (video = false); watch stream.mjpeg in place of live.mp4"
@@ -254,11 +261,11 @@ class LiveViews:
     def __len__(self) -> int:
         return len(self._tails)
 
-    def open(self, name: Name, make_store: Callable[[], AsyncFrameStore]) -> View:
+    def open(self, name: Name, make_store: Callable[[], AsyncFrameStore], *, may_come: bool) -> View:
         """A viewer of a camera, until its ``close``."""
         tail = self._tails.get(name)
         if tail is None or tail.over:
-            tail = self._tails[name] = LiveTail(make_store(), name[1])
+            tail = self._tails[name] = LiveTail(make_store(), name[1], may_come=may_come)
         of_view = tail
 
         def leave(view: View) -> None:

@@ -163,6 +163,14 @@ def test_with_a_token_any_name_is_answered() -> None:
     assert ask(gated(CLOSED), "/api/v1/status", host="cams.example", **bearer(TOKEN)).status == THROUGH
 
 
+def test_without_a_token_no_proxy_lets_others_in() -> None:
+    """nginx sends the address that it asks for as the host."""
+    app = gated(configured())
+    assert ask(app, "/api/v1/status", host="127.0.0.1:8080", x_forwarded_for="192.0.2.7").status == 403
+    assert ask(app, "/api/v1/status", host="127.0.0.1:8080", x_forwarded_for="127.0.0.1").status == THROUGH
+    assert ask(gated(CLOSED), "/api/v1/status", x_forwarded_for="192.0.2.7", **bearer(TOKEN)).status == THROUGH
+
+
 def test_a_wrong_token_is_refused_where_none_is_needed() -> None:
     app = gated(configured(tenants={"bank": BANK}))
     assert ask(app, "/api/v1/status").status == THROUGH
@@ -321,7 +329,14 @@ def test_addresses_are_forgotten_in_the_order_of_their_last_use() -> None:
     assert buckets.take(str(limits._ADDRESSES_MAX - 1)) > 0
 
 
-def test_streams_are_bounded_and_a_stream_that_ends_makes_room() -> None:
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/api/v1/cameras/cam1/stream.mjpeg", limits.STREAMS_PER_ADDRESS_MAX),
+        ("/api/v1/events", limits.EVENT_READERS_PER_ADDRESS_MAX),
+    ],
+)
+def test_streams_are_bounded_and_a_stream_that_ends_makes_room(path: str, most: int) -> None:
     gate = Gate(CLOSED)
 
     async def scenario() -> tuple[int, int, int, int]:
@@ -332,7 +347,6 @@ def test_streams_are_bounded_and_a_stream_that_ends_makes_room() -> None:
             await _through(scope, receive, send)
 
         app = Access(endless, gate)
-        path = "/api/v1/cameras/cam1/stream.mjpeg"
 
         async def get(client: str) -> int:
             scope = {"type": "http", "method": "GET", "path": path, "client": (client, 1)}
@@ -345,7 +359,7 @@ def test_streams_are_bounded_and_a_stream_that_ends_makes_room() -> None:
             await app(scope, None, send)  # type: ignore[arg-type]
             return answered[0]
 
-        held = [asyncio.create_task(get("192.0.2.1")) for _ in range(limits.STREAMS_PER_ADDRESS_MAX)]
+        held = [asyncio.create_task(get("192.0.2.1")) for _ in range(most)]
         await asyncio.sleep(0)
         refused = await asyncio.wait_for(get("192.0.2.1"), 10)
         other = asyncio.create_task(get("192.0.2.2"))
@@ -355,7 +369,6 @@ def test_streams_are_bounded_and_a_stream_that_ends_makes_room() -> None:
         await asyncio.gather(*held, other)
         return refused, other.result(), total, gate.streams.total
 
-    most = limits.STREAMS_PER_ADDRESS_MAX
     assert asyncio.run(scenario()) == (503, THROUGH, most + 1, 0)
 
 

@@ -51,6 +51,7 @@ def test_fps_bounds_the_frames(streaming: Streaming) -> None:  # noqa: F811
         pytest.param("cameras/gate/stream.mjpeg", 409, b"live.mp4", id="video only"),
         pytest.param(f"{CAM}?fps=0", 422, b"fps", id="no frames a second"),
         pytest.param(f"{CAM}?fps=nan", 422, b"fps", id="not a number"),
+        pytest.param(f"{CAM}?fps=1e-300", 422, b"fps", id="almost no frames a second"),
         pytest.param(f"{CAM}?width=1", 422, b"1,920", id="too narrow"),
     ],
 )

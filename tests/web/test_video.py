@@ -16,8 +16,10 @@ import pytest
 from engine.client.store import FrameStore
 from engine.client.video import VideoUnit
 from engine.errors import WireError
+from engine.web.video_boxes import Sample
 from engine.web.video_codecs import track_of
 from engine.web.video_film import video_fragments
+from engine.web.video_live import LiveSample, View
 from engine.wire.test_mark import find_mark
 from tests.client.stored_video import PERSON, Clip, arrivals, clip, encoded, stock_video
 from tests.client.test_video_film import unit
@@ -160,6 +162,23 @@ def test_stuck_readers_of_films_cost_only_themselves(streaming: Streaming) -> No
         print(f"20 stuck readers of films: {grown / 2**20:.1f} MiB")
         # Each holds what it read ahead, and a fragment.
         assert grown < 60e6
+
+
+def test_a_film_ends_where_the_codec_changes() -> None:
+    """What comes after is another film's, also for a viewer that has not taken all of this one."""
+    view = View(None, lambda _: None)  # type: ignore[arg-type]
+    key, other = (LiveSample(Sample(data, 10, 0, True), tick, tick) for data, tick in ((b"old", 0), (b"new", 10)))
+    view.put(key)
+    view.end()
+    view.put(other)
+
+    async def film() -> list[bytes]:
+        return [await view.take(), await view.take()]
+
+    begin, rest = asyncio.run(film())
+    assert b"old" in begin
+    assert b"new" not in begin
+    assert rest == b""
 
 
 CLIPS: dict[str, Callable[[], Clip]] = {

@@ -22,7 +22,7 @@ function route() {
   main.replaceChildren();
   let name = rest.join("/");
   try { name = decodeURIComponent(name); } catch { /* It is no name of a camera, and the view says so. */ }
-  const make = VIEWS[view] ?? wall;
+  const make = Object.hasOwn(VIEWS, view) ? VIEWS[view] : wall;
   document.body.dataset.view = view || "wall";
   leave = make(main, name);
   document.title = `${view === "camera" ? name : (TITLES[view] ?? "Cameras")} · ${site.report?.site ?? "Edge Video"}`;

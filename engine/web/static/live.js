@@ -75,8 +75,8 @@ async function poll() {
   }
   asking = false;
   turn += 1;
-  for (const listener of listeners) listener(site);
   if (!document.hidden) timer = setTimeout(poll, POLL_MS);
+  for (const listener of listeners) listener(site);
 }
 
 export function startPolling() {

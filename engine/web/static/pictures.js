@@ -73,7 +73,7 @@ export class Pictures {
       const width = Math.min(Math.max(Math.ceil(pixels / 160) * 160, 160), 1920);
       const response = await get(url(["cameras", tile.camera, "latest.jpg"], { width }), { cache: "no-cache", signal: this.#stopped.signal });
       const stamp = response.headers.get("x-frame-timestamp-nano");
-      await show(tile, await response.blob());
+      await show(tile, await response.blob(), () => this.#tiles.get(element) === tile);
       tile.onPicture(stamp ? millis(stamp) : siteNow());
     } catch (error) {
       if (error.status) tile.onPicture(null);
@@ -85,8 +85,8 @@ export class Pictures {
   }
 }
 
-/** Puts a picture into the image of `holder` when it is decoded, so that nothing flickers. */
-export async function show(holder, blob) {
+/** Puts a picture into the image of `holder` when it is decoded, so that nothing flickers; true if `wanted()` then. */
+export async function show(holder, blob, wanted = () => true) {
   const object = URL.createObjectURL(blob);
   const ready = new Image();
   ready.src = object;
@@ -94,10 +94,15 @@ export async function show(holder, blob) {
     await ready.decode();
   } catch {
     URL.revokeObjectURL(object);
-    return;
+    return false;
+  }
+  if (!wanted()) {
+    URL.revokeObjectURL(object);
+    return false;
   }
   holder.image.src = object;
   holder.image.hidden = false;
   if (holder.object) URL.revokeObjectURL(holder.object);
   holder.object = object;
+  return true;
 }

@@ -75,7 +75,8 @@ export class Player {
       await once(buffer, "updateend", signal);
       begun ||= this.#begin(buffer);
       await this.#tidy(buffer, signal);
-      if (!this.live) await this.#wait(buffer, signal);
+      // Nothing plays, and nothing is far ahead, before the wanted time has come.
+      if (!this.live && begun) await this.#wait(buffer, signal);
     }
     if (source.readyState === "open") source.endOfStream();
     if (!begun) this.video.play().catch(() => {});
@@ -116,8 +117,17 @@ export class Player {
 
 function once(target, event, signal) {
   return new Promise((resolve, reject) => {
-    if (signal.aborted) { reject(new DOMException("stopped", "AbortError")); return; }
-    target.addEventListener(event, resolve, { once: true });
-    signal.addEventListener("abort", () => reject(new DOMException("stopped", "AbortError")), { once: true });
+    const stopped = () => {
+      target.removeEventListener(event, came);
+      reject(new DOMException("stopped", "AbortError"));
+    };
+    // Both go: one signal outlives all pieces of a film that is watched for days.
+    const came = () => {
+      signal.removeEventListener("abort", stopped);
+      resolve();
+    };
+    if (signal.aborted) { stopped(); return; }
+    target.addEventListener(event, came, { once: true });
+    signal.addEventListener("abort", stopped, { once: true });
   });
 }

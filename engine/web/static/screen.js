@@ -14,9 +14,13 @@ const LIVE_FPS = 15;
 const RETRY_MS = 2000;
 /** How much recorded video is asked for at a time. */
 const FILM_SECONDS = 300;
+/** A recording that ends this close to now goes on live. */
+const NEWEST_MS = 5000;
 
 export class Screen {
   #wantedMs = null;
+  /** Counts what was begun: a picture that was decoded for what was before is not shown any more. */
+  #turn = 0;
   #loading = false;
   #retry = 0;
   #player = null;
@@ -72,6 +76,7 @@ export class Screen {
   live() {
     this.#stop();
     this.#asleep = false;
+    this.#refused = false;
     this.mode = "live";
     this.paused = false;
     if (this.#camera?.video && this.#playable && this.#streamed) {
@@ -83,6 +88,7 @@ export class Screen {
 
   /** Begins the live picture anew after the connection was lost. */
   again() {
+    this.#streamed = true;
     if (this.mode === "live" && this.#camera && !this.#asleep) this.live();
   }
 
@@ -145,6 +151,7 @@ export class Screen {
 
   #stop() {
     clearTimeout(this.#retry);
+    this.#turn += 1;
     this.#wantedMs = null;
     this.pictureMs = this.atMs;
     this.#player?.stop();
@@ -164,7 +171,13 @@ export class Screen {
     if (this.#camera?.decode === "none") {
       this.#refused = true;
       this.message.hidden = false;
-      setText(this.message, "This camera's pictures are stored as video only, and this browser cannot play it.");
+      setText(this.message, this.#playable
+        ? "This camera's pictures are stored as video only, and none can be shown now."
+        : "This camera's pictures are stored as video only, and this browser cannot play it.");
+      if (this.#playable) {
+        this.#streamed = true;
+        this.#again();
+      }
       return;
     }
     this.video.hidden = true;
@@ -185,6 +198,8 @@ export class Screen {
       onStart: () => this.#see(this.video),
       onEnd: (error) => {
         if (this.#player !== player) return;
+        const { shownMs } = player;
+        const begun = player.startMs > 0 && shownMs > Math.max(fromMs, player.startMs);
         this.#player = null;
         player.stop();
         if (error instanceof CannotPlay) {
@@ -195,8 +210,11 @@ export class Screen {
           instead();
         } else if (live) {
           this.#again();
-        } else if (error) {
+        } else if (error && !begun) {
           this.note = error.message;
+        } else if (shownMs < now() - NEWEST_MS) {
+          // The film was one of several, or its connection ended while it was paused.
+          this.#play(shownMs);
         } else {
           this.live();
         }
@@ -219,7 +237,8 @@ export class Screen {
   }
 
   async #put(blob, at) {
-    await show(this, blob);
+    const turn = this.#turn;
+    if (!await show(this, blob, () => turn === this.#turn && !this.#closed)) return;
     this.pictureMs = at;
     this.#see(this.image);
   }
