@@ -24,6 +24,7 @@ GOOD = Facts(
     cameras=(CameraFacts("cam1"), CameraFacts("cam2", clock_offset_seconds=0.1)),
     processes=(ProcessFacts("writer"),),
     redis=REDIS,
+    publishes=True,
     broker_away_seconds=0.0,
     lag_seconds=0.1,
     disks=(DiskFacts("/run", 0.5, GIB),),
@@ -70,7 +71,7 @@ BAD: dict[str, tuple[Facts, str]] = {
     "redis_clients": (redis(clients=1234), "Redis has 1,234 clients"),
     "redis_expiry": (
         redis(overdue_seconds=75.0),
-        "nothing expires in Redis: frames are stored for 300 s, and the oldest should have gone 75 s ago",
+        "nothing expires in Redis: frames are stored for 300 s, and the oldest should have expired 75 s ago",
     ),
     "broker_away": (
         but(broker_away_seconds=11.0, broker_error="refused"),
@@ -138,6 +139,36 @@ def test_unknown_figures_leave_an_alert_as_it_is() -> None:
     after(alerts, BAD["redis_memory"][0], 20)
     assert after(alerts, but(redis=None), 60, start=30.0) == []
     assert [one.state for one in alerts.states] == ["raised"]
+
+
+def test_a_publisher_that_is_down_tells_nothing_of_rabbitmq() -> None:
+    for name in ("broker_away", "publisher_lag"):
+        alerts = Alerts(DEFAULTS)
+        after(alerts, BAD[name][0], 20)
+        assert after(alerts, but(broker_away_seconds=None, lag_seconds=None), 60, start=30.0) == []
+        # It runs again: the outage counts anew, and RabbitMQ is still away.
+        back = but(broker_away_seconds=1.0, lag_seconds=45.0 if name == "publisher_lag" else 0.1)
+        assert after(alerts, back, 60, start=100.0) == []
+        assert [one.state for one in alerts.states] == ["raised"]
+
+
+def test_an_alert_of_a_rule_that_was_turned_off_is_cleared() -> None:
+    before = Alerts(DEFAULTS)
+    after(before, BAD["redis_away"][0], 2)
+    successor = Alerts(AlertsSection(redis_away_seconds=0), before.states)
+    assert after(successor, BAD["redis_away"][0], 2, start=10.0) == [("redis_away", "cleared")]
+    assert successor.states[0].text == "redis_away is turned off"
+
+
+@pytest.mark.parametrize("name", ["frames_dropped", "process_restarts", "clock_stepped"])
+def test_counts_that_have_just_begun_clear_nothing(name: str) -> None:
+    """A monitor that was started again knows nothing of the window before."""
+    before = Alerts(DEFAULTS)
+    after(before, BAD[name][0], 2)
+    successor = Alerts(DEFAULTS, before.states)
+    fresh = but(processes=(ProcessFacts("writer"),), cameras=(CameraFacts("cam1"),), window_full=False)
+    assert after(successor, fresh, 58, start=10.0) == []
+    assert after(successor, but(processes=(ProcessFacts("writer"),)), 30, start=70.0) == [(name, "cleared")]
 
 
 def test_an_alert_of_a_camera_that_left_the_site_is_cleared() -> None:
@@ -256,6 +287,9 @@ def test_frames_that_outlive_their_ttl_are_overdue() -> None:
     overdue = [expiry.take(float(second), 60 * second, 0) for second in range(0, 1000, 2)]
     assert overdue[150] == 0.0
     assert overdue[-1] == pytest.approx(998 - 300 - 2)
+    # Long after the last frame was stored, nothing need be left: keys may have been deleted.
+    assert expiry.take(1400.0, 60 * 998, 0) == 0.0
+    assert expiry.take(1402.0, 60_000, 0) == 0.0
     # One key that expires shows that keys do.
-    assert expiry.take(1000.0, 60_000, 1) == 0.0
-    assert expiry.take(1002.0, 60_000, 0) == 0.0, "Redis was started again"
+    assert expiry.take(1404.0, 60_000, 1) == 0.0
+    assert expiry.take(1406.0, 60_000, 0) == 0.0, "Redis was started again"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from engine.config import Config, from_document
+from engine.config import Camera, Config, Url, from_document
 from engine.monitor import look
 from engine.monitor.facts import CameraFacts, Facts, ProcessFacts
 from engine.monitor.look import Looker
 from engine.monitor.redis_watch import Answer
-from engine.runtime.roles import CAPTURE, WRITER
+from engine.runtime.roles import CAPTURE, SUPERVISOR, WRITER
 from engine.servers.redis.figures import RedisFigures
-from engine.shm import segment
+from engine.shm import ring_place, segment
 from engine.shm.site import SitePaths
 from engine.shm.status_page import CaptureCount, StatusPage, signed_word
 from engine.wire.state import CameraStatus, encode_status
@@ -35,6 +36,7 @@ def config(tmp_path: Path) -> Config:
         {},
     )
     segment.private_directory(SitePaths.of(found).directory)
+    ring_place.ensure(found, "cam1")
     return found
 
 
@@ -79,8 +81,27 @@ def test_a_camera_is_down_from_its_last_change_until_it_is_active(config: Config
     assert looker.look(1010.0, SILENT).cameras[0].down_seconds == pytest.approx(110, abs=5)
     page.text = encode_status(CameraStatus("active", time.time_ns()))
     page.counts[CaptureCount.CAMERA_OFFSET_US] = signed_word(-2_500_000)
-    assert looker.look(1012.0, SILENT).cameras[0] == CameraFacts("cam1", clock_offset_seconds=-2.5)
+    found = looker.look(1012.0, SILENT).cameras[0]
+    assert not any(found.dropped.values())
+    assert msgspec.structs.replace(found, dropped={}) == CameraFacts("cam1", clock_offset_seconds=-2.5)
     page.close()
+
+
+def test_without_a_supervisor_cameras_come_and_go(config: Config) -> None:
+    """``edge-video capture --all`` takes and leaves cameras at SIGHUP."""
+    looker = Looker(config)
+    assert [camera.id for camera in looker.look(0.0, SILENT).cameras] == ["cam1"]
+    SitePaths.of(config).ring("cam1").unlink()
+    ring_place.ensure(msgspec.structs.replace(config, cameras=(Camera(id="new", url=Url("test://")),)), "new")
+    page = StatusPage.claim(CAPTURE.instance(config, "cam1").page)
+    page.close()
+    facts = looker.look(10.0, SILENT)
+    assert [camera.id for camera in facts.cameras] == ["new"]
+    assert process(facts, "capture cam1") is None
+    # With one, the site file says which there are.
+    supervisor = StatusPage.claim(SUPERVISOR.instance(config).page)
+    assert [camera.id for camera in looker.look(20.0, SILENT).cameras] == ["cam1"]
+    supervisor.close()
 
 
 def test_a_step_of_the_clock_is_told_for_a_window(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,12 +82,14 @@ def test_what_is_refused_for_good_is_given_up_and_counted(page: StatusPage) -> N
     assert page.counts[MonitorCount.WEBHOOK_LOST] == 1
 
 
-def test_a_redirect_is_not_followed(page: StatusPage) -> None:
+def test_a_redirect_is_not_followed_and_holds_up_nothing(page: StatusPage) -> None:
     with WebhookReceiver() as receiver, WebhookReceiver() as elsewhere, posting(receiver.url, page, token="t") as hook:
         receiver.location, receiver.statuses = elsewhere.url, [307, 301]
-        hook.put(state(1))
-        wait_until(lambda: subjects(receiver) == ["cam1"], 30, "it is taken where it was meant to go")
+        for number in (1, 2, 3):
+            hook.put(state(number))
+        wait_until(lambda: subjects(receiver) == ["cam3"], 30, "the next is taken where it was meant to go")
         assert elsewhere.headers == []
+    assert page.counts[MonitorCount.WEBHOOK_LOST] == 2
 
 
 def test_a_receiver_that_is_away_gets_them_later(page: StatusPage) -> None:

@@ -54,7 +54,7 @@ def test_the_readme_site_file_and_commands_work(tmp_path: Path) -> None:
     file.write_text(site_file)
     parse(file.read_bytes(), {})
     shell = blocks("sh")[0]
-    assert re.findall(r"bin/edge-video (\w+) -c site.toml", shell) == ["check", "run", "status"]
+    assert re.findall(r"bin/edge-video (\w+) -c site.toml", shell) == ["check", "run", "status", "top"]
     assert command("check", "-c", str(file)).returncode == 0
 
 

@@ -37,7 +37,7 @@ _ESCAPE_SECONDS = 0.05
 _INPUT_BYTES = 1024
 _BLOCKS, _ASCII_BLOCKS = "▁▂▃▄▅▆▇█", "_.-=+*#%"
 #: Signals that end it, as they end other commands, after the terminal is as it was.
-_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
 
 def top(
@@ -154,7 +154,7 @@ def _keyboard() -> Iterator[int]:
     os.set_blocking(wake, False)
     handlers = {number: signal.signal(number, _end) for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN}
     handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, _note)
-    # Stopped, it would leave the shell on its own screen.
+    # Ctrl-Z is ignored: a stopped top would leave the shell on the alternate screen.
     handlers[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
     try:
@@ -171,6 +171,9 @@ def _keyboard() -> Iterator[int]:
 
 
 def _end(number: int, _: FrameType | None) -> None:
+    for other in _ENDING:
+        # Another one must not interrupt what restores the terminal.
+        signal.signal(other, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0
 #: Seconds of one sleep: a stop need not wait for longer.
 _SLEEP_SECONDS = 0.25
-#: Seconds after the start before the first look. Processes that start with the monitor are not yet what they will be.
+#: Seconds after the start before the first look. The other processes are still starting.
 _START_SECONDS = 2.0
 
 
@@ -64,9 +64,10 @@ class MonitorAgent:
         self._look_at = now + _LOOK_SECONDS
         facts = self._looker.look(now, self._redis.answer(now))
         changes = self._alerts.judge(facts, now, time.time_ns())
-        self._write()
+        # In this order: after a kill between the two, a change is told twice and never not at all.
         for change in changes:
             self._tell(change)
+        self._write()
         self._counts[MonitorCount.LOOKS] += 1
         self._counts[MonitorCount.ACTIVE] = sum(state.state == "raised" for state in self._alerts.states)
         return 1
@@ -110,7 +111,7 @@ class MonitorAgent:
 
 
 def _webhook(config: Config, address: Address, page: StatusPage, log: FilteringBoundLogger) -> Webhook:
-    """The posts to a webhook. Few sites have one, and its modules take memory in each process of the site."""
+    """The posts to a webhook. Imported only if needed: its modules cost memory in each process of the site."""
     from engine.monitor.webhook import Webhook
 
     return Webhook(config, address, page, log)

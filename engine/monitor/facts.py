@@ -1,4 +1,4 @@
-"""What the rules of alerts judge: one look at a site. Counters are those of the window (``alerts.window_seconds``)."""
+"""What the rules of alerts judge: one look at a site. Counters cover the last ``alerts.window_seconds``."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class DiskFacts(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True):
     """A whole site. ``redis`` is None while its figures are unknown. ``redis_away_seconds`` and ``broker_away_seconds``
     are those of the longest outage that a process sees, 0 without one; the errors say why. ``broker_away_seconds`` and
-    ``lag_seconds`` are None for a site without a publisher. ``clock_step_seconds`` is the largest step of this
-    machine's clock in the window, with its sign."""
+    ``lag_seconds`` are None while they are unknown because the publisher is down; a site that does not publish
+    (``publishes``) never has them. ``clock_step_seconds`` is the largest step of this machine's clock in the window,
+    with its sign. ``window_full`` is False until counters cover a whole window."""
 
     window_seconds: float
     ttl_seconds: int
@@ -61,8 +62,10 @@ class Facts(msgspec.Struct, frozen=True):
     redis: RedisFacts | None = None
     redis_away_seconds: float = 0.0
     redis_error: str = ""
+    publishes: bool = False
     broker_away_seconds: float | None = None
     broker_error: str = ""
     lag_seconds: float | None = None
     disks: tuple[DiskFacts, ...] = ()
     clock_step_seconds: float = 0.0
+    window_full: bool = True

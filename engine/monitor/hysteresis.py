@@ -2,7 +2,7 @@
 
 An alert is raised when its value has been at or above the threshold for ``for_seconds``. It is cleared when its value
 has been below a lower bound, a share of the threshold, for ``clear_seconds``. Between the two it stays as it is. So a
-value that trembles around the threshold raises its alert once.
+value that crosses the threshold often raises its alert once.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ class Alerts:
     ) -> None:
         self._section = section
         self._rules = [rule for rule in rules if rule.threshold(section) > 0]
-        known = {rule.name for rule in self._rules}
-        #: The newest state of each alert, in the order of their last changes.
-        self._states = {one.key: one for one in states if one.name in known}
-        #: Since when a value asks for the other state; when a raised alert was last brought up to date.
+        self._on = {rule.name for rule in self._rules}
+        #: The newest state of each alert, in the order of their last changes. Alerts of rules that are off by now are
+        #: cleared by the first look.
+        self._states = {one.key: one for one in states}
+        #: When a value first called for the other state; when a raised alert was last brought up to date.
         self._since: dict[AlertKey, float] = {}
         self._refreshed: dict[AlertKey, float] = {}
 
@@ -58,15 +59,19 @@ class Alerts:
                 if change := self._judge(rule, key, reading, now, now_nano):
                     changes.append(change)
         for key, state in list(self._states.items()):
-            # Its camera or process is no longer part of the site.
             if state.state == "raised" and key not in seen:
-                text = f"{key.subject} is no longer watched"
+                # Its camera or process is no longer part of the site, or its threshold is 0 now.
+                text = f"{key.subject} is no longer watched" if key.name in self._on else f"{key.name} is turned off"
                 changes.append(
                     msgspec.structs.replace(state, state="cleared", since_nano=now_nano, text=text, advice="")
                 )
         for change in changes:
             self._states.pop(change.key, None)
             self._states[change.key] = change
+        for times in (self._since, self._refreshed):
+            for key in times.keys() - seen:
+                # A camera that comes back is judged anew.
+                del times[key]
         self._forget()
         return changes
 

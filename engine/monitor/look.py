@@ -7,18 +7,19 @@ import os
 import time
 from collections import Counter, defaultdict
 
-from engine.config import Camera, Config
+from engine.config import Camera, Config, Url
 from engine.errors import RingError
 from engine.monitor.facts import CameraFacts, DiskFacts, Facts, ProcessFacts, RedisFacts
 from engine.monitor.redis_watch import Answer
 from engine.monitor.window import Expiry, Windowed
-from engine.runtime.roles import CHILD_ROLES, Instance
+from engine.runtime.roles import CHILD_ROLES, PUBLISHER, SUPERVISOR, Instance
 from engine.runtime.site_report import OutageReport
 from engine.runtime.status_cameras import CameraReport, look_at
 from engine.runtime.status_outages import read_outages
 from engine.runtime.status_processes import publisher_report
 from engine.servers.redis.figures import RedisFigures
-from engine.shm.site import SitePaths
+from engine.shm.camera_list import CameraList
+from engine.shm.site import SitePaths, shared_memory_need
 from engine.shm.status_page import StatusPage
 
 #: Steps of the clock below this many seconds are slewing, or the time that a look takes.
@@ -35,6 +36,9 @@ class Looker:
         self._window = config.alerts.window_seconds
         self._instances = [one for role in CHILD_ROLES for one in role.instances(config)]
         self._telling = [one for one in self._instances if one.role.tells_outages]
+        #: Cameras may come and go while captures run (SIGHUP to ``edge-video capture --all``).
+        self._listed = CameraList(self._paths, lambda _path, _reason: None)
+        self._started: float | None = None
         self._drops: defaultdict[tuple[str, str], Windowed] = defaultdict(self._windowed)
         self._restarts: defaultdict[str, Windowed] = defaultdict(self._windowed)
         self._lookups: defaultdict[str, Windowed] = defaultdict(self._windowed)
@@ -42,15 +46,18 @@ class Looker:
         self._expiry = Expiry(config.redis.ttl_seconds)
         #: Since when cameras and processes are down, in monotonic seconds.
         self._down: dict[str, float] = {}
+        self._dead: dict[str, float] = {}
         self._clock_offset = _clock_offset()
 
     def look(self, now: float, redis: Answer) -> Facts:
         """The facts at ``now`` (monotonic seconds)."""
         config, outages = self._config, read_outages(self._telling)
-        reports = [look_at(config, self._paths, camera).report for camera in config.cameras]
-        cameras = tuple(
-            self._camera(camera, report, now) for camera, report in zip(config.cameras, reports, strict=True)
-        )
+        self._started = now if self._started is None else self._started
+        watched = self._watched()
+        reports = [look_at(config, self._paths, camera).report for camera in watched]
+        cameras = tuple(self._camera(camera, report, now) for camera, report in zip(watched, reports, strict=True))
+        names = {camera.id for camera in watched}
+        publishing = config.publishes and bool(_alive_and_restarts(PUBLISHER.instance(config))[0])
         publisher = publisher_report(config)
         redis_away, redis_error = _longest(outages, "redis")
         if redis.away_seconds > redis_away:
@@ -61,16 +68,31 @@ class Looker:
             window_seconds=self._window,
             ttl_seconds=config.redis.ttl_seconds,
             cameras=cameras,
-            processes=tuple(self._processes(now)),
+            processes=tuple(self._processes(now, names)),
             redis=self._redis(redis.figures, stored, now) if redis.figures else None,
             redis_away_seconds=redis_away,
             redis_error=redis_error,
-            broker_away_seconds=broker_away if config.publishes else None,
+            publishes=config.publishes,
+            broker_away_seconds=broker_away if publishing else None,
             broker_error=broker_error,
-            lag_seconds=publisher.lag_seconds if publisher else None,
+            lag_seconds=publisher.lag_seconds if publisher and publishing else None,
             disks=tuple(self._disks()),
             clock_step_seconds=self._clock_step(now),
+            window_full=now - self._started >= self._window,
         )
+
+    def _watched(self) -> list[Camera]:
+        """The cameras of the site. Without a supervisor, captures may have taken others and left some since the monitor
+        started: then those that have a ring."""
+        if _alive_and_restarts(SUPERVISOR.instance(self._config))[0]:
+            return list(self._config.cameras)
+        self._listed.look()
+        rings = self._listed.rings
+        known = {camera.id for camera in self._config.cameras}
+        return [
+            *(camera for camera in self._config.cameras if camera.id in rings),
+            *(Camera(id=name, url=Url()) for name in rings if name not in known),
+        ]
 
     def _windowed(self) -> Windowed:
         return Windowed(self._window)
@@ -101,15 +123,18 @@ class Looker:
             report.clock_offset_seconds,
         )
 
-    def _processes(self, now: float) -> list[ProcessFacts]:
+    def _processes(self, now: float, cameras: set[str]) -> list[ProcessFacts]:
         found = []
         for instance in self._instances:
+            if instance.camera and instance.camera not in cameras:
+                # Its camera was taken off the site.
+                continue
             alive, restarts = _alive_and_restarts(instance)
             if alive is None:
                 continue
             if alive:
-                self._down.pop(instance.page.name, None)
-            since = now if alive else self._down.setdefault(instance.page.name, now)
+                self._dead.pop(instance.name, None)
+            since = now if alive else self._dead.setdefault(instance.name, now)
             found.append(ProcessFacts(instance.name, now - since, self._restarts[instance.name].take(now, restarts)))
         return found
 
@@ -127,8 +152,8 @@ class Looker:
         """The file systems of shared memory and run directory, each once. The site's rings, which have their room, do
         not count: shared memory may be just large enough for them."""
         found: dict[int, DiskFacts] = {}
-        rings = sum(self._config.ring_capacity(video=video) for _, video in self._config.rings)
-        for path, own in ((self._config.ring.directory, rings), (str(self._config.run_directory), 0)):
+        need = shared_memory_need(self._config)
+        for path, own in ((self._config.ring.directory, need), (str(self._config.run_directory), 0)):
             with contextlib.suppress(OSError):
                 space, device = os.statvfs(path), os.stat(path).st_dev  # noqa: PTH116 - a path as text
                 share = used_share(

@@ -1,5 +1,5 @@
-"""Asks Redis for its figures, in a thread of its own: a look-up of a name, or a connection, may take as long as it
-likes, and the monitor's heartbeat goes on."""
+"""Asks Redis for its figures, in a thread of its own: a look-up of a name, or a connection, may take any time; the
+monitor's heartbeat continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.wire.urls import mask
 
 #: Seconds that Redis may take for one step of an answer; less if ``redis.timeout_seconds`` says so.
 _TIMEOUT_SECONDS = 2.0
-#: Seconds after which an answer that does not come counts as away, though no step has failed yet.
+#: Seconds without an answer after which Redis counts as away, though no step has failed yet.
 _STUCK_SECONDS = 5.0
 #: Seconds between two questions.
 PERIOD_SECONDS = 2.0

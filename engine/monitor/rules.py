@@ -48,6 +48,11 @@ class Rule:
         return float(getattr(alerts, self.key))
 
 
+def _of_window(facts: Facts, count: float) -> float | None:
+    """A count of the window; unknown while it is 0 because counting has just begun."""
+    return count if count or facts.window_full else None
+
+
 def _camera_down(facts: Facts) -> Iterator[Reading]:
     for camera in facts.cameras:
         why = f": {camera.error}" if camera.error else ""
@@ -78,7 +83,7 @@ def _frames_dropped(facts: Facts) -> Iterator[Reading]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
         yield Reading(
             camera.id,
-            total,
+            _of_window(facts, total),
             f"camera {camera.id} lost {total:,} frame{'s' * (total != 1)} within {facts.window_seconds:g} s"
             + (f" ({reasons})" if reasons else ""),
             f"camera {camera.id} has lost no frame for {facts.window_seconds:g} s",
@@ -132,7 +137,7 @@ def _redis_clients(facts: Facts) -> Iterator[Reading]:
 def _redis_expiry(facts: Facts) -> Iterator[Reading]:
     overdue = facts.redis.overdue_seconds if facts.redis else None
     text = (
-        f"nothing expires in Redis: frames are stored for {facts.ttl_seconds:,} s, and the oldest should have gone "
+        f"nothing expires in Redis: frames are stored for {facts.ttl_seconds:,} s, and the oldest should have expired "
         f"{overdue or 0:,.0f} s ago"
     )
     yield Reading("redis", overdue, text, "keys expire in Redis again")
@@ -140,15 +145,16 @@ def _redis_expiry(facts: Facts) -> Iterator[Reading]:
 
 def _broker_away(facts: Facts) -> Iterator[Reading]:
     away = facts.broker_away_seconds
-    if away is not None:
+    if facts.publishes:
         why = f": {facts.broker_error}" if facts.broker_error else ""
-        yield Reading("rabbitmq", away, f"RabbitMQ has been away for {away:,.0f} s{why}", "RabbitMQ is back")
+        yield Reading("rabbitmq", away, f"RabbitMQ has been away for {away or 0:,.0f} s{why}", "RabbitMQ is back")
 
 
 def _publisher_lag(facts: Facts) -> Iterator[Reading]:
-    if facts.lag_seconds is not None:
-        text = f"events are {facts.lag_seconds:,.0f} s behind the stored frames"
-        yield Reading("publisher", round(facts.lag_seconds, 1), text, text)
+    lag = facts.lag_seconds
+    if facts.publishes:
+        text = f"events are {lag or 0:,.0f} s behind the stored frames"
+        yield Reading("publisher", None if lag is None else round(lag, 1), text, text)
 
 
 def _process_down(facts: Facts) -> Iterator[Reading]:
@@ -161,7 +167,7 @@ def _process_restarts(facts: Facts) -> Iterator[Reading]:
     for process in facts.processes:
         text = f"process {process.name} was started again {process.restarts:,} times within {facts.window_seconds:g} s"
         cleared = f"process {process.name} keeps running"
-        yield Reading(process.name, process.restarts, text, cleared)
+        yield Reading(process.name, _of_window(facts, process.restarts), text, cleared)
 
 
 def _disk(facts: Facts) -> Iterator[Reading]:
@@ -175,7 +181,7 @@ def _clock_stepped(facts: Facts) -> Iterator[Reading]:
     way = "forward" if step > 0 else "back"
     yield Reading(
         "clock",
-        round(abs(step), 3),
+        _of_window(facts, round(abs(step), 3)),
         f"this machine's clock was set {way} by {abs(step):,.1f} s",
         f"this machine's clock has not been set for {facts.window_seconds:g} s",
     )
@@ -186,7 +192,7 @@ def _clock_stepped(facts: Facts) -> Iterator[Reading]:
 RULES = (
     Rule(
         "camera_down", "critical", "camera_down_seconds", _camera_down,
-        "look at the camera's power and network; edge-video doctor says more",
+        "look at the camera's power and network; run edge-video doctor for details",
     ),
     Rule(
         "camera_clock", "warning", "camera_clock_seconds", _camera_clock,
@@ -202,7 +208,8 @@ RULES = (
     ),
     Rule(
         "redis_away", "critical", "redis_away_seconds", _redis_away,
-        "start Redis, or mend the network to it; until then frames wait in the rings, and are lost when those are full",
+        "start Redis, or repair the network to it; frames wait in the rings, and are lost once a ring is full",
+        clear_share=0.0,
     ),
     Rule(
         "redis_memory", "warning", "redis_memory_percent", _redis_memory,
@@ -210,7 +217,7 @@ RULES = (
     ),
     Rule(
         "redis_misses", "warning", "redis_misses_percent", _redis_misses,
-        "readers come after the frames expired: raise redis.ttl_seconds, or find the reader that lags or guesses keys",
+        "readers come after the frames expired: raise redis.ttl_seconds, or find one that is slow or has wrong keys",
         for_seconds=10.0,
     ),
     Rule(
@@ -223,7 +230,8 @@ RULES = (
     ),
     Rule(
         "broker_away", "critical", "broker_away_seconds", _broker_away,
-        "start RabbitMQ, or mend the network to it; events wait in Redis for as long as the frames live",
+        "start RabbitMQ, or repair the network to it; events wait in Redis for as long as the frames live",
+        clear_share=0.0,
     ),
     Rule(
         "publisher_lag", "warning", "publisher_lag_seconds", _publisher_lag,

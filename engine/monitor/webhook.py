@@ -1,6 +1,6 @@
 """Posts alerts to a webhook: the JSON of the event, in order, from a thread with a bounded queue.
 
-A post is tried again, with pauses, until the receiver takes it or refuses it for good (a status of 400 to 499 but for
+A post is tried again, with pauses, until the receiver takes it or refuses it for good (a status of 300 to 499, except
 408 and 429). Redirects are not followed: the token would go elsewhere. If alerts come faster than they can be posted,
 the oldest that wait are given up. What waits is lost if the process ends.
 """
@@ -30,7 +30,8 @@ _TIMEOUT_SECONDS = 5.0
 #: Pauses between tries, in seconds.
 _BACKOFF_SECONDS_MIN = 1.0
 _BACKOFF_SECONDS_MAX = 60.0
-#: Seconds for a whole post: a receiver that sends its answer byte by byte never exceeds the time for one step.
+#: Seconds for a whole post once it is connected: a receiver that sends its answer byte by byte never exceeds the time
+#: for one step.
 _POST_SECONDS_MAX = 15.0
 #: Statuses with which a receiver asks for another try.
 _TRY_AGAIN = (408, 429)
@@ -103,10 +104,11 @@ class Webhook:
                 self._log.info("webhook takes alerts again")
             self._said = ""
             return True
-        final = 400 <= status < 500 and status not in _TRY_AGAIN
+        final = 300 <= status < 500 and status not in _TRY_AGAIN
         self._fail(f"status {status}" + ("; redirects are not followed" if 300 <= status < 400 else ""))
         if final:
-            self._counts[MonitorCount.WEBHOOK_LOST] += 1
+            with self._changed:
+                self._counts[MonitorCount.WEBHOOK_LOST] += 1
         return final
 
     def _post(self, body: bytes) -> int:
@@ -136,7 +138,10 @@ class Webhook:
 
 
 def _cut(connection: HTTPConnection) -> None:
-    """End a connection under the thread that waits for it, which gets an error."""
-    with contextlib.suppress(OSError, AttributeError):
-        # Not the method of a TLS socket, which takes away what the other thread reads with.
-        socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+    """End a connection under the thread that waits for it, which gets an error. One that is still being made has
+    ``_TIMEOUT_SECONDS`` for each address."""
+    waiting = connection.sock
+    if waiting is not None:
+        with contextlib.suppress(OSError):
+            # Not the TLS socket's own shutdown: it discards the TLS state that the other thread uses.
+            socket.socket.shutdown(waiting, socket.SHUT_RDWR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-#: Entries that are kept of the times at which frames were stored: enough to know a time to a hundredth of the TTL.
+#: Times at which frames were stored that are kept: this gives a resolution of 1 % of the TTL.
 _STORES_MAX = 100
 #: Seconds by which a look may see a store later, or an expiry earlier, than it was due.
 _SLACK_SECONDS = 10.0
@@ -42,6 +42,7 @@ class Expiry:
         self._slack_seconds = self._step_seconds + _SLACK_SECONDS
         self._stored: int | None = None
         self._gone: int | None = None
+        self._stored_at = 0.0
         #: Times at which frames were stored that should not have expired when keys last did, the oldest first.
         self._stores: deque[float] = deque()
 
@@ -56,9 +57,13 @@ class Expiry:
                 self._stores.popleft()
         last, self._stored = self._stored, stored
         if last is not None and stored > last:
+            self._stored_at = now
             if not self._stores or now - self._stores[-1] >= self._step_seconds:
                 self._stores.append(now)
             if len(self._stores) > 3 * _STORES_MAX:
                 # Long overdue: only the oldest counts.
                 del self._stores[1]
+        if now - self._stored_at > self._ttl_seconds + self._slack_seconds:
+            # Nothing is stored any more, so nothing need be left that could expire: keys may have been deleted.
+            self._stores.clear()
         return max(now - self._stores[0] - self._ttl_seconds, 0.0) if self._stores else 0.0

@@ -57,7 +57,7 @@ class Collector:
 
     def __init__(self, config: Config, *, local: bool) -> None:
         self._config = config
-        #: Set anew where the site comes and goes.
+        #: Updated when a site starts or stops on this machine.
         self.local = local
         self._memory = ProcessMemory()
         self._session = Session(config.redis_address, min(config.redis.timeout_seconds, _REDIS_SECONDS))

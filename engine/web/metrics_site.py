@@ -46,7 +46,7 @@ _ALERT = _family(
 _BUILD = _family("info", "build_info", "1. The label says which version of the engine this is.", "version")
 _UP = _family("gauge", "process_up", "1 while the process runs.", "process", "role")
 _RESTARTS = _family("counter", "process_restarts_total", "How often the process was started again.", "process", "role")
-_CPU = _family("counter", "process_cpu_seconds_total", "CPU time since the process's start.", "process", "role")
+_CPU = _family("counter", "process_cpu_seconds_total", "CPU time since the process started.", "process", "role")
 _MEMORY = _family(
     "gauge",
     "process_memory_bytes",

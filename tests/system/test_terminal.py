@@ -261,12 +261,13 @@ def test_top_on_a_terminal(site: Site, redis_server: RedisServer) -> None:
         assert process.wait(30) == 0
         shows(screen, b"\x1b[?1049l")
         assert termios.tcgetattr(screen.slave) == before
-    for end, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    keys = {signal.SIGINT: b"\x03", signal.SIGQUIT: b"\x1c"}
+    for end, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGQUIT, 131)):
         with top_on_a_terminal(site) as (screen, process):
             before = termios.tcgetattr(screen.slave)
             shows(screen, b"cam2")
-            if end == signal.SIGINT:
-                os.write(screen.master, b"\x03")
+            if end in keys:
+                os.write(screen.master, keys[end])
             else:
                 process.send_signal(end)
             assert process.wait(30) == code

@@ -106,7 +106,7 @@ class PublisherAgent:
         """Do one round; returns 0 if there is nothing to do before the next wait."""
         now = time.monotonic()
         work = self._turn_broker(now)
-        # Before Redis is asked anything: that Redis is away is an alert, too.
+        # Before Redis is asked: one of the alerts may say that Redis is away.
         if self._alerts.turn(now):
             self._broker.flush()
         try:

@@ -1,7 +1,7 @@
 """Announces the site's alerts: which changes were sent, and which are confirmed.
 
 The monitor leaves the newest state of each alert in a file. Each change is sent at least once, in the order of the
-file. Of changes that pass while the broker is away, only the newest of each alert is sent.
+file. Of changes made while the broker is away, only the newest of each alert is sent.
 """
 
 from __future__ import annotations

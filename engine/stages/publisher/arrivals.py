@@ -1,4 +1,4 @@
-"""Since when the entries that were read are stored: the beginning of the latency from stored to confirmed.
+"""When each entry was stored: the beginning of the latency from stored to confirmed.
 
 Redis does not say when an entry was added. If Redis had nothing and waited for an entry, it was stored when the read
 returned. Otherwise it was stored since the read before, if that took all there was, and since it was captured. So the
