@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Under 15 minutes: benchmarks/results, docs/benchmarks.md, the README's figures; fails where a ratio is below its floor.
+# About 20 minutes on a quiet machine: benchmarks/results, docs/benchmarks.md, the README's figures; fails where a ratio is below its floor.
 bench: servers $(VENV)/.installed-dev
 	$(BIN)/python -m pytest benchmarks --bench full
 

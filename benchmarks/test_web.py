@@ -111,7 +111,7 @@ def test_the_engine_beside_a_scrape_and_a_dashboard(
                 web_cpu.append(window.cpu["web"] / window.seconds * 100)
                 return window
 
-    windows = in_turns(benchmark, {"without": without, OURS: beside}, rounds=scale.pick(1, 2, 5), warmup=0)
+    windows = in_turns(benchmark, {"without": without, OURS: beside}, rounds=scale.pick(1, 2, 3), warmup=0)
     alone, ours = windows["without"], windows[OURS]
     assert not any(window.dropped for window in (*alone, *ours))
     assert all(window.stored for window in (*alone, *ours))
@@ -164,7 +164,7 @@ def test_newest_pictures(benchmark: BenchmarkFixture, results: Results, scale: S
                 "plain": lambda: measured(plain.port, plain.pid, "plain"),
                 OURS: lambda: measured(web.port, web.pid, "ours"),
             },
-            rounds=scale.pick(1, 2, 5),
+            rounds=scale.pick(1, 2, 3),
             warmup=scale.pick(0, 1, 1),
         )
         rounds = len(found[OURS])
@@ -234,7 +234,7 @@ def test_streams_of_pictures(benchmark: BenchmarkFixture, results: Results, scal
                 "plain": lambda: measured(plain.port, plain.pid, "plain"),
                 OURS: lambda: measured(web.port, web.pid, "ours"),
             },
-            rounds=scale.pick(1, 2, 4),
+            rounds=scale.pick(1, 2, 3),
             warmup=0,
         )
     text = f"{viewers} viewers x {fps} fps x {KB} KB, {cameras} cameras"
