@@ -99,6 +99,8 @@ async def _picture(request: Request, entry: FrameEntry, width: int, caching: byt
         (b"etag", f'"{tag}"'.encode()),
         (b"last-modified", formatdate(entry.unix_nano // NANO, usegmt=True).encode()),
         (b"cache-control", caching),
+        # Another reader of the same browser must not get it from there.
+        (b"vary", b"Authorization, Cookie"),
         (b"x-frame-key", tag.removesuffix(f";{width}").encode()),
         (b"x-frame-timestamp", rfc3339(entry.unix_nano).encode()),
         (b"x-frame-timestamp-nano", b"%d" % entry.unix_nano),
