@@ -22,7 +22,7 @@ from engine.web.events_queue import EventQueue, sse
 from engine.wire.alert import AlertKey, encode_alert_event
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvents, GopEvents, StatusEvent, encode_event
-from engine.wire.rfc3339 import NANO, rfc3339
+from engine.wire.rfc3339 import NANO
 
 #: Seconds between two looks at the cameras' states, and at alerts.
 _STATES_SECONDS = 1.0
@@ -108,14 +108,7 @@ async def states(wanted: Wanted) -> None:
             if status.state == "connecting" or told.get(camera) == change:
                 continue
             told[camera] = change
-            event = StatusEvent(
-                camera,
-                rfc3339(status.timestamp_nano),
-                status.timestamp_nano,
-                status.state,
-                status.consecutive_failures,
-                status.last_error,
-            )
+            event = StatusEvent.of(camera, status)
             wanted.queue.put(sse("status", encode_event(event)))
         await asyncio.sleep(_STATES_SECONDS)
 

@@ -17,6 +17,7 @@ from engine.errors import WireError
 from engine.wire.journal import JournalEntry
 from engine.wire.keys import frame_key_prefix, frame_key_suffix, video_key_prefix
 from engine.wire.rfc3339 import NANO, rfc3339
+from engine.wire.state import CameraStatus
 
 CameraState = Literal["active", "stalled", "offline"]
 #: The content type of message bodies.
@@ -59,6 +60,19 @@ class StatusEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type",
     state: CameraState
     consecutive_failures: int
     last_error: str
+
+    @classmethod
+    def of(cls, camera: str, status: CameraStatus) -> StatusEvent:
+        """The event that announces a camera's state; not of one that connects."""
+        assert status.state != "connecting"
+        return cls(
+            camera,
+            rfc3339(status.timestamp_nano),
+            status.timestamp_nano,
+            status.state,
+            status.consecutive_failures,
+            status.last_error,
+        )
 
 
 class GopEvent(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="video_gop", omit_defaults=True):

@@ -130,7 +130,7 @@ def test_at_gives_the_frame_of_that_time(web_site: WebSite):
 def test_frames_by_key(web_site: WebSite):
     for camera in ("few", *HOSTILE.values()):
         key = web_site.get(f"cameras/{camera}/frames?limit=1").json["frames"][0]["key"]
-        # As it is, but for what no address may hold, or encoded as a whole.
+        # A key is sent as it is, except for characters that an address cannot contain, or percent-encoded as a whole.
         for path in (quote(key, safe=":/%"), quote(key, safe="")):
             answer = web_site.get(f"frames/{path}")
             nano = check_frame(answer)

@@ -60,7 +60,7 @@ def test_tenants_are_counted(web_site: WebSite):
 def test_another_tenant_of_the_server_is_listed(web_site: WebSite):
     with web_site.redis.client() as redis:
         redis.hset("engine:shop%3A1:cameras:frames", "till", "{}")
-        # What no tenant can be named is passed over.
+        # Vhosts that cannot be the name of a tenant are left out.
         redis.hset("engine::cameras:frames", "x", "{}")
         try:
             wait_until(lambda: len(listed(web_site)) > 1, 60, "the new tenant is listed", interval=0.5)

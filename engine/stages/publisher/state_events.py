@@ -10,7 +10,6 @@ from structlog.typing import FilteringBoundLogger
 from engine.errors import WireError
 from engine.servers.amqp.broker import Broker
 from engine.wire.metadata import StatusEvent, encode_event
-from engine.wire.rfc3339 import rfc3339
 from engine.wire.state import change_of, decode_status
 
 
@@ -57,14 +56,7 @@ class StateEvents:
                 continue
             if status.state == "connecting":
                 continue
-            event = StatusEvent(
-                camera,
-                rfc3339(status.timestamp_nano),
-                status.timestamp_nano,
-                status.state,
-                status.consecutive_failures,
-                status.last_error,
-            )
+            event = StatusEvent.of(camera, status)
             self._broker.publish(encode_event(event), self._routing_key, StateToken(camera, change))
             self._sent[camera] = change
 
