@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.config import Config, from_document
-from engine.config.web import Tokens, read_tokens, server_context
+from engine.config.web import Tokens, read_tokens, web_context
 from engine.errors import Audience, ConfigError, explain
 from engine.runtime import running_site
 from engine.runtime.logs import Masking
@@ -138,7 +138,7 @@ def test_a_certificate_and_another_s_key(tmp_path: Path) -> None:
     text = refused(listen="127.0.0.1:0", tls_certificate_file=str(one.certificate), tls_key_file=str(two.key))
     assert str(two.key) in text
     made = site(listen="127.0.0.1:0", tls_certificate_file=str(one.certificate), tls_key_file=str(one.key))
-    assert server_context(made.web).minimum_version.name == "TLSv1_2"
+    assert web_context(made.web).minimum_version.name == "TLSv1_2"
 
 
 def test_no_token_is_shown_or_saved() -> None:

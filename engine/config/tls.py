@@ -1,4 +1,4 @@
-"""TLS as a client: what the ``tls_*`` keys mean, and why a handshake failed. Verification cannot be turned off."""
+"""TLS: what the ``tls_*`` keys mean, and why a handshake failed. A client's verification cannot be turned off."""
 
 from __future__ import annotations
 
@@ -36,29 +36,49 @@ class _TellingSocket(ssl.SSLSocket):
 
 def client_context(files: TlsFiles, section: str) -> ssl.SSLContext:
     """The context for connections to the server of a section. Raises ConfigError, which names the key and its file."""
-    certificate_and_key = f"{section}.tls_certificate_file and {section}.tls_key_file"
-    if bool(files.certificate_file) != bool(files.key_file):
-        raise ConfigError("they go together; give both or neither", setting=certificate_and_key)
-    for key, path in zip(("tls_ca_file", "tls_certificate_file", "tls_key_file"), files, strict=False):
-        if path and not os.access(path, os.R_OK):
-            what = "cannot be read by this user" if os.path.exists(path) else "does not exist"
-            raise ConfigError(f"{path} {what}", setting=f"{section}.{key}")
+    _check_files(files, section)
     try:
         context = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{files.ca_file} is no PEM certificate: {error}", setting=f"{section}.tls_ca_file") from None
     context.sslsocket_class = _TellingSocket
     if files.certificate_file:
-        try:
-            # Without a password argument, OpenSSL would ask for one at the terminal.
-            context.load_cert_chain(files.certificate_file, files.key_file, password="")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{files.certificate_file} and {files.key_file} are no PEM certificate and its unencrypted key: "
-                f"{error}",
-                setting=certificate_and_key,
-            ) from None
+        _load_certificate(context, files, section)
     return context
+
+
+def server_context(files: TlsFiles, section: str) -> ssl.SSLContext:
+    """The context for a server of ours, which shows its certificate. Raises ConfigError, which names the key and its
+    file."""
+    _check_files(files, section)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load_certificate(context, files, section)
+    return context
+
+
+def _check_files(files: TlsFiles, section: str) -> None:
+    if bool(files.certificate_file) != bool(files.key_file):
+        raise ConfigError("they go together; give both or neither", setting=_certificate_and_key(section))
+    for key, path in zip(("tls_ca_file", "tls_certificate_file", "tls_key_file"), files, strict=False):
+        if path and not os.access(path, os.R_OK):
+            what = "cannot be read by this user" if os.path.exists(path) else "does not exist"
+            raise ConfigError(f"{path} {what}", setting=f"{section}.{key}")
+
+
+def _load_certificate(context: ssl.SSLContext, files: TlsFiles, section: str) -> None:
+    try:
+        # Without a password argument, OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(files.certificate_file, files.key_file, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{files.certificate_file} and {files.key_file} are no PEM certificate and its unencrypted key: {error}",
+            setting=_certificate_and_key(section),
+        ) from None
+
+
+def _certificate_and_key(section: str) -> str:
+    return f"{section}.tls_certificate_file and {section}.tls_key_file"
 
 
 #: The causes that ``tls_refusal`` returns.

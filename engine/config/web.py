@@ -11,6 +11,7 @@ from engine.config.sections import WebSection
 from engine.config.structs import Config
 from engine.errors import ConfigError, WireError
 from engine.wire import keys
+from engine.wire.redis_address import TlsFiles
 
 if TYPE_CHECKING:
     import ssl
@@ -44,7 +45,7 @@ def check_web(config: Config) -> None:
             f"web.token or WEB_TOKEN ({_HOW}), or listen on 127.0.0.1"
         )
     if web.tls_certificate_file or web.tls_key_file:
-        server_context(web)
+        web_context(web)
 
 
 def warnings(config: Config) -> list[str]:
@@ -93,31 +94,13 @@ def read_tokens(web: WebSection) -> Tokens:
     return Tokens(operator, tenants)
 
 
-def server_context(web: WebSection) -> ssl.SSLContext:
+def web_context(web: WebSection) -> ssl.SSLContext:
     """The TLS context of the HTTP interface. Raises ConfigError, which names the key and its file."""
     # Loads OpenSSL, which few site files need.
-    import ssl
+    from engine.config.tls import server_context
 
-    both = "web.tls_certificate_file and web.tls_key_file"
-    if not (web.tls_certificate_file and web.tls_key_file):
-        raise ConfigError("they go together; give both or neither", setting=both)
-    for key in ("tls_certificate_file", "tls_key_file"):
-        path = getattr(web, key)
-        if not os.access(path, os.R_OK):
-            what = "cannot be read by this user" if os.path.exists(path) else "does not exist"
-            raise ConfigError(f"{path} {what}", setting=f"web.{key}")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        # Without a password argument, OpenSSL would ask for one at the terminal.
-        context.load_cert_chain(web.tls_certificate_file, web.tls_key_file, password="")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{web.tls_certificate_file} and {web.tls_key_file} are no PEM certificate and its unencrypted key: "
-            f"{error}",
-            setting=both,
-        ) from None
-    return context
+    files = TlsFiles(certificate_file=web.tls_certificate_file, key_file=web.tls_key_file)
+    return server_context(files, "web")
 
 
 def _check_token(key: str, token: str) -> None:

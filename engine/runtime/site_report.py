@@ -36,9 +36,9 @@ class SiteReport(msgspec.Struct, frozen=True):
     """A whole site and its state.
 
     ``outages`` lists servers that are away, ``alerts`` what the monitor has raised; ``troubles`` says why the site is
-    not healthy. ``rings_last_seconds`` is
-    the time until the first ring is full if nobody empties it. ``latency_ms`` is that of frames. ``video`` is None if
-    no camera's video is stored. ``file_differs`` lists differences between the site file and what runs.
+    not healthy. ``rings_last_seconds`` is the time until the first ring is full if nobody empties it. ``latency_ms`` is
+    that of frames. ``video`` is None if no camera's video is stored. ``file_differs`` lists differences between the
+    site file and what runs.
     """
 
     site: str

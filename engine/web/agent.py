@@ -14,7 +14,7 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
-from engine.config.web import server_context
+from engine.config.web import web_context
 from engine.runtime.limits import allow_files_if_possible, files_needed
 from engine.shm.status_page import StatusPage
 from engine.web.app import build
@@ -54,7 +54,7 @@ class WebAgent:
         allow_files_if_possible(files_needed(self._config) + CONNECTIONS_MAX)
         asyncio.set_event_loop(self._loop)
         self._app = build(self._config, self._log, local=self._local)
-        self._context = server_context(self._config.web) if self._config.web.tls_certificate_file else None
+        self._context = web_context(self._config.web) if self._config.web.tls_certificate_file else None
         self._listen()
 
     def do_work(self) -> int:
