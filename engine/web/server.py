@@ -41,7 +41,8 @@ _POLICY = (
 SECURITY_HEADERS = [
     ("content-security-policy", _POLICY),
     ("x-content-type-options", "nosniff"),
-    ("referrer-policy", "no-referrer"),
+    # Other sites get no referrer. Without one to ourselves, browsers send a log-in with the origin "null".
+    ("referrer-policy", "same-origin"),
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-resource-policy", "same-origin"),
     ("x-frame-options", "DENY"),

@@ -1,4 +1,4 @@
-"""What Redis and RabbitMQ do: figures of the one, and how the publisher gets on with the other."""
+"""The figures of Redis, and the state of the publisher's connection to RabbitMQ."""
 
 from __future__ import annotations
 
