@@ -62,7 +62,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && location.hash.length > 2) location.hash = "#/";
   if (event.key === "/") {
     event.preventDefault();
-    if (byId("search")) {
+    // The hash counts, not what is shown: the page may be about to show another view.
+    if (location.hash.length <= 2 && byId("search")) {
       byId("search").focus();
     } else {
       addEventListener("hashchange", () => byId("search")?.focus(), { once: true });
