@@ -153,6 +153,18 @@ class Server:
         self.stop()
 
 
+def titled(beginning: str) -> dict[int, str]:
+    """The running processes whose title or command line begins so, by their ids."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # A process may end meanwhile. One that has ended and is not collected yet has an empty command line.
+        with suppress(OSError):
+            title = path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if title.startswith(beginning):
+                found[int(path.parent.name)] = title
+    return found
+
+
 def lives(process: psutil.Process) -> bool:
     """Whether it still runs; an orphan that init has not collected yet does not."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,13 +20,25 @@ from engine.runtime.status import collect, to_json
 from engine.shm.site import SitePaths
 from engine.wire.keys import FrameKey, parse_frame_key
 from engine.wire.test_mark import find_mark
-from tests.servers.process import lives
-from tests.servers.wait import wait_until
+from tests.servers.process import lives, titled
+from tests.servers.wait import die_with_parent, wait_until
 from tests.system.warm import ROOT, Fork, WarmProcess, fits
 
 COMMAND = [sys.executable, "-m", "engine"]
 COMMAND_SECONDS_MAX = 120.0
 WARM = WarmProcess()
+#: Sites of this worker have names of their own: ``status`` looks for running sites of the same name.
+_NUMBERS = itertools.count(1)
+
+
+def own_name() -> str:
+    """A name for a site that no other site has, and that shows whose tests run it."""
+    return f"t{os.getpid()}-{next(_NUMBERS)}"
+
+
+def own_processes(name: str = "") -> dict[int, str]:
+    """The running processes of the site of this ``own_name``, or of all that this worker has named; titles by id."""
+    return titled(f"edge-video: {name}:" if name else f"edge-video: t{os.getpid()}-")
 
 
 class Stored(NamedTuple):
@@ -42,8 +55,9 @@ class Site:
     its start say nothing about a real one's.
     """
 
-    def __init__(self, directory: Path, *, warm: bool = False) -> None:
+    def __init__(self, directory: Path, *, warm: bool = False, name: str = "") -> None:
         self.directory = directory
+        self.name = name or own_name()
         directory.mkdir(mode=0o700, parents=True)
         self.file = directory / "site.toml"
         self.log = directory / "stderr.log"
@@ -63,7 +77,7 @@ class Site:
         **sections: dict[str, Any],
     ) -> Path:
         """Write the site file; sections as dictionaries."""
-        site = {"name": f"t{os.getpid()}", "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
+        site = {"name": self.name, "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
         # Sites run side by side, and all would want the same port.
         # A monitor beside each of many sites would only take CPU from them; tests of alerts turn it on.
         document: dict[str, Any] = {"site": site, "web": {"listen": ""}, "alerts": {"enabled": False}, **sections}
@@ -103,6 +117,7 @@ class Site:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    preexec_fn=die_with_parent(),  # noqa: PLW1509  (see there)
                 )
         if wait:
             wait_until(self.up, 30, "the site is up", log=self.log_text)
@@ -172,6 +187,10 @@ class Site:
         if self.file.exists():
             # Children of a killed supervisor hold its lock until they are gone; its embedded server runs on.
             wait_until(self._cleaned, 20, "what is left of the site is gone")
+        wait_until(lambda: not own_processes(self.name), 20, "no process of the site is left", log=self._left)
+
+    def _left(self) -> str:
+        return "\n".join(f"{pid} {title}" for pid, title in own_processes(self.name).items())
 
     def _cleaned(self) -> bool:
         return "in use by a live site" not in command("clean", "-c", str(self.file)).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ def web_site() -> Iterator[WebSite]:
     cameras.append({"id": "few", "url": f"{pattern}&frames={FEW}"})
     cameras.append({"id": "gate", "url": str(FILM), "loop": True, "video": True, "decode": "none"})
     with RedisServer(directory / "redis") as redis:
-        site = Site(directory / "run", warm=True)
+        site = Site(directory / "run", warm=True, name=f"web-{os.getpid()}")
         try:
             site.write(
                 cameras=cameras,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -138,7 +139,7 @@ class Stream:
 def streaming() -> Iterator[Streaming]:
     directory, port = Path(tempfile.mkdtemp(prefix="ev-")), free_port()
     with RedisServer(directory / "redis") as server:
-        site = Site(directory / "run", warm=True)
+        site = Site(directory / "run", warm=True, name=f"streaming-{os.getpid()}")
         try:
             site.write(
                 cameras=[
