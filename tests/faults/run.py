@@ -172,8 +172,8 @@ class FaultRun:
         }
 
     def recovers(self) -> None:
-        """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
-        ended settled, frames flowing, events on time."""
+        """Wait until all is as before: every camera active, what was captured when the fault ended settled, frames
+        flowing, events on time. The report compares the time that this takes with the case's bound."""
         wait_until(
             self._well, self.case.bound, f"{self.case.key}: all is as before", log=self.site.log_text,
             interval=0.1,

@@ -152,7 +152,7 @@ class Listener(threading.Thread):
 
     def end(self) -> None:
         self._ended.set()
-        self.join(20)
+        self.join(30)
 
 
 class Soak:

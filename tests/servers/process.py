@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from tests.servers.wait import die_with_parent, wait_until
+from tests.servers.wait import comes_within, die_with_parent, wait_until
 
 
 class Child:
@@ -100,11 +100,10 @@ class Child:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(30)
         if number != signal.SIGKILL:
             # After a graceful end its offspring may still be at theirs.
-            with suppress(AssertionError):
-                wait_until(lambda: not any(map(lives, offspring)), 3, "the offspring ends")
+            comes_within(lambda: not any(map(lives, offspring)), 3)
         for descendant in filter(lives, offspring):
             with suppress(psutil.NoSuchProcess):
                 descendant.kill()

@@ -82,7 +82,7 @@ def test_cameras_come_and_go_under_running_writers_and_publisher(
         for processes in (captures, writers, [publisher]):
             for process in processes:
                 process.send_signal(signal.SIGTERM)
-            assert [process.wait(20) for process in processes] == [0] * len(processes), site.log_text()
+            assert [process.wait(30) for process in processes] == [0] * len(processes), site.log_text()
         confirmed = site.status()["publisher"]["confirmed"]
     numbers = stored_frames(redis_server.client(), vhost).numbers
     assert set(numbers) == {"cam0", *names}

@@ -116,7 +116,7 @@ def test_streams_end_when_the_process_ends(streaming: Streaming) -> None:  # noq
         web = streaming.web()
         begun = time.monotonic()
         web.terminate()
-        web.wait(20)
+        web.wait(30)
         print(f"drained within {time.monotonic() - begun:.2f} s")
         for stream in streams:
             with pytest.raises((ConnectionError, AssertionError)):
