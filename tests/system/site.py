@@ -31,9 +31,10 @@ WARM = WarmProcess()
 _NUMBERS = itertools.count(1)
 
 
-def own_name() -> str:
-    """A name for a site that no other site has, and that shows whose tests run it."""
-    return f"t{os.getpid()}-{next(_NUMBERS)}"
+def own_name(kind: str = "t") -> str:
+    """A name for a site that no other site has, and that shows which worker runs it; another ``kind`` for a site that
+    outlasts a test file."""
+    return f"{kind}{os.getpid()}-{next(_NUMBERS)}"
 
 
 def own_processes(name: str = "") -> dict[int, str]:
@@ -156,10 +157,19 @@ class Site:
             if process["role"] == role and process["camera"] == camera
         )
 
+    def signal(self, number: signal.Signals, role: str, camera: str = "") -> int:
+        """Send a signal to one process, and return its id. ``status`` may name one that has just ended; its successor
+        then gets the signal."""
+
+        def sent() -> int:
+            pid = self.pid(role, camera)
+            return pid if pid and sent_to(pid, number) else 0
+
+        return wait_until(sent, 30, f"{role} {camera} gets a signal", log=self.log_text)
+
     def kill(self, role: str, camera: str = "") -> None:
         """kill -9 one process, and wait until the supervisor has replaced it."""
-        before = self.pid(role, camera)
-        os.kill(before, signal.SIGKILL)
+        before = self.signal(signal.SIGKILL, role, camera)
         wait_until(lambda: self.pid(role, camera) != before, 20, f"{role} {camera} was started again")
 
     def stop(self, timeout: float = 60) -> int:
@@ -194,6 +204,15 @@ class Site:
 
     def _cleaned(self) -> bool:
         return "in use by a live site" not in command("clean", "-c", str(self.file)).stderr
+
+
+def sent_to(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; whether there was such a process."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def roles_section(address: str, password: str) -> dict[str, str]:
