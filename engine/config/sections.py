@@ -73,6 +73,8 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     address: Url = Url(EMBEDDED)
     sentinels: tuple[Url, ...] = ()
     service: str = ""
+    cluster: tuple[Url, ...] = ()
+    read_replicas: bool = False
     sentinel_username: Secret = Secret()
     sentinel_password: Secret = Secret()
     username: Secret = Secret()

@@ -16,8 +16,18 @@ def check_servers(config: Config) -> None:
                 "redis.sentinels find the server, so redis.address (or REDIS_ADDRESS) is left out; remove one of them"
             )
         redis_address.parse_sentinels(redis.sentinels, redis.service)
+        if redis.cluster:
+            raise ConfigError("redis.cluster and redis.sentinels are two kinds of service; remove one of them")
     elif redis.sentinel_username or redis.sentinel_password:
         raise ConfigError("redis.sentinel_username and sentinel_password need redis.sentinels and redis.service")
+    if redis.cluster:
+        if redis.address != redis_address.EMBEDDED:
+            raise ConfigError(
+                "redis.cluster names the servers, so redis.address (or REDIS_ADDRESS) is left out; remove one of them"
+            )
+        redis_address.parse_cluster(redis.cluster)
+    elif redis.read_replicas:
+        raise ConfigError("redis.read_replicas is for a cluster; name its nodes in redis.cluster, or remove it")
     broker = amqp.address
     _check_tls(redis.tls_files, "redis", config.redis_address.tls, "a rediss:// address")
     _check_tls(amqp.tls_files, "amqp", broker is not None and broker.tls, "an amqps:// URL")
@@ -48,6 +58,7 @@ def plain_text_warnings(config: Config) -> list[str]:
     redis = config.redis_address
     sentinel = redis.sentinel
     hosts = [host for host, _ in sentinel.hosts] if sentinel else [redis.host]
+    hosts += [host for host, _ in redis.cluster]
     section = config.redis
     secret = any((redis.username, redis.password, section.publisher_username, section.publisher_password))
     secret = secret or bool(sentinel and (sentinel.username or sentinel.password))

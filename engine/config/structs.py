@@ -25,7 +25,7 @@ from engine.config.sections import (
 )
 from engine.errors import ConfigError
 from engine.wire import keys, urls
-from engine.wire.redis_address import EMBEDDED, RedisAddress, parse_redis_address, parse_sentinels
+from engine.wire.redis_address import EMBEDDED, RedisAddress, parse_cluster, parse_redis_address, parse_sentinels
 from engine.wire.ring_owner import RingOwner
 
 
@@ -79,7 +79,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def embedded(self) -> bool:
         """True if the site runs its own server."""
-        return self.redis.address == EMBEDDED and not self.redis.sentinels
+        return self.redis.address == EMBEDDED and not self.redis.sentinels and not self.redis.cluster
 
     @property
     def publishes(self) -> bool:
@@ -101,6 +101,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             address = parse_sentinels(
                 redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
             )
+        elif redis.cluster:
+            address = parse_cluster(redis.cluster)
         else:
             address = parse_redis_address(redis.address)
         return address._replace(
@@ -124,6 +126,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address = self.redis_address
         if self.embedded:
             server = EMBEDDED
+        elif address.cluster:
+            # Nodes come and go; the first one named stands for the cluster.
+            server = f"cluster/{urls.host_port(*address.cluster[0])}"
         elif address.sentinel:
             server = f"{address.sentinel.service}/{address.database}"
         else:

@@ -43,7 +43,8 @@ def _check_redis(config: Config, address: RedisAddress) -> Server:
         with Session(address, config.redis.timeout_seconds) as session:
             fields = session.hello()
     except RedisUnavailable as error:
-        cause = Cause.SENTINELS if address.sentinel else Cause.REDIS_ADDRESS
+        kinds = ((address.sentinel, Cause.SENTINELS), (address.cluster, Cause.CLUSTER_NODES))
+        cause = next((cause for kind, cause in kinds if kind), Cause.REDIS_ADDRESS)
         raise ServerRefused.of(error, cause=cause) from None
     except ServerRefused as error:
         if error.cause is Cause.LOGIN and address != config.redis_address:

@@ -26,8 +26,7 @@ Command = tuple[Any, ...]
 
 #: Errors for bytes that are no RESP2: from the parser, besides its own errors, and from our checks of a reply's shape.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
-#: The reason: a frame and its journal are written together, but are in different slots of a cluster.
-CLUSTER = "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet"
+CLUSTER = "is a node of a cluster (cluster-enabled yes), which has a part of the keys"
 
 
 def connection_error(

@@ -1,0 +1,121 @@
+"""Redis Cluster: which node has a key's slot, and what a node answers that has it not.
+
+The reply of CLUSTER SLOTS, and the errors MOVED and ASK, of the cluster specification
+(https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from binascii import crc_hqx
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from engine.errors import WireError
+
+#: Slots of every cluster.
+SLOTS = 16_384
+#: In the table of a map: no node has the slot.
+_NOBODY = 2**16 - 1
+_REDIRECT = re.compile(r"(MOVED|ASK) ([0-9]{1,5}) (.*):([0-9]{1,5})")
+#: Nodes beyond which a reply is not a cluster's.
+_NODES_MAX = 1000
+
+
+class Node(NamedTuple):
+    """Where a node listens for clients."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Redirect(NamedTuple):
+    """A node's answer that another one has the key: for this command only (``ask``), or from now on."""
+
+    ask: bool
+    slot: int
+    node: Node
+
+
+class ClusterMap:
+    """The masters of a cluster, the slots of each, and their replicas. Immutable."""
+
+    def __init__(
+        self, masters: tuple[Node, ...], table: array[int], replicas: Mapping[Node, tuple[Node, ...]] | None = None
+    ) -> None:
+        self.masters = masters
+        self.replicas: Mapping[Node, tuple[Node, ...]] = replicas or {}
+        #: For each slot, the place of its master in ``masters``.
+        self._table = table
+
+    def master_of(self, slot: int) -> Node | None:
+        """The master that serves ``slot``; None if no node does."""
+        place = self._table[slot]
+        return None if place == _NOBODY else self.masters[place]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes that are known, masters first."""
+        return self.masters + tuple(node for nodes in self.replicas.values() for node in nodes)
+
+    @property
+    def covered(self) -> bool:
+        """True if every slot has a master."""
+        return _NOBODY not in self._table
+
+    def moved(self, slot: int, node: Node) -> ClusterMap:
+        """The map after ``node`` has become the master of ``slot``."""
+        masters = self.masters if node in self.masters else (*self.masters, node)
+        table = array("H", self._table)
+        table[slot] = masters.index(node)
+        return ClusterMap(masters, table, self.replicas)
+
+
+def slot_of(key: bytes) -> int:
+    """The slot of a key, 0..16383: CRC16 (XMODEM) of the key, or of its hash tag, the text in its first braces."""
+    start = key.find(b"{")
+    if start >= 0:
+        end = key.find(b"}", start + 1)
+        if end > start + 1:
+            key = key[start + 1 : end]
+    return crc_hqx(key, 0) % SLOTS
+
+
+def parse_slots(reply: Any, asked: Node) -> ClusterMap:
+    """The map in a reply to CLUSTER SLOTS of the node ``asked``. A node that does not know its own address leaves it
+    out, and then it is the address at which it was asked. Raises WireError."""
+    table = array("H", [_NOBODY]) * SLOTS
+    places: dict[Node, int] = {}
+    replicas: dict[Node, tuple[Node, ...]] = {}
+    try:
+        for first, last, master, *others in reply:
+            node = _node(master, asked)
+            place = places.setdefault(node, len(places))
+            if not 0 <= first <= last < SLOTS or place >= _NODES_MAX or len(others) >= _NODES_MAX:
+                raise ValueError(f"slots {first} to {last}")
+            table[first : last + 1] = array("H", [place]) * (last - first + 1)
+            replicas[node] = tuple(_node(other, asked) for other in others)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise WireError(f"{asked} answered CLUSTER SLOTS with what is no list of slots: {error}") from None
+    return ClusterMap(tuple(places), table, replicas)
+
+
+def _node(words: Any, asked: Node) -> Node:
+    host, port = words[0], words[1]
+    text = host.decode() if isinstance(host, bytes) else ""
+    if not isinstance(port, int) or not 0 < port < 2**16:
+        raise ValueError(f"port {port!r}")
+    # "?" stands for a host name that the node should announce and was not told.
+    return Node(asked.host if text in ("", "?") else text, port)
+
+
+def parse_redirect(error: str, asked: Node) -> Redirect | None:
+    """The meaning of an error of the node ``asked``, as Redis words it; None if it is no redirection."""
+    match = _REDIRECT.match(error)
+    if not match or int(match[2]) >= SLOTS or not 0 < int(match[4]) < 2**16:
+        return None
+    return Redirect(match[1] == "ASK", int(match[2]), Node(match[3] or asked.host, int(match[4])))
