@@ -16,9 +16,9 @@ from engine.wire.redis_address import RedisAddress
 def find_nodes(address: RedisAddress, timeout_seconds: float, known: Iterable[Node] = ()) -> ClusterMap:
     """The map of the cluster at ``address``.
 
-    It asks the ``known`` nodes of an earlier map and those of the address in turn, until one knows of slots. Raises RedisUnavailable
-    with the answer of each node. Raises ServerRefused if all refuse: the credentials, the command, or because they are
-    no nodes of a cluster.
+    It asks the ``known`` nodes of an earlier map and those of the address in turn, until one knows of slots. Raises
+    RedisUnavailable with the answer of each node. Raises ServerRefused if all refuse: the credentials, the command, or
+    because they are no nodes of a cluster.
     """
     said: list[EngineError] = []
     for node in dict.fromkeys((*known, *(Node(*where) for where in address.cluster))):
