@@ -51,6 +51,8 @@ class Broker:
         #: are confirmed. ``_early`` holds later tags that were confirmed before an earlier one.
         self._taken = self._confirmed = 0
         self._early: set[int] = set()
+        #: The first tag that was confirmed negatively since ``open``; 0: none.
+        self._refused_tag = 0
         #: Negative confirms since ``open``. If there are any, all unconfirmed messages must be sent again.
         self.nacked = 0
         #: True after a mandatory message was returned because it has no queue; later confirms do not count.
@@ -104,7 +106,7 @@ class Broker:
         self.unroutable = False
         self._tokens.clear()
         self._early.clear()
-        self._taken = self._confirmed = 0
+        self._taken = self._confirmed = self._refused_tag = 0
         self._framings.clear()
         if connection is not None and loop is not None:
             if connection.is_open:
@@ -225,6 +227,8 @@ class Broker:
         if isinstance(method, Basic.Ack):
             self._on_acks([Ack(method.delivery_tag, method.multiple)])
         elif self._awaited(method.delivery_tag):
+            first = self._confirmed + 1 if method.multiple else method.delivery_tag
+            self._refused_tag = min(self._refused_tag or first, first)
             self.nacked += method.delivery_tag - self._confirmed if method.multiple else 1
 
     def _on_acks(self, acks: list[Ack]) -> None:
@@ -232,7 +236,8 @@ class Broker:
             if not self._awaited(tag):
                 continue
             if multiple:
-                self._confirmed = tag
+                # The broker means all that it has not refused before.
+                self._confirmed = min(tag, self._refused_tag - 1) if self._refused_tag else tag
                 self._early = {early for early in self._early if early > tag}
             elif tag == self._confirmed + 1:
                 self._confirmed = tag
