@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from engine.cli import audience
-from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
+from engine.cli.options import AsJson, KeyTags, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
 from engine.cli.output import console, print_json, progress
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_NOTHING, Audience, InputError
@@ -60,6 +60,7 @@ class _Left:
 def migrate(
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     all_tenants: Annotated[
@@ -72,7 +73,7 @@ def migrate(
 
     Lifetimes and nanoseconds stay the same. The site may be running. If stopped, run it again to continue.
     """
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for old keys", left)
@@ -99,14 +100,19 @@ def migrate(
 
 
 def reindex(
-    config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    key_tags: KeyTags = False,
+    vhost: Vhost = None,
+    prefix: Prefix = None,
+    json: AsJson = False,
 ) -> None:
     """Make a tenant's journals match its stored frames and video: add missing entries, remove stale ones.
     The site may be running. If stopped, run it again to continue.
 
     Access units that are added have no presentation times: their pictures are shown as they arrived.
     """
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for frames", left)
@@ -127,6 +133,7 @@ def recover(
     cameras: Annotated[list[str] | None, typer.Argument(help="Cameras. Default: all.", metavar="[CAM]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     amqp: Annotated[str | None, typer.Option(help="The broker, if not the site's.", metavar="URL")] = None,
@@ -150,7 +157,7 @@ def recover(
 ) -> None:
     """Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and
     metadata headers. If stopped, run it again to continue with the next frame."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resolve
+from engine.cli.options import AsJson, KeyTags, Prefix, RedisUrl, SiteFile, Target, resolve
 from engine.cli.output import console, print_json
 from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
@@ -49,18 +49,20 @@ def stats(
     names: Annotated[list[str] | None, typer.Argument(help="Tenants. Default: all.", metavar="[TENANT]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     prefix: Prefix = None,
     cameras: Annotated[bool, typer.Option("--cameras", help="Also print a line for each camera.")] = False,
     json: AsJson = False,
 ) -> None:
     """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Stored video has lines of its own.
     Looks at every frame and access unit."""
-    target = resolve(config, redis, None, None)
+    target = resolve(config, redis, None, None, key_tags=key_tags)
     table = Table(box=None, header_style="dim")
     for name in ("tenant", "prefix", "cameras", "frames", "MB", "oldest (UTC)", "newest (UTC)", "mean TTL s", "no TTL"):
         table.add_column(name, justify="left" if name in ("tenant", "prefix") else "right")
     found = False
-    for vhost, word in _chosen(target, names, prefix):
+    for vhost, name in _chosen(target, names, prefix):
+        word = keys.prefix_of(name, tagged=keys.is_tagged(target.prefix))
         with FrameStore(target.address, vhost, word, timeout_seconds=target.timeout_seconds) as store:
             report = store.stats()
         found = found or report.total.frames + report.video.frames > 0

@@ -83,6 +83,7 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     publisher_password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
     prefix: Text = "frames"
+    key_tags: bool = False
     timeout_seconds: Seconds = 5.0
     max_memory_percent: Annotated[int, Meta(ge=1, le=95)] = 50
     persistence: Literal["none", "aof"] = "none"

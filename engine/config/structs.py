@@ -54,8 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prefix(self) -> str:
-        """The word between vhost and camera in keys."""
-        return self.redis.prefix
+        """The word between vhost and camera in keys, which have hash tags if the site says so."""
+        return keys.prefix_of(self.redis.prefix, tagged=self.redis.key_tags)
 
     @property
     def rings(self) -> tuple[tuple[str, bool], ...]:

@@ -127,7 +127,7 @@ class _Rebuild:
         self._session = session
         self._journal = names.journal(camera)
         self._token = secrets.token_hex(8)
-        self._draft = keys.rebuild_key(names.vhost, self._token)
+        self._draft = names.draft(camera, self._token)
         self._swapped = names.rebuilt(camera)
         self._added = added
         self._ttl_ms = ttl_ms

@@ -21,11 +21,13 @@ class StoredNames(NamedTuple):
         """The SCAN pattern of the keys."""
         if self.video:
             return glob_literal(keys.video_root(self.vhost, self.prefix)) + "*"
-        return "".join(f"{glob_literal(keys.encode_part(name))}:" for name in (self.vhost, self.prefix)) + "*"
+        names = "".join(f"{glob_literal(keys.encode_part(name))}:" for name in (self.vhost, self.prefix))
+        return f"{names}{'{' if keys.is_tagged(self.prefix) else ''}*"
 
     def parse(self, name: bytes) -> FrameKey:
         """The parts of a key. Raises WireError."""
-        return keys.parse_video_key(name) if self.video else keys.parse_frame_key(name)
+        parse = keys.parse_video_key if self.video else keys.parse_frame_key
+        return parse(name, tagged=keys.is_tagged(self.prefix))
 
     def key(self, camera: str, unix_nano: int, sequence: int) -> str:
         """The key of a frame or access unit."""
@@ -36,6 +38,10 @@ class StoredNames(NamedTuple):
         """The stream that lists them."""
         name = keys.video_journal_key if self.video else keys.journal_key
         return name(self.vhost, self.prefix, camera)
+
+    def draft(self, camera: str, token: str) -> str:
+        """The journal under reconstruction."""
+        return keys.draft_key(self.vhost, self.prefix, camera, token)
 
     def rebuilt(self, camera: str) -> str:
         """Says which rebuild last replaced the journal."""

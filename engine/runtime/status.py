@@ -73,7 +73,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         pid=pid,
         uptime_seconds=round((time.time_ns() - started) / 1e9, 1) if started else 0.0,
         vhost=config.vhost,
-        prefix=config.prefix,
+        prefix=config.redis.prefix,
         redis=str(config.redis_address),
         cameras=cameras,
         processes=processes,
