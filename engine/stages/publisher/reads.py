@@ -37,10 +37,16 @@ class Overview(NamedTuple):
 
 
 class Cursors(NamedTuple):
-    """The cursor of each camera that has one, and the serials of the saves that moved them."""
+    """The cursor of each camera that has one, and the serials of the saves that moved them.
+
+    ``saved`` has the last serial of each publisher, by its number. ``lost`` is True if Redis has no cursor of any
+    camera.
+    """
 
     marks: dict[str, Mark]
     serials: frozenset[bytes]
+    saved: dict[int, bytes]
+    lost: bool
 
 
 def within(identifier: bytes, latest: int) -> bool:
