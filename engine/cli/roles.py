@@ -1,6 +1,7 @@
 """The commands that run one role of a site alone, for systemd, supervisord and similar.
 
-Capture, writer, publisher and web have options of their own. For any other role, the command is made from its entry in the table.
+Capture, writer, publisher and web have options of their own. For any other role, the command is made from its entry in
+the table.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class GopToken(NamedTuple):
 
 
 class Gops:
-    """The GOPs of the cameras of the publisher ``number``. Methods that ask Redis raise RedisUnavailable, ServerRefused, and may be called
-    again."""
+    """The GOPs of the cameras of the publisher ``number``. Methods that ask Redis raise RedisUnavailable,
+    ServerRefused, and may be called again."""
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -45,8 +47,8 @@ class Cursors(NamedTuple):
 
     marks: dict[str, Mark]
     serials: frozenset[bytes]
-    saved: dict[int, bytes]
-    lost: bool
+    saved: Mapping[int, bytes] = MappingProxyType({})
+    lost: bool = False
 
 
 def within(identifier: bytes, latest: int) -> bool:
