@@ -90,16 +90,30 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
 
 
 class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[amqp]``: the broker. The path of its URL is the tenant. Without a URL, metadata stays in the journals."""
+    """``[amqp]``: the broker, or the nodes of its cluster. The path of their URLs is the tenant. Without a URL,
+    metadata stays in the journals."""
 
     amqp_url: Secret = Secret()
+    amqp_urls: tuple[Secret, ...] = ()
     heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
     timeout_seconds: Seconds = 10.0
 
     @property
+    def urls(self) -> tuple[Secret, ...]:
+        """The URLs of all nodes, in the order in which they are tried."""
+        return (self.amqp_url,) if self.amqp_url else self.amqp_urls
+
+    @property
+    def addresses(self) -> tuple[AmqpAddress, ...]:
+        """The nodes that the URLs name. Raises ConfigError."""
+        if self.amqp_url:
+            return (parse_amqp_url(self.amqp_url),)
+        return tuple(parse_amqp_url(url, f"amqp.amqp_urls[{place}]") for place, url in enumerate(self.amqp_urls))
+
+    @property
     def address(self) -> AmqpAddress | None:
-        """The broker that the URL names; None if it is empty. Raises ConfigError."""
-        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
+        """The first node; None if no URL is set. Raises ConfigError."""
+        return next(iter(self.addresses), None)
 
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -171,8 +185,10 @@ class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[publisher]``: the number of messages that may be unconfirmed at a time."""
+    """``[publisher]``: processes that share the cameras, and the number of messages that may be unconfirmed at a time
+    in each."""
 
+    publishers: Annotated[int, Meta(ge=1, le=64)] = 1
     window: Annotated[int, Meta(ge=1, le=10_000)] = 512
 
 

@@ -163,7 +163,7 @@ def test_children_that_cannot_start(run: FaultRun) -> None:
     paths = run.site.paths
     victim = CAMERAS[3]
     pids = {"publisher": run.site.pid("publisher"), "capture": run.site.pid("capture", victim)}
-    aside = {path: path.with_suffix(".aside") for path in (paths.publisher, paths.ring(victim))}
+    aside = {path: path.with_suffix(".aside") for path in (paths.publisher(), paths.ring(victim))}
     for path, other in aside.items():
         path.rename(other)
         path.mkdir()
