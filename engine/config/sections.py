@@ -175,9 +175,11 @@ class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[web]``: where the HTTP interface listens (nowhere if ``listen`` is empty), who may read it, and its TLS
-    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only."""
+    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only. ``url`` is the address at which
+    others reach it."""
 
     listen: str = "127.0.0.1:8080"
+    url: str = ""
     token: Secret = Secret()
     token_file: str = ""
     tenants: dict[str, Secret] = {}
