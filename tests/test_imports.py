@@ -32,9 +32,10 @@ LAYERS = {
     "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
+    "fleet": {"errors", "wire", "config", "servers", "client", "jobs"},
     "cli": {
         *("errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime", "doctor"),
-        "web",
+        *("web", "fleet"),
     },
     "__main__": {"cli"},
 }

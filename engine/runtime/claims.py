@@ -1,4 +1,4 @@
-"""A site's leases at its start, of its cameras and of its name: the site's identity, whether another site holds them, and
+"""A site's leases at its start, of its cameras and of its name: who the site is, whether another site holds them, and
 how long to wait for that one."""
 
 from __future__ import annotations
