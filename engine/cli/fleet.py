@@ -18,6 +18,7 @@ from engine.config.tls import client_context
 from engine.errors import EXIT_FAILED, ConfigError, InputError
 from engine.fleet.accounts import make_accounts, write_accounts
 from engine.fleet.asking import Asked, ask_all
+from engine.fleet.definitions import SYSTEM_CA_FILE
 from engine.fleet.registry import registered_sites
 from engine.fleet.site_list import read_sites, token_of
 from engine.wire.amqp_url import parse_amqp_url
@@ -107,6 +108,10 @@ def users(
         str | None,
         typer.Option(help="The broker that gets the events of all sites, amqps://host/vhost.", metavar="URL"),
     ] = None,
+    centre_ca_file: Annotated[
+        str,
+        typer.Option(help="PEM file, on the machine of each site's broker, of the authority to trust.", metavar="PATH"),
+    ] = SYSTEM_CA_FILE,
     json: AsJson = False,
 ) -> None:
     """Make the users of all sites of a list: rights in Redis and RabbitMQ, and passwords. Writes files, with mode 0600:
@@ -121,7 +126,7 @@ def users(
         address = parse_amqp_url(centre, "--centre")
         if "@" in centre:
             raise InputError("--centre has a user; leave it out: each site gets one of its own")
-    files = make_accounts(sites, directory, address)
+    files = make_accounts(sites, directory, address, centre_ca_file)
     write_accounts(directory, files)
     if json:
         print_json({"sites": len(sites), "directory": str(directory), "files": sorted(files)})

@@ -19,6 +19,7 @@ import msgspec
 from engine.errors import InputError
 from engine.fleet.definitions import (
     CENTRE_USER,
+    SYSTEM_CA_FILE,
     Definitions,
     centre_definitions,
     shovel_definitions,
@@ -44,7 +45,12 @@ class Account(NamedTuple):
     user: str
 
 
-def make_accounts(sites: Sequence[ListedSite], directory: Path, centre: AmqpAddress | None = None) -> dict[str, bytes]:
+def make_accounts(
+    sites: Sequence[ListedSite],
+    directory: Path,
+    centre: AmqpAddress | None = None,
+    centre_ca_file: str = SYSTEM_CA_FILE,
+) -> dict[str, bytes]:
     """The content of all files, by their path below ``directory``; nothing is written.
 
     With ``centre``, each site's own broker passes events on to that one. Raises InputError if a site has the name of
@@ -65,7 +71,8 @@ def make_accounts(sites: Sequence[ListedSite], directory: Path, centre: AmqpAddr
     if centre:
         files[CENTRE] = _json(centre_definitions(sites, at["centre"], centre))
         for site in sites:
-            files[f"{SHOVELS}/{site.name}.json"] = _json(shovel_definitions(site, at["centre"][site.name], centre))
+            shovel = shovel_definitions(site, at["centre"][site.name], centre, centre_ca_file)
+            files[f"{SHOVELS}/{site.name}.json"] = _json(shovel)
     return files
 
 

@@ -28,6 +28,8 @@ SITE_QUEUE = "to-centre"
 #: The centre's queue with the events of all sites, and the user that may read it.
 CENTRE_QUEUE = "events"
 CENTRE_USER = "centre"
+#: The file of the authorities that a system trusts, on Debian, Alpine and in RabbitMQ's images.
+SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 #: Events that a shovel may have sent without a confirm.
 _SHOVEL_WINDOW = 1000
 #: Seconds until a shovel tries again to reach the centre.
@@ -76,9 +78,14 @@ def centre_definitions(
     }
 
 
-def shovel_definitions(site: ListedSite, password: str, centre: AmqpAddress) -> Definitions:
+def shovel_definitions(
+    site: ListedSite, password: str, centre: AmqpAddress, ca_file: str = SYSTEM_CA_FILE
+) -> Definitions:
     """What a site's own broker needs to pass its events on: a queue that collects them and a shovel that empties it. A
-    message leaves the queue when the centre has confirmed it. The definitions hold the password in plain text."""
+    message leaves the queue when the centre has confirmed it. The definitions hold the password in plain text.
+
+    ``ca_file`` is a path on the broker's machine: the authority that has signed the certificate of a centre with TLS.
+    """
     vhost = site.broker_vhost
     login = f"{quote(site.name, safe='')}:{quote(password, safe='')}"
     place = f"{host_port(centre.host, centre.port)}/{quote(centre.vhost, safe='')}"
@@ -88,7 +95,7 @@ def shovel_definitions(site: ListedSite, password: str, centre: AmqpAddress) -> 
         "src-queue": SITE_QUEUE,
         "src-prefetch-count": _SHOVEL_WINDOW,
         "dest-protocol": "amqp091",
-        "dest-uri": f"{centre.scheme}://{login}@{place}",
+        "dest-uri": f"{centre.scheme}://{login}@{place}{_checks(centre, ca_file)}",
         "dest-exchange": _EXCHANGE,
         "dest-publish-properties": {"user_id": site.name},
         "ack-mode": "on-confirm",
@@ -101,6 +108,14 @@ def shovel_definitions(site: ListedSite, password: str, centre: AmqpAddress) -> 
         "bindings": [_binding(SITE_QUEUE, vhost)],
         "parameters": [{"vhost": vhost, "component": "shovel", "name": SITE_QUEUE, "value": shovel}],
     }
+
+
+def _checks(centre: AmqpAddress, ca_file: str) -> str:
+    """Query parameters for TLS. Without them RabbitMQ checks neither certificate nor host name."""
+    if not centre.tls:
+        return ""
+    name = quote(centre.host, safe="")
+    return f"?verify=verify_peer&cacertfile={quote(ca_file, safe='/')}&server_name_indication={name}"
 
 
 def _user(name: str, password: str, salt: Callable[[int], bytes]) -> dict[str, Any]:

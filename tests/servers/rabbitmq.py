@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -18,6 +19,9 @@ from tests.servers.wait import accepts_tcp, free_port
 
 #: The scripts themselves: those in /usr/sbin change to the user `rabbitmq` first.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+_CONTROL = _SERVER.with_name("rabbitmqctl")
+_CONTROL_SECONDS_MAX = 60.0
 
 _START_SECONDS_MAX = 90.0
 _EVAL_SECONDS_MAX = 30.0
@@ -43,16 +47,17 @@ vm_memory_high_watermark.absolute = 8GB
 
 
 class RabbitMQ(Server):
-    """A node with its own name, ports, data, cookie and port mapper (epmd), no plugins, and the user guest.
+    """A node with its own name, ports, data, cookie and port mapper (epmd), the plugins named, and the user guest.
 
     Durable data is in `directory` and survives stop, kill and start. `settings` are further lines of rabbitmq.conf.
     """
 
     _stop_seconds_max = 30.0
 
-    def __init__(self, directory: Path, settings: str = "") -> None:
+    def __init__(self, directory: Path, settings: str = "", plugins: Sequence[str] = ()) -> None:
         self.directory = directory
         self._settings = settings
+        self._plugins = plugins
         self.port = free_port()
         self._node = f"test{self.port}@localhost"
         self._distribution_port = free_port()
@@ -90,6 +95,16 @@ class RabbitMQ(Server):
             self.eval("disk_log:sync(latest_log), [dets:sync(Table) || Table <- dets:all()]")
         super().kill()
         self._epmd.kill()
+
+    def import_definitions(self, file: Path) -> None:
+        """What ``rabbitmqctl import_definitions`` does."""
+        subprocess.run(
+            [_CONTROL, "-n", self._node, "import_definitions", str(file)],
+            env=self._environment(),
+            capture_output=True,
+            timeout=_CONTROL_SECONDS_MAX,
+            check=True,
+        )
 
     def add_vhost(self, name: str) -> None:
         """A virtual host, with all rights for guest."""
@@ -167,7 +182,7 @@ class RabbitMQ(Server):
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port) + self._settings)
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         cookie = self.directory / ".erlang.cookie"
         cookie.unlink(missing_ok=True)
