@@ -32,9 +32,10 @@ LAYERS = {
     "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
+    "fleet": {"errors", "wire", "config", "servers", "client", "jobs"},
     "cli": {
         *("errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime", "doctor"),
-        "web",
+        *("web", "fleet"),
     },
     "__main__": {"cli"},
 }
@@ -179,7 +180,7 @@ def test_frames_are_stored_through_one_door():
     writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
     using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
-    assert importers("engine.stages.writer.store") == using | behind
+    assert importers("engine.stages.writer.store") == using | behind | {"stages/writer/site_name.py"}
 
 
 def test_no_other_module_names_a_command_that_writes():

@@ -84,7 +84,15 @@ def writer(
 
     def main(notifier: Notifier) -> int:
         log, own = open_log(site_config, json=json), claims.identity(site_config)
-        claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
+        names = [camera.id for camera in site_config.cameras_of(number)]
+        claims.claim(site_config, names, own, log)
+        if number == 0:
+            # The first writer registers the site.
+            try:
+                claims.claim_name(site_config, own, log)
+            except BaseException:
+                claims.release(site_config, names, own, log)
+                raise
         return instance.run(Launch(site_config, log, own, notifier))
 
     run_alone(site_config, instance.name, main)

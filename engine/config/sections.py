@@ -42,10 +42,14 @@ class Url(str):
         return repr(urls.mask(self))
 
 
+#: A name of a site: it is part of file names, of keys and of messages.
+SiteName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+
+
 class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[site]``: the site's name, its directory for files, how it starts and stops."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
+    name: SiteName = "site"
     run_directory: str = ""
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Seconds = 20.0
@@ -194,9 +198,11 @@ class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[web]``: where the HTTP interface listens (nowhere if ``listen`` is empty), who may read it, and its TLS
-    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only."""
+    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only. ``url`` is the address at
+    which others reach it."""
 
     listen: str = "127.0.0.1:8080"
+    url: str = ""
     token: Secret = Secret()
     token_file: str = ""
     tenants: dict[str, Secret] = {}

@@ -255,6 +255,20 @@ def lease_key(vhost: str, prefix: str, camera: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 
+def site_key(vhost: str, site: str) -> str:
+    """The key of a site's entry (``engine/wire/site_entry.py``): the lease of its name under a vhost."""
+    return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(site)}"
+
+
+def parse_site_key(text: bytes) -> tuple[str, str]:
+    """(vhost, site): exact inverse of site_key. Raises WireError, also for a camera's lease."""
+    with contextlib.suppress(UnicodeDecodeError):
+        match text.decode().split(":"):
+            case [first, vhost, "lease", site] if first == ENGINE:
+                return decode_part(vhost), decode_part(site)
+    raise WireError(f"key {text!r} is not engine:vhost:lease:site")
+
+
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
     """(vhost, prefix): exact inverse of cameras_key. Raises WireError."""
     with contextlib.suppress(UnicodeDecodeError):

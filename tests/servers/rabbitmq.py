@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,9 @@ from tests.servers.wait import accepts_tcp, free_port, wait_until
 
 #: The scripts themselves: those in /usr/sbin change to the user `rabbitmq` first.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+_CONTROL = _SERVER.with_name("rabbitmqctl")
+_CONTROL_SECONDS_MAX = 60.0
 
 _START_SECONDS_MAX = 90.0
 _EVAL_SECONDS_MAX = 30.0
@@ -45,7 +49,7 @@ vm_memory_high_watermark.absolute = 8GB
 
 
 class Epmd:
-    """Erlang's port mapper, and the cookie of the nodes that use it. They survive its nodes' kills where they share it."""
+    """Erlang's port mapper, and the cookie of the nodes that use it. Where nodes share it, it survives their kills."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
@@ -65,7 +69,7 @@ class Epmd:
 
 
 class RabbitMQ(Server):
-    """A node with its own name, ports, data, cookie and port mapper (epmd), no plugins, and the user guest.
+    """A node with its own name, ports, data, cookie and port mapper (epmd), the plugins named, and the user guest.
 
     Durable data is in `directory` and survives stop, kill and start. `settings` are further lines of rabbitmq.conf.
     A node of a cluster shares the `epmd` of the others.
@@ -73,9 +77,12 @@ class RabbitMQ(Server):
 
     _stop_seconds_max = 30.0
 
-    def __init__(self, directory: Path, settings: str = "", epmd: Epmd | None = None) -> None:
+    def __init__(
+        self, directory: Path, settings: str = "", plugins: Sequence[str] = (), epmd: Epmd | None = None
+    ) -> None:
         self.directory = directory
         self._settings = settings
+        self._plugins = plugins
         self.port = free_port()
         self._node = f"test{self.port}@localhost"
         self._distribution_port = free_port()
@@ -118,6 +125,16 @@ class RabbitMQ(Server):
             self.eval("disk_log:sync(latest_log), [dets:sync(Table) || Table <- dets:all()]")
         super().kill()
         self._end_epmd()
+
+    def import_definitions(self, file: Path) -> None:
+        """What ``rabbitmqctl import_definitions`` does."""
+        subprocess.run(
+            [_CONTROL, "-n", self._node, "import_definitions", str(file)],
+            env=self._environment(),
+            capture_output=True,
+            timeout=_CONTROL_SECONDS_MAX,
+            check=True,
+        )
 
     def add_vhost(self, name: str) -> None:
         """A virtual host, with all rights for guest."""
@@ -195,7 +212,7 @@ class RabbitMQ(Server):
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port) + self._settings)
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         cookie = self.directory / ".erlang.cookie"
         cookie.unlink(missing_ok=True)

@@ -23,9 +23,9 @@ from engine.stages.writer.batch import Batch
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.connection import Connection
 from engine.stages.writer.connection_state import State
-from engine.stages.writer.leases import Leases
 from engine.stages.writer.reconcile import Reconciler
 from engine.stages.writer.rotation import Rotation
+from engine.stages.writer.site_name import WriterLeases
 from engine.stages.writer.states import CameraStates
 from engine.stages.writer.store import Refused, Store
 from engine.stages.writer.streams import Streams
@@ -67,7 +67,7 @@ class WriterAgent:
         self._reconciler = Reconciler(self._store, log, self._warn_once)
         self._streams = Streams(config, number, self._store, log, self._warn_once)
         self._rotation = Rotation()
-        self._leases = Leases(config, own, self._store, log) if own else None
+        self._leases = WriterLeases(config, number, own, self._store, log) if own else None
         self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         #: For each batch in flight, the cameras that have frames in it; oldest batch first.
         self._in_flight: deque[list[CameraWriter]] = deque()
@@ -272,7 +272,7 @@ class WriterAgent:
                 self._streams.look_at_marks(self._rotation.writers)
                 if self._leases:
                     self._leases.look(self._streams.cameras)
-                    self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
+                    self._page.counts[WriterCount.CONTESTED] = self._leases.contested
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
                     self._outage.over()
