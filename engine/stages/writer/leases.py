@@ -20,7 +20,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import WireError
 from engine.servers.redis.errors import forbidden
-from engine.stages.writer.store import Store
+from engine.stages.writer.cluster_store import ClusterStore
+from engine.stages.writer.store import Caller, Store
 from engine.wire import resp
 from engine.wire.keys import lease_key
 from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
@@ -41,7 +42,7 @@ class Leases:
     #: What the log says if this user may not use the keys.
     _forbidden = "no leases are taken"
 
-    def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         #: The configuration parses the vhost anew each time.
         self._vhost, self._prefix = config.vhost, config.prefix
         self._own = own
@@ -167,8 +168,14 @@ class Leases:
 @contextmanager
 def open_leases(config: Config, own: Lease, log: FilteringBoundLogger, kind: type[Leases] = Leases) -> Iterator[Leases]:
     """Leases over their own connection. Raises RedisUnavailable, ServerRefused."""
-    store = Store(config.redis_address, config.redis.timeout_seconds, lambda: None)
-    store.attach(store.open())
+    address, timeout = config.redis_address, config.redis.timeout_seconds
+    store: Store | ClusterStore
+    if address.cluster:
+        store = ClusterStore(address, timeout, lambda: None)
+        store.connect()
+    else:
+        store = Store(address, timeout, lambda: None)
+        store.attach(store.open())
     try:
         yield kind(config, own, store, log)
     finally:

@@ -16,7 +16,7 @@ from engine.config import Config
 from engine.shm.camera_list import CameraList
 from engine.shm.site import SitePaths
 from engine.stages.writer.leases import Leases
-from engine.stages.writer.store import Store
+from engine.stages.writer.store import Caller
 from engine.wire.keys import site_key
 from engine.wire.lease import Lease
 from engine.wire.rfc3339 import rfc3339
@@ -28,7 +28,7 @@ class SiteName(Leases):
 
     _forbidden = "the site is not registered"
 
-    def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         super().__init__(config, own, store, log)
         self._entry = SiteEntry(**msgspec.structs.asdict(own), prefix=config.prefix, url=config.web.url)
         self._listed = CameraList(SitePaths.of(config), lambda _path, _reason: None)
@@ -54,7 +54,7 @@ class SiteName(Leases):
 class WriterLeases:
     """The leases of writer ``number``."""
 
-    def __init__(self, config: Config, number: int, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, number: int, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         self._cameras = Leases(config, own, store, log)
         self._name = SiteName(config, own, store, log) if number == 0 else None
         self._names = [config.site.name]
