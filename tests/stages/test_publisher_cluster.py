@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 import redis
-import structlog
 
 from engine.config import Config, from_document
 from engine.shm.status_page import PublisherCount, StatusPage
-from engine.stages.publisher.cluster_calls import ClusterCalls, NodeAway
+from engine.stages.publisher.cluster_calls import ClusterCalls
 from engine.stages.publisher.journals import Journals
 from engine.wire import keys
 from engine.wire.cluster import slot_of
@@ -27,7 +26,6 @@ from engine.wire.redis_address import parse_cluster
 from engine.wire.state import decode_outages
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_cluster import ClusterServer, RedisCluster
-from tests.servers.wait import wait_until
 from tests.stages.test_gop_events import Announced
 from tests.stages.test_publisher import publishing, turn
 from tests.stored_video import store_video, video_units
@@ -231,7 +229,7 @@ def test_a_failover_and_moved_slots_lose_no_event_and_keep_the_order(
             """Each journal of one master moves to another one, while entries come; then that one hands over."""
             first, second, _ = cluster.masters()
             journals = [keys.journal_key(vhost, "frames", camera) for camera in nodes[first]]
-            cluster.move_slots(first, second, [*map(lambda key: slot_of(key.encode()), journals)])
+            cluster.move_slots(first, second, [*(slot_of(key.encode()) for key in journals)])
             stock.add(cameras, 20)
             cluster.failover(cluster.masters().index(second))
             stock.add(cameras, 20)
