@@ -176,9 +176,11 @@ def test_pika_has_one_door_for_each_direction():
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
-    writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
+    cluster = {"stages/writer/delivery.py", "stages/writer/cluster_store.py"}
+    writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind | cluster
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
-    using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
+    using = {f"stages/writer/{name}.py" for name in ("agent", "base", "streams", "connection", "reconcile")}
+    using.add("stages/writer/cluster_nodes.py")
     assert importers("engine.stages.writer.store") == using | behind
 
 

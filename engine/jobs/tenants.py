@@ -76,7 +76,9 @@ def acl_rules(
     name = keys.encode_part(vhost)
     writes = {pattern for right in rights for pattern in right.writes}
     reads = {pattern for right in rights for pattern in right.reads} - writes
-    commands = {command for right in rights for command in (*right.commands, *_CLUSTER)} | ({"select"} if database else set())
+    commands = {command for right in rights for command in (*right.commands, *_CLUSTER)} | (
+        {"select"} if database else set()
+    )
     read_sign = "%R~" if read_only_patterns else "~"
     return [
         "reset",

@@ -158,9 +158,9 @@ def _publisher(_: Instance, launch: Launch, page: StatusPage) -> Agent:
 
 
 def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
-    from engine.stages.writer.agent import WriterAgent
+    from engine.stages.writer.choose import writer_agent
 
-    return WriterAgent(launch.config, writer_number(instance.key), page, launch.log, launch.lease)
+    return writer_agent(launch.config, writer_number(instance.key), page, launch.log, launch.lease)
 
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
@@ -255,7 +255,7 @@ WRITER = Role(
     page=lambda paths, key: paths.writer(writer_number(key)),
     counts=WriterCount,
     agent=_writer,
-    modules=lambda _: ("engine.stages.writer.agent",),
+    modules=lambda _: ("engine.stages.writer.choose",),
     passes_on=True,
     tells_outages=True,
     help="Run a writer process alone, for supervisord or systemd.",

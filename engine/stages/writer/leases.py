@@ -20,7 +20,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import WireError
 from engine.servers.redis.errors import forbidden
-from engine.stages.writer.store import Store
+from engine.stages.writer.cluster_store import ClusterStore
+from engine.stages.writer.store import Caller, Store
 from engine.wire import resp
 from engine.wire.keys import lease_key
 from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
@@ -38,7 +39,7 @@ NAMED_MAX = 5
 class Leases:
     """The leases of a site's cameras, over a writer's connection. ``own`` is the content of this site's leases."""
 
-    def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         #: The configuration parses the vhost anew each time.
         self._vhost, self._prefix = config.vhost, config.prefix
         self._own = own
@@ -155,8 +156,14 @@ class Leases:
 @contextmanager
 def open_leases(config: Config, own: Lease, log: FilteringBoundLogger) -> Iterator[Leases]:
     """Leases over their own connection. Raises RedisUnavailable, ServerRefused."""
-    store = Store(config.redis_address, config.redis.timeout_seconds, lambda: None)
-    store.attach(store.open())
+    address, timeout = config.redis_address, config.redis.timeout_seconds
+    store: Store | ClusterStore
+    if address.cluster:
+        store = ClusterStore(address, timeout, lambda: None)
+        store.connect()
+    else:
+        store = Store(address, timeout, lambda: None)
+        store.attach(store.open())
     try:
         yield Leases(config, own, store, log)
     finally:
