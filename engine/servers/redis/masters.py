@@ -38,8 +38,8 @@ def ask_masters(session: Session, command: Command) -> list[MasterReply]:
 
 
 def together(figures: Sequence[RedisFigures]) -> RedisFigures:
-    """The figures of several servers as of one: sums; texts that differ side by side; the shortest uptime. Memory has no
-    limit if that of one server has none. ``figures`` must not be empty."""
+    """The figures of several servers as of one: sums; texts that differ side by side; the shortest uptime. Memory has
+    no limit if that of one server has none. ``figures`` must not be empty."""
     if len(figures) == 1:
         return figures[0]
     sums = {
