@@ -45,7 +45,7 @@ vm_memory_high_watermark.absolute = 8GB
 
 
 class Epmd:
-    """Erlang's port mapper, and the cookie of the nodes that use it. They survive its nodes' kills where they share it."""
+    """Erlang's port mapper, and the cookie of the nodes that use it."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
