@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,8 +85,8 @@ def test_the_one_that_worked_is_tried_first_and_then_the_others_in_turn() -> Non
 
 
 @pytest.fixture
-def away() -> Iterator[str]:
-    yield f"amqp://u:geheim@127.0.0.1:{free_port()}/"
+def away() -> str:
+    return f"amqp://u:geheim@127.0.0.1:{free_port()}/"
 
 
 def checked(config: Config) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -35,12 +35,12 @@ def make(tenant: Tenant, shared_redis: RedisServer) -> Callable[..., FrameConsum
 
 
 @pytest.fixture
-def stream(tenant: Tenant) -> Iterator[Tenant]:
+def stream(tenant: Tenant) -> Tenant:
     """The tenant, with a stream bound as the recipe in docs/rabbitmq.md makes it."""
     with tenant.channel() as channel:
         channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "stream", "x-max-age": "7D"})
         channel.queue_bind(QUEUE, EXCHANGE, EVENT_KEY)
-    yield tenant
+    return tenant
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_after_lost_connections_each_event_is_accepted_once(make, stream):
     consumer = make(seen, offset="first", prefetch=10, attempts=100_000)
     with running(consumer):
         for cuts in range(1, 3):
-            wait_until(lambda: seen.numbers.count(11) > 3 * cuts, 20, "the event fails")
+            wait_until(lambda cuts=cuts: seen.numbers.count(11) > 3 * cuts, 20, "the event fails")
             stream.cut()
-            wait_until(lambda: consumer.counts.reconnects == cuts, 20, "it has connected again")
+            wait_until(lambda cuts=cuts: consumer.counts.reconnects == cuts, 20, "it has connected again")
             assert consumer.next_offset == 10
         broken[0] = False
         wait_until(lambda: consumer.next_offset == 40, 20, "all are settled")
