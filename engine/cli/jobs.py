@@ -24,7 +24,8 @@ from engine.jobs.keyspace_scan import Ears, Strange
 from engine.jobs.migrate import Migration
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery, video_routing_key
 from engine.jobs.reindex import Reindex
-from engine.servers.amqp import broker
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import Exchange
 from engine.servers.redis.session import Session
 from engine.wire import urls
@@ -169,7 +170,7 @@ def recover(
     until: str | int = time.time_ns() if end == "now" else end
     with interruptible(), target.store() as store, target.session() as session:
         chosen = cameras or list(store.cameras())
-        link = broker.Broker(section, where)
+        link = Broker(section, where)
         with progress() as bar:
             task = bar.add_task("sending", total=None)
             job = Recovery(
@@ -187,7 +188,7 @@ def recover(
                 print("no frames to send", file=sys.stderr)
                 raise typer.Exit(EXIT_NOTHING)
             bar.update(task, total=total)
-            broker.check(section, where)
+            check(section, where)
             try:
                 report = job.run(job.pending(chosen, start, until, again=again, video=video))
             finally:
@@ -230,10 +231,12 @@ def _amqp_section(target: Target, url: str | None) -> AmqpSection:
     """The broker named by the option, the environment or the site file. Raises InputError, ConfigError."""
     section = target.config.amqp if target.config else AmqpSection()
     chosen = url or os.environ.get("AMQP_URL") or str(section.amqp_url)
+    if not chosen and section.amqp_urls:
+        return section
     if not chosen:
         raise InputError("no broker: give --amqp or AMQP_URL, or set amqp.amqp_url in the site file")
     parse_amqp_url(chosen, "--amqp" if url else "AMQP_URL" if chosen != section.amqp_url else "amqp.amqp_url")
-    return msgspec.structs.replace(section, amqp_url=Secret(chosen))
+    return msgspec.structs.replace(section, amqp_url=Secret(chosen), amqp_urls=())
 
 
 def _print_reports(reports: list[Any], names: tuple[str, ...], columns: tuple[str, ...], *, json: bool) -> None:

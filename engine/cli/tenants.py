@@ -16,7 +16,7 @@ from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
 from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
-from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.jobs.tenants import Role, acl_line, acl_rules, apply_everywhere, discover
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 
@@ -104,11 +104,10 @@ def acl(
         rules = acl_rules(vhost, roles, password, database=database, read_only_patterns=not redis_6)
     except WireError as error:
         raise QueryError(f"tenant: {error}") from None
-    line = " ".join(["ACL SETUSER", *map(_quoted, [name, *rules])])
+    line = acl_line(name, rules)
     kept: bool | None = None
     if apply and target:
-        with target.session() as session:
-            kept = apply_rules(session, name, rules)
+        kept = apply_everywhere(target.address, target.timeout_seconds, name, rules)
     if json:
         shown = {} if password_file else {"password": password}
         print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})
@@ -119,13 +118,6 @@ def acl(
         print(f"password of {name}: {password}", file=sys.stderr)
     if kept is False:
         print("set; the server has no ACL file, so it forgets the user when it restarts", file=sys.stderr)
-
-
-def _quoted(word: str) -> str:
-    """A word, quoted for redis-cli."""
-    if not any(letter in "\"'\\" for letter in word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.config.alerts import AlertsSection
-from engine.config.assignment import writer_of
+from engine.config.assignment import share_of
 from engine.config.names import suggestion
 from engine.config.sections import (
     AmqpSection,
@@ -84,7 +84,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def publishes(self) -> bool:
         """True if the site has a publisher process."""
-        return bool(self.amqp.amqp_url) and self.metadata.enabled
+        return bool(self.amqp.urls) and self.metadata.enabled
 
     @property
     def run_directory(self) -> Path:
@@ -102,7 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
             )
         elif redis.cluster:
-            address = parse_cluster(redis.cluster)
+            address = parse_cluster(redis.cluster)._replace(read_replicas=redis.read_replicas)
         else:
             address = parse_redis_address(redis.address)
         return address._replace(
@@ -148,7 +148,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def writer_of(self, camera: str) -> int:
         """The writer that empties a camera's ring; the site file need not name the camera."""
-        return writer_of(camera, self.writer.writers)
+        return share_of(camera, self.writer.writers)
+
+    def publisher_of(self, camera: str) -> int:
+        """The publisher, from 0, that announces a camera; the site file need not name the camera."""
+        return share_of(camera, self.publisher.publishers)
 
 
 def default_run_directory(name: str, user: int | None = None) -> Path:

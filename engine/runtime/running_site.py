@@ -131,5 +131,9 @@ def _masked(config: Config) -> Config:
     return msgspec.structs.replace(
         masked,
         site=msgspec.structs.replace(masked.site, run_directory=str(config.run_directory)),
-        amqp=msgspec.structs.replace(masked.amqp, amqp_url=Secret(mask(config.amqp.amqp_url))),
+        amqp=msgspec.structs.replace(
+            masked.amqp,
+            amqp_url=Secret(mask(config.amqp.amqp_url)),
+            amqp_urls=tuple(Secret(mask(url)) for url in config.amqp.amqp_urls),
+        ),
     )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine import __version__
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site, server_process
@@ -88,6 +89,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         file_differs=differs,
         troubles=[],
         alerts=alert.raised(alerts_file.read(paths)) if running and config.alerts.enabled else [],
+        version=__version__,
     )
     return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
 

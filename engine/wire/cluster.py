@@ -67,6 +67,15 @@ class ClusterMap:
         """True if every slot has a master."""
         return _NOBODY not in self._table
 
+    def has_slots_of(self, other: ClusterMap) -> bool:
+        """True if every slot has the same master in both maps."""
+        return all(self.master_of(slot) == other.master_of(slot) for slot in range(SLOTS))
+
+    @property
+    def uncovered(self) -> int:
+        """The number of slots that no node serves."""
+        return self._table.count(_NOBODY)
+
     def moved(self, slot: int, node: Node) -> ClusterMap:
         """The map after ``node`` has become the master of ``slot``."""
         masters = self.masters if node in self.masters else (*self.masters, node)
@@ -77,12 +86,31 @@ class ClusterMap:
 
 def slot_of(key: bytes) -> int:
     """The slot of a key, 0..16383: CRC16 (XMODEM) of the key, or of its hash tag, the text in its first braces."""
+    return crc_hqx(_tag(key) or key, 0) % SLOTS
+
+
+def _tag(key: bytes) -> bytes:
+    """The hash tag of a key; empty if it has none."""
     start = key.find(b"{")
-    if start >= 0:
-        end = key.find(b"}", start + 1)
-        if end > start + 1:
-            key = key[start + 1 : end]
-    return crc_hqx(key, 0) % SLOTS
+    end = key.find(b"}", start + 1) if start >= 0 else -1
+    return key[start + 1 : end] if end > start + 1 else b""
+
+
+class FrameSlots:
+    """The slots of one camera's names: of its journal, and of frames, whose keys begin with ``key_prefix``."""
+
+    def __init__(self, key_prefix: bytes, journal: bytes) -> None:
+        self.journal = slot_of(journal)
+        #: All frames are in the journal's slot, because of a hash tag.
+        self.shared = bool(_tag(key_prefix)) and slot_of(key_prefix) == self.journal
+        self._constant = slot_of(key_prefix) if _tag(key_prefix) else -1
+        self._crc = crc_hqx(key_prefix, 0)
+
+    def of(self, unix_nano: int, sequence: int) -> int:
+        """The slot of a frame."""
+        if self._constant >= 0:
+            return self._constant
+        return crc_hqx(b"%d:%05d" % (unix_nano, sequence), self._crc) % SLOTS
 
 
 def parse_slots(reply: Any, asked: Node) -> ClusterMap:

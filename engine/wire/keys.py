@@ -250,6 +250,20 @@ def lease_key(vhost: str, prefix: str, camera: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 
+def site_key(vhost: str, site: str) -> str:
+    """The key of a site's entry (``engine/wire/site_entry.py``): the lease of its name under a vhost."""
+    return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(site)}"
+
+
+def parse_site_key(text: bytes) -> tuple[str, str]:
+    """(vhost, site): exact inverse of site_key. Raises WireError, also for a camera's lease."""
+    with contextlib.suppress(UnicodeDecodeError):
+        match text.decode().split(":"):
+            case [first, vhost, "lease", site] if first == ENGINE:
+                return decode_part(vhost), decode_part(site)
+    raise WireError(f"key {text!r} is not engine:vhost:lease:site")
+
+
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
     """(vhost, prefix): exact inverse of cameras_key. Raises WireError."""
     with contextlib.suppress(UnicodeDecodeError):
@@ -287,6 +301,15 @@ def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
 def video_rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     """``rebuilt_key`` for the journal of a camera's video."""
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_name(vhost, prefix, camera)}"
+
+
+def cluster_rebuilt_key(vhost: str, prefix: str, camera: str, number: str, *, video: bool) -> str:
+    """One of the names of ``rebuilt_key`` in a cluster, where it must lie in the slot of the journal; ``number``
+    distinguishes them. No prefix is encoded as ``%x…``, so no pattern for frames matches."""
+    camera_parts = (
+        f"{_video_part(prefix)}/{_video_part(camera)}" if video else f"{encode_part(prefix)}:{encode_part(camera)}"
+    )
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:%x{number}:{camera_parts}"
 
 
 def next_sequence(sequence: int) -> int:

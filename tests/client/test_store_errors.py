@@ -19,7 +19,6 @@ from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
 from engine.client import ranges, tail, transport
-from engine.client.transport import TRIES
 from engine.errors import (
     ConfigError,
     EngineError,
@@ -31,6 +30,7 @@ from engine.errors import (
     WireError,
 )
 from engine.servers.redis.errors import checked
+from engine.servers.redis.patience import TRIES
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key
@@ -734,7 +734,7 @@ class TestClosed:
 
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(follow)
-            assert waiting.wait(20)
+            assert waiting.wait(30)
             store.close()
             with pytest.raises(QueryError, match="this store is closed"):
                 ended.result(20)

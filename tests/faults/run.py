@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import time
@@ -22,7 +21,7 @@ from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import Site
+from tests.system.site import Site, sent_to
 
 #: Frames a second of each camera, and kilobytes a frame: enough for faults to hit frames under way, and little enough
 #: for several cases at a time on two cores.
@@ -55,6 +54,8 @@ class FaultRun:
         self.accounts: Accounts | None = None
         #: Whatever a case wants the table to say besides.
         self.note = ""
+        #: Whether frames and journals are on several servers.
+        self.apart = False
         self.recovery_seconds = 0.0
         self._stack = contextlib.ExitStack()
         self.redis_proxy = self._stack.enter_context(Proxy(redis.port))
@@ -146,8 +147,16 @@ class FaultRun:
 
     def signal(self, number: signal.Signals, *roles: str) -> None:
         for pid in self.pids(*roles):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            sent_to(pid, number)
+
+    def signal_one(self, number: signal.Signals, role: str) -> int:
+        """Send a signal to a random process of the role that has not ended; its id."""
+
+        def sent() -> int:
+            pid = self.random.choice(self.pids(role) or [0])
+            return pid if pid and sent_to(pid, number) else 0
+
+        return wait_until(sent, 30, f"a {role} gets a signal", log=self.site.log_text)
 
     @property
     def supervisor(self) -> psutil.Process:
@@ -157,6 +166,10 @@ class FaultRun:
     def moment(self, longest: float = 0.4) -> None:
         """A random while."""
         time.sleep(self.random.uniform(0, longest))
+
+    def client(self) -> redis.Redis | redis.RedisCluster:
+        """A client of the Redis that the site stores in."""
+        return self.redis.client()
 
     def embedded_client(self) -> redis.Redis:
         """A client of the site's own server."""
@@ -172,8 +185,8 @@ class FaultRun:
         }
 
     def recovers(self) -> None:
-        """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
-        ended settled, frames flowing, events on time."""
+        """Wait until all is as before: every camera active, what was captured when the fault ended settled, frames
+        flowing, events on time. The report compares the time that this takes with the case's bound."""
         wait_until(
             self._well, self.case.bound, f"{self.case.key}: all is as before", log=self.site.log_text,
             interval=0.1,
@@ -203,13 +216,14 @@ class FaultRun:
         with final_counts(self.site, publishes=self.consumer is not None, without=self.renewed) as final:
             assert self.site.stop() == 0, self.site.log_text()[-3000:]
             counts, expired = final()
-        return self.account(counts, expired, self.redis.client(), evicting=evicting, innocent=innocent)
+        with self.client() as client:
+            return self.account(counts, expired, client, evicting=evicting, innocent=innocent)
 
     def account(
         self,
         final: Mapping[str, RingCounts],
         expired: int,
-        client: redis.Redis,
+        client: redis.Redis | redis.RedisCluster,
         *,
         evicting: bool = False,
         innocent: Sequence[str] = (),
@@ -229,7 +243,12 @@ class FaultRun:
         stamped = [camera for camera in counts if camera not in self.unstamped]
         ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
         self.accounts = check(
-            ledgers, expired=expired, evicting=evicting, publishes=publishes, unsettled=self.unsettled
+            ledgers,
+            expired=expired,
+            evicting=evicting,
+            publishes=publishes,
+            unsettled=self.unsettled,
+            apart=self.apart,
         )
         assert set(self.accounts.drops) <= self.case.drops, f"{self.case.key}: lost {self.accounts.drops}"
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"

@@ -13,7 +13,7 @@ import hiredis
 
 from engine.errors import WireError
 from engine.stages.writer.camera_writer import CameraWriter
-from engine.stages.writer.store import Refused, Store
+from engine.stages.writer.store import Caller, Refused
 from engine.wire import keys, resp
 from engine.wire.journal import parse_entry
 from engine.wire.marks import ENTRIES_MAX, format_mark, parse_mark
@@ -37,7 +37,7 @@ class WrittenMarks:
 
     def __init__(
         self,
-        store: Store,
+        store: Caller,
         vhost: str,
         prefix: str,
         warn_once: Callable[[str, str, str], None],
