@@ -36,11 +36,13 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         ("{vhost}:*", "engine:{vhost}:journal:*", "engine:{vhost}:cameras:*", "engine:{vhost}:video:*"),
     ),
-    # Batches of frames and entries, trimming of journals, the cameras' states, and leases.
+    # Batches of frames and entries, trimming of journals, the cameras' states, and leases. In a cluster: where slots
+    # are, and entries whose frame a node has lost.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
             *("hset", "hmget", "ping", "role", "getrange", "pttl"),
+            *("cluster|slots", "asking", "exists", "xdel"),
         ),
         # At its start the writer reads from the cursors which sequences were used.
         ("engine:{vhost}:cursor:*",),

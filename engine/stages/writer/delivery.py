@@ -98,6 +98,10 @@ class Delivery:
     def begin(self) -> None:
         """Send step 1: the frames up to the first one whose node cannot be asked."""
         slots = self.writer.slots
+        if self._home is None:
+            self.blocked_slot = slots.journal
+            self._finish(Fate.NOT_STORED)
+            return
         if slots.shared:
             self._send_transaction(Batch([self._part]))
             return
