@@ -1,4 +1,4 @@
-"""The two steps into a cluster, against a model of one: answers in any order, redirections, refusals and broken nodes."""
+"""The two steps into a cluster, against a model of one: any order of answers, redirections, refusals, broken nodes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from engine.config import from_document
 from engine.errors import WireError
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer
-from engine.stages.writer.batch import Batch
+from engine.stages.writer.batch import Batch, Entries
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Question
-from engine.stages.writer.delivery import Delivery, Entries, Fate
+from engine.stages.writer.delivery import Delivery, Fate
 from engine.wire.cluster import SLOTS, FrameSlots, Node, Redirect, slot_of
 
 NANO = 1_731_024_000_000_000_000

@@ -21,7 +21,6 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import RedisUnavailable
-from engine.servers.outage import Outage
 from engine.shm.ring import Record
 from engine.shm.status_page import StatusPage, WriterCount
 from engine.stages.writer.base import AWAY_SECONDS, LAST_LOOK_SECONDS, BaseAgent
@@ -30,6 +29,7 @@ from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
 from engine.stages.writer.missing_frames import MissingFrames
+from engine.stages.writer.node_outages import NodeOutages
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -68,10 +68,7 @@ class ClusterWriterAgent(BaseAgent):
         self._settle_at = 0.0
         #: Cameras that wait, though they are settled.
         self._holds: dict[CameraWriter, _Hold] = {}
-        #: By the name of the node, or of the cluster.
-        self._outages: dict[str, Outage] = {}
-        # What a former writer said of nodes that may be gone by now.
-        page.text = b""
+        self._outages = NodeOutages(log, page)
 
     def on_start(self) -> None:
         """Open the existing rings."""
@@ -320,20 +317,7 @@ class ClusterWriterAgent(BaseAgent):
             # If frames wait, only storing them shows that a node is back.
             if link.usable and not waiting:
                 link.stored()
-        troubles = {f"redis {link.node}": link.trouble for link in self._nodes.links.values()}
-        troubles["redis"] = self._nodes.trouble
-        for name, trouble in troubles.items():
-            outage = self._outages.get(name)
-            if trouble and outage is None:
-                outage = Outage(self._log, name, "takes no frames; rings hold them, retrying", self._page)
-                self._outages[name] = outage
-            if trouble and outage:
-                outage.lost(trouble)
-            elif outage and outage.ongoing:
-                outage.over()
-        for name, outage in self._outages.items():
-            if name not in troubles:
-                outage.dismissed()
+        self._outages.report({link.node: link.trouble for link in self._nodes.links.values()}, self._nodes.trouble)
 
 
 class _Blocked:
