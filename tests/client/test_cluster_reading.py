@@ -50,6 +50,7 @@ def held(replicated: ReadCluster) -> list[Stored]:
         client.flushall()
         stock(client, frames)
         stock_video(client, arrivals(clip(PERSON, 30)))
+    await_replicas(replicated.cluster)
     return frames
 
 
@@ -246,7 +247,7 @@ class TestFailover:
             first = row("cam1", 20, first=T0 + 10**12)
             stock(client, first)
             # What a failover loses is the cluster's own matter: here, nothing.
-            wait_until(lambda: all(caught_up(cluster, master) for master in cluster.masters()), 10, "replicas have all")
+            await_replicas(cluster)
             killed = cluster.masters()[0]
             killed.kill()
             wanted = [frame(stored) for stored in first]
@@ -258,6 +259,11 @@ class TestFailover:
             cluster.settle()
             cluster.restart(killed)
             assert tail.missing == 0
+
+
+def await_replicas(cluster: RedisCluster) -> None:
+    """Wait until replicas have all that their masters have."""
+    wait_until(lambda: all(caught_up(cluster, master) for master in cluster.masters()), 10, "replicas have all")
 
 
 def caught_up(cluster: RedisCluster, master: ClusterServer) -> bool:
@@ -337,8 +343,8 @@ class TestAddresses:
         if form == "site":
             site = tmp_path / "site.toml"
             site.write_text(
-                f'vhost = "{VHOST}"\n[redis]\ncluster = ["{nodes[0]}"]\nread_replicas = true\n'
-                f'[[cameras]]\nid = "cam1"\nurl = "test://"\n'
+                f'[amqp]\namqp_url = "amqp://127.0.0.1/{VHOST}"\n[redis]\ncluster = ["{nodes[0]}"]\nread_replicas = true\n'
+                f'[[cameras]]\nid = "cam1"\nurl = "rtsp://127.0.0.1/a"\n'
             )
             store = FrameStore.from_site(site)
             assert store._address.read_replicas
