@@ -343,8 +343,9 @@ class TestAddresses:
         if form == "site":
             site = tmp_path / "site.toml"
             site.write_text(
-                f'[amqp]\namqp_url = "amqp://127.0.0.1/{VHOST}"\n[redis]\ncluster = ["{nodes[0]}"]\nread_replicas = true\n'
-                f'[[cameras]]\nid = "cam1"\nurl = "rtsp://127.0.0.1/a"\n'
+                f'[amqp]\namqp_url = "amqp://127.0.0.1/{VHOST}"\n'
+                f'[redis]\ncluster = ["{nodes[0]}"]\nread_replicas = true\n'
+                '[[cameras]]\nid = "cam1"\nurl = "rtsp://127.0.0.1/a"\n'
             )
             store = FrameStore.from_site(site)
             assert store._address.read_replicas
