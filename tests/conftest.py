@@ -13,7 +13,8 @@ import pytest
 
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
-from tests.system.site import Site
+from tests.servers.wait import wait_until
+from tests.system.site import Site, own_processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -84,6 +85,15 @@ def _environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """The processes of the sites of a test file end with it. Those that a session shares are named otherwise."""
+    yield
+    wait_until(
+        lambda: not own_processes(), 30, "no process of this file's sites is left", log=lambda: str(own_processes())
+    )
 
 
 @pytest.fixture

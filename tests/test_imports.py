@@ -32,9 +32,10 @@ LAYERS = {
     "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
+    "fleet": {"errors", "wire", "config", "servers", "client", "jobs"},
     "cli": {
         *("errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime", "doctor"),
-        "web",
+        *("web", "fleet"),
     },
     "__main__": {"cli"},
 }
@@ -181,7 +182,7 @@ def test_frames_are_stored_through_one_door():
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
     using = {f"stages/writer/{name}.py" for name in ("agent", "base", "streams", "connection", "reconcile")}
     using.add("stages/writer/cluster_nodes.py")
-    assert importers("engine.stages.writer.store") == using | behind
+    assert importers("engine.stages.writer.store") == using | behind | {"stages/writer/site_name.py"}
 
 
 def test_no_other_module_names_a_command_that_writes():
@@ -195,7 +196,7 @@ def test_no_other_module_names_a_command_that_writes():
     assert words == {
         # It sends nothing: it tells which node a command is for.
         "wire/cluster_routing.py": {"DEL", "UNLINK", "XGROUP", "MULTI", "EXEC"},
-        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
+        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC", "XDEL"},
         "stages/writer/states.py": {"HSET"},
         "stages/writer/marks.py": {"HSET"},
         "stages/writer/leases.py": {"SET", "PEXPIRE"},

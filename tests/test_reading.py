@@ -1161,7 +1161,7 @@ class PageConsumer:
         thread.start()
         wait_until(lambda: len(self.asked) >= count, 20, "events arrive")
         self.consumer.connection.add_callback_threadsafe(self.consumer.channel.stop_consuming)
-        thread.join(20)
+        thread.join(30)
         self.close()
 
     def close(self) -> None:

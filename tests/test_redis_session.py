@@ -137,7 +137,7 @@ def test_with_a_check_of_the_mode_an_unfit_server_is_refused_and_left(mode: byte
         with pytest.raises(ServerRefused, match=mode.decode()):
             session.call(("PING",))
         assert not session.connected
-        assert ended.wait(20)
+        assert ended.wait(30)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import redis
 
+from tests.servers import wait
 from tests.servers.clips import Codec, Unit, make_clip, read_clip
 from tests.servers.mjpeg_http import MjpegCamera, make_jpegs
 from tests.servers.rabbitmq import RabbitMQ
@@ -25,7 +26,7 @@ from tests.servers.redis_server import RedisServer
 from tests.servers.rtp import Packets
 from tests.servers.rtsp_camera import RtspCamera
 from tests.servers.rtsp_video import Mount, RtspVideo
-from tests.servers.wait import wait_until
+from tests.servers.wait import comes_within, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +59,12 @@ def read_frames(capture: cv2.VideoCapture, count: int) -> list[np.ndarray[Any, A
     return frames
 
 
-def test_waiting_says_what_did_not_happen() -> None:
+def test_waiting_says_what_did_not_happen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "SECONDS_MIN", 0.0)
     with pytest.raises(AssertionError, match="the moon is blue"):
         wait_until(lambda: False, 0.05, "the moon is blue")
+    assert not comes_within(lambda: False, 0.05)
+    assert comes_within(lambda: True, 0.0)
 
 
 @pytest.mark.parametrize("binary", ["redis-server", "valkey"])

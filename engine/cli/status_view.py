@@ -81,8 +81,9 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
             lines += wrapped(f"{process.name}: {process.note}", width)
     if report.publisher:
         publisher = report.publisher
+        where = f" to {', '.join(publisher.brokers)}" if publisher.brokers else ""
         line = (
-            f"publisher: {'' if publisher.connected else 'not '}connected, {publisher.published} published, "
+            f"publisher: {'' if publisher.connected else 'not '}connected{where}, {publisher.published} published, "
             f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
         )
         if publisher.gops or publisher.video_expired:

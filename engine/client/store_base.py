@@ -16,6 +16,7 @@ from engine.config import load
 from engine.config.tls import client_context
 from engine.errors import ConfigError, QueryError
 from engine.wire import redis_address
+from engine.wire.keys import TaggedPrefix
 
 #: Seconds that a server may take to answer.
 TIMEOUT_SECONDS = 5.0
@@ -46,6 +47,7 @@ class StoreBase:
         timeout_seconds: float = TIMEOUT_SECONDS,
         chunk_bytes: int = CHUNK_BYTES,
         cameras: Iterable[str] = (),
+        key_tags: bool = False,
         sentinels: Sequence[str] = (),
         service: str = "",
         cluster: Sequence[str] = (),
@@ -66,6 +68,7 @@ class StoreBase:
         ``chunk_bytes``: payload bytes fetched in one round trip and held at a time (4 MiB; one frame may be larger, and
         ``picture`` takes up to 32 MiB).
         ``cameras``: cameras that exist even if nothing is stored for them, so that a query for one is not an error.
+        ``key_tags``: True for frames of a site with ``redis.key_tags = true``.
 
         ``sentinels`` (``host:port`` each) and ``service`` replace ``url``: queries go to the service's master, which is
         looked up again when it fails. ``sentinel_username`` and ``sentinel_password`` are for the sentinels themselves.
@@ -104,6 +107,7 @@ class StoreBase:
             address = address._replace(files=tls_files)
         self._address = address._replace(username=username or address.username, password=password or address.password)
         self._timeout = timeout_seconds
+        prefix = TaggedPrefix(prefix) if key_tags else prefix
         tenant = checked_tenant("default" if vhost == "/" else vhost, prefix, cameras)
         self._queries = Queries(tenant, chunk_bytes)
         self._video = VideoQueries(tenant, chunk_bytes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.config.alerts import AlertsSection
-from engine.config.assignment import writer_of
+from engine.config.assignment import share_of
 from engine.config.names import suggestion
 from engine.config.sections import (
     AmqpSection,
@@ -54,8 +54,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prefix(self) -> str:
-        """The word between vhost and camera in keys."""
-        return self.redis.prefix
+        """The word between vhost and camera in keys, which have hash tags if the site says so."""
+        return keys.prefix_of(self.redis.prefix, tagged=self.redis.key_tags)
 
     @property
     def rings(self) -> tuple[tuple[str, bool], ...]:
@@ -84,7 +84,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def publishes(self) -> bool:
         """True if the site has a publisher process."""
-        return bool(self.amqp.amqp_url) and self.metadata.enabled
+        return bool(self.amqp.urls) and self.metadata.enabled
 
     @property
     def run_directory(self) -> Path:
@@ -148,7 +148,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def writer_of(self, camera: str) -> int:
         """The writer that empties a camera's ring; the site file need not name the camera."""
-        return writer_of(camera, self.writer.writers)
+        return share_of(camera, self.writer.writers)
+
+    def publisher_of(self, camera: str) -> int:
+        """The publisher, from 0, that announces a camera; the site file need not name the camera."""
+        return share_of(camera, self.publisher.publishers)
 
 
 def default_run_directory(name: str, user: int | None = None) -> Path:

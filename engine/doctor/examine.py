@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from engine.config import Config
 from engine.config.memory import Seen, redis_memory
 from engine.config.tls import TLS_CAUSES
@@ -37,12 +39,13 @@ from engine.errors import (
 from engine.runtime.machine import embedded_memory
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
-from engine.servers.amqp import broker
 from engine.servers.amqp import probe as broker_probe
+from engine.servers.amqp.check import check_one
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.session import Session
+from engine.wire.amqp_url import AmqpAddress
 from engine.wire.redis_address import RedisAddress
-from engine.wire.urls import mask
+from engine.wire.urls import host_port, mask
 
 
 class Examined(NamedTuple):
@@ -147,9 +150,9 @@ def _publisher_refused(error: EngineError) -> Finding:
 def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
     """RabbitMQ with the publisher's user, and the events in Redis that wait for it."""
     if not config.publishes:
-        why = "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
+        why = "metadata.enabled is false" if config.amqp.urls else "amqp.amqp_url is not set"
         return [Finding("rabbitmq", "publisher", "information", f"none: {why}; metadata stays in the journals")]
-    findings = _broker(config, ports)
+    findings = _brokers(config, ports)
     if config.embedded and not running:
         return [*findings, _embedded_away("rabbitmq")]
     try:
@@ -166,9 +169,23 @@ def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: boo
     return findings
 
 
-def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
-    asked = config.amqp.address
-    assert asked is not None
+def _brokers(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
+    """The findings of each broker. Of several, those of one that does not serve us are warnings while another does."""
+    found = {address: _broker(config, address, ports) for address in config.amqp.addresses}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    served = any(one.check == "reachable" and one.verdict == "ok" for findings in found.values() for one in findings)
+    named: list[Finding] = []
+    for address, findings in found.items():
+        serves = any(one.check == "reachable" and one.verdict == "ok" for one in findings)
+        where = host_port(address.host, address.port)
+        for one in findings:
+            verdict = "warning" if one.verdict == "broken" and served and not serves else one.verdict
+            named.append(structs.replace(one, check=f"{one.check}, {where}", verdict=verdict))
+    return named
+
+
+def _broker(config: Config, asked: AmqpAddress, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
     host, port, vhost = asked.host, asked.port, asked.vhost
     reach = try_to_reach(host, port, "", config.amqp.timeout_seconds)
     address = f"RabbitMQ at {host}:{port}"
@@ -176,21 +193,21 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         return [unreachable("rabbitmq", address, reach, "")]
     exchange = metadata_exchange(config.metadata)
     try:
-        rights = broker_probe.rights(config.amqp, exchange)
+        rights = broker_probe.rights(config.amqp, asked, exchange)
     except BrokerUnavailable as error:
         return [broker_checks.refused(error)]
     findings = [
         Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
     ]
-    tls = broker_probe.tls(config.amqp)
+    tls = broker_probe.tls(config.amqp, asked)
     seen = broker_facts.management(host, vhost, asked.username, asked.password, exchange.name, ports, tls)
     findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
     shut = None
     if rights.exists:
         # The engine declares the exchange at its start too. Declaring an existing exchange does not change it.
         try:
-            broker.check(config.amqp, exchange)
-        except (ServerRefused, BrokerUnavailable) as error:
+            check_one(config.amqp, exchange, asked)
+        except BrokerUnavailable as error:
             shut = broker_checks.refused(error)
     findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
     findings += broker_checks.may(exchange.name, rights)

@@ -96,6 +96,8 @@ class Migration:
             return None
         if key.vhost == keys.ENGINE or {key.prefix, key.camera} & keys.RESERVED_WORDS:
             raise WireError(f"key {name!r} names a tenant or camera as the engine's own keys are named")
+        # A name that no key can hold is an error here, and not while frames are moved.
+        keys.frame_key_prefix(*key[:3])
         return key
 
     def _migrate(self, named: Named, report: CameraMigration) -> None:

@@ -216,7 +216,8 @@ class Recovery:
         if unroutable:
             raise ServerRefused.of(error)
         self.report.reconnects += 1
-        self._retry_at = time.monotonic() + self._backoff.next_seconds()
+        pause = self._backoff.next_seconds() if self._broker.hosts.round_over else 0.0
+        self._retry_at = time.monotonic() + pause
         self._on_away(error.fact)
 
     def _take(self) -> None:

@@ -9,7 +9,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
-from engine.servers.amqp import broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.connect import check_mode
@@ -88,15 +88,17 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_broker(config: Config, log: FilteringBoundLogger) -> None:
-    """Connect as the publisher. Raises ServerRefused; only warns if the broker is away."""
+    """Connect as the publisher, to one broker after the other until one takes us. Raises ServerRefused if none does and
+    one refuses us; only warns of brokers that do not take us while another does, and if all are away."""
     if not config.publishes:
         log.info("no broker: metadata stays in the journals", reason=_why_not(config))
         return
     try:
-        broker.check(config.amqp, metadata_exchange(config.metadata))
+        for error in check(config.amqp, metadata_exchange(config.metadata)):
+            log.warning("rabbitmq: one of the brokers does not serve us; another does", error=error)
     except BrokerUnavailable as error:
         log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=error)
 
 
 def _why_not(config: Config) -> str:
-    return "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
+    return "metadata.enabled is false" if config.amqp.urls else "amqp.amqp_url is not set"

@@ -63,3 +63,5 @@ class SiteReport(msgspec.Struct, frozen=True):
     file_differs: list[str]
     troubles: list[str]
     alerts: list[Alert] = []
+    #: The engine's version.
+    version: str = ""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine import __version__
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site, server_process
@@ -73,7 +74,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         pid=pid,
         uptime_seconds=round((time.time_ns() - started) / 1e9, 1) if started else 0.0,
         vhost=config.vhost,
-        prefix=config.prefix,
+        prefix=config.redis.prefix,
         redis=str(config.redis_address),
         cameras=cameras,
         processes=processes,
@@ -88,6 +89,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         file_differs=differs,
         troubles=[],
         alerts=alert.raised(alerts_file.read(paths)) if running and config.alerts.enabled else [],
+        version=__version__,
     )
     return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
 

@@ -205,6 +205,7 @@ class Supervisor:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
         claims.claim(config, names, own, self._log, self._children.stopping)
         try:
+            claims.claim_name(config, own, self._log, self._children.stopping)
             rings.adopt_or_make(config, self._log)
         except BaseException:
             claims.release(config, names, own, self._log)

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.config import Config
 from engine.errors import RingError
-from engine.runtime.roles import MONITOR, PUBLISHER, WRITER
+from engine.runtime.roles import MONITOR, WRITER
 from engine.runtime.status import SiteLook, look
-from engine.runtime.status_processes import own_memory, read_counts
+from engine.runtime.status_processes import Counted, own_memory, read_counts, read_publishers
 from engine.servers.redis.figures import RedisFigures, figures_of
 from engine.servers.redis.masters import MasterReply, ask_masters, together
 from engine.servers.redis.session import Session
 from engine.shm import publish_latency
 from engine.shm.publish_latency import PublishLatency
-from engine.shm.status_page import Count, StatusPage
+from engine.shm.site import SitePaths
+from engine.shm.status_page import Count, PublisherCount, StatusPage
 
 #: Seconds that Redis may take to answer; a scrape waits for it.
 _REDIS_SECONDS = 1.0
@@ -99,7 +100,9 @@ def _figures(reply: MasterReply) -> RedisFigures | None:
 def _counts(config: Config) -> RoleCounts:
     """The counts of the roles that have any of their own, each role's processes together."""
     found: RoleCounts = {}
-    for role in (PUBLISHER, WRITER, MONITOR):
+    if publishers := read_publishers(config):
+        found[PublisherCount] = _publishers_together(config, publishers)
+    for role in (WRITER, MONITOR):
         for instance in role.instances(config):
             if counted := read_counts(instance):
                 kind = role.counts
@@ -111,11 +114,23 @@ def _counts(config: Config) -> RoleCounts:
     return found
 
 
+def _publishers_together(config: Config, publishers: Sequence[Counted]) -> dict[Count, int]:
+    """The site is as far behind as the slowest publisher, and connected if all are."""
+    sums: dict[Count, int] = {count: sum(one.counts[count] for one in publishers) for count in PublisherCount}
+    alive = [one.counts for one in publishers if one.alive]
+    sums[PublisherCount.LAG_NANO] = max((counts[PublisherCount.LAG_NANO] for counts in alive), default=0)
+    connected = sum(bool(counts[PublisherCount.CONNECTED]) for counts in alive)
+    sums[PublisherCount.CONNECTED] = int(connected >= config.publisher.publishers)
+    return sums
+
+
 def _latency(config: Config) -> PublishLatency | None:
-    page = PUBLISHER.instance(config).page
-    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(page)) as publisher:
-        return publish_latency.read(publisher.counts) if config.publishes else None
-    return None
+    """The histogram of all publishers together."""
+    found = []
+    for page in SitePaths.of(config).publishers().values() if config.publishes else ():
+        with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(page)) as publisher:
+            found.append(publish_latency.read(publisher.counts))
+    return publish_latency.together(found) if found else None
 
 
 class ProcessMemory:

@@ -45,8 +45,8 @@ class RedisAnswer(RedisFigures, frozen=True):
 
 
 class BrokerAnswer(msgspec.Struct, frozen=True):
-    """RabbitMQ, as the publisher meets it. ``lag_seconds`` is the time between the newest stored and the newest
-    confirmed frame."""
+    """RabbitMQ, as the publishers meet it. ``lag_seconds`` is the time between the newest stored and the newest
+    confirmed frame. ``brokers`` are the addresses to which they are connected."""
 
     configured: bool
     connected: bool
@@ -54,6 +54,7 @@ class BrokerAnswer(msgspec.Struct, frozen=True):
     published: int
     confirmed: int
     expired: int
+    brokers: list[str]
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -123,6 +124,7 @@ def _broker(config: Config, report: SiteReport) -> BrokerAnswer:
     return BrokerAnswer(
         configured=config.publishes,
         connected=bool(publisher and publisher.connected),
+        brokers=publisher.brokers if publisher else [],
         lag_seconds=publisher.lag_seconds if publisher else 0.0,
         published=publisher.published if publisher else 0,
         confirmed=publisher.confirmed if publisher else 0,

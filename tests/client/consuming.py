@@ -168,7 +168,7 @@ def running(*consumers: FrameConsumer) -> Iterator[None]:
 
 def join(threads: Sequence[threading.Thread]) -> None:
     for thread in threads:
-        thread.join(20)
+        thread.join(30)
         assert not thread.is_alive(), "the consumer does not end"
 
 

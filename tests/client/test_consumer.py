@@ -302,7 +302,7 @@ def test_a_message_that_kills_its_consumer_is_dead_lettered_and_takes_no_neighbo
     called: list[int] = []
     for _ in range(3):
         child = process("poison")
-        assert child.wait(20) == -signal.SIGKILL
+        assert child.wait(30) == -signal.SIGKILL
         called += [int(line) for line in child.stdout]
     wait_until(lambda: tenant.waiting(DEAD) == 1, 20, "it is dead-lettered")
     seen = Seen()
@@ -321,13 +321,13 @@ def test_a_connection_that_the_broker_closes_is_made_anew_and_nothing_is_called_
     def callback(event: FrameEvent, frame: Frame | None) -> None:
         seen(event, frame)
         entered.set()
-        assert may_return.wait(20)
+        assert may_return.wait(30)
 
     consumer = make(callback, queue=QUEUE, dead_letter=DEAD)
     with running(consumer):
         events = tenant.events(3)
         tenant.publish(*events)
-        assert entered.wait(20)
+        assert entered.wait(30)
         tenant.cut()
         wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
         more = tenant.events(3)
@@ -472,11 +472,11 @@ def test_no_more_than_the_prefetch_is_held(make, tenant, queue):
     def callback(event: FrameEvent, frame: Frame | None) -> None:
         seen(event, frame)
         entered.set()
-        assert may_return.wait(20)
+        assert may_return.wait(30)
 
     with running(make(callback, queue=queue, prefetch=7)):
         tenant.publish(*tenant.events(20))
-        assert entered.wait(20)
+        assert entered.wait(30)
         if queue:
             wait_until(lambda: tenant.waiting() == 13, 20, "7 are held")
         else:
@@ -560,7 +560,7 @@ def test_sigterm_ends_a_process_after_its_callback_and_the_rest_goes_back(make, 
     wait_until(lambda: not _pending(child.pid, signal.SIGTERM), 20, "the signal is taken")
     assert child.poll() is None
     go_on.touch()
-    assert child.wait(20) == 0
+    assert child.wait(30) == 0
     assert child.stdout.read() == ""
     wait_until(lambda: tenant.waiting() == 4, 20, "four are back")
 
@@ -577,7 +577,7 @@ def test_signals_stop_it_in_the_main_thread_and_their_handlers_are_put_back(make
         publisher = threading.Thread(target=tenant.publish, args=(tenant.event(),))
         publisher.start()
         consumer.run()
-        publisher.join(20)
+        publisher.join(30)
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
         assert consumer.counts.frames == 1
     assert tenant.waiting() == 0
@@ -593,7 +593,7 @@ def test_a_second_interrupt_ends_a_callback_that_does_not_return(make, tenant):
     publisher.start()
     with pytest.raises(KeyboardInterrupt):
         make(callback, queue=QUEUE).run()
-    publisher.join(20)
+    publisher.join(30)
     wait_until(lambda: tenant.waiting() == 1, 20, "the message is back")
 
 
@@ -618,7 +618,7 @@ def test_one_that_always_fails_takes_nothing_from_another(make, tenant):
     healthy, broken = Seen(), Seen(lambda _: True)
     stuck = threading.Event()
     consumers = [
-        make(healthy, queue="healthy"), make(broken, queue="broken"), make(lambda *_: stuck.wait(20), prefetch=1),
+        make(healthy, queue="healthy"), make(broken, queue="broken"), make(lambda *_: stuck.wait(30), prefetch=1),
     ]  # fmt: skip
     with running(*consumers):
         wait_until(lambda: tenant.bound() == 6, 20, "all listen")
@@ -728,8 +728,8 @@ class TestCommand:
         with self.start(*arguments, "--json") as as_json, self.start(*arguments, "--queue", QUEUE) as as_text:
             wait_until(lambda: tenant.bound() == 4, 20, "both listen")
             tenant.publish(here, gone)
-            output, errors = as_json.communicate(timeout=20)
-            text, more_errors = as_text.communicate(timeout=20)
+            output, errors = as_json.communicate(timeout=30)
+            text, more_errors = as_text.communicate(timeout=30)
         assert (as_json.returncode, as_text.returncode, errors, more_errors) == (0, 0, "", "")
         lines = [json.loads(line) for line in output.splitlines()]
         assert [line.pop("frame") for line in lines] == ["there", "gone"]
@@ -754,7 +754,7 @@ class TestCommand:
             for name in ("cmdline", "environ"):
                 assert "guest" not in Path(f"/proc/{child.pid}/{name}").read_text()
             child.terminate()
-            _, errors = child.communicate(timeout=20)
+            _, errors = child.communicate(timeout=30)
         assert child.returncode == 0
         assert "not an event" in errors
         assert tenant.take_all() == [b"no event"]
@@ -767,7 +767,7 @@ class TestCommand:
             assert child.stderr is not None
             child.stdout.close()
             tenant.publish(tenant.event())
-            child.wait(20)
+            child.wait(30)
             assert child.stderr.read() == ""
         wait_until(lambda: tenant.waiting() == 1, 20, "the message is back")
 
@@ -781,7 +781,7 @@ class TestCommand:
     )
     def test_refuses_what_cannot_be(self, arguments, part):
         with self.start(*arguments, AMQP_URL="") as child:
-            _, errors = child.communicate(timeout=20)
+            _, errors = child.communicate(timeout=30)
         assert child.returncode == 2
         assert part in errors
         assert "geheim" not in errors

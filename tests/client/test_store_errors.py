@@ -735,7 +735,7 @@ class TestClosed:
 
         with ThreadPoolExecutor(1) as pool:
             ended = pool.submit(follow)
-            assert waiting.wait(20)
+            assert waiting.wait(30)
             store.close()
             with pytest.raises(QueryError, match="this store is closed"):
                 ended.result(20)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import time
@@ -22,7 +21,7 @@ from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import Site
+from tests.system.site import Site, sent_to
 
 #: Frames a second of each camera, and kilobytes a frame: enough for faults to hit frames under way, and little enough
 #: for several cases at a time on two cores.
@@ -148,8 +147,16 @@ class FaultRun:
 
     def signal(self, number: signal.Signals, *roles: str) -> None:
         for pid in self.pids(*roles):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            sent_to(pid, number)
+
+    def signal_one(self, number: signal.Signals, role: str) -> int:
+        """Send a signal to a random process of the role that has not ended; its id."""
+
+        def sent() -> int:
+            pid = self.random.choice(self.pids(role) or [0])
+            return pid if pid and sent_to(pid, number) else 0
+
+        return wait_until(sent, 30, f"a {role} gets a signal", log=self.site.log_text)
 
     @property
     def supervisor(self) -> psutil.Process:
@@ -178,8 +185,8 @@ class FaultRun:
         }
 
     def recovers(self) -> None:
-        """Wait, within the case's bound, until all is as before: every camera active, what was captured when the fault
-        ended settled, frames flowing, events on time."""
+        """Wait until all is as before: every camera active, what was captured when the fault ended settled, frames
+        flowing, events on time. The report compares the time that this takes with the case's bound."""
         wait_until(
             self._well, self.case.bound, f"{self.case.key}: all is as before", log=self.site.log_text,
             interval=0.1,

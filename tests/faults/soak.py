@@ -152,7 +152,7 @@ class Listener(threading.Thread):
 
     def end(self) -> None:
         self._ended.set()
-        self.join(20)
+        self.join(30)
 
 
 class Soak:
@@ -193,13 +193,13 @@ class Soak:
 
     def kill_captures(self) -> None:
         for name in self.random.sample(self.names, max(len(self.names) // 10, 1)):
-            os.kill(self.site.pid("capture", name), signal.SIGKILL)
+            self.site.signal(signal.SIGKILL, "capture", name)
 
     def kill_writer(self) -> None:
-        os.kill(self.site.pid("writer"), signal.SIGKILL)
+        self.site.signal(signal.SIGKILL, "writer")
 
     def kill_publisher(self) -> None:
-        os.kill(self.site.pid("publisher"), signal.SIGKILL)
+        self.site.signal(signal.SIGKILL, "publisher")
 
     def stop_writer(self) -> None:
         self._stopped(self.site.pid("writer"), 1.5)

@@ -63,7 +63,7 @@ class StreamCamera:
         self.running = False
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(30)
 
 
 def clip(directory: Path, form: str, codec: str, size: str = "320x240", fps: int = 10, seconds: int = 2) -> bytes:

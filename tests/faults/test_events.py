@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -98,7 +97,7 @@ def test_a_publisher_killed_while_events_expire(run: FaultRun) -> None:
         before = expired(run)
         # What is counted, and not yet saved where the successor begins, must not count twice.
         wait_until(lambda before=before: expired(run) > before, 30, "events expire", interval=0.001)
-        os.kill(run.site.pid("publisher"), signal.SIGKILL)
+        run.site.signal(signal.SIGKILL, "publisher")
     run.broker_proxy.refusing = False
     run.mended()
     run.recovers()
@@ -179,7 +178,7 @@ def test_numbers_go_on_after_journals_have_expired(run: FaultRun) -> None:
     run.broker_proxy.refusing = True
     run.site.start()
     wait_until(lambda: run.site.total("stored") > 100, 30, "frames are stored")
-    os.kill(run.site.pid("publisher"), signal.SIGKILL)
+    run.site.signal(signal.SIGKILL, "publisher")
     wait_until(lambda: expired(run) > 50, 30, "events expire", interval=0.1)
     run.broker_proxy.refusing = False
     run.mended()

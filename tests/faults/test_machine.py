@@ -107,7 +107,7 @@ def test_the_log_s_disk_full(run: FaultRun, short_path: Path) -> None:
             run.flows(1)
         filler.unlink()
         run.mended()
-        os.kill(run.site.pid("publisher"), signal.SIGKILL)
+        run.site.signal(signal.SIGKILL, "publisher")
         run.recovers()
         wait_until(lambda: "log lines could not be written" in run.site.log_text(), 10, "lost lines are counted")
         assert before in run.site.log_text()
@@ -260,6 +260,7 @@ def test_a_second_site_under_the_same_names(run: FaultRun, short_path: Path) -> 
                 redis={"address": run.redis.address},
                 amqp_url=run.broker.url(run.vhost),
                 metadata={"enabled": False},
+                site={"name": "second"},
             )
             second.start(wait=not wanted)
             assert second.process is not None

@@ -22,7 +22,7 @@ def test_captures_killed(run: FaultRun) -> None:
     run.start()
     for _ in range(10):
         run.moment()
-        os.kill(run.random.choice(run.pids("capture")), signal.SIGKILL)
+        run.signal_one(signal.SIGKILL, "capture")
     run.ends()
     assert run.site.log_text().count("process ended") >= 5
 
@@ -127,8 +127,7 @@ def test_a_process_that_stands_still_is_replaced(run: FaultRun, role: str) -> No
     # Rings that outlast the time until the process counts as hung.
     run.start(ring={"capacity_mb": 2})
     run.moment()
-    pid = run.random.choice(run.pids(role))
-    os.kill(pid, signal.SIGSTOP)
+    pid = run.signal_one(signal.SIGSTOP, role)
     wait_until(lambda: pid not in run.pids(role), 20, "it was killed")
     run.ends()
     assert run.site.log_text().count("process hangs") == 1
@@ -138,8 +137,7 @@ def test_a_process_that_stands_still_is_replaced(run: FaultRun, role: str) -> No
 def test_a_supervisor_that_stands_still(run: FaultRun) -> None:
     run.start()
     run.supervisor.suspend()
-    writer = run.pids("writer")[0]
-    os.kill(writer, signal.SIGKILL)
+    run.site.signal(signal.SIGKILL, "writer")
     run.lasts(2)
     run.supervisor.resume()
     run.ends()
@@ -165,7 +163,7 @@ def test_children_that_cannot_start(run: FaultRun) -> None:
     paths = run.site.paths
     victim = CAMERAS[3]
     pids = {"publisher": run.site.pid("publisher"), "capture": run.site.pid("capture", victim)}
-    aside = {path: path.with_suffix(".aside") for path in (paths.publisher, paths.ring(victim))}
+    aside = {path: path.with_suffix(".aside") for path in (paths.publisher(), paths.ring(victim))}
     for path, other in aside.items():
         path.rename(other)
         path.mkdir()

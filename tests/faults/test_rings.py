@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 
@@ -91,7 +90,7 @@ def test_a_ring_and_its_capture_gone_at_once(run: FaultRun) -> None:
     for _ in range(3):
         run.redis.pause()
         frames_are_held(run, [victim])
-        os.kill(run.site.pid("capture", victim), signal.SIGKILL)
+        run.site.signal(signal.SIGKILL, "capture", victim)
         run.site.paths.ring(victim).unlink()
         rings_stand(run, [victim])
         run.redis.resume()
@@ -127,7 +126,7 @@ def test_a_journal_entry_far_ahead(run: FaultRun) -> None:
     run.start()
     wait_until(lambda: run.site.camera(victim)["dropped"]["refused"] > 20, 20, "its frames are refused")
     # Neither the running ring nor a new start suffers from it.
-    os.kill(run.site.pid("capture", victim), signal.SIGKILL)
+    run.site.signal(signal.SIGKILL, "capture", victim)
     run.site.kill("writer")
     refused = run.site.camera(victim)["dropped"]["refused"]
     wait_until(lambda: run.site.camera(victim)["dropped"]["refused"] > refused + 10, 20, "it goes on")

@@ -40,7 +40,7 @@ class Answering:
         self._over.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(30)
         self._listener.close()
 
     def _accept(self) -> None:

@@ -17,7 +17,7 @@ from typing import Literal, Self
 import cv2
 import numpy as np
 
-from tests.servers.wait import free_port, wait_until
+from tests.servers.wait import comes_within, free_port
 
 Mode = Literal["normal", "silent", "garbage", "die-mid-frame", "refuse", "stall", "truncated"]
 
@@ -130,7 +130,7 @@ class MjpegCamera:
         self._close_listener()
         self._cut_connections()
         for handler in self._handlers:
-            handler.join(10)
+            handler.join(30)
             assert not handler.is_alive(), "a connection's thread does not end"
         self._handlers.clear()
 
@@ -152,7 +152,7 @@ class MjpegCamera:
             return
         # close() alone would leave accept() waiting in its thread, and with it the port open.
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._acceptor.join(10)
+        self._acceptor.join(30)
         self._listener.close()
         self._listener = None
 
@@ -300,6 +300,5 @@ def _reset_when_delivered(connection: socket.socket) -> None:
         return unsent[0] == 0
 
     # A client that does not read gets the reset all the same.
-    with suppress(AssertionError):
-        wait_until(delivered, 5, "the half frame is delivered", interval=0.002)
+    comes_within(delivered, 5, interval=0.002)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)

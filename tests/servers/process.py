@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from tests.servers.wait import die_with_parent, wait_until
+from tests.servers.wait import comes_within, die_with_parent, wait_until
 
 
 class Child:
@@ -100,11 +100,10 @@ class Child:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(30)
         if number != signal.SIGKILL:
             # After a graceful end its offspring may still be at theirs.
-            with suppress(AssertionError):
-                wait_until(lambda: not any(map(lives, offspring)), 3, "the offspring ends")
+            comes_within(lambda: not any(map(lives, offspring)), 3)
         for descendant in filter(lives, offspring):
             with suppress(psutil.NoSuchProcess):
                 descendant.kill()
@@ -151,6 +150,18 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def titled(beginning: str) -> dict[int, str]:
+    """The running processes whose title or command line begins so, by their ids."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        # A process may end meanwhile. One that has ended and is not collected yet has an empty command line.
+        with suppress(OSError):
+            title = path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            if title.startswith(beginning):
+                found[int(path.parent.name)] = title
+    return found
 
 
 def lives(process: psutil.Process) -> bool:

@@ -61,8 +61,12 @@ class SentinelService:
             return answer
 
     def failover(self) -> RedisServer:
-        """The replica takes over, in order, with all that the master has; the new master."""
+        """The replica takes over, in order, with all that the master has by then; the new master."""
         old = self.master
+        (replica,) = (server for server in self.servers if server is not old)
+        # Sentinel does not wait for it.
+        written = _offset(old)
+        wait_until(lambda: _offset(replica) >= written, 30, "the replica has what its master has")
         asked_at = 0.0
 
         def handed_over() -> bool:
@@ -133,3 +137,10 @@ class SentinelService:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _offset(server: RedisServer) -> int:
+    """How many bytes of the replication stream the server has, as master or as replica."""
+    with server.client() as client:
+        state = client.info("replication")
+        return int(state["master_repl_offset"] if state["role"] == "master" else state["slave_repl_offset"])

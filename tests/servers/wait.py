@@ -19,6 +19,9 @@ _PR_SET_PDEATHSIG = 1
 # Looked up here, because the child may not take locks (as dlopen does) between fork and exec.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
+#: What must come is waited for so long at least: a loaded machine takes its time, and the wait ends when it comes.
+SECONDS_MIN = 30.0
+
 _ports_given: set[int] = set()
 #: Processes that may test at a time.
 _WORKERS_MAX = 8
@@ -28,20 +31,31 @@ def wait_until(
     condition: Callable[[], T], timeout: float, what: str, interval: float = 0.02, log: Callable[[], str] | None = None
 ) -> T:
     """The first truthy value of `condition`; AssertionError naming `what`, and what `log` says by then, after `timeout`
-    seconds.
+    or SECONDS_MIN seconds, whichever is longer. What may never come is asked with `comes_within`.
 
     It is asked every `interval` seconds. Where the answer takes long, it is asked up to five times as seldom: what is
     waited for needs the machine more.
     """
-    deadline = time.monotonic() + timeout
+    timeout = max(timeout, SECONDS_MIN)
+    value = _last_value(condition, timeout, interval)
+    if not value:
+        said = f"; the log:\n{log()[-3000:]}" if log else ""
+        raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r}){said}")
+    return value
+
+
+def comes_within(condition: Callable[[], object], seconds: float, interval: float = 0.02) -> bool:
+    """Whether `condition` becomes true within so many seconds; for what may stay away."""
+    return bool(_last_value(condition, seconds, interval))
+
+
+def _last_value(condition: Callable[[], T], seconds: float, interval: float) -> T:
+    deadline = time.monotonic() + seconds
     while True:
         begun = time.monotonic()
         value = condition()
-        if value:
+        if value or time.monotonic() >= deadline:
             return value
-        if time.monotonic() >= deadline:
-            said = f"; the log:\n{log()[-3000:]}" if log else ""
-            raise AssertionError(f"not within {timeout:g} s: {what} (last value {value!r}){said}")
         time.sleep(max(interval, min(5 * interval, 4 * (time.monotonic() - begun))))
 
 

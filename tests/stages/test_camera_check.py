@@ -173,7 +173,7 @@ def test_a_port_that_speaks_no_tls(scheme: str, answer: bytes) -> None:
         thread.start()
         port = listener.getsockname()[1]
         text = said(f"{scheme}://127.0.0.1:{port}/x")
-        thread.join(10)
+        thread.join(30)
     assert re.match(rf"TLS handshake with 127\.0\.0\.1:{port} failed \(.+\); check that this port", text)
 
 

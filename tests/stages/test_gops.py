@@ -378,8 +378,9 @@ class Gops(RuleBasedStateMachine):
                 writer.poll(2**30, 5)
             elif act == "relieve" and not self.connected:
                 writer.relieve()
-        # What was in doubt, or stored of a ring whose successor was not told, is known to nobody now.
-        self.exact = self.exact and not (writer.in_doubt or self.behind)
+        # What was in doubt, or stored of a ring whose successor was not told, is known to nobody now. Nor is which
+        # units in the ring Redis may have: one that is dropped before it is sent again counts as dropped.
+        self.exact = self.exact and not (writer.in_doubt or writer._uncertain or self.behind)
         self.open_writer()
         self.connected = False
 

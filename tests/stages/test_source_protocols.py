@@ -232,5 +232,5 @@ def test_a_camera_over_tls_is_spoken_to_in_tls(scheme):
         thread = threading.Thread(target=take)
         thread.start()
         refused(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/cam")
-        thread.join(10)
+        thread.join(30)
     assert first == [b"\x16"], "a handshake"

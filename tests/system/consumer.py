@@ -36,7 +36,7 @@ class Consumer:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(30)
 
     def _run(self) -> None:
         while not self._stop.is_set():

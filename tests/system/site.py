@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,13 +20,26 @@ from engine.runtime.status import collect, to_json
 from engine.shm.site import SitePaths
 from engine.wire.keys import FrameKey, parse_frame_key
 from engine.wire.test_mark import find_mark
-from tests.servers.process import lives
-from tests.servers.wait import wait_until
+from tests.servers.process import lives, titled
+from tests.servers.wait import die_with_parent, wait_until
 from tests.system.warm import ROOT, Fork, WarmProcess, fits
 
 COMMAND = [sys.executable, "-m", "engine"]
 COMMAND_SECONDS_MAX = 120.0
 WARM = WarmProcess()
+#: Sites of this worker have names of their own: ``status`` looks for running sites of the same name.
+_NUMBERS = itertools.count(1)
+
+
+def own_name(kind: str = "t") -> str:
+    """A name for a site that no other site has, and that shows which worker runs it; another ``kind`` for a site that
+    outlasts a test file."""
+    return f"{kind}{os.getpid()}-{next(_NUMBERS)}"
+
+
+def own_processes(name: str = "") -> dict[int, str]:
+    """The running processes of the site of this ``own_name``, or of all that this worker has named; titles by id."""
+    return titled(f"edge-video: {name}:" if name else f"edge-video: t{os.getpid()}-")
 
 
 class Stored(NamedTuple):
@@ -42,8 +56,9 @@ class Site:
     its start say nothing about a real one's.
     """
 
-    def __init__(self, directory: Path, *, warm: bool = False) -> None:
+    def __init__(self, directory: Path, *, warm: bool = False, name: str = "") -> None:
         self.directory = directory
+        self.name = name or own_name()
         directory.mkdir(mode=0o700, parents=True)
         self.file = directory / "site.toml"
         self.log = directory / "stderr.log"
@@ -63,7 +78,7 @@ class Site:
         **sections: dict[str, Any],
     ) -> Path:
         """Write the site file; sections as dictionaries."""
-        site = {"name": f"t{os.getpid()}", "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
+        site = {"name": self.name, "run_directory": str(self.directory / "s"), **sections.pop("site", {})}
         # Sites run side by side, and all would want the same port.
         # A monitor beside each of many sites would only take CPU from them; tests of alerts turn it on.
         document: dict[str, Any] = {"site": site, "web": {"listen": ""}, "alerts": {"enabled": False}, **sections}
@@ -103,6 +118,7 @@ class Site:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    preexec_fn=die_with_parent(),  # noqa: PLW1509  (see there)
                 )
         if wait:
             wait_until(self.up, 30, "the site is up", log=self.log_text)
@@ -141,10 +157,19 @@ class Site:
             if process["role"] == role and process["camera"] == camera
         )
 
+    def signal(self, number: signal.Signals, role: str, camera: str = "") -> int:
+        """Send a signal to one process, and return its id. ``status`` may name one that has just ended; its successor
+        then gets the signal."""
+
+        def sent() -> int:
+            pid = self.pid(role, camera)
+            return pid if pid and sent_to(pid, number) else 0
+
+        return wait_until(sent, 30, f"{role} {camera} gets a signal", log=self.log_text)
+
     def kill(self, role: str, camera: str = "") -> None:
         """kill -9 one process, and wait until the supervisor has replaced it."""
-        before = self.pid(role, camera)
-        os.kill(before, signal.SIGKILL)
+        before = self.signal(signal.SIGKILL, role, camera)
         wait_until(lambda: self.pid(role, camera) != before, 20, f"{role} {camera} was started again")
 
     def stop(self, timeout: float = 60) -> int:
@@ -172,9 +197,22 @@ class Site:
         if self.file.exists():
             # Children of a killed supervisor hold its lock until they are gone; its embedded server runs on.
             wait_until(self._cleaned, 20, "what is left of the site is gone")
+        wait_until(lambda: not own_processes(self.name), 20, "no process of the site is left", log=self._left)
+
+    def _left(self) -> str:
+        return "\n".join(f"{pid} {title}" for pid, title in own_processes(self.name).items())
 
     def _cleaned(self) -> bool:
         return "in use by a live site" not in command("clean", "-c", str(self.file)).stderr
+
+
+def sent_to(pid: int, number: signal.Signals) -> bool:
+    """Send a signal; whether there was such a process."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def roles_section(address: str, password: str) -> dict[str, str]:

@@ -3,7 +3,6 @@ go."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -82,7 +81,7 @@ def test_cameras_come_and_go_under_running_writers_and_publisher(
         for processes in (captures, writers, [publisher]):
             for process in processes:
                 process.send_signal(signal.SIGTERM)
-            assert [process.wait(20) for process in processes] == [0] * len(processes), site.log_text()
+            assert [process.wait(30) for process in processes] == [0] * len(processes), site.log_text()
         confirmed = site.status()["publisher"]["confirmed"]
     numbers = stored_frames(redis_server.client(), vhost).numbers
     assert set(numbers) == {"cam0", *names}
@@ -106,7 +105,7 @@ def test_numbers_go_on_when_ring_page_and_directory_were_removed(site: Site, red
         # A process that is started again finds its place, too.
         for child in site.children():
             if "capture cam1" in " ".join(child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
+                child.kill()
                 wait_until(lambda old=child: not psutil.pid_exists(old.pid), 20, "it is gone")
         wait_until(
             lambda: all(site.camera(name)["state"] == "active" for name in ("cam0", "cam1")), 30,

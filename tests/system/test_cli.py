@@ -112,7 +112,7 @@ def test_status_shows_a_running_site_to_people_and_programs(
         amqp_url=rabbitmq.url(vhost),
     )
     done = command("status", "-c", str(site.file))
-    assert (done.returncode, done.stdout) == (1, f"site t{os.getpid()} is not running\n")
+    assert (done.returncode, done.stdout) == (1, f"site {site.name} is not running\n")
     site.start()
     wait_until(lambda: site.status()["publisher"]["confirmed"] > 60, 30, "events are confirmed")
     text = command("status", "-c", str(site.file), environment={"COLUMNS": "200"})

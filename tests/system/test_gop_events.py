@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -120,7 +119,7 @@ def test_all_that_is_stored_is_announced_the_last_gop_at_the_stop(
 def test_a_kill_leaves_no_gop_out(watched: Watched, client: redis.Redis, role: str) -> None:
     for _ in range(3):
         before = watched.take()
-        os.kill(watched.site.pid(role, *(CAMERAS[:1] if role == "capture" else ())), signal.SIGKILL)
+        watched.site.signal(signal.SIGKILL, role, *(CAMERAS[:1] if role == "capture" else ()))
         wait_until(lambda before=before: watched.take() > before + 6, 60, "GOPs come", log=watched.site.log_text)
     assert watched.site.stop() == 0
     watched.balances(client)

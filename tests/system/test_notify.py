@@ -89,8 +89,8 @@ def test_a_site_says_that_it_is_ready_lives_and_stops(site: Site, manager: Manag
         assert b"NOTIFY_SOCKET" not in words or not process.name().startswith("valkey")
     # Beats go on while it drains, and while a child hangs.
     assert site.process is not None
-    for pid in (site.pid("writer"), site.pid("capture", "cam0")):
-        os.kill(pid, signal.SIGSTOP)
+    for role, camera in (("writer", ""), ("capture", "cam0")):
+        site.signal(signal.SIGSTOP, role, camera)
     site.process.send_signal(signal.SIGTERM)
     manager.hears("STOPPING=1")
     beats = len(manager.times("WATCHDOG=1"))

@@ -27,7 +27,7 @@ from engine.errors import ServerRefused
 from engine.jobs.tenants import acl_rules
 from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.status import collect
-from engine.servers.amqp import broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.shm.site import SitePaths
 from tests.runtime.test_embedded import servers
@@ -36,7 +36,7 @@ from tests.servers.redis_server import RedisServer
 from tests.servers.users import SOMEBODY, STRANGER, as_user, command_of
 from tests.servers.wait import wait_until
 from tests.system.consumer import Consumer
-from tests.system.site import ROOT, Site, command, roles_section, stored_frames
+from tests.system.site import ROOT, Site, command, own_name, roles_section, stored_frames
 
 PASSWORD = "k9fV-least-rights"
 EXCHANGE = "camera.metadata"
@@ -112,7 +112,7 @@ def test_an_exchange_that_neither_stands_nor_may_be_declared_is_refused_with_the
     site.write(cameras=[{"id": "cam1", "url": "test://"}], amqp_url=rabbitmq.url(vhost, least_user, PASSWORD))
     config = site.config
     with pytest.raises(ServerRefused, match=r"\(404\).*declare the exchange beforehand") as caught:
-        broker.check(config.amqp, metadata_exchange(config.metadata))
+        check(config.amqp, metadata_exchange(config.metadata))
     assert PASSWORD not in str(caught.value)
 
 
@@ -123,11 +123,12 @@ class OwnSite:
     """A site of SOMEBODY, with everything where it is by default."""
 
     def __init__(self, workspace: Path) -> None:
+        self.name = own_name()
         self.file = workspace / "site.toml"
         self.file.write_text(
             f"""
             [site]
-            name = "t{os.getpid()}"
+            name = "{self.name}"
             [redis]
             persistence = "aof"
             [[cameras]]
@@ -153,7 +154,7 @@ class OwnSite:
             start_new_session=True,
             preexec_fn=careless,  # noqa: PLW1509 - nothing else of this process is forked meanwhile
         )
-        self.run_directory = Path(f"/tmp/edge-video-{SOMEBODY}/t{os.getpid()}")
+        self.run_directory = Path(f"/tmp/edge-video-{SOMEBODY}/{self.name}")
         self.paths: SitePaths = as_user(SOMEBODY, partial(_paths, self.file))
 
     def stored(self) -> int:
@@ -227,7 +228,7 @@ def test_a_site_of_a_normal_user_shows_others_nothing(own_site: OwnSite) -> None
 
 def test_who_asks_as_another_user_is_told_whose_site_runs_and_where(own_site: OwnSite) -> None:
     wait_until(lambda: own_site.stored() > 0, 30, "frames are stored")
-    name = f"t{os.getpid()}"
+    name = own_site.name
     where = f"runs as user {SOMEBODY}, pid {own_site.process.pid}, in {own_site.run_directory}; ask as that user"
     # Root may look into the other's directory, a stranger may not.
     done = command("status", "-c", str(own_site.file), environment={"COLUMNS": "200"})

@@ -70,7 +70,7 @@ def test_a_publisher_that_dies_as_the_drain_begins_is_started_again_for_it(
         wait_until(lambda: len(consumer.frames()) > 60, 30, "events arrive")
         assert site.process is not None
         site.process.send_signal(signal.SIGSTOP)
-        os.kill(site.pid("publisher"), signal.SIGKILL)
+        site.signal(signal.SIGKILL, "publisher")
         site.process.send_signal(signal.SIGTERM)
         stored = site.total("stored")
         wait_until(lambda: site.total("stored") > stored + 60, 30, "frames are stored that nobody announces")
@@ -144,8 +144,7 @@ def test_a_hung_process_is_killed_and_replaced(site: Site, redis_server: RedisSe
     site.start()
     wait_until(lambda: site.total("stored") > 50, 30, "frames flow")
     for role, camera in (("capture", "cam1"), ("writer", "")):
-        pid = site.pid(role, camera)
-        os.kill(pid, signal.SIGSTOP)
+        pid = site.signal(signal.SIGSTOP, role, camera)
         wait_until(lambda pid=pid, role=role, camera=camera: site.pid(role, camera) != pid, 30, "it was replaced")
         stored = site.camera("cam1")["stored"]
         wait_until(lambda stored=stored: site.camera("cam1")["stored"] > stored + 30, 30, "frames flow again")

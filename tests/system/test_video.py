@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,7 +129,7 @@ def test_what_is_stored_decodes_after_a_kill_of_capture_and_of_the_writer(
     before = stored()
     wait_until(lambda: stored() > before + 60, 60, "more units", log=site.log_text)
     (run,) = runs_of(stored_units(client, "cars"))
-    os.kill(site.pid("capture", "cars"), signal.SIGKILL)
+    site.signal(signal.SIGKILL, "capture", "cars")
     before = stored()
     wait_until(lambda: stored() > before + 60, 60, "units of the next process", log=site.log_text)
     assert site.stop() == 0

@@ -74,5 +74,5 @@ def test_its_site_is_signalled_and_waited_for_as_any_process(site: Site) -> None
     with pytest.raises(subprocess.TimeoutExpired):
         site.process.wait(0.01)
     site.process.send_signal(signal.SIGKILL)
-    assert site.process.wait(20) == -signal.SIGKILL
+    assert site.process.wait(30) == -signal.SIGKILL
     assert site.process.poll() == site.process.returncode == -signal.SIGKILL

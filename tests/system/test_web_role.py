@@ -225,7 +225,7 @@ def test_another_machine_has_frames_and_no_counters(secret_site: Site, port: int
         second = command("web", "-c", str(elsewhere), "--listen", f"127.0.0.1:{free_port()}")
         assert second.returncode == 2, second.stderr
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     assert command("web", "-c", str(elsewhere), "--listen", "0.0.0.0:x").returncode == 2
     done = command("web", "-c", str(secret_site.file), "--listen", f"127.0.0.1:{there}")
     assert (done.returncode, "in use" in done.stderr) == (2, True), done.stderr

@@ -158,11 +158,14 @@ def _serve(channel: socket.socket) -> list[str]:
     """Fork for each request; returns, in the command's process, its arguments. Exits once the worker has ended."""
     # Nobody waits for the processes that wait for commands.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    die = die_with_parent()
     while True:
         request, descriptors, _, _ = socket.recv_fds(channel, _REQUEST_BYTES_MAX, 4)
         if not request:
             os._exit(0)
         if os.fork() == 0:
+            # A worker that is killed takes its sites with it.
+            die()
             channel.close()
             return _attend(request, descriptors)
         for descriptor in descriptors:
@@ -173,6 +176,7 @@ def _attend(request: bytes, descriptors: list[int]) -> list[str]:
     """Tell the command's process id and exit code; returns, in the command's process, its arguments."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     *streams, answers = descriptors
+    die = die_with_parent()
     pid = os.fork()
     if pid:
         for descriptor in streams:
@@ -182,6 +186,7 @@ def _attend(request: bytes, descriptors: list[int]) -> list[str]:
             _, status = os.waitpid(pid, 0)
             os.write(answers, b"%d" % os.waitstatus_to_exitcode(status))
         os._exit(0)
+    die()
     os.close(answers)
     for target, descriptor in enumerate(streams):
         os.dup2(descriptor, target)

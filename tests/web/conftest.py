@@ -12,8 +12,9 @@ import pytest
 
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
-from tests.system.site import Site
+from tests.system.site import Site, own_name
 from tests.web.client import Answer, ask
+from tests.web.streaming import streaming  # noqa: F401  (one for all files that ask for it)
 
 #: A camera's name, and how it stands in a path.
 HOSTILE = {"a/b": "a%2Fb", "..": "%2e%2e", "Ł ünï?#%2F": "%C5%81%20%C3%BCn%C3%AF%3F%23%252F", "x:y*": "x%3Ay*"}
@@ -42,7 +43,7 @@ def web_site() -> Iterator[WebSite]:
     cameras.append({"id": "few", "url": f"{pattern}&frames={FEW}"})
     cameras.append({"id": "gate", "url": str(FILM), "loop": True, "video": True, "decode": "none"})
     with RedisServer(directory / "redis") as redis:
-        site = Site(directory / "run", warm=True)
+        site = Site(directory / "run", warm=True, name=own_name("web"))
         try:
             site.write(
                 cameras=cameras,

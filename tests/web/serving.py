@@ -49,10 +49,10 @@ def serving(config: Config) -> Iterator[tuple[Server, int]]:
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    assert started.wait(20)
+    assert started.wait(30)
     yield servers[0], port
     servers[0].should_exit = True
-    thread.join(20)
+    thread.join(30)
     assert not thread.is_alive()
 
 

@@ -16,7 +16,7 @@ import pytest
 from engine.wire.test_mark import FrameMark, find_mark
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
-from tests.system.site import Site
+from tests.system.site import Site, own_name
 
 CLIP = Path(__file__).parents[2] / "engine/cli/demo.mp4"
 #: Pictures of the clip, and from one key frame to the next.
@@ -138,7 +138,7 @@ class Stream:
 def streaming() -> Iterator[Streaming]:
     directory, port = Path(tempfile.mkdtemp(prefix="ev-")), free_port()
     with RedisServer(directory / "redis") as server:
-        site = Site(directory / "run", warm=True)
+        site = Site(directory / "run", warm=True, name=own_name("streaming"))
         try:
             site.write(
                 cameras=[

@@ -173,7 +173,7 @@ def away(web_site: WebSite) -> Iterator[WebSite]:
     wait_until(lambda: server.started, 20, "the web process listens")
     yield web_site._replace(port=port)
     server.should_exit = True
-    thread.join(20)
+    thread.join(30)
     assert not thread.is_alive()
 
 

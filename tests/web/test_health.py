@@ -123,7 +123,7 @@ def test_a_publisher_that_is_down_is_named_and_the_site_is_degraded(running: Run
     # Stopped, so that it does not start the publisher again at once.
     os.kill(supervisor, signal.SIGSTOP)
     try:
-        os.kill(running.site.pid("publisher"), signal.SIGKILL)
+        running.site.signal(signal.SIGKILL, "publisher")
         found = wait_until(running.why, 10, "the publisher is missed")
         assert found["publisher"] == "publisher is down"
         status, health = running.get("/health")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -210,7 +209,7 @@ def test_counts_go_on_when_the_publisher_is_killed(running: Running):
     confirmed = running.value("edge_video_publisher_confirmed_events_total")
     total = running.value("edge_video_publish_latency_seconds_sum")
     # Stopped, so that it does not save the cursors once more.
-    os.kill(running.site.pid("publisher"), signal.SIGSTOP)
+    running.site.signal(signal.SIGSTOP, "publisher")
     running.redis.client().delete(f"engine:{VHOST}:cursor:frames")
     running.site.kill("publisher")
     wait_until(

@@ -82,7 +82,7 @@ def test_scrapes_that_come_together_share_one_collection_which_holds_up_nobody(
 
     def slow(self: Collector) -> Any:
         collected.append(threading.get_ident())
-        assert looped.wait(20), "the event loop goes on meanwhile"
+        assert looped.wait(30), "the event loop goes on meanwhile"
         return collect(self)
 
     monkeypatch.setattr(Collector, "collect", slow)

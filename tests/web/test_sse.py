@@ -13,10 +13,10 @@ from engine.web.events_queue import EventQueue, sse
 from engine.wire.events import parse_message
 from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 from tests.servers.wait import wait_until
-from tests.web.streaming import CLIP_GOP, Streaming, streaming  # noqa: F401
+from tests.web.streaming import CLIP_GOP, Streaming
 
 
-def test_frames_are_announced_in_order_without_gaps(streaming: Streaming) -> None:  # noqa: F811
+def test_frames_are_announced_in_order_without_gaps(streaming: Streaming) -> None:
     with streaming.open("events?type=frame&camera=cam1") as stream:
         assert stream.begin().headers["content-type"].startswith("text/event-stream")
         found = [stream.event() for _ in range(30)]
@@ -28,7 +28,7 @@ def test_frames_are_announced_in_order_without_gaps(streaming: Streaming) -> Non
     assert len(stored) == events[-1].size_bytes  # type: ignore[union-attr]
 
 
-def test_a_reader_continues_after_its_position(streaming: Streaming) -> None:  # noqa: F811
+def test_a_reader_continues_after_its_position(streaming: Streaming) -> None:
     """At least once: what was stored while it was away comes too, and nothing is missing."""
     path = "events?type=frame&camera=cam1&camera=a/b"
     with streaming.open(path) as stream:
@@ -53,7 +53,7 @@ def _numbers(events: list[dict[str, str]], camera: str) -> list[int]:
     return [int(event["sequence"]) for event in found if event["camera_id"] == camera]
 
 
-def test_states_and_gops(streaming: Streaming) -> None:  # noqa: F811
+def test_states_and_gops(streaming: Streaming) -> None:
     with streaming.open("events?type=status&type=gop") as stream:
         stream.begin()
         kinds: dict[str, list[object]] = {"status": [], "gop": []}
@@ -79,13 +79,13 @@ def test_states_and_gops(streaming: Streaming) -> None:  # noqa: F811
         pytest.param("events?type=frames", 422, b"frame, gop", id="an unknown type"),
     ],
 )
-def test_what_cannot_be_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:  # noqa: F811
+def test_what_cannot_be_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:
     with streaming.open(path) as answer:
         assert answer.begin().status == status
         assert text in answer.whole()
 
 
-def test_a_wrong_position_is_refused(streaming: Streaming) -> None:  # noqa: F811
+def test_a_wrong_position_is_refused(streaming: Streaming) -> None:
     with streaming.open("events", headers={"Last-Event-ID": "cam1=tomorrow"}) as answer:
         assert answer.begin().status == 422
         assert b"cam1=tomorrow" in answer.whole()

@@ -11,12 +11,12 @@ import pytest
 from engine.wire import jpeg
 from engine.wire.test_mark import find_mark
 from tests.servers.wait import wait_until
-from tests.web.streaming import Streaming, streaming  # noqa: F401
+from tests.web.streaming import Streaming
 
 CAM = "cameras/cam1/stream.mjpeg"
 
 
-def test_parts_are_whole_frames_with_rising_numbers(streaming: Streaming) -> None:  # noqa: F811
+def test_parts_are_whole_frames_with_rising_numbers(streaming: Streaming) -> None:
     with streaming.open(CAM) as stream:
         assert stream.begin().headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
         numbers = []
@@ -30,13 +30,13 @@ def test_parts_are_whole_frames_with_rising_numbers(streaming: Streaming) -> Non
     assert numbers == sorted(set(numbers))
 
 
-def test_a_camera_with_a_slash_in_its_name_and_a_width(streaming: Streaming) -> None:  # noqa: F811
+def test_a_camera_with_a_slash_in_its_name_and_a_width(streaming: Streaming) -> None:
     with streaming.open("cameras/a%2Fb/stream.mjpeg?width=160") as stream:
         stream.begin()
         assert jpeg.describe(stream.part()[1])[:2] == (160, 120)
 
 
-def test_fps_bounds_the_frames(streaming: Streaming) -> None:  # noqa: F811
+def test_fps_bounds_the_frames(streaming: Streaming) -> None:
     with streaming.open(f"{CAM}?fps=4") as stream:
         stream.begin()
         stamps = [stream.mark().unix_nano for _ in range(6)]
@@ -55,13 +55,13 @@ def test_fps_bounds_the_frames(streaming: Streaming) -> None:  # noqa: F811
         pytest.param(f"{CAM}?width=1", 422, b"1,920", id="too narrow"),
     ],
 )
-def test_what_cannot_be_watched_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:  # noqa: F811
+def test_what_cannot_be_watched_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:
     with streaming.open(path) as answer:
         assert answer.begin().status == status
         assert text in answer.whole()
 
 
-def test_a_stuck_reader_costs_only_itself(streaming: Streaming) -> None:  # noqa: F811
+def test_a_stuck_reader_costs_only_itself(streaming: Streaming) -> None:
     """Twenty readers that never read: others get every frame, memory stays, one tail serves all and ends with them."""
     web = streaming.web()
     with streaming.open(CAM) as warm:
@@ -83,7 +83,7 @@ def test_a_stuck_reader_costs_only_itself(streaming: Streaming) -> None:  # noqa
     wait_until(lambda: not streaming.tails(), 10, "the tail ended with its last viewer")
 
 
-def test_the_newest_frame_is_first(streaming: Streaming) -> None:  # noqa: F811
+def test_the_newest_frame_is_first(streaming: Streaming) -> None:
     """A reader that paused goes on with what is new when it reads again."""
     with streaming.open(CAM, buffer=4096) as slow, streaming.open(CAM) as other:
         old = slow.begin().mark()
@@ -97,7 +97,7 @@ def test_the_newest_frame_is_first(streaming: Streaming) -> None:  # noqa: F811
     assert max(jumps) > 2e9
 
 
-def test_streams_go_on_when_redis_is_back(streaming: Streaming) -> None:  # noqa: F811
+def test_streams_go_on_when_redis_is_back(streaming: Streaming) -> None:
     """Redis closes all connections: the stream's tail connects again, and no frame comes twice."""
     with streaming.open(CAM) as stream:
         first = stream.begin().mark()
@@ -107,7 +107,7 @@ def test_streams_go_on_when_redis_is_back(streaming: Streaming) -> None:  # noqa
     assert marks[0] > first.frame
 
 
-def test_streams_end_when_the_process_ends(streaming: Streaming) -> None:  # noqa: F811
+def test_streams_end_when_the_process_ends(streaming: Streaming) -> None:
     """The web process is asked to end with streams open: it ends, and another takes its place."""
     paths = (CAM, "cameras/gate/live.mp4", "events")
     with contextlib.ExitStack() as stack:
@@ -116,7 +116,7 @@ def test_streams_end_when_the_process_ends(streaming: Streaming) -> None:  # noq
         web = streaming.web()
         begun = time.monotonic()
         web.terminate()
-        web.wait(20)
+        web.wait(30)
         print(f"drained within {time.monotonic() - begun:.2f} s")
         for stream in streams:
             with pytest.raises((ConnectionError, AssertionError)):
@@ -124,7 +124,7 @@ def test_streams_end_when_the_process_ends(streaming: Streaming) -> None:  # noq
     wait_until(lambda: _answers(streaming), 20, "another web process answers")
 
 
-def _answers(streaming: Streaming) -> bool:  # noqa: F811
+def _answers(streaming: Streaming) -> bool:
     try:
         with streaming.open("cameras") as answer:
             return answer.begin().status == 200

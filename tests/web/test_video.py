@@ -24,7 +24,7 @@ from engine.wire.test_mark import find_mark
 from tests.client.stored_video import PERSON, Clip, arrivals, clip, encoded, stock_video
 from tests.client.test_video_film import unit
 from tests.servers.wait import wait_until
-from tests.web.streaming import CLIP, CLIP_UNITS, Streaming, streaming  # noqa: F401
+from tests.web.streaming import CLIP, CLIP_UNITS, Streaming
 
 SECOND = 1_000_000_000
 GATE = "cameras/gate/video.mp4"
@@ -42,13 +42,13 @@ def clip_pictures() -> list[Any]:
 
 
 @pytest.fixture
-def store(streaming: Streaming) -> Iterator[FrameStore]:  # noqa: F811
+def store(streaming: Streaming) -> Iterator[FrameStore]:
     with FrameStore(streaming.redis.address) as found:
         yield found
 
 
 def test_a_film_begins_with_the_key_frame_before_start(
-    streaming: Streaming,  # noqa: F811
+    streaming: Streaming,
     store: FrameStore,
     clip_pictures: list[Any],
 ) -> None:
@@ -72,14 +72,14 @@ def test_a_film_begins_with_the_key_frame_before_start(
         assert np.array_equal(picture, clip_pictures[(one.sequence - 1) % CLIP_UNITS])
 
 
-def test_a_film_to_save(streaming: Streaming, store: FrameStore) -> None:  # noqa: F811
+def test_a_film_to_save(streaming: Streaming, store: FrameStore) -> None:
     unit = next(iter(store.video_entries("gate", limit=1)))
     with streaming.open(f"{GATE}?start={unit.unix_nano}&duration=1s&download=1") as answer:
         answer.begin()
     assert answer.headers["content-disposition"].startswith('attachment; filename="gate-20')
 
 
-def test_a_camera_of_jpegs_gives_a_film_of_them(streaming: Streaming, store: FrameStore) -> None:  # noqa: F811
+def test_a_camera_of_jpegs_gives_a_film_of_them(streaming: Streaming, store: FrameStore) -> None:
     entries = list(store.entries("cam1", limit=25))
     start, end = entries[4].unix_nano + 1, entries[20].unix_nano
     with streaming.open(f"cameras/cam1/video.mp4?start={start}&duration={end - start}ns") as answer:
@@ -105,7 +105,7 @@ def test_a_camera_of_jpegs_gives_a_film_of_them(streaming: Streaming, store: Fra
         pytest.param("cameras/cam9/live.mp4", 404, b"cam1", id="live video of an unknown camera"),
     ],
 )
-def test_what_cannot_be_shown_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:  # noqa: F811
+def test_what_cannot_be_shown_is_refused(streaming: Streaming, path: str, status: int, text: bytes) -> None:
     with streaming.open(path) as answer:
         assert answer.begin().status == status
         assert text in answer.whole()
@@ -120,7 +120,7 @@ def live_film(stream: Any, fragments: int) -> bytes:
     return film
 
 
-def test_live_video_begins_with_a_key_frame_and_goes_on(streaming: Streaming, clip_pictures: list[Any]) -> None:  # noqa: F811
+def test_live_video_begins_with_a_key_frame_and_goes_on(streaming: Streaming, clip_pictures: list[Any]) -> None:
     with streaming.open("cameras/gate/live.mp4") as first, streaming.open("cameras/gate/live.mp4") as second:
         first.begin()
         film = live_film(first, CLIP_UNITS)
@@ -136,7 +136,7 @@ def test_live_video_begins_with_a_key_frame_and_goes_on(streaming: Streaming, cl
     wait_until(lambda: not streaming.tails(), 10, "the tail ended with its last viewer")
 
 
-def test_live_video_with_b_frames_is_refused(streaming: Streaming) -> None:  # noqa: F811
+def test_live_video_with_b_frames_is_refused(streaming: Streaming) -> None:
     first = time.time_ns() - 20 * SECOND
     units = arrivals(clip(PERSON, 100), "people", first=first)
     stock_video(streaming.redis.client(), units, vhost="default", prefix="frames", list_cameras=False)
@@ -147,7 +147,7 @@ def test_live_video_with_b_frames_is_refused(streaming: Streaming) -> None:  # n
         assert len(pictures(answer.begin().whole())) == 100
 
 
-def test_stuck_readers_of_films_cost_only_themselves(streaming: Streaming) -> None:  # noqa: F811
+def test_stuck_readers_of_films_cost_only_themselves(streaming: Streaming) -> None:
     web = streaming.web()
     path = "cameras/cam1/video.mp4?start=-10m&duration=10m"
     with streaming.open(path) as warm:

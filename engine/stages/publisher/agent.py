@@ -67,9 +67,9 @@ class _EventMakers(dict[str, FrameEvents]):
 
 
 class PublisherAgent:
-    """The publisher of a site."""
+    """The publisher ``number`` of a site, which announces the cameras that are assigned to it."""
 
-    def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger, number: int = 0) -> None:
         self.finished = False
         self._config = config
         self._metadata = config.metadata
@@ -80,17 +80,21 @@ class PublisherAgent:
             config.redis.timeout_seconds,
             config.vhost,
             config.prefix,
-            [camera.id for camera in config.cameras],
+            [camera.id for camera in config.cameras if config.publisher_of(camera.id) == number],
             self._say_foreign,
+            publisher=number,
         )
-        self._accounts = Accounts(config, page, self._journals, log)
+        self._accounts = Accounts(config, page, self._journals, log, number)
         self._events = _EventMakers(config)
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
-        paths = SitePaths.of(config) if config.alerts.enabled else None
+        # Alerts are of the whole site: the first publisher sends them all.
+        paths = SitePaths.of(config) if config.alerts.enabled and not number else None
         self._alerts = AlertEvents(self._broker, config.metadata.system_routing_key, config.site.name, paths)
-        self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
+        self._gops = (
+            Gops(config, page, self._broker, log, self._say_foreign, number) if config.publishes_video else None
+        )
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
         #: True if confirms have come since the last save.
@@ -234,10 +238,11 @@ class PublisherAgent:
             self._broker_lost(error)
             return 0
         if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
-            self._counts[PublisherCount.CONNECTED] = 1
+            self._counts[PublisherCount.CONNECTED] = 1 + self._broker.hosts.place
             self._backoff.reset()
             self._broker_outage.over()
-            self._log.info("rabbitmq connected")
+            address = self._broker.hosts.current
+            self._log.info("rabbitmq connected", **({"at": str(address)} if self._broker.hosts.several else {}))
         if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 0
             self._broker_outage.lost(
@@ -246,6 +251,7 @@ class PublisherAgent:
         confirmed = self._take_confirmed()
         if self._broker.nacked:
             self._counts[PublisherCount.NACKED] += self._broker.nacked
+            self._broker.hosts.lost()
             self._broker_lost(
                 BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)", cause=Cause.BROKER_BLOCKED)
             )
@@ -336,7 +342,8 @@ class PublisherAgent:
         self._broker.close()
         self._counts[PublisherCount.CONNECTED] = 0
         self._rewind()
-        self._retry_at = time.monotonic() + self._backoff.next_seconds()
+        pause = self._backoff.next_seconds() if self._broker.hosts.round_over else 0.0
+        self._retry_at = time.monotonic() + pause
         self._broker_outage.lost(error)
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:

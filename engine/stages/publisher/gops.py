@@ -54,13 +54,19 @@ class GopToken(NamedTuple):
 
 
 class Gops:
-    """The GOPs of all cameras. Methods that ask Redis raise RedisUnavailable, ServerRefused, and may be called
-    again."""
+    """The GOPs of the cameras of the publisher ``number``. Methods that ask Redis raise RedisUnavailable,
+    ServerRefused, and may be called again."""
 
     def __init__(
-        self, config: Config, page: StatusPage, broker: Broker, log: FilteringBoundLogger, on_foreign: OnForeign
+        self,
+        config: Config,
+        page: StatusPage,
+        broker: Broker,
+        log: FilteringBoundLogger,
+        on_foreign: OnForeign,
+        number: int = 0,
     ) -> None:
-        cameras = [camera.id for camera in config.cameras if camera.video]
+        cameras = [camera.id for camera in config.cameras if camera.video and config.publisher_of(camera.id) == number]
         self._journals = Journals(
             config.publisher_redis_address,
             config.redis.timeout_seconds,
@@ -69,8 +75,9 @@ class Gops:
             cameras,
             on_foreign,
             video=True,
+            publisher=number,
         )
-        self._accounts = Accounts(config, page, self._journals, log, video=True)
+        self._accounts = Accounts(config, page, self._journals, log, number, video=True)
         self._config = config
         self._counts = page.counts
         self._broker = broker

@@ -29,6 +29,11 @@ from engine.wire.marks import Mark, format_cursor, parse_cursor, parse_mark
 from engine.wire.redis_address import RedisAddress
 from engine.wire.replies import foreign_key
 
+#: Begins the fields of a cursor hash that have the serial of a publisher's last save, by the publisher's number. With
+#: another number of publishers, a camera's own field may be overwritten before the publisher that saved it reads it. No
+#: camera has such a name: site files contain no zero bytes.
+_SERIAL_FIELD = "\0"
+
 
 class OnForeign(Protocol):
     """Called for a camera that is passed over, with the reason; for one that is read again, with an empty error."""
@@ -43,7 +48,7 @@ def _nobody(camera: str, error: str) -> None:
 
 class Journals:
     """Journals, cursors, marks and states of one site's ``cameras``. With ``video``, those of their video; states are
-    the cameras' own and left out.
+    the cameras' own and left out. ``publisher`` is the number of the publisher that saves cursors.
 
     Every method except ``close``, ``add``, ``remove`` and ``wait`` connects if necessary, and raises RedisUnavailable
     if Redis is away or refuses. The next call connects again.
@@ -59,6 +64,7 @@ class Journals:
         on_foreign: OnForeign = _nobody,
         *,
         video: bool = False,
+        publisher: int = 0,
     ) -> None:
         self._session: Session | ClusterCalls
         self._waiting: BlockingRead | PollingRead
@@ -74,6 +80,7 @@ class Journals:
         self._asked_streams: dict[bytes, str] = {}
         #: True if the last read met entries too far ahead. The next one would meet them at once.
         self.met_ahead = False
+        self._serial_field = f"{_SERIAL_FIELD}{publisher}"
         self._vhost, self._prefix = vhost, prefix
         self._on_foreign = on_foreign
         self._journal_key = keys.video_journal_key if video else keys.journal_key
@@ -130,21 +137,27 @@ class Journals:
     def cursors(self) -> Cursors:
         """The cursors of the last publisher. Unreadable values are ignored: events may be sent twice, but a publisher
         that cannot begin would send none. Raises NodeUnavailable if their part of a cluster is away."""
-        stored = self._by_camera(self._call(("HGETALL", self._cursor_key))[0])
+        (reply,) = self._call(("HGETALL", self._cursor_key))
+        fields, stored = pairs(reply), self._by_camera(reply)
         found = {camera: cursor for camera, text in stored.items() if (cursor := parse_cursor(text))}
         if any(mark.at[0] > self._latest(camera) for camera, (mark, _) in found.items()):
             self.written()
         found = {camera: cursor for camera, cursor in found.items() if cursor[0].at[0] <= self._latest(camera)}
         return Cursors(
-            {camera: mark for camera, (mark, _) in found.items()}, frozenset(serial for _, serial in found.values())
+            {camera: mark for camera, (mark, _) in found.items()},
+            frozenset(serial for _, serial in found.values()),
+            _serials(fields),
+            all(field.startswith(_SERIAL_FIELD.encode()) for field in fields),
         )
 
     def save(self, cursors: Mapping[str, Mark], serial: str = "") -> bool:
         """Write the cursors of some cameras in one step, with the ``serial`` of this save if it has one. False if
         their part of a cluster is away: they must be saved later."""
-        pairs = ((camera, format_cursor(mark, serial)) for camera, mark in cursors.items())
+        fields = [(camera, format_cursor(mark, serial)) for camera, mark in cursors.items()]
+        if serial:
+            fields.append((self._serial_field, serial))
         try:
-            self._call(("HSET", self._cursor_key, *(part for pair in pairs for part in pair)))
+            self._call(("HSET", self._cursor_key, *(part for field in fields for part in field)))
         except NodeUnavailable:
             return False
         return True
@@ -368,6 +381,18 @@ class Journals:
         return replies
 
 
+def _serials(fields: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    """The serial of each publisher's last save, by its number."""
+    found = {}
+    for field, serial in fields.items():
+        number = field.removeprefix(_SERIAL_FIELD.encode())
+        if number != field and number.isdigit() and len(number) <= _PUBLISHER_DIGITS_MAX:
+            found[int(number)] = serial
+    return found
+
+
+#: Digits of a publisher's number.
+_PUBLISHER_DIGITS_MAX = 2
 #: Words of an XREAD with a count and one stream.
 _ONE_STREAM = 6
 

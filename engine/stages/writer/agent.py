@@ -209,7 +209,7 @@ class WriterAgent(BaseAgent):
                 self._streams.look_at_marks(self._rotation.writers)
                 if self._leases:
                     self._leases.look(self._streams.cameras)
-                    self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
+                    self._page.counts[WriterCount.CONTESTED] = self._leases.contested
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
                     self._outage.over()

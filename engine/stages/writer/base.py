@@ -11,9 +11,9 @@ from engine.shm.doorbell import Doorbell
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage, WriterCount
 from engine.stages.writer.camera_writer import CameraWriter
-from engine.stages.writer.leases import Leases
 from engine.stages.writer.reconcile import Reconciler
 from engine.stages.writer.rotation import Rotation
+from engine.stages.writer.site_name import WriterLeases
 from engine.stages.writer.states import CameraStates
 from engine.stages.writer.store import Caller
 from engine.stages.writer.streams import Streams
@@ -57,7 +57,7 @@ class BaseAgent:
         self._reconciler = Reconciler(store, log, self._warn_once)
         self._streams = Streams(config, number, store, log, self._warn_once)
         self._rotation = Rotation()
-        self._leases = Leases(config, own, store, log) if own else None
+        self._leases = WriterLeases(config, number, own, store, log) if own else None
         self._states = CameraStates(store, keys.cameras_key(config.vhost, config.prefix), log)
         self._look_at = 0.0
         #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
