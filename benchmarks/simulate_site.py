@@ -29,8 +29,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers.redis_cluster import RedisCluster
-
 from benchmarks.harness import cpu_seconds, describe_run
 from benchmarks.in_process import HEIGHT, WIDTH
 from benchmarks.scale_model import SCALE, Line, Prediction, line_through
@@ -42,6 +40,7 @@ from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
 from engine.wire.keys import journal_key
 from engine.wire.ring_owner import build_owner
+from tests.servers.redis_cluster import RedisCluster
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site
 
