@@ -196,7 +196,7 @@ def test_no_other_module_names_a_command_that_writes():
     assert words == {
         # It sends nothing: it tells which node a command is for.
         "wire/cluster_routing.py": {"DEL", "UNLINK", "XGROUP", "MULTI", "EXEC"},
-        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
+        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC", "XDEL"},
         "stages/writer/states.py": {"HSET"},
         "stages/writer/marks.py": {"HSET"},
         "stages/writer/leases.py": {"SET", "PEXPIRE"},
@@ -216,7 +216,7 @@ def test_no_other_module_names_a_command_that_writes():
             "RENAME",
             "EXEC",
         },
-        "jobs/migrate.py": {"RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
+        "jobs/migrate.py": {"SET", "RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
         "jobs/recover.py": {"MULTI", "HSET", "UNLINK", "XDEL", "EXEC"},
     }
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from engine.errors import ServerRefused, WireError
-from engine.servers.redis.cluster import find_nodes
+from engine.servers.redis.cluster import find_members
 from engine.servers.redis.session import Session, is_error
 from engine.wire import keys
 from engine.wire.redis_address import RedisAddress
@@ -151,10 +151,10 @@ def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
 def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, rules: list[str]) -> bool:
     """Set the user on every server: nodes of a cluster, replicas too, do not tell each other of users. Returns True if
     all keep it over a restart. Raises ServerRefused, RedisUnavailable."""
-    nodes = find_nodes(address, timeout_seconds).nodes if address.cluster else ()
+    members = find_members(address, timeout_seconds) if address.cluster else []
     kept = True
-    for where in [address.node(*node) for node in nodes] or [address]:
-        with Session(where, timeout_seconds, checks_mode=not nodes) as session:
+    for where in [address.node(*member.node) for member in members] or [address]:
+        with Session(where, timeout_seconds, checks_mode=not members) as session:
             kept = apply_rules(session, user, rules) and kept
     return kept
 

@@ -57,6 +57,13 @@ class ClusterMap:
         place = self._table[slot]
         return None if place == _NOBODY else self.masters[place]
 
+    def slots_of(self, node: Node) -> frozenset[int]:
+        """The slots that a master serves; empty for any other node."""
+        if node not in self.masters:
+            return frozenset()
+        place = self.masters.index(node)
+        return frozenset(slot for slot, master in enumerate(self._table) if master == place)
+
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that are known, masters first."""

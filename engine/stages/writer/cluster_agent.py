@@ -27,6 +27,7 @@ from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
+from engine.stages.writer.missing_frames import MissingFrames
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -59,6 +60,7 @@ class ClusterWriterAgent(BaseAgent):
         self._store = ClusterStore(config.redis_address, config.redis.timeout_seconds, page.beat, self._count_try)
         super().__init__(config, number, page, log, own, self._store)
         self._nodes = self._store.nodes
+        self._missing = MissingFrames(self._store, log, self._warn_once)
         self._settled: dict[CameraWriter, _Home] = {}
         self._settled_version = -1
         self._settle_at = 0.0
@@ -79,6 +81,7 @@ class ClusterWriterAgent(BaseAgent):
         if time.monotonic() >= self._look_at:
             self._look_around()
         self._settle()
+        self._look_for_missing()
         self._relieve()
         self._send()
         if self._store.in_flight:
@@ -252,6 +255,13 @@ class ClusterWriterAgent(BaseAgent):
 
     def _blocked(self, writer: CameraWriter) -> _Blocked:
         return _Blocked(self._store, writer)
+
+    def _look_for_missing(self) -> None:
+        """After a node was away, find the frames that it has lost."""
+        if self._nodes.suspects:
+            self._missing.suspect(self._nodes.suspects, self._rotation.writers)
+            self._nodes.suspects.clear()
+        self._missing.step(self._settled.__contains__)
 
     # Changes of rings and states
 
