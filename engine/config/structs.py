@@ -102,7 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
             )
         elif redis.cluster:
-            address = parse_cluster(redis.cluster)
+            address = parse_cluster(redis.cluster)._replace(read_replicas=redis.read_replicas)
         else:
             address = parse_redis_address(redis.address)
         return address._replace(

@@ -79,6 +79,10 @@ class ClusterMap:
         """The number of slots that no node serves."""
         return self._table.count(_NOBODY)
 
+    def has_slots_of(self, other: ClusterMap) -> bool:
+        """True if every slot has the same master in both maps."""
+        return all(self.master_of(slot) == other.master_of(slot) for slot in range(SLOTS))
+
     def moved(self, slot: int, node: Node) -> ClusterMap:
         """The map after ``node`` has become the master of ``slot``."""
         masters = self.masters if node in self.masters else (*self.masters, node)

@@ -44,7 +44,7 @@ class Sentinel(NamedTuple):
 class RedisAddress(NamedTuple):
     """The address of a Redis server, of a Sentinel service's master, or of a cluster. Credentials are None if the URL
     has none. ``cluster`` names nodes of a Redis Cluster as (host, port), to ask in turn for all its nodes; empty for
-    one server."""
+    one server. With ``read_replicas`` stores read from the cluster's replicas."""
 
     host: str
     port: int
@@ -56,6 +56,7 @@ class RedisAddress(NamedTuple):
     files: TlsFiles = SYSTEM_TLS
     sentinel: Sentinel | None = None
     cluster: tuple[tuple[str, int], ...] = ()
+    read_replicas: bool = False
 
     def __str__(self) -> str:
         if self.cluster:

@@ -209,10 +209,11 @@ class RedisCluster:
         return self._successor(old, slots)
 
     def heal(self, *servers: ClusterServer) -> None:
-        """They go on, with all that they had; a master that was replaced meanwhile follows its successor."""
+        """They go on one after the other, with all that they had. A master that was replaced meanwhile follows its
+        successor. Where both stood still, either may be the master then: Valkey's replica takes over at once."""
         for server in servers:
             server.resume()
-        self.settle()
+            self.settle()
 
     def restart(self, *servers: ClusterServer) -> None:
         """Start servers that were killed, one after the other; they come back empty, and with their ids."""
@@ -333,12 +334,13 @@ class RedisCluster:
         lines, first = [], 0
         for epoch, (master, replicas) in enumerate(self._first, 1):
             last = SLOTS * epoch // len(self._first) - 1
-            place = "127.0.0.1:{}@{}"
-            at = place.format(master.announced_port, master.bus_port)
-            lines.append(f"{master.id} {at} master - 0 0 {epoch} connected {first}-{last}")
-            for replica in replicas:
-                at = place.format(replica.announced_port, replica.bus_port)
-                lines.append(f"{replica.id} {at} slave {master.id} 0 0 {epoch} connected")
+            # Valkey would draw one by lot for each node, and find replicas in other shards than their masters.
+            shard = f",,shard-id={master.id}" if self.binary == "valkey" else ""
+            for node in (master, *replicas):
+                role = f"master - 0 0 {epoch}" if node is master else f"slave {master.id} 0 0 {epoch}"
+                slots = f" {first}-{last}" if node is master else ""
+                place = f"127.0.0.1:{node.announced_port}@{node.bus_port}{shard}"
+                lines.append(f"{node.id} {place} {role} connected{slots}")
             first = last + 1
         return lines
 

@@ -76,7 +76,7 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     subject = f"Redis at {address}"
     if isinstance(error, NoPermissionError):
         return refuse(address, f" does not permit {name} to this user: {text}", Cause.FORBIDDEN)
-    if isinstance(error, ClusterCrossSlotError | AskError):
+    if isinstance(error, ClusterCrossSlotError | AskError) and not address.cluster:
         return refuse(address, f" {CLUSTER}", Cause.CLUSTER)
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
@@ -85,7 +85,7 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     # UNBLOCKED: the command waited at a master that has become a replica.
     if (
         demoted(error)
-        or isinstance(error, TryAgainError | ClusterDownError)
+        or isinstance(error, AskError | TryAgainError | ClusterDownError)
         or text.startswith(("BUSY ", "UNBLOCKED "))
     ):
         return RedisUnavailable(f"{subject} cannot answer now: {text}", cause=Cause.BUSY, subject=subject)
