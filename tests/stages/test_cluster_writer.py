@@ -303,6 +303,17 @@ def test_a_node_that_hangs_delays_and_nothing_more(tmp_path: Path, own_cluster: 
     bench.agent.on_close()
 
 
+def test_a_camera_that_is_removed_is_let_go(bench: Bench, cluster: RedisCluster) -> None:
+    bench.write_all(10)
+    bench.turn(bench.all_stored)
+    bench.captures["cam0"].close()
+    bench.paths.ring("cam0").unlink()
+    bench.turn(lambda: len(bench.agent._writers) == CAMERAS - 1)
+    bench.write("cam1", 10)
+    bench.turn(lambda: not bench.producers["cam1"].held_bytes)
+    check(bench, cluster)
+
+
 def test_leases_are_taken_from_nodes(bench: Bench) -> None:
     with open_leases(bench.config, identity(bench.config), structlog.get_logger()) as leases:
         assert leases.take(list(bench.producers)) == {}
