@@ -64,11 +64,12 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         ("frames", "journals", "cameras", "video"),
     ),
-    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry.
+    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry. After a
+    # failover in a cluster, whether frames that are listed are still there.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
-            *("hset", "hmget", "ping", "role", "getrange", "pttl"),
+            *("hset", "hmget", "ping", "role", "getrange", "pttl", "exists"),
         ),
         # At its start the writer reads from the cursors which sequences were used.
         ("cursors",),
