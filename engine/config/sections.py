@@ -86,6 +86,7 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     publisher_username: Secret = Secret()
     publisher_password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
+    embedded_servers: Annotated[int, Meta(ge=1, le=64)] = 1
     prefix: Text = "frames"
     key_tags: bool = False
     timeout_seconds: Seconds = 5.0
