@@ -138,8 +138,10 @@ class ClusterCalls:
         ]
         elsewhere: dict[int, Node | None] = {}
         once: set[int] = set()
+        # One timeout for all nodes: several that hang cost no more than one.
+        deadline = time.monotonic() + self._timeout_seconds
         for one in sent:
-            for place, reply in self._receive(one, answers):
+            for place, reply in self._receive(one, answers, deadline):
                 if not isinstance(reply, ResponseError):
                     try:
                         check_reply(questions[place].command, reply)
@@ -188,11 +190,11 @@ class ClusterCalls:
         self._lost(link, answers, places)
         return None
 
-    def _receive(self, sent: _Sent, answers: list[Any]) -> list[tuple[int, Any]]:
+    def _receive(self, sent: _Sent, answers: list[Any], deadline: float) -> list[tuple[int, Any]]:
         """The node's replies by the places of their questions; none if it breaks."""
         asking = [place in sent.asking for place in sent.places]
         try:
-            replies = iter(sent.link.receive(len(asking) + sum(asking)))
+            replies = iter(sent.link.receive(len(asking) + sum(asking), deadline))
         except RedisUnavailable:
             self._lost(sent.link, answers, sent.places)
             return []
