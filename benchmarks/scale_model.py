@@ -214,7 +214,8 @@ def cluster_table(scale: dict[str, Any]) -> str:
     lines = [
         f"{load['cameras']} cameras x {load['fps']:g} fps x {load['kilobytes']} KB for {load['seconds']:g} s, "
         f"{load['writers']} writer{'s' if load['writers'] > 1 else ''}, 3 masters and 3 replicas, on "
-        f"{scale['run']['cpu']}, {scale['run']['name']}: {scale['stored']:,} frames stored, {scale['dropped']:,} dropped.",
+        f"{scale['run']['cpu']}, {scale['run']['name']}: {scale['stored']:,} frames stored, "
+        f"{scale['dropped']:,} dropped.",
         "",
         "| | predicted from smaller loads | measured | off by |",
         "| --- | --- | --- | --- |",

@@ -181,7 +181,7 @@ def test_frames_are_stored_through_one_door():
     writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind | cluster
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
     using = {f"stages/writer/{name}.py" for name in ("agent", "base", "streams", "connection", "reconcile")}
-    using.add("stages/writer/cluster_nodes.py")
+    using |= {"stages/writer/cluster_nodes.py", "stages/writer/missing_frames.py"}
     assert importers("engine.stages.writer.store") == using | behind | {"stages/writer/site_name.py"}
 
 

@@ -45,14 +45,15 @@ class StoredNames(NamedTuple):
         """A journal that is being rebuilt. In a cluster it lies in the journal's slot."""
         if not cluster or keys.is_tagged(self.prefix):
             return keys.draft_key(self.vhost, self.prefix, camera, token)
-        slot = slot_of(self.journal(camera).encode())
-        return name_in_slot(lambda number: keys.rebuild_key(self.vhost, f"{token}-{number}"), slot)
+        return name_in_slot(keys.rebuild_key(self.vhost, f"{token}-"), self._slot(camera))
 
     def rebuilt(self, camera: str, *, cluster: bool) -> str:
         """Says which rebuild last replaced the journal. In a cluster it lies in the journal's slot."""
-        if cluster and not keys.is_tagged(self.prefix):
-            slot = slot_of(self.journal(camera).encode())
-            names = self.vhost, self.prefix, camera
-            return name_in_slot(lambda number: keys.cluster_rebuilt_key(*names, number, video=self.video), slot)
-        name = keys.video_rebuilt_key if self.video else keys.rebuilt_key
-        return name(self.vhost, self.prefix, camera)
+        name = (keys.video_rebuilt_key if self.video else keys.rebuilt_key)(self.vhost, self.prefix, camera)
+        if not cluster or keys.is_tagged(self.prefix):
+            return name
+        # No camera is encoded as "%x…".
+        return name_in_slot(f"{name}%x", self._slot(camera))
+
+    def _slot(self, camera: str) -> int:
+        return slot_of(self.journal(camera).encode())

@@ -64,11 +64,13 @@ _RIGHTS: dict[Role, _Rights] = {
         ),
         ("frames", "journals", "cameras", "video"),
     ),
-    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry.
+    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry. In a
+    # cluster: entries whose frame a node has lost.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
             *("hset", "hmget", "ping", "role", "getrange", "pttl"),
+            *("exists", "xdel"),
         ),
         # At its start the writer reads from the cursors which sequences were used.
         ("cursors",),

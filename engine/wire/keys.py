@@ -303,15 +303,6 @@ def video_rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_name(vhost, prefix, camera)}"
 
 
-def cluster_rebuilt_key(vhost: str, prefix: str, camera: str, number: str, *, video: bool) -> str:
-    """One of the names of ``rebuilt_key`` in a cluster, where it must lie in the slot of the journal; ``number``
-    distinguishes them. No prefix is encoded as ``%x…``, so no pattern for frames matches."""
-    camera_parts = (
-        f"{_video_part(prefix)}/{_video_part(camera)}" if video else f"{encode_part(prefix)}:{encode_part(camera)}"
-    )
-    return f"{ENGINE}:{encode_part(vhost)}:rebuild:%x{number}:{camera_parts}"
-
-
 def next_sequence(sequence: int) -> int:
     """The number after ``sequence``: 99999 is followed by 1, and 0 (none yet) by 1."""
     return sequence % SEQUENCE_MAX + 1

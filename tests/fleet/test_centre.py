@@ -19,6 +19,7 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.faults.proxy import Proxy
+from tests.servers.certificate import Authority
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
@@ -89,6 +90,41 @@ def test_rights_end_at_the_own_exchange_and_no_site_speaks_for_another(fleet: Fl
     with pytest.raises(pika.exceptions.ProbableAccessDeniedError):
         fleet.local.connect(OTHER, SITE, fleet.passwords["rabbitmq", SITE])
     assert fleet.read() == []
+
+
+def test_a_shovel_with_tls_meets_the_right_centre_only(fleet: Fleet, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
+    sites = tmp_path / "sites.csv"
+    sites.write_text(f"name\n{OTHER}\n")
+    # The passwords that the centre has already.
+    (tmp_path / "out").mkdir(mode=0o700)
+    rows = [("server", "user", "password"), *((*account, word) for account, word in fleet.passwords.items())]
+    (tmp_path / "out/passwords.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
+
+    def pass_on_to(host: str) -> None:
+        """The site's events go to a centre whose certificate is for ``host``, and an event is published."""
+        port = fleet.centre.listen_tls(authority.sign(host, host), authority.certificate)
+        options = ("--centre", f"amqps://localhost:{port}/centre", "--centre-ca-file", str(authority.certificate))
+        done = command("fleet", "users", str(sites), str(tmp_path / "out"), *options)
+        assert done.returncode == 0, done.stderr
+        fleet.local.import_definitions(tmp_path / f"out/shovels/{OTHER}.json")
+        fleet.local.permit("guest", OTHER, ".*", ".*", ".*")
+        connection = fleet.local.connect(OTHER)
+        connection.channel().basic_publish("camera.metadata", "a", json.dumps({"camera_id": host}).encode())
+        connection.close()
+
+    pass_on_to("elsewhere")
+    log = fleet.local.directory / "log"
+    wait_until(
+        lambda: any("hostname_check_failed" in file.read_text() for file in log.iterdir() if file.is_file()),
+        30,
+        "the shovel refuses the certificate of another host",
+    )
+    assert fleet.read() == []
+    pass_on_to("localhost")
+    got: list[tuple[str | None, str, str]] = []
+    wait_until(lambda: got.extend(fleet.read()) or len(got) == 2, 30, "both events arrive")
+    assert got == [(OTHER, "a", "elsewhere"), (OTHER, "a", "localhost")]
 
 
 def test_no_event_is_lost_while_the_link_is_cut_and_the_centre_killed(

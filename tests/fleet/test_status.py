@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config.tls import client_context
 from engine.errors import WireError
 from engine.fleet.answers import status_of
 from engine.fleet.asking import Asked, ask_all
 from engine.fleet.http_get import ANSWER_BYTES_MAX
 from engine.wire.api_url import parse_api_url
+from engine.wire.redis_address import TlsFiles
 from tests.examples import examples
+from tests.servers.certificate import Authority
 from tests.servers.wait import free_port, wait_until
 from tests.system.site import Site, command
 
@@ -55,13 +59,14 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def serving(answer: Callable[[socket.socket, bytes], None]) -> Iterator[Served]:
-    """A server that calls ``answer`` with each connection and its request, in a thread for each."""
+def serving(answer: Callable[[socket.socket, bytes], None], context: ssl.SSLContext | None = None) -> Iterator[Served]:
+    """A server that calls ``answer`` with each connection and its request, in a thread for each; with ``context``, it
+    speaks TLS."""
     with socket.create_server(("127.0.0.1", free_port()), backlog=500) as listener:
         served = Served(listener.getsockname()[1], [])
 
-        def one(connection: socket.socket) -> None:
-            with connection, suppress(OSError):
+        def one(plain: socket.socket) -> None:
+            with plain, suppress(OSError), context.wrap_socket(plain, True) if context else plain as connection:
                 request = connection.recv(65_536)
                 served.requests.append(request)
                 answer(connection, request)
@@ -151,6 +156,27 @@ def test_a_site_that_does_not_answer_well_is_away_and_the_line_says_why(case: st
         (found,) = ask_all([served.asked], 1 if "1 s" in said else 20, None)
     assert (found.state, said in found.reason) == ("away", True), found.reason
     assert TOKEN not in repr(found)
+
+
+def test_a_certificate_of_another_host_or_authority_gets_no_token(tmp_path: Path) -> None:
+    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    trusting = client_context(TlsFiles(ca_file=str(ours.certificate)), "web")
+    shown = {"good": ours.sign("good"), "elsewhere": ours.sign("elsewhere", "h"), "foreign": theirs.sign("foreign")}
+    found = {}
+    for name, signed in shown.items():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(signed.certificate, signed.key)
+
+        def answer(connection: socket.socket, request: bytes) -> None:
+            connection.sendall(whole(body_of(request)))
+
+        with serving(answer, context) as served:
+            asked = served.asked._replace(api=parse_api_url(f"https://localhost:{served.port}", "url"))
+            (found[name],) = ask_all([asked], 20, trusting)
+        assert bool(served.requests) == (name == "good")
+    assert [site.state for site in found.values()] == ["ok", "away", "away"]
+    assert "TLS: certificate verify failed: Hostname mismatch" in found["elsewhere"].reason
+    assert "TLS: certificate verify failed: " in found["foreign"].reason
 
 
 def test_a_token_follows_no_redirect() -> None:

@@ -8,7 +8,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pika.exceptions
 import pytest
@@ -135,16 +134,9 @@ def test_a_consumer_of_a_quorum_queue_goes_on_at_another_node(
 
     def publish(count: int) -> None:
         nonlocal sent
-        with cluster.nodes[2].connect("work") as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            for _ in range(count):
-                sent += 1
-                body = (
-                    b'{"camera_id":"cam1","timestamp":"2024-11-08T14:30:00.123456789Z","size_bytes":9,'
-                    b'"redis_key":"work:frames:cam1:1731076200123456789:%05d"}' % sent
-                )
-                wait_until(lambda body=body: taken(channel, body), 20, "the queue takes it")
+        bodies = [EVENT % number for number in range(sent + 1, sent + count + 1)]
+        wait_until(lambda: taken(cluster.nodes[2], bodies), 30, "the queue takes them", interval=0.3)
+        sent += count
 
     with running(consumer):
         wait_until(lambda: is_bound(cluster.nodes[2]), 30, "the queue is bound")
@@ -158,12 +150,25 @@ def test_a_consumer_of_a_quorum_queue_goes_on_at_another_node(
     assert first_times(seen.numbers) == list(range(1, 41))
 
 
-def taken(channel: Any, body: bytes) -> bool:
-    """Publish a message. A queue that is about to choose another leader refuses it."""
-    try:
-        channel.basic_publish("camera.metadata", "camera.metadata.event", body, mandatory=True)
-    except pika.exceptions.NackError:
-        return False
+#: An event, but for its number. Nobody has stored its frame.
+EVENT = (
+    b'{"camera_id":"cam1","timestamp":"2024-11-08T14:30:00.123456789Z","size_bytes":9,'
+    b'"redis_key":"work:frames:cam1:1731076200123456789:%05d"}'
+)
+
+
+def taken(node: RabbitMQ, bodies: list[bytes]) -> bool:
+    """Publish what is left of some messages, in order. A queue without a leader refuses, also later, what comes on the
+    channel that it has refused once."""
+    with node.connect("work") as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        try:
+            while bodies:
+                channel.basic_publish("camera.metadata", "camera.metadata.event", bodies[0], mandatory=True)
+                del bodies[0]
+        except pika.exceptions.NackError:
+            return False
     return True
 
 

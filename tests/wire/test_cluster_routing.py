@@ -126,6 +126,8 @@ def test_only_reads_of_several_slots_wait_at_the_caller() -> None:
         (("PTTL", "a"), -2, True),
         (("PTTL", "a"), -1, False),
         (("XRANGE", "a", "-", "+"), [], False),
+        (("XRANGE", "a", "1-1", "1-1"), [], True),
+        (("XRANGE", "a", "1-1", "1-1"), [[b"1-1", []]], False),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )

@@ -78,6 +78,8 @@ class ClusterNodes:
 
     def refused(self, link: Link, error: object) -> None:
         """A node answered that it takes nothing now."""
+        if not link.usable:
+            return
         cause = Cause.FORBIDDEN if forbidden(error) else Cause.OTHER
         link.refuse(Refused(f"Redis at {link.address} takes no frames: {error}", cause=cause))
         self.version += 1
@@ -103,11 +105,12 @@ class ClusterNodes:
         now = time.monotonic()
         self._look_at_map(now)
         for link in list(self.links.values()):
+            connected = link.fileno() >= 0
             if link.advance(now):
                 self.version += 1
                 if not link.usable:
                     self.look_soon()
-                elif link.epoch > 1 and self._told:
+                elif not connected and link.renewed and self._told:
                     self.suspects |= self._told.slots_of(link.node)
 
     def flush(self) -> None:

@@ -93,6 +93,9 @@ class MissingFrames:
                 entries.append(entry)
         asked = [framing.exists(entry.unix_nano, entry.sequence) for entry in entries]
         answers = self._store.call(asked) if asked else []
+        refusal = next((answer for answer in answers if isinstance(answer, hiredis.ReplyError)), None)
+        if refusal:
+            self._warn_once(writer.camera, "frames that a node of the cluster loses are not counted", str(refusal))
         missing = [entry for entry, answer in zip(entries, answers, strict=True) if answer == 0]
         counted = self._count(writer, missing) if missing else 0
         return _Walk(writer, last) if counted and len(reply) == _PIECE and last else None
