@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import redis
 
+from engine.wire.cluster import slot_of
 from engine.wire.keys import journal_key, parse_frame_key
 from tests.faults.cases import Case
 from tests.faults.run import CAMERAS, FPS, FaultRun
@@ -34,6 +35,10 @@ class ClusterRun(FaultRun):
         return {
             camera for camera in CAMERAS if self.cluster.owner(journal_key(self.vhost, "frames", camera)) in servers
         }
+
+    def journal_slots(self, server: ClusterServer) -> set[int]:
+        """The slots of a master's journals."""
+        return {slot_of(journal_key(self.vhost, "frames", camera).encode()) for camera in self.journals_at(server)}
 
     def place(self, camera: str) -> int:
         """The place in ``masters()`` of the master that has a camera's journal."""
