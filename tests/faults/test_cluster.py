@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.faults.cases import Case
 from tests.faults.cluster_run import ClusterRun
 from tests.faults.run import CAMERAS, KILOBYTES, pattern
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis_cluster import ClusterServer, RedisCluster
+from tests.servers.redis_cluster import RedisCluster
 from tests.servers.wait import wait_until
 from tests.system.site import Site
 
@@ -200,15 +201,9 @@ def test_the_writer_killed_between_the_two_steps(cluster_run: ClusterRun) -> Non
     cluster = cluster_run.cluster
     for place in range(3):
         master = cluster.masters()[place]
-        others = [other for other in cluster.masters() if other is not master]
-        cameras = cluster_run.journals_at(master)
+        replica = cluster.replica_of(master)
         cluster.partition(master)
-        before = cluster_run.frames_at(others, cameras)
-
-        def more(before: int = before, others: Sequence[ClusterServer] = others, cameras: set[str] = cameras) -> bool:
-            return cluster_run.frames_at(others, cameras) > before
-
-        wait_until(more, 20, "frames are stored whose entries wait")
+        wait_until(partial(cluster_run.between_steps, master, replica), 20, "frames are stored whose entries wait")
         os.kill(cluster_run.site.pid("writer"), signal.SIGKILL)
         cluster.heal(master)
         cluster_run.flows(0.5)
