@@ -172,8 +172,8 @@ def camera_table(found: Sequence[Mode]) -> str:
         parts = (mode.capture, mode.writer, mode.publisher, mode.redis, mode.rabbitmq)
         shares = " | ".join(f"{100 * part:.2f} %" for part in parts)
         lines.append(
-            f"| {mode.name} | {mode.frames:g}, {mode.packets:g} | {mode.bytes * 8 / 1e6:.1f} | {mode.events:g} | {shares} | "
-            f"{mode.process_mib:.0f} MB | {mode.redis_bytes(60) / MIB:.0f} MB |"
+            f"| {mode.name} | {mode.frames:g}, {mode.packets:g} | {mode.bytes * 8 / 1e6:.1f} | {mode.events:g} | "
+            f"{shares} | {mode.process_mib:.0f} MB | {mode.redis_bytes(60) / MIB:.0f} MB |"
         )
     return "\n".join(lines)
 
@@ -213,8 +213,9 @@ def cluster_table(scale: dict[str, Any]) -> str:
     load = scale["load"]
     lines = [
         f"{load['cameras']} cameras x {load['fps']:g} fps x {load['kilobytes']} KB for {load['seconds']:g} s, "
-        f"{load['writers']} writer{'s' if load['writers'] > 1 else ''}, 3 masters and 3 replicas, on {scale['run']['cpu']}, "
-        f"{scale['run']['name']}: {scale['stored']:,} frames stored, {scale['dropped']:,} dropped.",
+        f"{load['writers']} writer{'s' if load['writers'] > 1 else ''}, 3 masters and 3 replicas, on "
+        f"{scale['run']['cpu']}, {scale['run']['name']}: {scale['stored']:,} frames stored, "
+        f"{scale['dropped']:,} dropped.",
         "",
         "| | predicted from smaller loads | measured | off by |",
         "| --- | --- | --- | --- |",

@@ -6,8 +6,8 @@ compares what that takes with what the model of docs/scale.md predicts.
 A process plays all cameras: it writes numbered frames into one ring a camera, at their rates. The writers are the
 engine's own processes, started by its command; so are the servers: three masters, each with a replica. Two smaller
 loads are measured first. A straight line through them, for each kind of process, predicts the CPU of the whole load
-(``benchmarks/scale_model.py``); memory is predicted from the sizes of frames alone (``engine/config/memory.py``). At the
-end every frame must be stored, and listed in its camera's journal, in order.
+(``benchmarks/scale_model.py``). Memory is predicted from the sizes of frames alone (``engine/config/memory.py``). At
+the end every frame must be stored, and listed in its camera's journal, in order.
 
 The exit code is 1 if a frame is missing, or if a prediction is more than 20 % off.
 """
@@ -29,8 +29,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.servers.redis_cluster import RedisCluster
-
 from benchmarks.harness import cpu_seconds, describe_run
 from benchmarks.in_process import HEIGHT, WIDTH
 from benchmarks.scale_model import SCALE, Line, Prediction, line_through
@@ -42,6 +40,7 @@ from engine.shm.ring_file import Observer
 from engine.shm.status_page import StatusPage
 from engine.wire.keys import journal_key
 from engine.wire.ring_owner import build_owner
+from tests.servers.redis_cluster import RedisCluster
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site
 

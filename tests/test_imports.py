@@ -181,7 +181,7 @@ def test_frames_are_stored_through_one_door():
     writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind | cluster
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
     using = {f"stages/writer/{name}.py" for name in ("agent", "base", "streams", "connection", "reconcile")}
-    using.add("stages/writer/cluster_nodes.py")
+    using |= {"stages/writer/cluster_nodes.py", "stages/writer/missing_frames.py"}
     assert importers("engine.stages.writer.store") == using | behind | {"stages/writer/site_name.py"}
 
 
@@ -196,7 +196,7 @@ def test_no_other_module_names_a_command_that_writes():
     assert words == {
         # It sends nothing: it tells which node a command is for.
         "wire/cluster_routing.py": {"DEL", "UNLINK", "XGROUP", "MULTI", "EXEC"},
-        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
+        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC", "XDEL"},
         "stages/writer/states.py": {"HSET"},
         "stages/writer/marks.py": {"HSET"},
         "stages/writer/leases.py": {"SET", "PEXPIRE"},
@@ -216,7 +216,7 @@ def test_no_other_module_names_a_command_that_writes():
             "RENAME",
             "EXEC",
         },
-        "jobs/migrate.py": {"RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
+        "jobs/migrate.py": {"SET", "RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
         "jobs/recover.py": {"MULTI", "HSET", "UNLINK", "XDEL", "EXEC"},
     }
 

@@ -27,7 +27,7 @@ from engine.config import Camera, Config, from_document
 from engine.config.memory import redis_memory
 from engine.config.tls import client_context
 from engine.errors import CameraUnavailable, ConfigError, InputError
-from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.embedded_layout import layout
 from engine.runtime.limits import files_needed
 from engine.runtime.logs import Masking, open_log
 from engine.runtime.machine import embedded_memory
@@ -108,9 +108,10 @@ def use_servers(config: Config) -> None:
             meet(client_context(address.files, "redis"), address.files.server_name or server.host)
         FrameStore(address, config.vhost, config.prefix).close()
     if config.embedded:
-        for value in EmbeddedServer(config)._settings().values():
-            os.fsencode(value)
-            assert "\0" not in value
+        for files in layout(config):
+            for value in files.settings(config).values():
+                os.fsencode(value)
+                assert "\0" not in value
     for broker in config.amqp.addresses:
         messages_of(config, broker)
 

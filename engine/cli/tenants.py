@@ -16,7 +16,7 @@ from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
 from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
-from engine.jobs.tenants import Role, acl_line, acl_rules, apply_rules, discover
+from engine.jobs.tenants import Role, acl_line, acl_rules, apply_everywhere, discover
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 
@@ -107,8 +107,7 @@ def acl(
     line = acl_line(name, rules)
     kept: bool | None = None
     if apply and target:
-        with target.session() as session:
-            kept = apply_rules(session, name, rules)
+        kept = apply_everywhere(target.address, target.timeout_seconds, name, rules)
     if json:
         shown = {} if password_file else {"password": password}
         print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})

@@ -61,7 +61,7 @@ class AsyncNodeConnections:
         """See NodeConnections.drop_stale."""
         for node, connection in list(self._open.items()):
             try:
-                stale = await connection.can_read_destructive()
+                stale = await connection.can_read()
             except Exception:
                 # Whatever it is, the connection cannot be used.
                 stale = True

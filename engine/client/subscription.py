@@ -48,7 +48,7 @@ _SETTLED_SECONDS = 10.0
 
 #: A broker that does not know the exchange yet may learn of it.
 _FINAL = REFUSALS - {Cause.EXCHANGE_MISSING}
-_NOT_FOUND = 404
+_NOT_FOUND, _PRECONDITION = 404, 406
 
 
 class Endpoint(NamedTuple):
@@ -215,7 +215,7 @@ class BrokerSubscription:
                 # A second consumer is added, because a quorum queue fixes a consumer's prefetch at its start.
                 more = self._prefetch - taken if taken or not self._topology.counted else 1
                 channel.basic_qos(prefetch_count=more)
-                channel.basic_consume(queue, on_message, arguments=arguments)
+                self._consume(channel, queue, on_message, arguments)
                 taken += more
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)
@@ -237,17 +237,22 @@ class BrokerSubscription:
         self._delivered = True
         self._met_new = self._met_new or not method.redelivered
         offset = headers.get("x-stream-offset") if self._position else None
-        if self._position and not isinstance(offset, int):
-            self._dispatcher.inbox.put(self._no_stream())
-            return
         tries = tries if isinstance(tries, int) else 0
         self._dispatcher.inbox.put(Delivery(generation, method.delivery_tag, body, method.redelivered, tries, offset))
 
-    def _no_stream(self) -> ServerRefused:
-        address, queue = self._hosts.current, self._topology.queue
+    def _consume(self, channel: Any, queue: str, on_message: Any, arguments: dict[str, Any] | None) -> None:
+        """Begin to consume. Raises ServerRefused for a queue that is no stream, though one is wanted."""
+        try:
+            channel.basic_consume(queue, on_message, arguments=arguments)
+        except pika.exceptions.ChannelClosedByBroker as refused:
+            if not self._position or refused.reply_code != _PRECONDITION:
+                raise
+        else:
+            return
+        address = self._hosts.current
         command = f"rabbitmqctl -p {shlex.quote(address.vhost)} delete_queue {shlex.quote(queue)}"
         fact = f": queue {queue} exists in vhost {address.vhost} and is no stream"
-        return ServerRefused.of(away(address, fact, Cause.QUEUE_MISMATCH, command=command))
+        raise ServerRefused.of(away(address, fact, Cause.QUEUE_MISMATCH, command=command))
 
     def _on_cancel(self, _: Any) -> None:
         self._cancelled = True

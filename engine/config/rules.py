@@ -135,7 +135,8 @@ def _check_servers(config: Config) -> None:
     check_servers(config)
     check_web(config)
     check_alerts(config.alerts)
-    socket = config.run_directory / "redis.sock"
+    servers = config.redis.embedded_servers
+    socket = config.run_directory / ("redis.sock" if servers == 1 else f"redis-{servers}.sock")
     if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
             f"site.run_directory makes a socket path of {size} bytes ({socket}); "

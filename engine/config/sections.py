@@ -42,14 +42,14 @@ class Url(str):
         return repr(urls.mask(self))
 
 
-#: A name of a site: it is part of file names, of keys and of messages.
-SiteName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]
+#: What a site's name is like: it is part of file names, of keys and of messages.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
 
 
 class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[site]``: the site's name, its directory for files, how it starts and stops."""
 
-    name: SiteName = "site"
+    name: Annotated[str, Meta(pattern=SITE_NAME)] = "site"
     run_directory: str = ""
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Seconds = 20.0
@@ -86,6 +86,7 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     publisher_username: Secret = Secret()
     publisher_password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
+    embedded_servers: Annotated[int, Meta(ge=1, le=64)] = 1
     prefix: Text = "frames"
     key_tags: bool = False
     timeout_seconds: Seconds = 5.0

@@ -33,6 +33,10 @@ def check_servers(config: Config) -> None:
         raise ConfigError("redis.read_replicas is for a cluster; name its nodes in redis.cluster, or remove it")
     if amqp.amqp_url and amqp.amqp_urls:
         raise ConfigError("amqp.amqp_urls lists all brokers, so amqp.amqp_url (or AMQP_URL) is left out; remove one")
+    if redis.embedded_servers > 1 and not config.embedded:
+        raise ConfigError(
+            f'redis.embedded_servers = {redis.embedded_servers} is for redis.address = "embedded"; remove one of them'
+        )
     brokers = amqp.addresses
     check_same_vhost(brokers, "amqp.amqp_urls")
     _check_tls(redis.tls_files, "redis", config.redis_address.tls, "a rediss:// address")

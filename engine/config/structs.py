@@ -25,7 +25,14 @@ from engine.config.sections import (
 )
 from engine.errors import ConfigError
 from engine.wire import keys, urls
-from engine.wire.redis_address import EMBEDDED, RedisAddress, parse_cluster, parse_redis_address, parse_sentinels
+from engine.wire.redis_address import (
+    EMBEDDED,
+    RedisAddress,
+    embedded_address,
+    parse_cluster,
+    parse_redis_address,
+    parse_sentinels,
+)
 from engine.wire.ring_owner import RingOwner
 
 
@@ -95,7 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def redis_address(self) -> RedisAddress:
         """Where Redis listens, with the credentials to use."""
         if self.embedded:
-            return RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
+            return embedded_address(self.run_directory, self.redis.embedded_servers)
         redis = self.redis
         if redis.sentinels:
             address = parse_sentinels(

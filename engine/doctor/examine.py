@@ -13,6 +13,7 @@ from engine.doctor import (
     broker_checks,
     broker_facts,
     camera_checks,
+    cluster_checks,
     machine_checks,
     machine_facts,
     redis_checks,
@@ -21,6 +22,7 @@ from engine.doctor import (
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.camera_probe import gather as open_cameras
+from engine.doctor.cluster_facts import gather as ask_cluster
 from engine.doctor.cpu_costs import cores
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import gather as ask_redis
@@ -84,22 +86,39 @@ def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]
     if config.embedded and not running:
         return [_embedded_away("redis")], embedded_memory(config)
     address = config.redis_address
+    if address.cluster:
+        return _cluster(config)
     try:
         with Session(address, config.redis.timeout_seconds) as session:
             facts = ask_redis(config, session)
     except (RedisUnavailable, ServerRefused) as error:
         return [_redis_refused(address, error, config.redis.timeout_seconds)], None
-    findings = [redis_checks.answered("reachable", str(address))]
-    publisher = config.publisher_redis_address
-    if config.publishes and publisher != address:
-        try:
-            with Session(publisher, config.redis.timeout_seconds):
-                pass
-            findings.append(redis_checks.answered("publisher's user", str(publisher)))
-        except (RedisUnavailable, ServerRefused) as error:
-            findings.append(_publisher_refused(error))
+    findings = [redis_checks.answered("reachable", str(address)), *_publisher(config)]
     findings += redis_checks.verdicts(facts, config.redis.ttl_seconds)
     return findings, redis_checks.maxmemory(facts.info)
+
+
+def _cluster(config: Config) -> tuple[list[Finding], int | None]:
+    """As ``_redis``, for a cluster."""
+    address = config.redis_address
+    try:
+        facts = ask_cluster(config)
+    except (RedisUnavailable, ServerRefused) as error:
+        return [_redis_refused(address, error, config.redis.timeout_seconds)], None
+    findings = cluster_checks.verdicts(facts, address, config.redis.ttl_seconds)
+    return findings[:1] + _publisher(config) + findings[1:], cluster_checks.maxmemory(facts.masters)
+
+
+def _publisher(config: Config) -> list[Finding]:
+    """Whether the publisher's user may log in, if it is another one."""
+    publisher = config.publisher_redis_address
+    if not config.publishes or publisher == config.redis_address:
+        return []
+    try:
+        with Session(publisher, config.redis.timeout_seconds):
+            return [redis_checks.answered("publisher's user", str(publisher))]
+    except (RedisUnavailable, ServerRefused) as error:
+        return [_publisher_refused(error)]
 
 
 def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: float) -> Finding:
@@ -114,6 +133,9 @@ def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: f
     if address.sentinel:
         todo = "start the sentinels and the servers, or correct redis.sentinels"
         return Finding("redis", "reachable", "broken", found, "a sentinel that names a master", todo)
+    if address.cluster:
+        todo = "start its nodes, or correct redis.cluster"
+        return Finding("redis", "reachable", "broken", found, "a node that says where slots are", todo)
     reach = try_to_reach(address.host, address.port, address.path, timeout_seconds)
     return unreachable("redis", str(address), reach, found)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from engine.errors import WireError
 from engine.servers.redis.session import Session, batches
 from engine.wire import keys
@@ -32,9 +34,11 @@ def registered_sites(session: Session) -> list[RegisteredSite]:
     sites: list[RegisteredSite] = []
     for part in batches(sorted(names)):
         replies = session.try_call(*(("GETRANGE", keys.site_key(*pair), 0, LEASE_BYTES_MAX) for pair in part))
-        for (vhost, _), reply in zip(part, replies, strict=True):
+        for (vhost, name), reply in zip(part, replies, strict=True):
             try:
-                sites.append(RegisteredSite(vhost, decode_site_entry(reply if isinstance(reply, bytes) else b"")))
+                entry = decode_site_entry(reply if isinstance(reply, bytes) else b"")
             except WireError:
                 continue
+            # A site's user may write any text, but only under its own names.
+            sites.append(RegisteredSite(vhost, msgspec.structs.replace(entry, site=name)))
     return sites

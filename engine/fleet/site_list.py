@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from engine.config.names import explain, suggestion
-from engine.config.sections import Secret, SiteName, Text
+from engine.config.sections import SITE_NAME, Secret, Text
 from engine.errors import ConfigError, InputError, WireError
 from engine.wire import keys
 from engine.wire.amqp import SHORT_STRING_BYTES_MAX
@@ -42,7 +42,7 @@ class ListedSite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``password`` is that of all its users; if it is empty, passwords are generated.
     """
 
-    name: SiteName
+    name: Text
     vhost: str = ""
     prefix: Text = "frames"
     cameras: tuple[Text, ...] = ()
@@ -176,10 +176,6 @@ def _site(fields: dict[str, Any]) -> ListedSite:
     try:
         site = msgspec.convert(fields, ListedSite, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
-        if "matching regex" in str(error):
-            raise ConfigError(
-                f"name {fields['name']!r} is not of letters, digits and _ . -, at most 64, a letter or digit first"
-            ) from None
         raise ConfigError(explain(str(error), fields)) from None
     _check(site)
     return site
@@ -191,6 +187,10 @@ def _check(site: ListedSite) -> None:
         for text in value if isinstance(value, tuple) else (value,):
             if "\0" in text:
                 raise ConfigError(f"{key} holds a zero byte; remove it")
+    if not re.fullmatch(SITE_NAME, site.name):
+        raise ConfigError(
+            f"name {site.name!r} is not of letters, digits and _ . -, at most 64, a letter or digit first"
+        )
     if site.name in _TAKEN_NAMES:
         raise ConfigError(f"name {site.name!r} is that of a user which the servers have already; use another")
     _check_key_names(site)

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from engine.errors import ServerRefused, WireError
+from engine.servers.redis.cluster import find_members
 from engine.servers.redis.session import Session, is_error
 from engine.wire import keys
+from engine.wire.redis_address import RedisAddress
 
 Role = Literal["reader", "writer", "publisher"]
 
@@ -48,6 +50,8 @@ class _Rights(NamedTuple):
     writes: tuple[str, ...] = ()
 
 
+#: What every user needs in a cluster: where slots are, and to follow one that is being moved. It names no tenants.
+_CLUSTER = ("cluster|slots", "asking")
 # ROLE confirms that a server found through Sentinel is a master. Its reply names replicas, but no tenants.
 _RIGHTS: dict[Role, _Rights] = {
     # Commands of FrameStore, and of the product page's recipes for a known key.
@@ -55,14 +59,18 @@ _RIGHTS: dict[Role, _Rights] = {
         (
             *("get", "mget", "strlen", "getrange", "exists", "type", "ttl", "pttl", "ping"),
             *("xrange", "xrevrange", "xread", "xlen", "hget", "hkeys", "hgetall", "role"),
+            # Reads from replicas of a cluster.
+            "readonly",
         ),
         ("frames", "journals", "cameras", "video"),
     ),
-    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry.
+    # Batches of frames and entries, trimming of journals, the cameras' states, leases, and the site's entry. In a
+    # cluster: entries whose frame a node has lost.
     "writer": _Rights(
         (
             *("multi", "exec", "set", "xadd", "xtrim", "pexpire", "xrange", "xrevrange", "xinfo|stream"),
             *("hset", "hmget", "ping", "role", "getrange", "pttl"),
+            *("exists", "xdel"),
         ),
         # At its start the writer reads from the cursors which sequences were used.
         ("cursors",),
@@ -95,7 +103,9 @@ def acl_rules(
     rights = [_RIGHTS[role] for role in dict.fromkeys(roles)]
     writes = {kind for right in rights for kind in right.writes}
     reads = {kind for right in rights for kind in right.reads} - writes
-    commands = {command for right in rights for command in right.commands} | ({"select"} if database else set())
+    commands = {*_CLUSTER, *(command for right in rights for command in right.commands)}
+    if database:
+        commands.add("select")
     read_sign = "%R~" if read_only_patterns else "~"
     return [
         "reset",
@@ -138,6 +148,17 @@ def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
         raise ServerRefused(f"Redis at {session.address} does not take the user {user!r}: {reply}{advice}")
     (saved,) = session.try_call(("ACL", "SAVE"))
     return not is_error(saved)
+
+
+def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, rules: list[str]) -> bool:
+    """Set the user on every server: nodes of a cluster, replicas too, do not tell each other of users. Returns True if
+    all keep it over a restart. Raises ServerRefused, RedisUnavailable."""
+    members = find_members(address, timeout_seconds) if address.cluster else []
+    kept = True
+    for where in [address.node(*member.node) for member in members] or [address]:
+        with Session(where, timeout_seconds, checks_mode=not members) as session:
+            kept = apply_rules(session, user, rules) and kept
+    return kept
 
 
 def discover(session: Session) -> list[tuple[str, str]]:

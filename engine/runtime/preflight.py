@@ -11,8 +11,10 @@ from engine.config import Config
 from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
 from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import metadata_exchange
+from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.connect import check_mode
 from engine.servers.redis.session import Session
+from engine.wire.cluster import SLOTS
 from engine.wire.redis_address import RedisAddress
 
 #: The first version with XTRIM MINID and all other commands that the engine uses.
@@ -31,7 +33,8 @@ class Server(NamedTuple):
 
 def check_redis(config: Config) -> Server:
     """Connect as the writer and, if it is another user, as the publisher. Raises ServerRefused if Redis is unreachable,
-    refuses the credentials, is too old, or is a node of a cluster."""
+    refuses the credentials, is too old, or is a node of a cluster; also if that holds for one master of a cluster, or
+    if some of its slots have none."""
     server = _check_redis(config, config.redis_address)
     if config.publishes and config.publisher_redis_address != config.redis_address:
         _check_redis(config, config.publisher_redis_address)
@@ -40,8 +43,7 @@ def check_redis(config: Config) -> Server:
 
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
-        with Session(address, config.redis.timeout_seconds) as session:
-            fields = session.hello()
+        return (_check_cluster if address.cluster else _check_server)(address, config.redis.timeout_seconds)
     except RedisUnavailable as error:
         kinds = ((address.sentinel, Cause.SENTINELS), (address.cluster, Cause.CLUSTER_NODES))
         cause = next((cause for kind, cause in kinds if kind), Cause.REDIS_ADDRESS)
@@ -50,8 +52,26 @@ def _check_redis(config: Config, address: RedisAddress) -> Server:
         if error.cause is Cause.LOGIN and address != config.redis_address:
             raise ServerRefused.of(error, cause=Cause.PUBLISHER_LOGIN) from None
         raise
+
+
+def _check_cluster(address: RedisAddress, timeout_seconds: float) -> Server:
+    """Each master, and that they have all slots. Returns the first. Raises RedisUnavailable, ServerRefused."""
+    known = find_nodes(address, timeout_seconds)
+    if not known.covered:
+        raise RedisUnavailable(
+            f"Redis at {address}: {known.uncovered:,} of {SLOTS:,} slots have no master", subject=f"Redis at {address}"
+        )
+    servers = [_check_server(address.node(*node), timeout_seconds, in_cluster=True) for node in known.masters]
+    return servers[0]
+
+
+def _check_server(address: RedisAddress, timeout_seconds: float, *, in_cluster: bool = False) -> Server:
+    """One server, or one node. Raises RedisUnavailable, ServerRefused."""
+    with Session(address, timeout_seconds) as session:
+        fields = session.hello()
     name, version = fields.get("server", ""), fields.get("version", "")
-    check_mode(address, fields.get("mode", ""))
+    if not in_cluster:
+        check_mode(address, fields.get("mode", ""))
     if name != "valkey" and _numbers(version) < REDIS_VERSION_MIN:
         known = f"version {version}" if version else "of a version before 6"
         raise ServerRefused(

@@ -21,7 +21,7 @@ from engine.errors import EXIT_FAILED, EXIT_OK, InputError
 from engine.runtime import claims, preflight, rings, roles, running_site
 from engine.runtime.child_process import BACKOFF_SECONDS_MAX, Child
 from engine.runtime.children import TICK_SECONDS, Children
-from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.embedded_servers import EmbeddedServers, running_pids
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
@@ -48,7 +48,7 @@ class Supervisor:
         self._child_log = child_log
         self._paths = site.SitePaths.of(config)
         self._lock: SiteLock | None = None
-        self._server = EmbeddedServer(config, outlives=server_outlives) if config.embedded else None
+        self._server = EmbeddedServers(config, outlives=server_outlives) if config.embedded else None
         self._server_restart_at = 0.0
         self._page: StatusPage | None = None
         self._notifier = notifier or Notifier()
@@ -151,11 +151,12 @@ class Supervisor:
         # First, or the end of a process that is started again at once would be reported only now and then.
         self._notifier.status(self._status())
         self._children.watch()
-        if self._server and self._server.exited() and now >= self._server_restart_at:
+        ended = self._server.exited() if self._server and now >= self._server_restart_at else []
+        for server in ended:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
-            self._log.error("embedded server ended; starting it again, its frames are lost")
+            self._log.error("embedded server ended; starting it again, its frames are lost", socket=server.address.path)
             try:
-                self._server.start()
+                server.start()
             except InputError as error:
                 self._log.error("embedded server does not start", error=error)
 
@@ -178,23 +179,20 @@ class Supervisor:
     def _start_server(self) -> None:
         server = self._server
         if server is None:
-            left = EmbeddedServer(self._config)
-            if left.look():
+            for pid in running_pids(self._config):
                 advice = "stop the site and run edge-video clean, or set redis.address to embedded"
-                self._log.warning("embedded server of a former run still runs", pid=left.pid, advice=advice)
-                left.leave()
+                self._log.warning("embedded server of a former run still runs", pid=pid, advice=advice)
             return
         server.start()
-        if server.adopted:
-            self._log.info("embedded server of a former run adopted", pid=server.pid, frames=server.frames())
-        elif server.replaced:
-            reason = "embedded server of a former run replaced; its frames are lost"
-            self._log.error(reason, error=server.replaced)
+        for one in server.adopted:
+            self._log.info("embedded server of a former run adopted", pid=one.pid, frames=one.frames())
+        for why in server.replaced:
+            self._log.error("embedded server of a former run replaced; its frames are lost", error=why)
 
     @property
     def _adopted(self) -> bool:
-        """True if the embedded server was adopted. A start that fails leaves it running."""
-        return self._server is not None and self._server.adopted
+        """True if an embedded server was adopted. A start that fails leaves it running."""
+        return self._server is not None and bool(self._server.adopted)
 
     def _let_go(self) -> None:
         """Called in a child: close the supervisor's status page."""

@@ -105,6 +105,14 @@ class ConsumerAccounts(RingEnd):
             self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
         return loss.frames
 
+    def count_missing(self, frames: Iterable[tuple[int, int]], now_monotonic: int) -> int:
+        """Count stored frames that have not expired as lost, each given by its time stamp and its size in bytes. Each
+        must be given only once. Returns the number of those that had been stored from this ring."""
+        loss = ledger.without(ledger.unexpired(self._live(), now_monotonic, self._life), frames)
+        if loss.frames:
+            self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
+        return loss.frames
+
     def _count_stored(self, records: Sequence[Record], size: int, now_monotonic: int) -> None:
         """Count the oldest frames of the ring, of ``size`` bytes in all, as stored and give their space back."""
         first, last = records[0].sequence, records[-1]

@@ -10,14 +10,13 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from redis.exceptions import ResponseError
-
 from engine.config import Config
-from engine.errors import EngineError, RingError
+from engine.errors import RingError
 from engine.runtime.roles import MONITOR, WRITER
 from engine.runtime.status import SiteLook, look
 from engine.runtime.status_processes import Counted, own_memory, read_counts, read_publishers
 from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.servers.redis.masters import MasterReply, ask_masters, together
 from engine.servers.redis.session import Session
 from engine.shm import publish_latency
 from engine.shm.publish_latency import PublishLatency
@@ -40,7 +39,8 @@ class Facts(NamedTuple):
     """One collection. ``look`` is None where the site's shared memory is on another machine.
 
     ``latency`` is None for a site without a publisher. ``memory`` has the bytes of processes by pid, as far as known.
-    ``redis_answers`` is False if Redis is away; ``redis`` is also None if it refuses ``INFO``. ``cpu_seconds`` is what
+    ``redis_answers`` is False if Redis, or a master of a cluster, is away; ``redis`` is also None if none tells its
+    figures. ``redis_nodes`` has the masters of a cluster by address: None for one that is away. ``cpu_seconds`` is what
     the collection took.
     """
 
@@ -50,6 +50,7 @@ class Facts(NamedTuple):
     memory: Mapping[int, int]
     redis_answers: bool
     redis: RedisFigures | None
+    redis_nodes: Mapping[str, RedisFigures | None]
     cpu_seconds: float
 
 
@@ -73,19 +74,27 @@ class Collector:
         if seen:
             counts, latency = _counts(seen.config), _latency(seen.config)
             memory = self._memory.read([one.pid for one in seen.report.processes if one.alive])
-        answers, figures = self._figures()
-        return Facts(seen, counts, latency, memory, answers, figures, time.thread_time() - begun)
+        replies = ask_masters(self._session, ("INFO",))
+        told = {reply.address: _figures(reply) for reply in replies}
+        figures = [one for one in told.values() if one]
+        return Facts(
+            seen,
+            counts,
+            latency,
+            memory,
+            redis_answers=all(reply.error is None for reply in replies),
+            redis=together(figures) if figures else None,
+            redis_nodes=told if self._config.redis_address.cluster else {},
+            cpu_seconds=time.thread_time() - begun,
+        )
 
     def close(self) -> None:
         """Close the connection to Redis."""
         self._session.close()
 
-    def _figures(self) -> tuple[bool, RedisFigures | None]:
-        try:
-            (reply,) = self._session.try_call(("INFO",))
-            return True, None if isinstance(reply, ResponseError) else figures_of(reply)
-        except EngineError:
-            return False, None
+
+def _figures(reply: MasterReply) -> RedisFigures | None:
+    return figures_of(reply.reply) if isinstance(reply.reply, bytes) else None
 
 
 def _counts(config: Config) -> RoleCounts:

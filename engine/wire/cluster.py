@@ -57,6 +57,13 @@ class ClusterMap:
         place = self._table[slot]
         return None if place == _NOBODY else self.masters[place]
 
+    def slots_of(self, node: Node) -> frozenset[int]:
+        """The slots that a master serves; empty for any other node."""
+        if node not in self.masters:
+            return frozenset()
+        place = self.masters.index(node)
+        return frozenset(slot for slot, master in enumerate(self._table) if master == place)
+
     @property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that are known, masters first."""
@@ -67,14 +74,14 @@ class ClusterMap:
         """True if every slot has a master."""
         return _NOBODY not in self._table
 
+    def has_slots_of(self, other: ClusterMap) -> bool:
+        """True if every slot has the same master in both maps."""
+        return all(self.master_of(slot) == other.master_of(slot) for slot in range(SLOTS))
+
     @property
     def uncovered(self) -> int:
         """The number of slots that no node serves."""
         return self._table.count(_NOBODY)
-
-    def has_slots_of(self, other: ClusterMap) -> bool:
-        """True if every slot has the same master in both maps."""
-        return all(self.master_of(slot) == other.master_of(slot) for slot in range(SLOTS))
 
     def moved(self, slot: int, node: Node) -> ClusterMap:
         """The map after ``node`` has become the master of ``slot``."""

@@ -97,12 +97,15 @@ def wait_ms(commands: Sequence[Command]) -> int | None:
 
 
 def lacks(command: Command, reply: Any) -> bool:
-    """True if a reply says that a key does not exist. A replica may say so of a key that its master has."""
+    """True if a reply says that a key or an entry does not exist. A replica may say so of what its master has."""
     name = _name(command)
     if name == "MGET":
         return None in reply
     if name == "EXISTS":
         return bool(reply < len(command) - 1)
+    if name == "XRANGE":
+        # One entry by its id; where a range ends may be a moment behind.
+        return bool(not reply and command[2] == command[3])
     return (name == "GET" and reply is None) or (name == "PTTL" and reply == -2)
 
 

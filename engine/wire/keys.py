@@ -155,7 +155,9 @@ def parse_frame_key(text: str | bytes, *, tagged: bool = False) -> FrameKey:
     if len(parts) != 5:
         raise WireError(f"key {text!r} has {len(parts)} parts, not vhost:prefix:camera:unix_nano:sequence")
     if tagged:
-        parts[2] = _out_of_tag(parts[2], text)
+        if not (parts[2].startswith("{") and parts[2].endswith("}")):
+            raise WireError(f"camera {parts[2]!r} of key {text!r} is not in braces, as keys with hash tags have it")
+        parts[2] = parts[2][1:-1]
     vhost, prefix, camera = (decode_part(part) for part in parts[:3])
     if tagged:
         check_names(vhost, prefix, camera)
@@ -165,13 +167,6 @@ def parse_frame_key(text: str | bytes, *, tagged: bool = False) -> FrameKey:
     if not _SEQUENCE.fullmatch(parts[4]) or parts[4] == "00000":
         raise WireError(f"sequence {parts[4]!r} of key {text!r} is not five digits from 00001")
     return FrameKey(vhost, prefix, camera, int(parts[3]), int(parts[4]))
-
-
-def _out_of_tag(part: str, text: str) -> str:
-    """The encoded camera of its part in a key with a hash tag. Raises WireError."""
-    if not (part.startswith("{") and part.endswith("}")):
-        raise WireError(f"camera {part!r} of key {text!r} is not in braces, as keys with hash tags have it")
-    return part[1:-1]
 
 
 def video_root(vhost: str, prefix: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -72,8 +73,19 @@ class RedisAddress(NamedTuple):
         return f"RedisAddress({self})"
 
     def node(self, host: str, port: int) -> RedisAddress:
-        """The address of one node of this cluster, with the cluster's credentials and TLS files."""
+        """The address of one node of this cluster, with the cluster's credentials and TLS files. The nodes of an
+        embedded cluster have numbers in place of ports, and ``path`` is the directory of their sockets."""
+        if self.path:
+            return self._replace(path=f"{self.path}/redis-{port}.sock", cluster=())
         return self._replace(host=host, port=port, cluster=())
+
+
+def embedded_address(directory: Path, servers: int) -> RedisAddress:
+    """The address of a site's own server, or of the cluster of its own ``servers``, in its run directory."""
+    if servers == 1:
+        return RedisAddress("", 0, str(directory / "redis.sock"), False, 0, None, None)
+    cluster = tuple((EMBEDDED, number) for number in range(1, servers + 1))
+    return RedisAddress("", 0, str(directory), False, 0, None, None, cluster=cluster)
 
 
 def parse_redis_address(address: str, port: int = REDIS_PORT, setting: str = "redis.address") -> RedisAddress:

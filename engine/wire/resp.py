@@ -137,6 +137,19 @@ class FrameFraming:
         """Asks for the journal's last entry. One reply: an empty array if there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
 
+    def newest_before(self, entry: bytes, count: int) -> bytes:
+        """Asks for the last entries before ``entry``, an id, or of all for ``+``: at most ``count``. One reply."""
+        last = entry if entry == b"+" else b"(" + entry
+        return command(b"XREVRANGE", self._journal, last, b"-", b"COUNT", b"%d" % count)
+
+    def exists(self, unix_nano: int, sequence: int) -> bytes:
+        """Asks whether a frame is there. One reply: 1 or 0."""
+        return command(b"EXISTS", self.key_prefix + b"%d:%05d" % (unix_nano, sequence))
+
+    def strike(self, entry: bytes) -> bytes:
+        """Removes a journal entry. One reply."""
+        return command(b"XDEL", self._journal, entry)
+
     def describe(self) -> bytes:
         """Asks for the journal's span. One reply, for ``parse_span``; an error if there is no journal."""
         return command(b"XINFO", b"STREAM", self._journal)

@@ -437,6 +437,7 @@ def test_a_store_of_one_camera_gives_nothing_of_another(store, client):
     assert_same(list(store.pictures("cam1/2")), wanted)
 
 
+@pytest.mark.one_server
 def test_redis_is_only_read(store, client: redis.Redis):
     stock_video(client, arrivals(clip(CAR, 10)))
     before = client.info("commandstats")

@@ -11,12 +11,15 @@ import pytest
 import structlog
 
 from engine.config import Config, from_document
+from engine.runtime.claims import identity
 from engine.shm import ring_place, segment
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 from engine.stages.writer.cluster_agent import ClusterWriterAgent
+from engine.stages.writer.leases import open_leases
 from engine.wire.cluster import slot_of
+from engine.wire.state import decode_outages
 from tests.servers.redis_cluster import RedisCluster
 
 NANO = 1_731_024_000_000_000_000
@@ -92,6 +95,13 @@ def listed(cluster: RedisCluster, camera: str) -> list[int]:
             assert body, f"frame {sequence} of {camera} is listed and not there"
             assert body[:5] == b"%05d" % int(sequence)
         return [int(sequence) for _, sequence in ids]
+
+
+def refill(bench: Bench, spare_bytes: int = 400_000) -> None:
+    """A frame into each ring that has room for it; above 262,144 bytes to spare, the writer drops none."""
+    for camera, producer in bench.producers.items():
+        if producer.free_bytes > spare_bytes:
+            bench.write(camera)
 
 
 def check(bench: Bench, cluster: RedisCluster, missing: int = 0) -> None:
@@ -179,11 +189,6 @@ def test_slots_that_move_under_load_lose_nothing(bench: Bench, cluster: RedisClu
     first, second, _ = cluster.masters()
     slots = cluster.slots_of(first)
 
-    def refill() -> None:
-        for camera, producer in bench.producers.items():
-            if producer.free_bytes > 200_000:
-                bench.write(camera)
-
     ended = threading.Event()
 
     def move() -> None:
@@ -193,18 +198,13 @@ def test_slots_that_move_under_load_lose_nothing(bench: Bench, cluster: RedisClu
 
     mover = threading.Thread(target=move)
     mover.start()
-    bench.turn(ended.is_set, refill, seconds=60)
+    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
     mover.join()
     bench.turn(bench.all_stored)
     check(bench, cluster)
 
 
 def test_a_failover_in_order_loses_nothing(bench: Bench, cluster: RedisCluster) -> None:
-    def refill() -> None:
-        for camera, producer in bench.producers.items():
-            if producer.free_bytes > 200_000:
-                bench.write(camera)
-
     ended = threading.Event()
 
     def fail_over() -> None:
@@ -214,7 +214,97 @@ def test_a_failover_in_order_loses_nothing(bench: Bench, cluster: RedisCluster) 
 
     failing = threading.Thread(target=fail_over)
     failing.start()
-    bench.turn(ended.is_set, refill, seconds=60)
+    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
     failing.join()
     bench.turn(bench.all_stored)
     check(bench, cluster)
+
+
+@pytest.fixture
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("own")) as made:
+        yield made
+
+
+def test_a_killed_master_costs_no_more_than_is_counted(tmp_path: Path, own_cluster: RedisCluster) -> None:
+    bench = bench_of(tmp_path, own_cluster)
+    bench.write_all(20)
+    bench.turn(bench.all_stored)
+
+    ended = threading.Event()
+
+    def fail_over() -> None:
+        own_cluster.kill_master(0)
+        ended.set()
+
+    failing = threading.Thread(target=fail_over)
+    failing.start()
+    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
+    failing.join()
+    bench.turn(bench.all_stored)
+    assert bench.drops("outage") == 0
+    check(bench, own_cluster, missing=bench.drops("lost"))
+    bench.agent.on_close()
+
+
+def away(bench: Bench) -> set[str]:
+    """The servers that the writer's status page names."""
+    return set(decode_outages(bench.page.text))
+
+
+def test_frames_of_a_shard_that_is_away_are_given_up_first(tmp_path: Path, own_cluster: RedisCluster) -> None:
+    """The other shards' frames are stored, in order, and each frame is stored or counted."""
+    bench = bench_of(tmp_path, own_cluster)
+    bench.write_all(20)
+    bench.turn(bench.all_stored)
+    before = bench.stored
+    slots = set(own_cluster.slots_of(own_cluster.masters()[0]))
+    gone = own_cluster.kill_shard(0)
+    bench.turn(lambda: bench.drops("outage") > 100, lambda: refill(bench, 50_000), seconds=60)
+    journal_slots = {camera: slot_of(f"engine:default:journal:frames:{camera}".encode()) for camera in bench.producers}
+    others = {camera for camera, slot in journal_slots.items() if slot not in slots}
+    assert others, "each camera's journal is on the shard that is away"
+    assert bench.stored > before
+    assert away(bench) >= {f"redis 127.0.0.1:{gone[0].port}"}
+    for camera in others:
+        drops, captured = bench.producers[camera].counts().drops, bench.producers[camera].counts().captured
+        # A third of all frames hashes to the shard that is away.
+        assert drops["outage"] < captured * 0.6, (drops, captured)
+    own_cluster.restart(*gone)
+    bench.turn(bench.all_stored)
+    bench.turn(lambda: not away(bench) and not bench.agent._missing._walks)
+    # The shard came back empty.
+    assert bench.drops("lost") > 0
+    check(bench, own_cluster, missing=bench.drops("lost") + bench.drops("outage"))
+    bench.agent.on_close()
+
+
+def test_a_node_that_hangs_delays_and_nothing_more(tmp_path: Path, own_cluster: RedisCluster) -> None:
+    """It stands still, its replica takes over, and it comes back as a replica."""
+    bench = bench_of(tmp_path, own_cluster)
+    bench.write_all(20)
+    bench.turn(bench.all_stored)
+    ended = threading.Event()
+
+    master = own_cluster.masters()[1]
+
+    def hang_and_heal() -> None:
+        own_cluster.partition_master(1)
+        own_cluster.heal(master)
+        ended.set()
+
+    hanging = threading.Thread(target=hang_and_heal)
+    hanging.start()
+    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
+    hanging.join()
+    bench.turn(bench.all_stored)
+    assert bench.drops("outage") == 0
+    check(bench, own_cluster, missing=bench.drops("lost"))
+    bench.agent.on_close()
+
+
+def test_leases_are_taken_from_nodes(bench: Bench) -> None:
+    with open_leases(bench.config, identity(bench.config), structlog.get_logger()) as leases:
+        assert leases.take(list(bench.producers)) == {}
+        assert all(milliseconds > 0 for milliseconds in leases.remaining(list(bench.producers)))
+        leases.release(list(bench.producers))

@@ -8,8 +8,9 @@ from redis.exceptions import ResponseError
 
 from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused, WireError
 from engine.servers.redis.connection import call, open_connection
-from engine.servers.redis.errors import connection_error, forbidden, refuse
+from engine.servers.redis.errors import checked, connection_error, forbidden, refuse
 from engine.wire.cluster import ClusterMap, Node, parse_slots
+from engine.wire.cluster_members import Member, parse_members
 from engine.wire.redis_address import RedisAddress
 
 
@@ -35,6 +36,26 @@ def find_nodes(address: RedisAddress, timeout_seconds: float, known: Iterable[No
     kind = ServerRefused if all(isinstance(error, ServerRefused) for error in said) else RedisUnavailable
     facts = "; ".join(dict.fromkeys(error.fact for error in said))
     raise kind.of(said[0], f"Redis at {address}: no node says where slots are: {facts}")
+
+
+def find_members(address: RedisAddress, timeout_seconds: float) -> list[Member]:
+    """All nodes of the cluster at ``address``, replicas too, as the first node that answers sees them. Raises as
+    ``find_nodes``, and ServerRefused if this user may not send CLUSTER NODES."""
+    known = find_nodes(address, timeout_seconds)
+    failed: EngineError | None = None
+    for node in known.nodes:
+        where = address.node(*node)
+        try:
+            connection = open_connection(where, timeout_seconds)
+            try:
+                (reply,) = call(where, connection, ("CLUSTER", "NODES"))
+            finally:
+                connection.disconnect()
+            checked(where, [("CLUSTER", "NODES")], [reply])
+            return parse_members(reply, node)
+        except (RedisUnavailable, WireError) as error:
+            failed = error
+    raise RedisUnavailable.of(failed or RedisUnavailable(f"Redis at {address} has no nodes"), cause=Cause.REDIS_AWAY)
 
 
 def ask_node(address: RedisAddress, node: Node, timeout_seconds: float) -> ClusterMap:

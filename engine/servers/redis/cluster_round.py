@@ -106,7 +106,10 @@ class Round:
             redirect = parse_redirect(f"{word} {error}", node)
             if redirect is None:
                 return False
-            if redirect.ask:
+            if request.replica:
+                # It follows another master by now, or its user may not send READONLY.
+                self._of_master.add(number)
+            elif redirect.ask:
                 self._importing[number] = redirect.node
             else:
                 self.redirects.append(redirect)

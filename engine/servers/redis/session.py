@@ -144,17 +144,21 @@ class Session:
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
         """Matching keys, one step at a time. As with SCAN, a step may be empty, and a key may appear twice.
 
-        Slots that move while a cluster is scanned could be missed, so it is scanned again until none has moved.
+        A key of a cluster that goes to another node meanwhile could be missed at both. So a cluster is scanned again
+        if slots have moved, or were on their way, until none is; at most five times in all.
         """
         for _ in range(_PASSES_MAX):
-            before = self._renewed() if self.address.cluster else None
+            before = self._settled_map()
             cursor = b"0"
             while True:
                 cursor, found = self.call(("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT))[0]
                 yield found
                 if cursor == b"0":
                     break
-            if before is None or before.has_slots_of(self._renewed()):
+            if not self.address.cluster:
+                return
+            after = self._settled_map()
+            if before is not None and after is not None and before.has_slots_of(after):
                 return
 
     def scan_steps(self) -> int:
@@ -178,10 +182,18 @@ class Session:
         state = self._nodes.state
         return state.map or state.renew()
 
-    def _renewed(self) -> ClusterMap:
-        """A cluster's map as it is at this moment."""
+    def _settled_map(self) -> ClusterMap | None:
+        """A cluster's map as it is at this moment; None if slots are on their way, or if that cannot be known."""
+        if not self.address.cluster:
+            return None
         self._nodes.state.map = None
-        return self._nodes.state.renew()
+        known = self._known()
+        for master in self.masters():
+            (nodes,) = master.try_call(("CLUSTER", "NODES"))
+            # A node writes its own slots that leave or come in brackets.
+            if not isinstance(nodes, bytes) or b"[" in nodes:
+                return None
+        return known
 
     def _node_session(self, node: Node) -> NodeSession:
         if node not in self._node_sessions:

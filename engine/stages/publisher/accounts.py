@@ -21,6 +21,7 @@ from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 from engine.stages.publisher.account import BEGINNING, Account
 from engine.stages.publisher.booking import FRAME_WORDS, VIDEO_WORDS, Booking
+from engine.stages.publisher.cluster_calls import NodeUnavailable
 from engine.stages.publisher.journals import Journals
 from engine.stages.publisher.reads import CameraRead, Cursors, Newest, Overview
 from engine.stages.publisher.remembered import Remembered
@@ -90,10 +91,14 @@ class Accounts:
         self.begun = True
 
     def take(self, found: list[CameraRead]) -> None:
-        """Enter the entries that were read."""
+        """Enter the entries that were read. They are removed from ``found`` where it is not known yet which are due."""
         begins = {read.camera for read in found if self.by_camera[read.camera].wants_beginning(read.entries)}
         # The writer writes a mark with a ring's first number before the ring's first entry.
-        written = self._journals.written() if begins else {}
+        try:
+            written = self._journals.written() if begins else {}
+        except NodeUnavailable:
+            written = {}
+            found[:] = [read for read in found if read.camera not in begins]
         for camera, entries, last, unreadable in found:
             mark = written.get(camera)
             if camera in begins and mark and mark.before is not None:
@@ -106,10 +111,11 @@ class Accounts:
         ``waiting`` are the cameras with queued entries. Returns the cameras of which such entries were counted.
         """
         vanished: set[str] = set()
+        passed_over = self._journals.foreign | self._journals.unseen
         for camera, account in self.by_camera.items():
             mark = overview.written.get(camera)
             nothing_left = overview.newest.get(camera, _NOTHING).at <= account.read
-            if not (mark and mark.entries and nothing_left) or camera in self._journals.foreign:
+            if not (mark and mark.entries and nothing_left) or camera in passed_over:
                 continue
             if account.vanished(mark.entries):
                 vanished.add(camera)
@@ -122,7 +128,8 @@ class Accounts:
         if new := sorted(standing - self.by_camera.keys()):
             self._come(new)
         for camera in [camera for camera, since in self._gone.items() if now - since > _LINGER_SECONDS]:
-            if camera not in waiting and self._finished(camera, overview.newest):
+            known = camera not in waiting and camera not in self._journals.unseen
+            if known and self._finished(camera, overview.newest):
                 self._let_go(camera)
         return vanished
 
@@ -133,8 +140,7 @@ class Accounts:
         for account in self.by_camera.values():
             self._booking.add(*account.take_counts())
         serial = self._booking.intend()
-        if changed:
-            self._journals.save(changed, serial)
+        if changed and self._journals.save(changed, serial):
             self._saved |= changed
             self._booking.settle()
 
@@ -165,7 +171,13 @@ class Accounts:
     def _come(self, cameras: list[str]) -> None:
         for camera in cameras:
             self._journals.add(camera)
-        marks = self._journals.cursors().marks
+        try:
+            marks = self._journals.cursors().marks
+        except NodeUnavailable:
+            # Where they continue is not known. The next look tries again; the other cameras do not wait.
+            for camera in cameras:
+                self._journals.remove(camera)
+            return
         for camera in cameras:
             self.by_camera[camera] = Account(marks.get(camera))
             if camera in marks:

@@ -101,6 +101,8 @@ class PublisherAgent:
         self._unsaved = False
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
+        #: Parts of a cluster are away.
+        self._node_outage = Outage(log, "redis", "is away in part; the events of its cameras wait", page)
         self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", page)
 
     def on_start(self) -> None:
@@ -138,6 +140,10 @@ class PublisherAgent:
             self._redis_lost(error)
             return 0
         self._redis_outage.over()
+        if away := self._journals.away:
+            self._node_outage.lost(away)
+        else:
+            self._node_outage.over()
         return work if self._queue.items else 0
 
     def idle(self) -> None:
@@ -344,4 +350,6 @@ class PublisherAgent:
         self._disconnect()
         # The next round must ask Redis something before it counts Redis as back.
         self._look_at = 0.0
+        # One report at a time: that of the whole says more.
+        self._node_outage.over()
         self._redis_outage.lost(error)

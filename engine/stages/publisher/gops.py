@@ -23,6 +23,7 @@ from engine.servers.amqp.broker import Broker
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.cluster_calls import NodeUnavailable
 from engine.stages.publisher.gop_assembly import Assembly, Finished, beginning, part_before
 from engine.stages.publisher.journals import Journals, OnForeign
 from engine.stages.publisher.reads import CameraRead, Newest, Overview
@@ -158,7 +159,13 @@ class Gops:
         room = max(_ENTRIES_MAX // max(len(accounts), 1), _CAMERA_ENTRIES_MIN)
         found = self._journals.read({camera: account.read for camera, account in accounts.items()}, room)
         # Redis is asked for all that is needed before anything moves.
-        earlier = {read.camera: self._look_back(read) for read in found}
+        earlier: dict[str, Gop | None] = {}
+        for read in list(found):
+            try:
+                earlier[read.camera] = self._look_back(read)
+            except NodeUnavailable:
+                # It was there for the read. Its entries are read again.
+                found.remove(read)
         self._accounts.take(found)
         longest = 0
         for camera, entries, _, unreadable in found:
@@ -247,9 +254,13 @@ class Gops:
         return waiting
 
     def _left(self, token: GopToken) -> Gop | None:
-        """The beginning of a GOP, as far as Redis still has it."""
+        """The beginning of a GOP, as far as Redis still has it; all of it while nobody can tell."""
         camera, gop = token.camera, token.finished.gop
-        listed = [entry for entry in self._journals.before(camera, _id(gop.last), gop.frames) if entry >= gop.first]
+        try:
+            before = self._journals.before(camera, _id(gop.last), gop.frames)
+        except NodeUnavailable:
+            return gop
+        listed = [entry for entry in before if entry >= gop.first]
         listed.reverse()
         alive = self._journals.alive((camera, entry) for entry in listed)
         return beginning(entry for entry, lives in zip(listed, alive, strict=True) if lives)

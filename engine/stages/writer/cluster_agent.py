@@ -11,15 +11,16 @@ repeated whenever this node, or the link to it, becomes another one.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import RedisUnavailable
-from engine.servers.outage import Outage
 from engine.shm.ring import Record
 from engine.shm.status_page import StatusPage, WriterCount
 from engine.stages.writer.base import AWAY_SECONDS, LAST_LOOK_SECONDS, BaseAgent
@@ -27,6 +28,8 @@ from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
+from engine.stages.writer.missing_frames import MissingFrames
+from engine.stages.writer.node_outages import NodeOutages
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -59,15 +62,13 @@ class ClusterWriterAgent(BaseAgent):
         self._store = ClusterStore(config.redis_address, config.redis.timeout_seconds, page.beat, self._count_try)
         super().__init__(config, number, page, log, own, self._store)
         self._nodes = self._store.nodes
+        self._missing = MissingFrames(self._store, log, self._warn_once)
         self._settled: dict[CameraWriter, _Home] = {}
         self._settled_version = -1
         self._settle_at = 0.0
         #: Cameras that wait, though they are settled.
         self._holds: dict[CameraWriter, _Hold] = {}
-        #: By the name of the node, or of the cluster.
-        self._outages: dict[str, Outage] = {}
-        # What a former writer said of nodes that may be gone by now.
-        page.text = b""
+        self._outages = NodeOutages(log, page)
 
     def on_start(self) -> None:
         """Open the existing rings."""
@@ -79,6 +80,7 @@ class ClusterWriterAgent(BaseAgent):
         if time.monotonic() >= self._look_at:
             self._look_around()
         self._settle()
+        self._look_for_missing()
         self._relieve()
         self._send()
         if self._store.in_flight:
@@ -86,8 +88,10 @@ class ClusterWriterAgent(BaseAgent):
         return self._commit()
 
     def idle(self) -> None:
-        """Sleep until a producer wakes the writer."""
-        if self._nodes.usable and not self._holds and len(self._settled) == len(self._writers):
+        """Sleep until a producer wakes the writer, unless answers are awaited."""
+        if self._store.in_flight:
+            return
+        if self._nodes.usable and not self._holds and self._settled_version == self._nodes.version:
             self._rest()
         else:
             time.sleep(AWAY_SECONDS)
@@ -114,14 +118,13 @@ class ClusterWriterAgent(BaseAgent):
     def on_close(self) -> None:
         """Write the cameras' last states, and release all resources."""
         if not self._store.in_flight:
-            try:
-                self._reconciler.count_lost(self._at_home(self._rotation.writers))
-                self._streams.write_marks()
-                self._states.publish(self._streams.pages)
-                if self._leases:
-                    self._leases.release(self._streams.cameras)
-            except RedisUnavailable as error:
-                self._log.warning("last camera states not written", error=error)
+            pages, settled = self._streams.pages, self._at_home(self._rotation.writers)
+            self._try_each(
+                lambda: self._reconciler.count_lost(settled),
+                self._streams.write_marks,
+                lambda: self._states.publish(pages),
+                lambda: self._leases.release(self._streams.cameras) if self._leases else None,
+            )
         self._store.close()
         self._streams.close()
         self._doorbell.close()
@@ -245,13 +248,20 @@ class ClusterWriterAgent(BaseAgent):
             if now >= hold.until and (here or (self._drop_oldest and writer.relieve_of(self._blocked(writer)))):
                 del self._holds[writer]
                 writer.held_back = writer not in self._settled
-        if self._drop_oldest and len(self._settled) < len(self._rotation.writers):
+        if self._drop_oldest and self._settled_version != self._nodes.version:
             for writer in self._rotation.writers:
                 if writer not in self._settled and not writer.in_flight:
                     writer.relieve()
 
     def _blocked(self, writer: CameraWriter) -> _Blocked:
         return _Blocked(self._store, writer)
+
+    def _look_for_missing(self) -> None:
+        """After a node was away, find the frames that it has lost."""
+        if self._nodes.suspects:
+            self._missing.suspect(self._nodes.suspects, self._rotation.writers)
+            self._nodes.suspects.clear()
+        self._missing.step(self._settled.__contains__)
 
     # Changes of rings and states
 
@@ -260,22 +270,27 @@ class ClusterWriterAgent(BaseAgent):
         asked again at the next look."""
         self._begin_look()
         settled = self._at_home(self._rotation.writers)
-        steps = [
+        self._try_each(
             # First, because this may be the last state of a camera whose ring is gone.
             lambda: self._states.publish(self._streams.pages),
             self._follow_rings,
             lambda: self._reconciler.look(settled),
             lambda: self._streams.look_at_marks(settled),
             self._look_at_leases,
-            *(lambda writer=writer: self._look_at_barred(writer) for writer in self._writers if writer.barred),
-        ]
-        for step in steps:
-            try:
-                step()
-            except RedisUnavailable:
-                # The link knows why; it is reported below.
-                continue
+            *(partial(self._look_at_barred, writer) for writer in self._writers if writer.barred),
+        )
         self._report()
+
+    def _try_each(self, *steps: Callable[[], object]) -> None:
+        """Take all ``steps``. What a node that is away does not answer is left out: its link knows why."""
+        for step in steps:
+            with contextlib.suppress(RedisUnavailable):
+                step()
+
+    def _look_at_barred(self, writer: CameraWriter) -> None:
+        super()._look_at_barred(writer)
+        # Its journal may have come to another node meanwhile.
+        self._settled_version = -1
 
     def _look_at_leases(self) -> None:
         if self._leases:
@@ -302,20 +317,7 @@ class ClusterWriterAgent(BaseAgent):
             # If frames wait, only storing them shows that a node is back.
             if link.usable and not waiting:
                 link.stored()
-        troubles = {f"redis {link.node}": link.trouble for link in self._nodes.links.values()}
-        troubles["redis"] = self._nodes.trouble
-        for name, trouble in troubles.items():
-            outage = self._outages.get(name)
-            if trouble and outage is None:
-                outage = Outage(self._log, name, "takes no frames; rings hold them, retrying", self._page)
-                self._outages[name] = outage
-            if trouble and outage:
-                outage.lost(trouble)
-            elif outage and outage.ongoing:
-                outage.over()
-        for name, outage in self._outages.items():
-            if name not in troubles and outage.ongoing:
-                outage.over()
+        self._outages.report({link.node: link.trouble for link in self._nodes.links.values()}, self._nodes.trouble)
 
 
 class _Blocked:

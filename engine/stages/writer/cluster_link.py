@@ -75,6 +75,8 @@ class Link:
         self.address = address
         #: Counts how often the link has opened.
         self.epoch = 0
+        #: True if the connection is not the first one.
+        self.renewed = False
         #: Why the node is or was away, until it stores again.
         self.trouble: RedisUnavailable | None = None
         #: When it was last asked something.
@@ -119,7 +121,7 @@ class Link:
     # Connecting
 
     def advance(self, now: float) -> bool:
-        """Take one step towards an open link, without waiting; True if something has changed."""
+        """Take one step towards an open link, without waiting; True if it has opened or failed."""
         if self.busy and now - self._moved_at > self._timeout:
             self.fail(f"it did not answer for {self._timeout:g} s")
             return True
@@ -150,6 +152,7 @@ class Link:
         self._socket.setblocking(False)
         self._reader = hiredis.Reader()
         self._poller.register(self._socket, select.POLLIN)
+        self.renewed = self.epoch > 0
         self._open()
 
     def _open(self) -> None:

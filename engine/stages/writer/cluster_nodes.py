@@ -40,9 +40,14 @@ class ClusterNodes:
         #: Rises with every change of the map or of a link.
         self.version = 0
         self.links: dict[Node, Link] = {}
+        #: Slots whose node was away or was replaced: it may lack frames that had been acknowledged. The caller empties
+        #: it.
+        self.suspects: set[int] = set()
         self._timeout = timeout_seconds
         self._on_try = on_try
+        #: The present map, and the last one that a node told.
         self._map: ClusterMap | None = None
+        self._told: ClusterMap | None = None
         self._poller = select.poll()
         self._attempt: Attempt[ClusterMap] | None = None
         self._asked_at = self._ask_at = 0.0
@@ -73,6 +78,8 @@ class ClusterNodes:
 
     def refused(self, link: Link, error: object) -> None:
         """A node answered that it takes nothing now."""
+        if not link.usable:
+            return
         cause = Cause.FORBIDDEN if forbidden(error) else Cause.OTHER
         link.refuse(Refused(f"Redis at {link.address} takes no frames: {error}", cause=cause))
         self.version += 1
@@ -98,10 +105,13 @@ class ClusterNodes:
         now = time.monotonic()
         self._look_at_map(now)
         for link in list(self.links.values()):
+            connected = link.fileno() >= 0
             if link.advance(now):
                 self.version += 1
                 if not link.usable:
                     self.look_soon()
+                elif not connected and link.renewed and self._told:
+                    self.suspects |= self._told.slots_of(link.node)
 
     def flush(self) -> None:
         """Send what the connections take now."""
@@ -156,8 +166,9 @@ class ClusterNodes:
             self._ask_at = min(self._ask_at, now + _MAP_SECONDS_TROUBLED)
 
     def _adopt(self, found: ClusterMap) -> None:
-        former = self._map.masters if self._map else ()
-        self._map = found
+        told = self._told
+        former = told.masters if told else ()
+        self._map = self._told = found
         self.version += 1
         self.trouble = None
         if found.uncovered:
@@ -172,6 +183,8 @@ class ClusterNodes:
             if node in found.masters:
                 continue
             unused = not link.busy and time.monotonic() - link.asked_at > _UNUSED_SECONDS
+            if told:
+                self.suspects |= told.slots_of(node)
             if node in former or unused:
                 link.fail("it has no slots")
                 link.close()

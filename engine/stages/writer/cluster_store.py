@@ -97,10 +97,11 @@ class ClusterStore:
         self.nodes.flush()
 
     def wait(self) -> None:
-        """Wait a moment for answers, and go on with what they allow."""
-        if not self._finished:
-            self._beat()
-            self.nodes.wait(_TICK_SECONDS)
+        """Wait until a delivery has met its fate, but only a moment."""
+        self._beat()
+        deadline = time.monotonic() + _TICK_SECONDS
+        while not self._finished and (left := deadline - time.monotonic()) > 0:
+            self.nodes.wait(left)
             self.nodes.flush()
 
     def take_finished(self) -> list[Delivery]:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import hiredis
 
 from engine.errors import WireError
-from engine.stages.writer.batch import Batch, EntryErrors, Part
+from engine.stages.writer.batch import Batch, Entries, EntryErrors, Part
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Question
 from engine.wire import resp
@@ -98,6 +98,10 @@ class Delivery:
     def begin(self) -> None:
         """Send step 1: the frames up to the first one whose node cannot be asked."""
         slots = self.writer.slots
+        if self._home is None:
+            self.blocked_slot = slots.journal
+            self._finish(Fate.NOT_STORED)
+            return
         if slots.shared:
             self._send_transaction(Batch([self._part]))
             return
@@ -236,49 +240,6 @@ class Delivery:
     def _finish(self, fate: Fate) -> None:
         self.fate = fate
         self._finished(self)
-
-
-class Entries:
-    """The transaction of one part's journal entries; as ``Batch``, without the frames."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        #: Number of expected replies: MULTI's, one for each queued command, EXEC's.
-        self.replies = 2 + len(part.records) + (2 if part.trim_nano else 1)
-
-    def buffers(self) -> list[bytes | memoryview]:
-        """The bytes to send."""
-        framing, records, trim_nano, number = self.part
-        step = 1 if number else 0
-        skipped = len(framing.set_end)
-        words = [resp.MULTI]
-        for nano, sequence, width, height, encoding, keyframe, _, _, payload, _, offset, camera_time in records:
-            after = framing.after(
-                nano, sequence, len(payload), width, height, encoding, keyframe, number, offset, camera_time
-            )
-            words.append(after[skipped:])
-            number += step
-        words.append(framing.keep())
-        if trim_nano:
-            words.append(framing.trim(trim_nano))
-        words.append(resp.EXEC)
-        return [b"".join(words)]
-
-    def parse(self, replies: Sequence[Any]) -> list[EntryErrors]:
-        """As ``Batch.parse``: the refused entries of the one part."""
-        results = replies[-1]
-        error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), None)
-        if isinstance(results, hiredis.ReplyError):
-            raise error or results
-        if error or not isinstance(results, list) or len(results) != self.replies - 2:
-            raise WireError(f"it answered {shown(results)} to EXEC, not {self.replies - 2} results")
-        errors: EntryErrors = {}
-        for place, entered in enumerate(results[: len(self.part.records)]):
-            if isinstance(entered, hiredis.ReplyError):
-                errors[place] = str(entered)
-            elif not isinstance(entered, bytes):
-                raise WireError(f"it answered {shown(entered)} to XADD")
-        return [errors]
 
 
 class _Frames:

@@ -170,13 +170,12 @@ def open_leases(config: Config, own: Lease, log: FilteringBoundLogger, kind: typ
     """Leases over their own connection. Raises RedisUnavailable, ServerRefused."""
     address, timeout = config.redis_address, config.redis.timeout_seconds
     store: Store | ClusterStore
-    if address.cluster:
-        store = ClusterStore(address, timeout, lambda: None)
-        store.connect()
-    else:
-        store = Store(address, timeout, lambda: None)
-        store.attach(store.open())
+    store = ClusterStore(address, timeout, lambda: None) if address.cluster else Store(address, timeout, lambda: None)
     try:
+        if isinstance(store, ClusterStore):
+            store.connect()
+        else:
+            store.attach(store.open())
         yield kind(config, own, store, log)
     finally:
         store.close()
