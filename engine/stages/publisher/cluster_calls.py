@@ -26,6 +26,8 @@ from engine.wire.replies import check_reply
 
 #: Times that one question is sent to another node.
 _REDIRECTS_MAX = 5
+#: Seconds without an answer after which a node counts as away, at most: meanwhile the events of all cameras wait.
+_TIMEOUT_SECONDS_MAX = 2.0
 #: Seconds between two looks for the nodes while something is wrong.
 _LOOK_SECONDS = 0.5
 #: Errors of a node, or of its cluster, that cannot answer now.
@@ -72,7 +74,7 @@ class ClusterCalls:
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = min(timeout_seconds, _TIMEOUT_SECONDS_MAX)
         self._map: ClusterMap | None = None
         self._links: dict[Node, NodeLink] = {}
         self._look: Attempt[ClusterMap] | None = None
