@@ -188,12 +188,13 @@ def test_slots_that_move_under_load_lose_nothing(bench: Bench, cluster: RedisClu
     """MOVED and ASK, for frames and for journals."""
     first, second, _ = cluster.masters()
     slots = cluster.slots_of(first)
+    assert slots
 
     ended = threading.Event()
 
     def move() -> None:
-        cluster.move_slots(first, second, slots[:1024])
-        cluster.move_slots(second, first, slots[:1024])
+        cluster.move_slots(first, second, slots[:256])
+        cluster.move_slots(second, first, slots[:256])
         ended.set()
 
     mover = threading.Thread(target=move)
@@ -303,8 +304,59 @@ def test_a_node_that_hangs_delays_and_nothing_more(tmp_path: Path, own_cluster: 
     bench.agent.on_close()
 
 
+def test_a_camera_that_is_removed_is_let_go(bench: Bench, cluster: RedisCluster) -> None:
+    bench.write_all(10)
+    bench.turn(bench.all_stored)
+    bench.captures["cam0"].close()
+    bench.paths.ring("cam0").unlink()
+    bench.turn(lambda: len(bench.agent._writers) == CAMERAS - 1)
+    bench.write("cam1", 10)
+    bench.turn(lambda: not bench.producers["cam1"].held_bytes)
+    check(bench, cluster)
+
+
 def test_leases_are_taken_from_nodes(bench: Bench) -> None:
     with open_leases(bench.config, identity(bench.config), structlog.get_logger()) as leases:
         assert leases.take(list(bench.producers)) == {}
         assert all(milliseconds > 0 for milliseconds in leases.remaining(list(bench.producers)))
         leases.release(list(bench.producers))
+
+
+def test_a_node_without_memory_delays_and_is_named(bench: Bench, cluster: RedisCluster) -> None:
+    bench.write_all(10)
+    bench.turn(bench.all_stored)
+    master = cluster.masters()[1]
+    master.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    master.ask("CONFIG", "SET", "maxmemory", 1)
+    try:
+        bench.write_all(10)
+        bench.turn(lambda: away(bench) == {f"redis 127.0.0.1:{master.port}"})
+        assert "OOM" in decode_outages(bench.page.text)[f"redis 127.0.0.1:{master.port}"].error
+        assert not bench.all_stored()
+    finally:
+        master.ask("CONFIG", "SET", "maxmemory", 0)
+    bench.turn(bench.all_stored)
+    bench.turn(lambda: not away(bench))
+    check(bench, cluster)
+
+
+def test_a_node_that_joins_and_leaves_again_costs_nothing(tmp_path: Path, own_cluster: RedisCluster) -> None:
+    bench = bench_of(tmp_path, own_cluster)
+    bench.write_all(20)
+    bench.turn(bench.all_stored)
+    ended = threading.Event()
+
+    def come_and_go() -> None:
+        first = own_cluster.masters()[0]
+        node = own_cluster.add_node()
+        own_cluster.move_slots(first, node, own_cluster.slots_of(first)[:128])
+        own_cluster.remove_node(node)
+        ended.set()
+
+    changing = threading.Thread(target=come_and_go)
+    changing.start()
+    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
+    changing.join()
+    bench.turn(bench.all_stored)
+    check(bench, own_cluster)
+    bench.agent.on_close()

@@ -49,6 +49,7 @@ class FakeJournals:
     """``Journals`` of that Redis."""
 
     foreign: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
     redis: Redis
 
     def __init__(self, *_: object, **__: object) -> None:

@@ -30,6 +30,7 @@ from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
 from engine.stages.writer.missing_frames import MissingFrames
 from engine.stages.writer.node_outages import NodeOutages
+from engine.wire.cluster import FrameSlots
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -245,7 +246,9 @@ class ClusterWriterAgent(BaseAgent):
             if writer.in_flight:
                 continue
             here = hold.slot is None or self._nodes.link_of(hold.slot)
-            if now >= hold.until and (here or (self._drop_oldest and writer.relieve_of(self._blocked(writer)))):
+            if now >= hold.until and (
+                here or (self._drop_oldest and writer.relieve_of(partial(self._blocked, writer.slots)))
+            ):
                 del self._holds[writer]
                 writer.held_back = writer not in self._settled
         if self._drop_oldest and self._settled_version != self._nodes.version:
@@ -253,8 +256,9 @@ class ClusterWriterAgent(BaseAgent):
                 if writer not in self._settled and not writer.in_flight:
                     writer.relieve()
 
-    def _blocked(self, writer: CameraWriter) -> _Blocked:
-        return _Blocked(self._store, writer)
+    def _blocked(self, slots: FrameSlots, record: Record) -> bool:
+        """True if the node of a frame cannot be asked now."""
+        return self._nodes.link_of(slots.of(record.unix_nano, record.sequence)) is None
 
     def _look_for_missing(self) -> None:
         """After a node was away, find the frames that it has lost."""
@@ -269,13 +273,12 @@ class ClusterWriterAgent(BaseAgent):
         """Open new rings, write changed states, and report which nodes are away. What one node cannot answer now is
         asked again at the next look."""
         self._begin_look()
-        settled = self._at_home(self._rotation.writers)
         self._try_each(
             # First, because this may be the last state of a camera whose ring is gone.
             lambda: self._states.publish(self._streams.pages),
             self._follow_rings,
-            lambda: self._reconciler.look(settled),
-            lambda: self._streams.look_at_marks(settled),
+            lambda: self._reconciler.look(self._at_home(self._rotation.writers)),
+            lambda: self._streams.look_at_marks(self._at_home(self._rotation.writers)),
             self._look_at_leases,
             *(partial(self._look_at_barred, writer) for writer in self._writers if writer.barred),
         )
@@ -304,6 +307,7 @@ class ClusterWriterAgent(BaseAgent):
         self._rotation.arrange(self._writers)
         writers = set(self._writers)
         self._holds = {writer: hold for writer, hold in self._holds.items() if writer in writers}
+        self._missing.keep(writers)
         # A ring that was made again has its own frames in doubt.
         self._settled.clear()
         for writer in writers:
@@ -318,13 +322,3 @@ class ClusterWriterAgent(BaseAgent):
             if link.usable and not waiting:
                 link.stored()
         self._outages.report({link.node: link.trouble for link in self._nodes.links.values()}, self._nodes.trouble)
-
-
-class _Blocked:
-    """True for frames of ``writer`` whose node cannot be asked."""
-
-    def __init__(self, store: ClusterStore, writer: CameraWriter) -> None:
-        self._nodes, self._slots = store.nodes, writer.slots
-
-    def __call__(self, record: Record) -> bool:
-        return self._nodes.link_of(self._slots.of(record.unix_nano, record.sequence)) is None

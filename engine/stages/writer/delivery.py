@@ -40,7 +40,9 @@ class Linked(Protocol):
     epoch: int
 
     @property
-    def stalled(self) -> bool: ...  # noqa: D102
+    def stalled(self) -> bool:
+        """True if the node has not moved a byte for a while."""
+        ...
 
     def ask(self, buffers: Sequence[bytes | memoryview], question: Question) -> None:
         """Send ``buffers``."""
@@ -54,11 +56,17 @@ class Linked(Protocol):
 class Nodes(Protocol):
     """The nodes, as a delivery uses them. See ``ClusterNodes``."""
 
-    def link_of(self, slot: int) -> Linked | None: ...  # noqa: D102
+    def link_of(self, slot: int) -> Linked | None:
+        """The link to the master of ``slot``; None if it cannot be asked now."""
+        ...
 
-    def redirected(self, redirect: Redirect) -> Linked | None: ...  # noqa: D102
+    def redirected(self, redirect: Redirect) -> Linked | None:
+        """Follow a redirection; the link to ask, None if it cannot be asked yet."""
+        ...
 
-    def refused(self, link: Any, error: object) -> None: ...  # noqa: D102
+    def refused(self, link: Any, error: object) -> None:
+        """A node answered that it takes nothing now."""
+        ...
 
 
 class Fate(Enum):

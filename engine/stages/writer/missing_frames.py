@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 import hiredis
@@ -53,6 +53,10 @@ class MissingFrames:
         """Frames in ``slots`` may be lost: look through the journals of ``writers`` again."""
         self._slots = self._slots | slots if self._walks else frozenset(slots)
         self._walks = deque(_Walk(writer, b"+") for writer in writers)
+
+    def keep(self, writers: Container[CameraWriter]) -> None:
+        """Only ``writers`` are left."""
+        self._walks = deque(walk for walk in self._walks if walk.writer in writers)
 
     def step(self, settled: Callable[[CameraWriter], bool]) -> None:
         """Look at one piece of the next camera that is ``settled``, if there is anything to look at."""
