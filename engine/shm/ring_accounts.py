@@ -75,9 +75,14 @@ class ConsumerAccounts(RingEnd):
         return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
 
     @property
+    def stored(self) -> int:
+        """Number of frames of this ring that were stored, including those that Redis has lost since."""
+        return self._words[layout.W_STORED]
+
+    @property
     def entries(self) -> int:
         """Number of journal entries written, including those of this ring and frames that Redis has lost since."""
-        return (self.entries_before or 0) + self._words[layout.W_STORED]
+        return (self.entries_before or 0) + self.stored
 
     def number_from(self, entries_before: int) -> None:
         """Number the entries of this ring from ``entries_before`` + 1."""

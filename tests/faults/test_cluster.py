@@ -14,7 +14,7 @@ from tests.faults.cases import Case
 from tests.faults.cluster_run import ClusterRun
 from tests.faults.run import CAMERAS, KILOBYTES, pattern
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis_cluster import RedisCluster
+from tests.servers.redis_cluster import ClusterServer, RedisCluster
 from tests.servers.wait import wait_until
 from tests.system.site import Site
 
@@ -86,20 +86,57 @@ def test_a_master_killed(cluster_run: ClusterRun) -> None:
     cluster_run.settle()
 
 
+def falls_behind(run: ClusterRun) -> tuple[ClusterServer, ClusterServer]:
+    """The master that has the first camera's journal, and its replica, which stands still and lacks frames."""
+    master = run.cluster.masters()[run.place(CAMERAS[0])]
+    replica = run.cluster.replica_of(master)
+    run.cluster.partition(replica)
+    # More than the sockets between the two hold, which the replica still gets.
+    stored = run.site.total("stored_bytes")
+    wait_until(lambda: run.site.total("stored_bytes") > stored + 40 * 2**20, 40, "the master goes ahead")
+    return master, replica
+
+
+def takes_over(run: ClusterRun, replica: ClusterServer) -> None:
+    """Let a replica go on whose master is dead, until it is the master."""
+    replica.resume()
+    wait_until(lambda: replica in run.cluster.masters(), 30, "the replica is the master")
+
+
 @pytest.mark.case("cluster-lagging")
 def test_a_master_killed_while_its_replica_is_behind(cluster_run: ClusterRun) -> None:
     start(cluster_run, kilobytes=100, capacity_mb=8)
-    cluster = cluster_run.cluster
-    place = cluster_run.place(CAMERAS[0])
-    master = cluster.masters()[place]
-    replica = cluster.replica_of(master)
-    cluster.partition(replica)
-    # More than the sockets between the two hold, which the replica still gets.
-    stored = cluster_run.site.total("stored_bytes")
-    wait_until(lambda: cluster_run.site.total("stored_bytes") > stored + 40 * 2**20, 20, "the master goes ahead")
+    master, replica = falls_behind(cluster_run)
     master.kill()
-    replica.resume()
-    wait_until(lambda: cluster.masters()[place] is replica, 30, "the replica is the master")
+    takes_over(cluster_run, replica)
+    accounts = cluster_run.ends()
+    assert accounts.drops["lost"] > 0
+
+
+@pytest.mark.case("cluster-lagging-writer")
+def test_the_writer_killed_before_a_master_whose_replica_is_behind(cluster_run: ClusterRun) -> None:
+    start(cluster_run, kilobytes=100, capacity_mb=8)
+    master, replica = falls_behind(cluster_run)
+    # No other writer is started meanwhile.
+    cluster_run.supervisor.suspend()
+    os.kill(cluster_run.pids("writer")[0], signal.SIGKILL)
+    master.kill()
+    takes_over(cluster_run, replica)
+    cluster_run.supervisor.resume()
+    accounts = cluster_run.ends()
+    assert accounts.drops["lost"] > 0
+
+
+@pytest.mark.case("cluster-lagging-long")
+def test_a_replica_that_is_behind_and_takes_over_late(cluster_run: ClusterRun) -> None:
+    # So quick that other frames, which are stored meanwhile, fill the newest piece of each journal.
+    cameras = [{"id": name, "url": pattern(fps=100, kilobytes=40)} for name in CAMERAS[:4]]
+    cluster_run.start(cameras, ring={"capacity_mb": 6}, defaults={"fps": 100})
+    master, replica = falls_behind(cluster_run)
+    listed = cluster_run.site.total("stored")
+    master.kill()
+    wait_until(lambda: cluster_run.site.total("stored") > listed + 4 * 300, 30, "other frames are stored meanwhile")
+    takes_over(cluster_run, replica)
     accounts = cluster_run.ends()
     assert accounts.drops["lost"] > 0
 

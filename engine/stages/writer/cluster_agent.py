@@ -30,7 +30,7 @@ from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
 from engine.stages.writer.missing_frames import MissingFrames
 from engine.stages.writer.node_outages import NodeOutages
-from engine.wire.cluster import FrameSlots
+from engine.wire.cluster import SLOTS, FrameSlots
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -74,6 +74,9 @@ class ClusterWriterAgent(BaseAgent):
     def on_start(self) -> None:
         """Open the existing rings."""
         self._follow_rings()
+        # Rings that a former writer has stored from: it may have been killed before it could look for lost frames.
+        former = [writer for writer in self._writers if writer.consumer.stored]
+        self._missing.suspect(range(SLOTS), former, time.time_ns())
 
     def do_work(self) -> int:
         """Do one round; returns the number of frames stored."""
@@ -92,7 +95,8 @@ class ClusterWriterAgent(BaseAgent):
         """Sleep until a producer wakes the writer, unless answers are awaited."""
         if self._store.in_flight:
             return
-        if self._nodes.usable and not self._holds and self._settled_version == self._nodes.version:
+        settled = self._settled_version == self._nodes.version
+        if self._nodes.usable and settled and not self._holds and not self._missing.pending:
             self._rest()
         else:
             time.sleep(AWAY_SECONDS)
@@ -114,7 +118,7 @@ class ClusterWriterAgent(BaseAgent):
             self._reconciler.count_lost(self._rotation.writers)
         except RedisUnavailable:
             return now > self._last_look_until
-        return True
+        return not self._missing.pending or now > self._last_look_until
 
     def on_close(self) -> None:
         """Write the cameras' last states, and release all resources."""
@@ -263,7 +267,8 @@ class ClusterWriterAgent(BaseAgent):
     def _look_for_missing(self) -> None:
         """After a node was away, find the frames that it has lost."""
         if self._nodes.suspects:
-            self._missing.suspect(self._nodes.suspects, self._rotation.writers)
+            since_nano = time.time_ns() - round(1e9 * (time.monotonic() - self._nodes.suspects_since))
+            self._missing.suspect(self._nodes.suspects, self._rotation.writers, since_nano)
             self._nodes.suspects.clear()
         self._missing.step(self._settled.__contains__)
 

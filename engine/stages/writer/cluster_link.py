@@ -97,7 +97,7 @@ class Link:
         self._received = 0
         self._waits_to_send = False
         #: When the node last took or sent bytes while a question was open. Bytes that the kernel takes prove nothing.
-        self._moved_at = 0.0
+        self._moved_at = time.monotonic()
 
     @property
     def usable(self) -> bool:
@@ -113,6 +113,11 @@ class Link:
     def stalled(self) -> bool:
         """True if the node has not moved a byte for a while, although a question is open."""
         return self.busy and time.monotonic() - self._moved_at > _STALL_SECONDS
+
+    @property
+    def seen_at(self) -> float:
+        """When the node last gave a sign of life, or was first asked something without giving one."""
+        return self._moved_at
 
     def fileno(self) -> int:
         """The descriptor that ``poller`` reports; -1 without a connection."""

@@ -2,8 +2,9 @@
 
 A frame and its journal are on different nodes. If a node that failed had acknowledged frames that its successor never
 got, the journals still list them. So for each camera, the newest entries whose frames lie in the node's slots are
-compared to what is there, a piece at a time, back to a piece of which every frame is there. Frames are lost from the
-newest back, because a replica lags behind.
+compared to what is there, a piece at a time, back to a piece from before the failure of which every frame is there.
+Frames are lost from the newest back, because a replica lags behind. A writer that begins looks for all slots: its
+predecessor may have been killed before it could.
 
 A frame that is gone counts as lost, and its entry is removed: nobody shall be told of a frame that is not there.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple
 
 import hiredis
@@ -44,14 +45,22 @@ class MissingFrames:
         self._log = log
         self._warn_once = warn_once
         self._slots: frozenset[int] = frozenset()
+        self._since_nano = 0
         self._walks: deque[_Walk] = deque()
         self._retry_at = 0.0
         self._frames = 0
         self._cameras: set[str] = set()
 
-    def suspect(self, slots: set[int], writers: Sequence[CameraWriter]) -> None:
-        """Frames in ``slots`` may be lost: look through the journals of ``writers`` again."""
-        self._slots = self._slots | slots if self._walks else frozenset(slots)
+    @property
+    def pending(self) -> bool:
+        """True while there is something to look at."""
+        return bool(self._walks)
+
+    def suspect(self, slots: Iterable[int], writers: Sequence[CameraWriter], since_nano: int) -> None:
+        """Frames in ``slots`` may be lost, at least those captured shortly before ``since_nano`` (UTC): look through the
+        journals of ``writers`` again."""
+        self._since_nano = min(self._since_nano, since_nano) if self._walks else since_nano
+        self._slots = self._slots.union(slots) if self._walks else frozenset(slots)
         self._walks = deque(_Walk(writer, b"+") for writer in writers)
 
     def keep(self, writers: Container[CameraWriter]) -> None:
@@ -86,13 +95,13 @@ class MissingFrames:
         if not isinstance(reply, list):
             return None
         entries: list[JournalEntry] = []
-        last = b""
+        last, last_nano = b"", 0
         for item in reply:
             try:
                 entry = parse_entry(*item)
             except (TypeError, WireError):
                 continue
-            last = item[0]
+            last, last_nano = item[0], entry.unix_nano
             if slots.of(entry.unix_nano, entry.sequence) in self._slots:
                 entries.append(entry)
         asked = [framing.exists(entry.unix_nano, entry.sequence) for entry in entries]
@@ -102,7 +111,8 @@ class MissingFrames:
             self._warn_once(writer.camera, "frames that a node of the cluster loses are not counted", str(refusal))
         missing = [entry for entry, answer in zip(entries, answers, strict=True) if answer == 0]
         counted = self._count(writer, missing) if missing else 0
-        return _Walk(writer, last) if counted and len(reply) == _PIECE and last else None
+        more = counted or last_nano >= self._since_nano
+        return _Walk(writer, last) if more and len(reply) == _PIECE and last else None
 
     def _count(self, writer: CameraWriter, missing: Sequence[JournalEntry]) -> int:
         frames = [(entry.unix_nano, entry.size) for entry in missing]
