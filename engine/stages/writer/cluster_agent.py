@@ -265,6 +265,10 @@ class ClusterWriterAgent(BaseAgent):
         if self._nodes.suspects:
             self._missing.suspect(self._nodes.suspects, self._rotation.writers)
             self._nodes.suspects.clear()
+            # A frame of theirs may be lost already and have no entry yet: they are looked at when they have landed.
+            for writer in self._rotation.writers:
+                if writer.in_flight:
+                    self._unsettle(writer)
         self._missing.step(self._settled.__contains__)
 
     # Changes of rings and states

@@ -18,7 +18,7 @@ from engine.servers.redis.errors import forbidden
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
 from engine.stages.writer.store import Refused
-from engine.wire.cluster import ClusterMap, Node, Redirect
+from engine.wire.cluster import SLOTS, ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress
 
 #: Seconds between maps while all is well, and while a node is away or slots have no node.
@@ -26,6 +26,8 @@ _MAP_SECONDS = 10.0
 _MAP_SECONDS_TROUBLED = 0.5
 #: Seconds between two maps, at least.
 _MAP_SECONDS_MIN = 0.1
+#: Links to nodes of which only redirections tell, at most: a node may name any host.
+_STRANGERS_MAX = 16
 #: Seconds after which the link to a node that has no slots is closed, if nothing is asked of it.
 _UNUSED_SECONDS = 10.0
 
@@ -67,6 +69,11 @@ class ClusterNodes:
 
     def redirected(self, redirect: Redirect) -> Link | None:
         """Follow a redirection; the link to ask, None if it cannot be asked yet."""
+        if redirect.node not in self.links:
+            known = self._told.masters if self._told else ()
+            if sum(node not in known for node in self.links) >= _STRANGERS_MAX:
+                self.look_soon()
+                return None
         link = self._link(redirect.node)
         link.asked_at = time.monotonic()
         if not redirect.ask:
@@ -177,6 +184,9 @@ class ClusterNodes:
                 cause=Cause.REDIS_AWAY,
                 subject=f"Redis at {self.address}",
             )
+        if told is None:
+            # The writer before this one may have ended while a node was away.
+            self.suspects |= set(range(SLOTS))
         for node in found.masters:
             self._link(node)
         for node, link in list(self.links.items()):
