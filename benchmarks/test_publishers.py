@@ -138,7 +138,6 @@ def test_entries_to_confirmed_messages_by_publishers(
                         assert time.perf_counter() < begun + 120, "the events are not confirmed"
                     rates.append(events / (time.perf_counter() - begun))
                     cpus.append((publishers.cpu_seconds() - before) / events * 1e6)
-                    assert publishers.total(PublisherCount.CONFIRMED) == goal
                     channel.queue_purge(peers.QUEUE)
                 assert publishers.total(PublisherCount.EXPIRED) == 0
             # The first round warms up.

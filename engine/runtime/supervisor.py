@@ -67,7 +67,9 @@ class Supervisor:
             self._log.warning("site file", warning=warning)
         self._lock_site()
         self._children.take_signals()
+        server_stands = False
         try:
+            server_stands = self._server is not None and bool(running_pids(config))
             # Rings of a former run have their space already; those that fit are adopted.
             site.check_space(config, reserved=rings.standing_bytes(self._paths.directory))
             preflight.check_broker(config, self._log)
@@ -77,7 +79,9 @@ class Supervisor:
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:
-            self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
+            # Rings without frames still know what the servers of a former run must have.
+            remove = not server_stands and not any(leftover.held for leftover in site.leftovers(config))
+            self._leave(remove=remove, keep_server=self._adopted)
             raise
         launch = Launch(config, self._child_log, self._own)
         self._children.start([Child(instance, launch) for instance in roles.instances(config)])

@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def only_one_server(item: pytest.Item) -> bool:
-    """Whether a test is about one server: what it counts there, or which commands it sends."""
+    """Whether a test counts what one server does, or decodes much, which no server changes."""
     return item.get_closest_marker("one_server") is not None
 
 

@@ -84,6 +84,7 @@ def test_all_pictures_of_a_camera(store, client, source):
     assert (pictures.skipped, pictures.missing, pictures.unreadable) == (0, 0, 0)
 
 
+@pytest.mark.one_server
 def test_the_picture_of_every_moment(store, client, source):
     units = arrivals(source)
     stock_video(client, units)
@@ -404,6 +405,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.one_server
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [*((name, STORES[0]) for name in CLOSED), ("B-frames", STORES[1])])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import redis
 
+from engine.wire.cluster import slot_of
+from engine.wire.journal import parse_entry_id
 from engine.wire.keys import journal_key, parse_frame_key
 from tests.faults.cases import Case
 from tests.faults.run import CAMERAS, FPS, FaultRun
@@ -35,6 +35,10 @@ class ClusterRun(FaultRun):
             camera for camera in CAMERAS if self.cluster.owner(journal_key(self.vhost, "frames", camera)) in servers
         }
 
+    def journal_slots(self, server: ClusterServer) -> set[int]:
+        """The slots of a master's journals."""
+        return {slot_of(journal_key(self.vhost, "frames", camera).encode()) for camera in self.journals_at(server)}
+
     def place(self, camera: str) -> int:
         """The place in ``masters()`` of the master that has a camera's journal."""
         return self.cluster.masters().index(self.cluster.owner(journal_key(self.vhost, "frames", camera)))
@@ -45,10 +49,19 @@ class ClusterRun(FaultRun):
         self.flows(seconds, timeout)
         self.unwell = unwell
 
-    def frames_at(self, servers: Iterable[ClusterServer], cameras: set[str]) -> int:
-        """How many frames of these cameras the ``servers`` hold."""
-        keys = [key for server in servers for key in self.cluster.keys_of(server, f"{self.vhost}:frames:*")]
-        return sum(parse_frame_key(key).camera in cameras for key in keys)
+    def between_steps(self, master: ClusterServer, replica: ClusterServer) -> int:
+        """How many frames other masters hold whose entries this one lacks, by the word of its replica: it may stand
+        still itself."""
+        listed, cameras = set(), self.journals_at(master)
+        with replica.client() as client:
+            client.readonly()
+            for camera in cameras:
+                entries = client.xrange(journal_key(self.vhost, "frames", camera))
+                listed |= {(camera, parse_entry_id(entry)[1]) for entry, _ in entries}
+        others = [other for other in self.cluster.masters() if other is not master]
+        keys = [key for other in others for key in self.cluster.keys_of(other, f"{self.vhost}:frames:*")]
+        stored = {(frame.camera, frame.sequence) for frame in map(parse_frame_key, keys)}
+        return len({frame for frame in stored if frame[0] in cameras} - listed)
 
     def outlasts_rings(self) -> None:
         """Wait until frames have been given up for a while."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from redis.exceptions import AskError, ClusterDownError, MasterDownError, MovedError, ResponseError, TryAgainError
+from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
 from engine.servers.redis.cluster_state import ClusterState
-from engine.servers.redis.errors import Command
+from engine.servers.redis.errors import Command, serves_nothing
 from engine.wire.cluster import ClusterMap, Node, Redirect, parse_redirect
 from engine.wire.cluster_routing import Piece, join, lacks, split
-
-#: Errors of a node that does not serve, for now or no longer. redis-py has types for some.
-_AWAY = ("CLUSTERDOWN", "MASTERDOWN", "READONLY", "UNBLOCKED")
 
 
 class Request(NamedTuple):
@@ -118,7 +115,7 @@ class Round:
             # Keys of a slot that is being moved are at two nodes.
             self.waits = True
             return True
-        if isinstance(error, ClusterDownError | MasterDownError) or str(error).startswith(_AWAY):
+        if serves_nothing(error):
             if request.replica:
                 self._of_master.add(number)
             else:

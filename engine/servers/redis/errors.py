@@ -57,6 +57,13 @@ def demoted(reply: object) -> bool:
     return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
+def serves_nothing(reply: object) -> bool:
+    """True for the error of a cluster's node that does not serve for now, or is no master any more. It has not carried
+    out the command, and another node may."""
+    words = ("CLUSTERDOWN", "MASTERDOWN", "READONLY", "UNBLOCKED")
+    return isinstance(reply, ClusterDownError | MasterDownError | ReadOnlyError) or str(reply).startswith(words)
+
+
 def forbidden(reply: object) -> bool:
     """True for the error of a user that lacks a right."""
     return isinstance(reply, NoPermissionError) or str(reply).startswith("NOPERM")

@@ -26,6 +26,8 @@ from engine.wire.replies import check_reply
 
 #: Times that one question is sent to another node.
 _REDIRECTS_MAX = 5
+#: Seconds without an answer after which a node counts as away, at most: meanwhile the events of all cameras wait.
+_TIMEOUT_SECONDS_MAX = 2.0
 #: Seconds between two looks for the nodes while something is wrong.
 _LOOK_SECONDS = 0.5
 #: Errors of a node, or of its cluster, that cannot answer now.
@@ -72,7 +74,7 @@ class ClusterCalls:
 
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = min(timeout_seconds, _TIMEOUT_SECONDS_MAX)
         self._map: ClusterMap | None = None
         self._links: dict[Node, NodeLink] = {}
         self._look: Attempt[ClusterMap] | None = None
@@ -138,8 +140,10 @@ class ClusterCalls:
         ]
         elsewhere: dict[int, Node | None] = {}
         once: set[int] = set()
+        # One timeout for all nodes: several that hang cost no more than one.
+        deadline = time.monotonic() + self._timeout_seconds
         for one in sent:
-            for place, reply in self._receive(one, answers):
+            for place, reply in self._receive(one, answers, deadline):
                 if not isinstance(reply, ResponseError):
                     try:
                         check_reply(questions[place].command, reply)
@@ -188,11 +192,11 @@ class ClusterCalls:
         self._lost(link, answers, places)
         return None
 
-    def _receive(self, sent: _Sent, answers: list[Any]) -> list[tuple[int, Any]]:
+    def _receive(self, sent: _Sent, answers: list[Any], deadline: float) -> list[tuple[int, Any]]:
         """The node's replies by the places of their questions; none if it breaks."""
         asking = [place in sent.asking for place in sent.places]
         try:
-            replies = iter(sent.link.receive(len(asking) + sum(asking)))
+            replies = iter(sent.link.receive(len(asking) + sum(asking), deadline))
         except RedisUnavailable:
             self._lost(sent.link, answers, sent.places)
             return []

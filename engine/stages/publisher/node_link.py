@@ -77,10 +77,10 @@ class NodeLink:
             except OSError as error:
                 raise self.broken(error) from None
 
-    def receive(self, count: int) -> list[Any]:
-        """The next ``count`` replies; errors as ResponseError. Raises RedisUnavailable."""
+    def receive(self, count: int, deadline: float) -> list[Any]:
+        """The next ``count`` replies; errors as ResponseError. Raises RedisUnavailable if nothing comes until
+        ``deadline`` (monotonic seconds), or for a timeout after something has come."""
         replies: list[Any] = []
-        deadline = time.monotonic() + self._timeout_seconds
         while True:
             try:
                 while len(replies) < count and (reply := self._reader.gets()) is not False:

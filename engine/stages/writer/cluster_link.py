@@ -96,7 +96,7 @@ class Link:
         self._replies: list[Any] = []
         self._received = 0
         self._waits_to_send = False
-        #: When bytes last moved while a question was open.
+        #: When the node last took or sent bytes while a question was open. Bytes that the kernel takes prove nothing.
         self._moved_at = 0.0
 
     @property
@@ -201,7 +201,8 @@ class Link:
         return sent
 
     def _sent(self, count: int) -> None:
-        self._moved_at = time.monotonic()
+        if self._waits_to_send:
+            self._moved_at = time.monotonic()
         while self._output and count >= len(self._output[0]):
             count -= len(self._output.popleft())
         if count:

@@ -30,7 +30,7 @@ class SiteName(Leases):
 
     def __init__(self, config: Config, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         super().__init__(config, own, store, log)
-        self._entry = SiteEntry(**msgspec.structs.asdict(own), prefix=config.prefix, url=config.web.url)
+        self._entry = SiteEntry(**msgspec.structs.asdict(own), prefix=config.redis.prefix, url=config.web.url)
         self._listed = CameraList(SitePaths.of(config), lambda _path, _reason: None)
 
     def _key(self, name: str) -> bytes:
