@@ -14,7 +14,6 @@ from engine.servers.redis.session import Session
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.stages.capture.last_frame import last_frame_id
-from engine.stages.writer.connection_state import State
 from engine.stages.writer.marks import WrittenMarks
 from engine.wire.journal import parse_entry
 from engine.wire.keys import cursor_key, journal_key, written_key
@@ -167,13 +166,13 @@ def test_a_mark_reads_as_it_is_documented() -> None:
 
 @pytest.mark.parametrize("reply", [None, 1, b"text", [], [None, None]], ids=["null", "number", "text", "none", "two"])
 def test_a_server_that_answers_nonsense_is_away(tmp_path: Path, redis_server: RedisServer, reply: object) -> None:
-    bench = Bench(config_of(tmp_path, redis_server))
-    bench.turn(lambda: bench.agent._connection.state is State.STORING)
+    config = config_of(tmp_path, redis_server)
+    bench = Bench(config)
     (writer,) = bench.agent._writers
-    writer.consumer.number_from(-1)
+    assert writer.consumer.entries_before is None
 
     class Nonsense:
-        address = bench.config.redis_address
+        address = config.redis_address
 
         def call(self, commands: Sequence[bytes]) -> list[Any]:
             return [reply for _ in commands]
