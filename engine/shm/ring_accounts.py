@@ -94,6 +94,11 @@ class ConsumerAccounts(RingEnd):
         words = self._words
         return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
 
+    @property
+    def last_stored_nano(self) -> int:
+        """The time stamp of the last frame that was stored from this ring; 0 if there is none."""
+        return self._words[ledger_layout.W_STORED_NANO]
+
     def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
         """Count as stored some frames that were released for ``reason`` but turned out to be stored."""
         found = list(records)

@@ -144,8 +144,7 @@ def _node(words: Any, asked: Node) -> Node:
     text = host.decode() if isinstance(host, bytes) else ""
     if not isinstance(port, int) or not 0 < port < 2**16:
         raise ValueError(f"port {port!r}")
-    # "?" stands for a host name that the node should announce and was not told.
-    return Node(asked.host if text in ("", "?") else text, port)
+    return Node(_host(text, asked), port)
 
 
 def parse_redirect(error: str, asked: Node) -> Redirect | None:
@@ -153,4 +152,10 @@ def parse_redirect(error: str, asked: Node) -> Redirect | None:
     match = _REDIRECT.match(error)
     if not match or int(match[2]) >= SLOTS or not 0 < int(match[4]) < 2**16:
         return None
-    return Redirect(match[1] == "ASK", int(match[2]), Node(match[3] or asked.host, int(match[4])))
+    return Redirect(match[1] == "ASK", int(match[2]), Node(_host(match[3], asked), int(match[4])))
+
+
+def _host(told: str, asked: Node) -> str:
+    """The host that the node ``asked`` has told. "?" stands for a host name that a node should announce and was not
+    told."""
+    return asked.host if told in ("", "?") else told

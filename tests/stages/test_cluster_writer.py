@@ -18,7 +18,7 @@ from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage
 from engine.stages.writer.cluster_agent import ClusterWriterAgent
 from engine.stages.writer.leases import open_leases
-from engine.wire.cluster import slot_of
+from engine.wire.cluster import SLOTS, Node, Redirect, slot_of
 from engine.wire.state import decode_outages
 from tests.servers.redis_cluster import RedisCluster
 
@@ -182,6 +182,46 @@ def test_a_writer_killed_between_the_steps_sends_both_again(bench: Bench, cluste
     bench.turn(bench.all_stored)
     check(bench, cluster)
     assert bench.stored == 13 * CAMERAS
+
+
+def test_frames_that_wait_for_their_entries_are_looked_at_when_they_are_listed(
+    bench: Bench, cluster: RedisCluster
+) -> None:
+    """A node loses frames of step 1 before step 2."""
+    bench.write_all(5)
+    bench.turn(lambda: bench.all_stored() and not bench.agent._missing._walks)
+    bench.write_all(8)
+    bench.agent._send()
+    assert bench.agent._store.in_flight == CAMERAS
+    bench.agent._nodes.suspects |= set(range(SLOTS))
+    bench.agent._look_for_missing()
+    assert len(bench.agent._missing._walks) == CAMERAS
+    bench.turn(lambda: bench.all_stored() and not bench.agent._missing._walks)
+    check(bench, cluster)
+
+
+def test_frames_lost_while_no_writer_ran_are_counted(bench: Bench, cluster: RedisCluster) -> None:
+    bench.write_all(20)
+    bench.turn(lambda: bench.all_stored() and not bench.agent._missing._walks)
+    bench.kill()
+    gone = 0
+    with cluster.client() as client:
+        for camera in bench.producers:
+            for entry, _ in client.xrevrange(f"engine:default:journal:frames:{camera}", count=5):
+                nano, sequence = entry.decode().split("-")
+                gone += client.delete(f"default:frames:{camera}:{nano}:{int(sequence):05d}")
+    bench.begin()
+    bench.turn(lambda: bench.drops("lost") >= gone)
+    bench.turn(lambda: not bench.agent._missing._walks)
+    assert gone == 5 * CAMERAS
+    check(bench, cluster, missing=gone)
+
+
+def test_a_node_cannot_name_hosts_without_end(bench: Bench, cluster: RedisCluster) -> None:
+    bench.turn(lambda: bench.agent._nodes.usable)
+    for port in range(1, 200):
+        bench.agent._nodes.redirected(Redirect(True, 1, Node("127.0.0.1", port)))
+    assert len(bench.agent._nodes.links) < 30
 
 
 def test_slots_that_move_under_load_lose_nothing(bench: Bench, cluster: RedisCluster) -> None:

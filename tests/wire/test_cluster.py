@@ -79,6 +79,9 @@ def test_redirections() -> None:
     moved = parse_redirect("MOVED 3999 10.0.0.2:6381", A)
     assert moved is not None
     assert (moved.ask, moved.slot, moved.node) == (False, 3999, Node("10.0.0.2", 6381))
+    unnamed = parse_redirect("MOVED 1 ?:7000", A)
+    assert unnamed
+    assert unnamed.node == Node(A.host, 7000)
     asked = parse_redirect("ASK 1 :7000", A)
     assert asked is not None
     assert (asked.ask, asked.slot, asked.node) == (True, 1, Node("10.0.0.1", 7000))

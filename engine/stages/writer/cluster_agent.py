@@ -30,7 +30,7 @@ from engine.stages.writer.cluster_store import ClusterStore
 from engine.stages.writer.delivery import Delivery, Fate
 from engine.stages.writer.missing_frames import MissingFrames
 from engine.stages.writer.node_outages import NodeOutages
-from engine.wire.cluster import SLOTS, FrameSlots
+from engine.wire.cluster import FrameSlots
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
@@ -74,9 +74,6 @@ class ClusterWriterAgent(BaseAgent):
     def on_start(self) -> None:
         """Open the existing rings."""
         self._follow_rings()
-        # Rings that a former writer has stored from: it may have been killed before it could look for lost frames.
-        former = [writer for writer in self._writers if writer.consumer.stored]
-        self._missing.suspect(range(SLOTS), former, time.time_ns())
 
     def do_work(self) -> int:
         """Do one round; returns the number of frames stored."""
@@ -267,9 +264,12 @@ class ClusterWriterAgent(BaseAgent):
     def _look_for_missing(self) -> None:
         """After a node was away, find the frames that it has lost."""
         if self._nodes.suspects:
-            since_nano = time.time_ns() - round(1e9 * (time.monotonic() - self._nodes.suspects_since))
-            self._missing.suspect(self._nodes.suspects, self._rotation.writers, since_nano)
+            self._missing.suspect(self._nodes.suspects, self._rotation.writers)
             self._nodes.suspects.clear()
+            # A frame of theirs may be lost already and have no entry yet: they are looked at when they have landed.
+            for writer in self._rotation.writers:
+                if writer.in_flight:
+                    self._unsettle(writer)
         self._missing.step(self._settled.__contains__)
 
     # Changes of rings and states

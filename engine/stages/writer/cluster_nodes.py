@@ -18,7 +18,7 @@ from engine.servers.redis.errors import forbidden
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
 from engine.stages.writer.store import Refused
-from engine.wire.cluster import ClusterMap, Node, Redirect
+from engine.wire.cluster import SLOTS, ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress
 
 #: Seconds between maps while all is well, and while a node is away or slots have no node.
@@ -26,6 +26,8 @@ _MAP_SECONDS = 10.0
 _MAP_SECONDS_TROUBLED = 0.5
 #: Seconds between two maps, at least.
 _MAP_SECONDS_MIN = 0.1
+#: Links to nodes of which only redirections tell, at most: a node may name any host.
+_STRANGERS_MAX = 16
 #: Seconds after which the link to a node that has no slots is closed, if nothing is asked of it.
 _UNUSED_SECONDS = 10.0
 
@@ -43,8 +45,6 @@ class ClusterNodes:
         #: Slots whose node was away or was replaced: it may lack frames that had been acknowledged. The caller empties
         #: it.
         self.suspects: set[int] = set()
-        #: When the first of these nodes gave its last sign of life, in monotonic seconds.
-        self.suspects_since = 0.0
         self._timeout = timeout_seconds
         self._on_try = on_try
         #: The present map, and the last one that a node told.
@@ -69,6 +69,11 @@ class ClusterNodes:
 
     def redirected(self, redirect: Redirect) -> Link | None:
         """Follow a redirection; the link to ask, None if it cannot be asked yet."""
+        if redirect.node not in self.links:
+            known = self._told.masters if self._told else ()
+            if sum(node not in known for node in self.links) >= _STRANGERS_MAX:
+                self.look_soon()
+                return None
         link = self._link(redirect.node)
         link.asked_at = time.monotonic()
         if not redirect.ask:
@@ -113,7 +118,7 @@ class ClusterNodes:
                 if not link.usable:
                     self.look_soon()
                 elif not connected and link.renewed and self._told:
-                    self._suspect(self._told.slots_of(link.node), link.seen_at)
+                    self.suspects |= self._told.slots_of(link.node)
 
     def flush(self) -> None:
         """Send what the connections take now."""
@@ -179,6 +184,9 @@ class ClusterNodes:
                 cause=Cause.REDIS_AWAY,
                 subject=f"Redis at {self.address}",
             )
+        if told is None:
+            # The writer before this one may have ended while a node was away.
+            self.suspects |= set(range(SLOTS))
         for node in found.masters:
             self._link(node)
         for node, link in list(self.links.items()):
@@ -186,15 +194,11 @@ class ClusterNodes:
                 continue
             unused = not link.busy and time.monotonic() - link.asked_at > _UNUSED_SECONDS
             if told:
-                self._suspect(told.slots_of(node), link.seen_at)
+                self.suspects |= told.slots_of(node)
             if node in former or unused:
                 link.fail("it has no slots")
                 link.close()
                 del self.links[node]
-
-    def _suspect(self, slots: frozenset[int], since: float) -> None:
-        self.suspects_since = min(self.suspects_since, since) if self.suspects else since
-        self.suspects |= slots
 
     def _link(self, node: Node) -> Link:
         link = self.links.get(node)
