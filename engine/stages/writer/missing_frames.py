@@ -57,8 +57,8 @@ class MissingFrames:
         return bool(self._walks)
 
     def suspect(self, slots: Iterable[int], writers: Sequence[CameraWriter], since_nano: int) -> None:
-        """Frames in ``slots`` may be lost, at least those captured shortly before ``since_nano`` (UTC): look through the
-        journals of ``writers`` again."""
+        """Frames in ``slots`` may be lost, at least those captured shortly before ``since_nano`` (UTC): look through
+        the journals of ``writers`` again."""
         self._since_nano = min(self._since_nano, since_nano) if self._walks else since_nano
         self._slots = self._slots.union(slots) if self._walks else frozenset(slots)
         self._walks = deque(_Walk(writer, b"+") for writer in writers)
