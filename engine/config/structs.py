@@ -102,7 +102,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def redis_address(self) -> RedisAddress:
         """Where Redis listens, with the credentials to use."""
         if self.embedded:
-            return embedded_address(self.run_directory, self.redis.embedded_servers)
+            return embedded_address(str(self.run_directory), self.redis.embedded_servers)
         redis = self.redis
         if redis.sentinels:
             address = parse_sentinels(

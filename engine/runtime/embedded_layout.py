@@ -69,7 +69,7 @@ class ServerFiles(NamedTuple):
     @property
     def address(self) -> RedisAddress:
         """Its socket, as the address of one server."""
-        whole = embedded_address(self.directory, self.servers)
+        whole = embedded_address(str(self.directory), self.servers)
         return whole.node(EMBEDDED, self.number) if whole.cluster else whole
 
     def make(self) -> None:

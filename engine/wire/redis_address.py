@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
@@ -80,12 +79,12 @@ class RedisAddress(NamedTuple):
         return self._replace(host=host, port=port, cluster=())
 
 
-def embedded_address(directory: Path, servers: int) -> RedisAddress:
+def embedded_address(directory: str, servers: int) -> RedisAddress:
     """The address of a site's own server, or of the cluster of its own ``servers``, in its run directory."""
     if servers == 1:
-        return RedisAddress("", 0, str(directory / "redis.sock"), False, 0, None, None)
+        return RedisAddress("", 0, f"{directory}/redis.sock", False, 0, None, None)
     cluster = tuple((EMBEDDED, number) for number in range(1, servers + 1))
-    return RedisAddress("", 0, str(directory), False, 0, None, None, cluster=cluster)
+    return RedisAddress("", 0, directory, False, 0, None, None, cluster=cluster)
 
 
 def parse_redis_address(address: str, port: int = REDIS_PORT, setting: str = "redis.address") -> RedisAddress:

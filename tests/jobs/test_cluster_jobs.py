@@ -16,8 +16,6 @@ from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.wait import wait_until
 from tests.system.site import command
 
-pytestmark = pytest.mark.server
-
 
 class Killed(BaseException):
     """As SIGKILL: nothing may catch it."""

@@ -72,10 +72,11 @@ class FakeJournals:
         redis = self._ask()
         return Cursors(dict(redis.cursors), redis.serials)
 
-    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
+    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> bool:
         redis = self._ask()
         redis.cursors |= cursors
         redis.serials = frozenset({serial.encode()})
+        return True
 
     def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
         found = [entry for entry in self._ask().journal if ids(entry) > after[CAMERA]][:count]

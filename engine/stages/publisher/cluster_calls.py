@@ -30,6 +30,9 @@ _REDIRECTS_MAX = 5
 _TIMEOUT_SECONDS_MAX = 2.0
 #: Seconds between two looks for the nodes while something is wrong.
 _LOOK_SECONDS = 0.5
+#: Seconds for which a refusal counts, longer than between two questions about one journal; and how many count.
+_REFUSAL_SECONDS = 2.0
+_REFUSALS_MAX = 16
 #: Errors of a node, or of its cluster, that cannot answer now.
 _CANNOT_NOW = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY ")
 _ASKING = hiredis.pack_command(("ASKING",))
@@ -81,13 +84,15 @@ class ClusterCalls:
         self._look_at = 0.0
         #: True if the map may be old.
         self._doubtful = False
-        #: Why the last questions have no answers of nodes that are there.
-        self._refusals: list[str] = []
+        #: Why questions had no answers of nodes that are there, and until when that counts (monotonic seconds).
+        self._refusals: dict[str, float] = {}
 
     @property
     def away(self) -> RedisUnavailable | None:
         """Why some nodes do not answer; None if all do, as far as is known."""
-        facts = [link.error.fact for link in self._links.values() if link.error] + self._refusals
+        now = time.monotonic()
+        facts = [link.error.fact for link in self._links.values() if link.error]
+        facts += [fact for fact, until in self._refusals.items() if now < until]
         if not facts:
             return None
         return RedisUnavailable("; ".join(dict.fromkeys(facts)), cause=Cause.REDIS_AWAY, subject="Redis")
@@ -105,7 +110,6 @@ class ClusterCalls:
         """As ``try_call``."""
         known = self._known()
         answers: list[Any] = [None] * len(questions)
-        self._refusals.clear()
         targets = {place: known.master_of(question.slot) for place, question in enumerate(questions)}
         asking: set[int] = set()
         for _ in range(_REDIRECTS_MAX + 1):
@@ -131,8 +135,7 @@ class ClusterCalls:
         for place, node in targets.items():
             if node is None:
                 self._doubtful = True
-                self._refusals.append(f"Redis at {self.address}: no node serves slot {questions[place].slot}")
-                answers[place] = NodeAway(self._refusals[-1])
+                answers[place] = self._refused(f"Redis at {self.address}: some slots have no node")
             else:
                 by_node.setdefault(node, []).append(place)
         sent = [
@@ -160,8 +163,7 @@ class ClusterCalls:
                     continue
                 elif str(reply).startswith(_CANNOT_NOW):
                     self._doubtful = True
-                    self._refusals.append(f"Redis at {one.link.address} cannot answer now: {reply}")
-                    answers[place] = NodeAway(str(reply))
+                    answers[place] = self._refused(f"Redis at {one.link.address} cannot answer now: {reply}")
                     continue
                 answers[place] = reply
         return elsewhere, once
@@ -206,6 +208,13 @@ class ClusterCalls:
                 next(replies)
             found.append((place, next(replies)))
         return found
+
+    def _refused(self, fact: str) -> NodeAway:
+        """Note why a question has no answer. Other questions, to other nodes, say nothing about it."""
+        self._refusals = {known: until for known, until in self._refusals.items() if until > time.monotonic()}
+        if len(self._refusals) < _REFUSALS_MAX or fact in self._refusals:
+            self._refusals[fact] = time.monotonic() + _REFUSAL_SECONDS
+        return NodeAway(fact)
 
     def _lost(self, link: NodeLink, answers: list[Any], places: list[int]) -> None:
         self._doubtful = True
