@@ -106,7 +106,8 @@ GROUPS: dict[str, tuple[Case, ...]] = {
              "the frames of the gap, and those whose entries are in it (`lost`); events come twice", 30, LOST | OUTAGE,
              repeats=True),
         Case("cluster-lagging-long", "the same; the replica takes over after the rings have run out",
-             "in addition, frames that belong there, and of cameras whose journal is there the oldest (`outage`)", 30,
+             "in addition, frames that belong there, and of cameras whose journal is there any (`outage` or "
+             "`ring_full`)", 30,
              LOST | OUTAGE | {"ring_full"}, repeats=True),
         Case("cluster-partition", "a master cut off from all; its replica takes over; the old one comes back",
              "what the replica had not got (`lost`); events of the last moments come twice", 30, LOST, repeats=True),
