@@ -1,8 +1,13 @@
 """The reply of CLUSTER NODES: all nodes that one node knows, also those that CLUSTER SLOTS leaves out, such as replicas
-that have received nothing yet, and nodes that have failed."""
+that have received nothing yet, and nodes that have failed.
+
+It has both addresses of a node, its IP address and the host name that it announces. CLUSTER SLOTS has the one that
+clients are to use (``cluster-preferred-endpoint-type``), and certificates are made for that one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from engine.errors import WireError
@@ -36,18 +41,24 @@ class Member(NamedTuple):
         return bool(self.flags & {"fail", "fail?"})
 
 
-def parse_members(reply: object, asked: Node) -> list[Member]:
-    """The nodes in the reply of the node ``asked``; without those that nobody can name an address of. Raises
-    WireError."""
+def parse_members(reply: object, asked: Node, hosts: Collection[str] = ()) -> list[Member]:
+    """The nodes in the reply of the node ``asked``; without those that nobody can name an address of. ``hosts`` are
+    those of CLUSTER SLOTS: if a host name is among them, nodes are called by their host names. Raises WireError."""
     if not isinstance(reply, bytes):
         raise WireError(f"{asked} answered CLUSTER NODES with what is no text")
     lines = reply.decode("utf-8", "replace").splitlines()
     if len(lines) > _NODES_MAX:
         raise WireError(f"{asked} answered CLUSTER NODES with {len(lines):,} nodes")
-    return [member for line in lines if (member := _member(line, asked))]
+    by_name = any(name and name in hosts for name in map(_host_name, lines))
+    return [member for line in lines if (member := _member(line, asked, by_name=by_name))]
 
 
-def _member(line: str, asked: Node) -> Member | None:
+def _host_name(line: str) -> str:
+    """The host name that a node announces; empty if it announces none."""
+    return (line.split()[1:2] or [""])[0].partition(",")[2].partition(",")[0]
+
+
+def _member(line: str, asked: Node, *, by_name: bool) -> Member | None:
     words = line.split()
     if len(words) < _WORDS_MIN:
         raise WireError(f"{asked} answered CLUSTER NODES with {line[:80]!r}")
@@ -58,7 +69,7 @@ def _member(line: str, asked: Node) -> Member | None:
     if not (port.isascii() and port.isdecimal() and len(port) <= 5 and 0 < int(port) < 2**16):
         raise WireError(f"{asked} answered CLUSTER NODES with the address {words[1][:80]!r}")
     # A node that does not know its own address leaves it out.
-    node = Node(host or asked.host, int(port))
+    node = Node((_host_name(line) if by_name else "") or host or asked.host, int(port))
     master = "" if words[3] == "-" else words[3]
     reachable = words[7] == "connected" or "myself" in flags
     return Member(words[0], node, flags, master, reachable, sum(map(_count, words[_WORDS_MIN:])))

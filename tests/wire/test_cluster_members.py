@@ -28,6 +28,12 @@ def test_members_are_read_with_their_slots_and_states():
     assert fourth.node == Node("10.0.0.1", 6380), "a node that does not know its own address"
 
 
+def test_nodes_are_called_by_their_host_names_where_the_map_of_slots_does_so():
+    said = parse_members(REPLY, ASKED, {"name.example"})
+    assert [member.node.host for member in said] == ["10.0.0.1", "name.example", "[fd00::3]", "10.0.0.1"]
+    assert parse_members(REPLY, ASKED, {"10.0.0.1", ""}) == parse_members(REPLY, ASKED)
+
+
 @pytest.mark.parametrize("reply", [None, 5, b"a b c", b"a1 10.0.0.1:x@1 master - 0 0 1 connected", b"a\n" * 2000])
 def test_what_is_no_list_of_nodes_is_refused(reply):
     with pytest.raises(WireError):

@@ -52,7 +52,7 @@ def find_members(address: RedisAddress, timeout_seconds: float) -> list[Member]:
             finally:
                 connection.disconnect()
             checked(where, [("CLUSTER", "NODES")], [reply])
-            return parse_members(reply, node)
+            return parse_members(reply, node, {other.host for other in known.nodes})
         except (RedisUnavailable, WireError) as error:
             failed = error
     raise RedisUnavailable.of(failed or RedisUnavailable(f"Redis at {address} has no nodes"), cause=Cause.REDIS_AWAY)
