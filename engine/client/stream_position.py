@@ -55,6 +55,17 @@ class StreamPosition:
         # No message came on the first connection. Those that came meanwhile must not be passed over.
         return self._begun if self._start in ("last", "next") else self._start
 
+    def restart(self, generation: int) -> bool:
+        """The stream was made for the connection ``generation``, so its offsets begin at 0. True if a stream was read
+        before: it is gone, and all of this one is read."""
+        with self._lock:
+            if self._begun is None:
+                return False
+            self._start, self._last = "first", None
+            self._open.clear()
+            self._generation = generation
+            return True
+
     def seen(self, offset: int) -> bool:
         """True if a message of this offset was admitted before."""
         with self._lock:
@@ -63,6 +74,9 @@ class StreamPosition:
     def admit(self, offset: int, generation: int) -> bool:
         """Take in a message of the connection ``generation``. False if it is settled already."""
         with self._lock:
+            if generation < self._generation:
+                # It is of a stream that is gone.
+                return False
             if generation != self._generation:
                 # The stream may have dropped its oldest messages meanwhile.
                 self._generation = generation

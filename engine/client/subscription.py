@@ -199,6 +199,8 @@ class BrokerSubscription:
             named = bool(name)
             declared = channel.queue_declare(name, durable=named, exclusive=not named, arguments=topology.arguments)
             name = declared.method.queue
+            if self._position and self._position.restart(self.generation):
+                logger.warning("the stream %s was deleted and is made again; it is read from its beginning", name)
         for key in topology.routing_keys:
             channel.queue_bind(name, topology.exchange, key)
         return name

@@ -58,7 +58,13 @@ def make_accounts(
     """
     if centre and any(site.name == CENTRE_USER for site in sites):
         raise InputError(f"site {CENTRE_USER!r} has the name of the user that reads at the centre; use another")
-    passwords = _passwords(sites, _read_passwords(directory / PASSWORDS), centre=centre is not None)
+    standing = _read_passwords(directory / PASSWORDS)
+    passwords = _passwords(sites, standing, centre=centre is not None)
+    if not centre:
+        # The centre's files of an earlier call stay as they are, and so do their passwords.
+        at_centre = {CENTRE_USER, *(site.name for site in sites)}
+        kept = {account: word for account, word in standing.items() if account.server == "centre"}
+        passwords |= {account: word for account, word in kept.items() if account.user in at_centre}
     at = {
         server: {account.user: password for account, password in passwords.items() if account.server == server}
         for server in ("redis", "rabbitmq", "centre")

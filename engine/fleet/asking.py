@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +18,8 @@ from engine.wire.urls import mask
 
 #: Sites that are asked at a time: two connections each, far below the limit of open files.
 SITES_AT_A_TIME_MAX = 64
+#: Requests to each site.
+_REQUESTS = 2
 #: Most characters of a reason.
 _REASON_CHARACTERS_MAX = 300
 
@@ -40,6 +43,9 @@ def ask_all(sites: Sequence[Asked], timeout_seconds: float, context: ssl.SSLCont
 
 async def _ask_all(sites: Sequence[Asked], timeout_seconds: float, context: ssl.SSLContext | None) -> list[SiteStatus]:
     turn = asyncio.Semaphore(SITES_AT_A_TIME_MAX)
+    # Each request looks up a name in a thread, which a silent name server may hold beyond the request's own time. With
+    # asyncio's few threads, such names would keep the other sites waiting. Threads are made only as they are needed.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_REQUESTS * max(len(sites), 1)))
 
     async def in_turn(site: Asked) -> SiteStatus:
         async with turn:

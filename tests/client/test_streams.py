@@ -115,6 +115,21 @@ def test_after_lost_connections_each_event_is_accepted_once(make, stream):
     assert consumer.counts.frames == 40
 
 
+def test_a_stream_that_is_deleted_is_made_again_and_read_from_its_beginning(make, stream):
+    seen = Seen()
+    consumer = make(seen, offset="first")
+    with running(consumer):
+        stream.publish(*stream.events(20))
+        seen.has(20)
+        with stream.channel() as channel:
+            channel.queue_delete(QUEUE)
+        # Its offsets begin at 0 again.
+        stream.publish(*stream.events(5))
+        seen.has(25)
+        wait_until(lambda: consumer.next_offset == 5, 20, "all are settled")
+    assert seen.numbers == list(range(1, 26))
+
+
 def test_what_failed_to_the_last_is_given_up_and_the_stream_goes_on(make, stream):
     stream.publish(*stream.events(3), b"no event", *stream.events(3))
     seen = Seen(lambda event: event.sequence == "00002")

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -208,6 +208,31 @@ def test_all_are_asked_side_by_side_and_one_that_hangs_holds_up_nobody() -> None
     with serving(together) as served, serving(hang) as silent:
         found = ask_all([silent.asked, *[served.asked] * sites], 60, None)
     assert [site.state for site in found] == ["away", *["ok"] * sites]
+
+
+def test_a_name_server_that_is_silent_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    look_up, answered = socket.getaddrinfo, threading.Semaphore(0)
+
+    def getaddrinfo(host: str, *rest: Any, **named: Any) -> Any:
+        if host.startswith("silent"):
+            # It goes on when the other site has got both its answers.
+            assert answered.acquire(timeout=60)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(host, *rest, **named)
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        connection.sendall(whole(body_of(request)))
+        connection.recv(1)
+        for _ in range(silent):
+            answered.release()
+
+    silent = 40
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    sites = [Asked("", parse_api_url(f"http://silent{number}.example", "url"), "") for number in range(silent)]
+    with serving(answer) as served:
+        local = Asked("shop", parse_api_url(f"http://localhost:{served.port}", "url"), "")
+        found = ask_all([*sites, local], 60, None)
+    assert [site.state for site in found] == [*["away"] * silent, "ok"]
 
 
 @settings(max_examples=examples(200), deadline=None)

@@ -146,6 +146,18 @@ def test_files_are_private_and_passwords_stay_when_a_site_is_added(tmp_path: Pat
     assert (done.returncode, "name another directory" in done.stderr) == (2, True)
 
 
+def test_the_centre_s_passwords_stay_when_a_call_names_no_centre(tmp_path: Path) -> None:
+    centre = ("--centre", "amqps://centre.example/centre")
+    write(tmp_path / "sites.csv", "name\nshop-1\n")
+    found = []
+    for options in (centre, (), centre):
+        done = command("fleet", "users", str(tmp_path / "sites.csv"), str(tmp_path / "users"), *options)
+        assert done.returncode == 0, done.stderr
+        found.append(sorted((tmp_path / "users/passwords.csv").read_text().splitlines()))
+    assert len(found[0]) == 6
+    assert found[1:] == [found[0], found[0]]
+
+
 def test_the_hash_of_a_password_is_as_rabbitmq_documents_it() -> None:
     """The example of https://www.rabbitmq.com/docs/passwords."""
     assert password_hash("test12", bytes.fromhex("908DC60A")) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
