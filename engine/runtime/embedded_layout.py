@@ -25,8 +25,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
 from engine.config import Config
 from engine.wire.cluster import SLOTS
 from engine.wire.redis_address import EMBEDDED, RedisAddress, embedded_address
@@ -97,6 +95,9 @@ class ServerFiles(NamedTuple):
 
     def settings(self, config: Config) -> dict[str, str]:
         """The server's settings. The servers share the memory that the site file gives them."""
+        # Loaded here, because `edge-video status` needs only the names of the files.
+        import psutil
+
         memory = psutil.virtual_memory().total * config.redis.max_memory_percent // 100
         found = {
             "port": "0",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from engine.config import Config
 from engine.errors import InputError
-from engine.runtime import server_process
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.embedded_layout import kept_counts, layout, standing
 
@@ -106,13 +105,3 @@ def _data_of(config: Config, count: int) -> str:
 def _sum(held: list[int]) -> int:
     """The sum of counts; -1 if one of them is unknown."""
     return -1 if any(count < 0 for count in held) else sum(held)
-
-
-def running_pids(config: Config) -> list[int]:
-    """The process ids of the servers that run, of any layout. Raises InputError if a lock file cannot be opened."""
-    found = []
-    for files in standing(config.run_directory):
-        if server := server_process.find(files.lock, 0):
-            server.close()
-            found.append(server.pid)
-    return found

@@ -14,7 +14,7 @@ from engine import __version__
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
 from engine.runtime import elsewhere, running_site
-from engine.runtime.embedded_servers import running_pids
+from engine.runtime.embedded_pids import running_pids
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR, WEB
 from engine.runtime.site_report import SiteReport, VideoTotals
 from engine.runtime.status_cameras import CameraLook, look_at

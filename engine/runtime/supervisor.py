@@ -21,7 +21,8 @@ from engine.errors import EXIT_FAILED, EXIT_OK, InputError
 from engine.runtime import claims, preflight, rings, roles, running_site
 from engine.runtime.child_process import BACKOFF_SECONDS_MAX, Child
 from engine.runtime.children import TICK_SECONDS, Children
-from engine.runtime.embedded_servers import EmbeddedServers, running_pids
+from engine.runtime.embedded_pids import running_pids
+from engine.runtime.embedded_servers import EmbeddedServers
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier

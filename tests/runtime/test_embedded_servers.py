@@ -16,7 +16,8 @@ from engine.config import Config
 from engine.errors import ConfigError, InputError
 from engine.runtime.embedded import EmbeddedServer
 from engine.runtime.embedded_layout import ServerFiles, layout
-from engine.runtime.embedded_servers import EmbeddedServers, running_pids
+from engine.runtime.embedded_pids import running_pids
+from engine.runtime.embedded_servers import EmbeddedServers
 from engine.runtime.preflight import check_redis
 from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.session import Session

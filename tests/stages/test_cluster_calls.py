@@ -11,8 +11,9 @@ from contextlib import closing, contextmanager, suppress
 import pytest
 
 from engine.errors import RedisUnavailable, ServerRefused
+from engine.servers.overrides.redis import NodeAway
 from engine.stages.publisher import cluster_calls
-from engine.stages.publisher.cluster_calls import ClusterCalls, NodeAway
+from engine.stages.publisher.cluster_calls import ClusterCalls
 from engine.wire.cluster import slot_of
 from engine.wire.redis_address import parse_cluster
 

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from engine.client.store import FrameStore
-from engine.runtime.embedded_servers import running_pids
+from engine.runtime.embedded_pids import running_pids
 from tests.servers.wait import wait_until
 from tests.system.site import Site, command
 from tests.system.test_embedded import kill

@@ -17,6 +17,7 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from engine.errors import Cause, EngineError, RedisUnavailable, WireError
+from engine.servers.overrides.redis import NodeAway
 from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
 from engine.stages.publisher.node_link import NodeLink
@@ -36,10 +37,6 @@ _REFUSALS_MAX = 16
 #: Errors of a node, or of its cluster, that cannot answer now.
 _CANNOT_NOW = ("CLUSTERDOWN", "LOADING", "MASTERDOWN", "TRYAGAIN", "BUSY ")
 _ASKING = hiredis.pack_command(("ASKING",))
-
-
-class NodeAway(ResponseError):
-    """In place of an answer: the node that has the key does not answer now."""
 
 
 class NodeUnavailable(RedisUnavailable):

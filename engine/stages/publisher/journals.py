@@ -15,12 +15,13 @@ from typing import Any, Protocol
 from redis.exceptions import ResponseError
 
 from engine.errors import Cause, RedisUnavailable, WireError
+from engine.servers.overrides.redis import NodeAway
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.servers.redis.session import Session
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.blocking_read import NOT_YET, BlockingRead
-from engine.stages.publisher.cluster_calls import ClusterCalls, NodeAway, NodeUnavailable
+from engine.stages.publisher.cluster_calls import ClusterCalls, NodeUnavailable
 from engine.stages.publisher.polling_read import PollingRead
 from engine.stages.publisher.reads import CameraRead, Cursors, Overview, is_foreign, newest, pairs, unblocked, within
 from engine.wire import keys

@@ -15,8 +15,9 @@ from typing import Any
 import hiredis
 from redis.exceptions import ResponseError
 
+from engine.servers.overrides.redis import NodeAway
 from engine.stages.publisher.blocking_read import NOT_YET
-from engine.stages.publisher.cluster_calls import ClusterCalls, NodeAway, Question
+from engine.stages.publisher.cluster_calls import ClusterCalls, Question
 from engine.wire.cluster import slot_of
 from engine.wire.journal import EntryId
 

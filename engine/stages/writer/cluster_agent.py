@@ -264,7 +264,8 @@ class ClusterWriterAgent(BaseAgent):
     def _look_for_missing(self) -> None:
         """After a node was away, find the frames that it has lost."""
         if self._nodes.suspects:
-            self._missing.suspect(self._nodes.suspects, self._rotation.writers)
+            since_nano = time.time_ns() - round(1e9 * (time.monotonic() - self._nodes.suspects_since))
+            self._missing.suspect(self._nodes.suspects, self._rotation.writers, since_nano)
             self._nodes.suspects.clear()
             # A frame of theirs may be lost already and have no entry yet: they are looked at when they have landed.
             for writer in self._rotation.writers:

@@ -114,6 +114,12 @@ class Link:
         """True if the node has not moved a byte for a while, although a question is open."""
         return self.busy and time.monotonic() - self._moved_at > _STALL_SECONDS
 
+    @property
+    def seen_at(self) -> float:
+        """When the node last gave a sign of life, or was first asked something without giving one, in monotonic
+        seconds."""
+        return self._moved_at
+
     def fileno(self) -> int:
         """The descriptor that ``poller`` reports; -1 without a connection."""
         return self._socket.fileno() if self._socket is not None else -1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable
@@ -45,6 +45,8 @@ class ClusterNodes:
         #: Slots whose node was away or was replaced: it may lack frames that had been acknowledged. The caller empties
         #: it.
         self.suspects: set[int] = set()
+        #: When the first of these nodes gave its last sign of life, in monotonic seconds.
+        self.suspects_since = 0.0
         self._timeout = timeout_seconds
         self._on_try = on_try
         #: The present map, and the last one that a node told.
@@ -118,7 +120,7 @@ class ClusterNodes:
                 if not link.usable:
                     self.look_soon()
                 elif not connected and link.renewed and self._told:
-                    self.suspects |= self._told.slots_of(link.node)
+                    self._suspect(self._told.slots_of(link.node), link.seen_at)
 
     def flush(self) -> None:
         """Send what the connections take now."""
@@ -186,7 +188,7 @@ class ClusterNodes:
             )
         if told is None:
             # The writer before this one may have ended while a node was away.
-            self.suspects |= set(range(SLOTS))
+            self._suspect(range(SLOTS), time.monotonic())
         for node in found.masters:
             self._link(node)
         for node, link in list(self.links.items()):
@@ -194,11 +196,15 @@ class ClusterNodes:
                 continue
             unused = not link.busy and time.monotonic() - link.asked_at > _UNUSED_SECONDS
             if told:
-                self.suspects |= told.slots_of(node)
+                self._suspect(told.slots_of(node), link.seen_at)
             if node in former or unused:
                 link.fail("it has no slots")
                 link.close()
                 del self.links[node]
+
+    def _suspect(self, slots: Iterable[int], since: float) -> None:
+        self.suspects_since = min(self.suspects_since, since) if self.suspects else since
+        self.suspects.update(slots)
 
     def _link(self, node: Node) -> Link:
         link = self.links.get(node)

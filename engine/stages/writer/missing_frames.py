@@ -35,6 +35,10 @@ _NANO_END = 2**63
 _UNCOUNTED = "frames that a node of the cluster loses are not counted"
 
 
+#: Frames that were captured so shortly before a failure may have waited in their rings, and prove nothing.
+_MARGIN_NANO = 2_000_000_000
+
+
 class _Walk(NamedTuple):
     """How far back a camera's journal was looked at: to before ``entry``. It is looked at back to the time stamp
     ``until`` at least."""
@@ -64,10 +68,12 @@ class MissingFrames:
         """True while there is something to look at."""
         return bool(self._walks)
 
-    def suspect(self, slots: set[int], writers: Sequence[CameraWriter]) -> None:
-        """Frames in ``slots`` may be lost: look through the journals of ``writers`` again."""
+    def suspect(self, slots: set[int], writers: Sequence[CameraWriter], since_nano: int = _NANO_END) -> None:
+        """Frames in ``slots`` may be lost, at least those captured before ``since_nano`` (UTC): look through the
+        journals of ``writers`` again."""
         self._slots = self._slots | slots if self._walks else frozenset(slots)
-        until = {writer: writer.consumer.last_stored_nano or _NANO_END for writer in writers}
+        failed_nano = since_nano - _MARGIN_NANO
+        until = {writer: min(writer.consumer.last_stored_nano or _NANO_END, failed_nano) for writer in writers}
         for walk in self._walks:
             # What it has not reached yet, the next walk must reach.
             until[walk.writer] = min(until.get(walk.writer, walk.until), walk.until, _nano(walk.entry))
