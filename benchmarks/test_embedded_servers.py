@@ -25,7 +25,8 @@ from benchmarks.harness import Results, Scale
 from benchmarks.in_process import HEIGHT, WIDTH, quiet_log, site_config
 from engine.config import Config
 from engine.runtime.embedded_layout import layout
-from engine.runtime.embedded_servers import EmbeddedServers, running_pids
+from engine.runtime.embedded_pids import running_pids
+from engine.runtime.embedded_servers import EmbeddedServers
 from engine.shm import ring_file, segment, site
 from engine.shm.ring import Producer
 from engine.shm.site import SitePaths
