@@ -94,7 +94,9 @@ def test_a_bad_list_is_one_error_that_names_the_line_and_nothing_is_written(case
     assert "heim" not in str(refused.value)
 
 
-@pytest.mark.parametrize("value", ['["geheim-geheim"]', '{ x = "geheim-geheim" }', "true"], ids=["list", "table", "bool"])
+@pytest.mark.parametrize(
+    "value", ['["geheim-geheim"]', '{ x = "geheim-geheim" }', "true"], ids=["list", "table", "bool"]
+)
 @pytest.mark.parametrize("key", ["password", "token"])
 def test_a_secret_that_is_no_text_is_refused(key: str, value: str, tmp_path: Path) -> None:
     file = write(tmp_path / "sites.toml", f'[[sites]]\nname = "a"\n{key} = {value}\n')

@@ -261,7 +261,9 @@ class PublisherAgent:
             self._broker_lost(
                 BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)", cause=Cause.BROKER_BLOCKED)
             )
-        elif self._refused and self._broker.ready and now > self._trust_at and (confirmed or not self._broker.in_flight):
+        elif (
+            self._refused and self._broker.ready and now > self._trust_at and (confirmed or not self._broker.in_flight)
+        ):
             self._refused = False
             self._broker_back()
         return confirmed
