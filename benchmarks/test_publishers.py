@@ -66,6 +66,14 @@ class Publishers:
     def total(self, count: PublisherCount) -> int:
         return sum(page.counts[count] for page in self.pages)
 
+    def state(self) -> str:
+        """What tells why events are not confirmed."""
+        counts = ("CONFIRMED", "PUBLISHED", "EXPIRED", "NACKED", "CONNECTS", "CONNECTED")
+        known = ", ".join(f"{name.lower()} {self.total(PublisherCount[name]):,}" for name in counts)
+        ended = [process.exitcode for process in self.processes if not process.is_alive()]
+        outages = "; ".join(filter(None, (page.text.decode(errors="replace") for page in self.pages)))
+        return f"{known}; ended processes {ended}; outages {outages or 'none'}"
+
     def send(self, number: signal.Signals) -> None:
         for process in self.processes:
             psutil.Process(process.pid).send_signal(number)
@@ -135,7 +143,8 @@ def test_entries_to_confirmed_messages_by_publishers(
                     publishers.send(signal.SIGCONT)
                     while publishers.total(PublisherCount.CONFIRMED) < goal:
                         time.sleep(0.001)
-                        assert time.perf_counter() < begun + 120, "the events are not confirmed"
+                        late = time.perf_counter() > begun + 120
+                        assert not late, f"{goal:,} events are not confirmed: {publishers.state()}"
                     rates.append(events / (time.perf_counter() - begun))
                     cpus.append((publishers.cpu_seconds() - before) / events * 1e6)
                     channel.queue_purge(peers.QUEUE)

@@ -7,33 +7,36 @@ import json
 import signal
 import sys
 import tomllib
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pika
 
-SITES = {site["name"]: site for site in tomllib.loads(Path(sys.argv[1]).read_text())["sites"]}
+LIST = Path(sys.argv[1])
+SITES = {site["name"]: site for site in tomllib.loads(LIST.read_text())["sites"]}
 
 
 def fetch(site: dict[str, str], key: str) -> bytes:
     """The picture, from the API of the site that stores it."""
-    headers = {"Authorization": f"Bearer {site['token']}"} if "token" in site else {}
+    token = (LIST.parent / site["token_file"]).read_text().strip() if "token_file" in site else site.get("token", "")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     with urlopen(Request(f"{site['url']}/api/v1/frames/{quote(key, safe='')}", headers=headers), timeout=10) as answer:
         return answer.read()
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 channel = pika.BlockingConnection(pika.URLParameters(sys.argv[2])).channel()
+channel.basic_qos(prefetch_count=100)
 for method, properties, body in channel.consume("events"):  # never ends
     name, found = properties.user_id, json.loads(body)
     for event in found if isinstance(found, list) else [found]:
-        if event["event_type"] == "frame" and name in SITES:
+        if event["event_type"] == "frame" and "url" in SITES.get(name, {}):
             try:
                 picture = fetch(SITES[name], event["redis_key"])
                 (Path(sys.argv[3]) / f"{name}-{event['timestamp_nano']}.jpg").write_bytes(picture)
                 print(f"{name} {event['camera_id']} {event['timestamp']}", flush=True)
-            except URLError as error:  # 404: the frame has expired
+            except (OSError, HTTPException) as error:  # 404: the frame has expired
                 print(f"{name} {event['camera_id']}: {error}", flush=True)
     channel.basic_ack(method.delivery_tag)

@@ -136,8 +136,12 @@ def test_centre(shop: Site, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     rabbitmq.add_vhost("centre")
     rabbitmq.add_user("shop-1", "geheim", "centre")
     sites = tmp_path / "sites.toml"
-    sites.write_text(f'[[sites]]\nname = "shop-1"\nurl = "http://{shop.config.web.listen}"\ntoken = "{TOKEN}"\n')
-    sites.chmod(0o600)
+    sites.write_text(
+        f'[[sites]]\nname = "shop-1"\nurl = "http://{shop.config.web.listen}"\ntoken_file = "shop-1.token"\n'
+    )
+    (tmp_path / "shop-1.token").write_text(f"{TOKEN}\n")
+    for file in (sites, tmp_path / "shop-1.token"):
+        file.chmod(0o600)
     with FrameStore.from_site(shop.file) as store:
         frame = store.latest("till")
     assert frame is not None

@@ -17,7 +17,7 @@ from engine.cli.options import AsJson, RedisUrl, SiteFile, resolve
 from engine.cli.output import print_json
 from engine.client.frame import Frame
 from engine.client.stream_position import StreamOffset
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InputError
 from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 from engine.wire.rfc3339 import NANO
 
@@ -67,12 +67,16 @@ def consume(
     target = resolve(config, redis, None, None)
     if amqp and redis is None:
         raise ConfigError("--amqp goes with --redis; a site file names its own broker")
+    if offset is not None and not stream:
+        raise InputError("--offset is for streams; add --stream")
+    if stream and not queue:
+        raise InputError("--stream needs --queue, the name of the stream")
     printer = _Printer(limit, json=json)
     prefetch = _PREFETCH if limit is None else min(limit, _PREFETCH)
     options: dict[str, Any] = {"queue": queue, "dead_letter": dead_letter, "prefetch": prefetch}
     options["timeout_seconds"] = target.timeout_seconds
-    if stream or offset is not None:
-        options |= {"stream": stream, "offset": _offset(offset or "next")}
+    if stream:
+        options |= {"stream": True, "offset": _offset(offset or "next")}
     if status:
         options["on_status"] = printer.status
     if gops:

@@ -153,12 +153,13 @@ def _with_defaults(cameras: Any, defaults: Any) -> Any:
 
 def _convert(document: dict[str, Any], struct: type[_Struct]) -> _Struct:
     try:
-        return msgspec.convert(document, struct, dec_hook=_text)
+        return msgspec.convert(document, struct, dec_hook=as_text)
     except msgspec.ValidationError as error:
         raise ConfigError(explain(str(error), document)) from None
 
 
-def _text(kind: type, value: Any) -> Any:
+def as_text(kind: type, value: Any) -> Any:
+    """For msgspec: a Secret or Url from text. Raises TypeError for another value, in msgspec's own words."""
     if kind in (Secret, Url) and isinstance(value, str):
         return kind(value)
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine.config.loading import as_text
 from engine.config.names import explain, suggestion
 from engine.config.sections import SITE_NAME, Secret, Text
 from engine.errors import ConfigError, InputError, WireError
@@ -174,7 +175,7 @@ def _site(fields: dict[str, Any]) -> ListedSite:
         if key not in known:
             raise ConfigError(f"unknown key {key!r}{suggestion(key, known)}")
     try:
-        site = msgspec.convert(fields, ListedSite, dec_hook=lambda kind, value: kind(value))
+        site = msgspec.convert(fields, ListedSite, dec_hook=as_text)
     except msgspec.ValidationError as error:
         raise ConfigError(explain(str(error), fields)) from None
     _check(site)

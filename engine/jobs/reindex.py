@@ -83,7 +83,13 @@ class _KindReindex:
             self._scan(Ears())
         (listed,) = self._session.call(("HKEYS", keys.cameras_key(self._names.vhost, self._names.prefix)))
         for name in listed:
-            self._remove(self._report(name.decode("utf-8", "replace")))
+            camera = name.decode("utf-8", "replace")
+            try:
+                self._names.journal(camera)
+            except WireError:
+                # Such as "{cam1}", which a run without --key-tags has listed. No key holds it, so it has no journal.
+                continue
+            self._remove(self._report(camera))
         return list(self._cameras.values())
 
     def _scan(self, ears: Ears) -> int:

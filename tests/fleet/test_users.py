@@ -94,6 +94,17 @@ def test_a_bad_list_is_one_error_that_names_the_line_and_nothing_is_written(case
     assert "heim" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "value", ['["geheim-geheim"]', '{ x = "geheim-geheim" }', "true"], ids=["list", "table", "bool"]
+)
+@pytest.mark.parametrize("key", ["password", "token"])
+def test_a_secret_that_is_no_text_is_refused(key: str, value: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "sites.toml", f'[[sites]]\nname = "a"\n{key} = {value}\n')
+    with pytest.raises(InputError, match=f"line 1: {key} must be text") as refused:
+        read_sites(file)
+    assert "geheim" not in str(refused.value)
+
+
 def test_the_command_refuses_a_bad_list_and_writes_nothing(tmp_path: Path) -> None:
     file = write(tmp_path / "sites.toml", '[[sites]]\nname = "a"\n\n[[sites]]\nname = "a"\n')
     done = command("fleet", "users", str(file), str(tmp_path / "out"))

@@ -51,6 +51,9 @@ _CONFIRM_SECONDS = 0.05
 #: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 10.0
+#: Seconds without a refusal after which a broker that refused messages counts as back. It refuses within milliseconds,
+#: and every try sends a window of messages again, also to queues that take them.
+_TRUST_SECONDS = 1.0
 
 
 class _EventMakers(dict[str, FrameEvents]):
@@ -99,6 +102,9 @@ class PublisherAgent:
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
         #: True if confirms have come since the last save.
         self._unsaved = False
+        #: True from refused messages on until the broker counts as back, which is not before ``_trust_at``.
+        self._refused = False
+        self._trust_at = 0.0
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
         #: Parts of a cluster are away.
@@ -239,10 +245,9 @@ class PublisherAgent:
             return 0
         if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 1 + self._broker.hosts.place
-            self._backoff.reset()
-            self._broker_outage.over()
-            address = self._broker.hosts.current
-            self._log.info("rabbitmq connected", **({"at": str(address)} if self._broker.hosts.several else {}))
+            self._trust_at = now + _TRUST_SECONDS
+            if not self._refused:
+                self._broker_back()
         if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 0
             self._broker_outage.lost(
@@ -250,11 +255,17 @@ class PublisherAgent:
             )
         confirmed = self._take_confirmed()
         if self._broker.nacked:
+            self._refused = True
             self._counts[PublisherCount.NACKED] += self._broker.nacked
             self._broker.hosts.lost()
             self._broker_lost(
                 BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)", cause=Cause.BROKER_BLOCKED)
             )
+        elif (
+            self._refused and self._broker.ready and now > self._trust_at and (confirmed or not self._broker.in_flight)
+        ):
+            self._refused = False
+            self._broker_back()
         return confirmed
 
     def _take_confirmed(self) -> int:
@@ -345,6 +356,12 @@ class PublisherAgent:
         pause = self._backoff.next_seconds() if self._broker.hosts.round_over else 0.0
         self._retry_at = time.monotonic() + pause
         self._broker_outage.lost(error)
+
+    def _broker_back(self) -> None:
+        self._backoff.reset()
+        self._broker_outage.over()
+        hosts = self._broker.hosts
+        self._log.info("rabbitmq connected", **({"at": str(hosts.current)} if hosts.several else {}))
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
         self._disconnect()
