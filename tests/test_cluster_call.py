@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +18,7 @@ from engine.servers.redis.cluster_call import Pause, Renew, Send, cluster_call
 from engine.servers.redis.cluster_state import ClusterState
 from engine.wire.cluster import SLOTS, ClusterMap, Node, parse_slots, slot_of
 from engine.wire.redis_address import parse_cluster
+from tests.servers.wait import wait_until
 
 pytestmark = pytest.mark.unit
 
@@ -259,3 +262,65 @@ def test_a_refusal_is_raised() -> None:
     cluster.answer = lambda node, commands: ServerRefused("no", cause=Cause.LOGIN)  # type: ignore[method-assign]
     with pytest.raises(ServerRefused):
         run(cluster, state(cluster), ("GET", "key0"))
+
+
+def test_threads_that_wait_for_another_s_map_share_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, goes_on = threading.Semaphore(0), threading.Event()
+    questions: list[int] = []
+
+    def find(*_: object) -> ClusterMap:
+        questions.append(1)
+        asked.release()
+        goes_on.wait(10)
+        raise RedisUnavailable("no node answers", cause=Cause.REDIS_AWAY)
+
+    monkeypatch.setattr(cluster_state, "find_nodes", find)
+    state = ClusterState(parse_cluster(["a:1"]), 1.0)
+    errors: list[str] = []
+
+    def renew() -> None:
+        try:
+            state.renew()
+        except RedisUnavailable as error:
+            errors.append(error.fact)
+
+    threads = [threading.Thread(target=renew) for _ in range(4)]
+    threads[0].start()
+    assert asked.acquire(timeout=10)
+    count = _Counted(state._renewing)
+    state._renewing = count  # type: ignore[assignment]
+    for thread in threads[1:]:
+        thread.start()
+    wait_until(lambda: count.waiting == 3, 10, "three threads wait")
+    goes_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert (errors, len(questions)) == (["no node answers"] * 4, 1)
+    with pytest.raises(RedisUnavailable):
+        state.renew()
+    assert len(questions) == 2, "a later thread asks by itself"
+
+
+class _Counted:
+    """A lock that counts who waits for it."""
+
+    def __init__(self, lock: Any) -> None:
+        self._lock, self.waiting = lock, 0
+
+    def __enter__(self) -> None:
+        self.waiting += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_recent_map_is_asked_for_again_after_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Cluster().map()
+    maps = [known, known.moved(0, Node("other", 1))]
+    monkeypatch.setattr(cluster_state, "find_nodes", lambda *_: maps.pop(0))
+    state = ClusterState(parse_cluster(["a:1"]), 1.0)
+    assert len(state.recent().masters) == len(state.recent().masters) == 2
+    later = time.monotonic() + 60
+    monkeypatch.setattr(cluster_state.time, "monotonic", lambda: later)
+    assert Node("other", 1) in state.recent().masters

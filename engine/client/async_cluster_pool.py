@@ -141,8 +141,8 @@ class AsyncClusterPool:
             raise exhausted(self._state.address) from None
         try:
             nodes = self._idle.pop() if self._idle else AsyncNodeConnections(self._state, self._timeout_seconds)
-            await nodes.drop_stale()
             try:
+                await nodes.drop_stale()
                 return await nodes.run(cluster_call(self._state, commands, self._timeout_seconds, repeats=True))
             finally:
                 self._idle.append(nodes)

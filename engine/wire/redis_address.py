@@ -128,8 +128,10 @@ def _parse_redis_address(address: str, port: int) -> RedisAddress:
 def _parse_cluster_url(scheme: str, nodes: str) -> RedisAddress:
     """The address of a cluster; a login may stand before the first node and holds for all."""
     login, _, hosts = nodes.rpartition("@")
+    if "@" in login and "," in login:
+        raise ConfigError("the login stands once, before the first node; write an @ in it as %40")
     first = "rediss" if scheme == "clusters" else "redis"
-    found = parse_cluster([f"{first}://{host}" for host in hosts.rstrip("/").split(",")])
+    found = parse_cluster([f"{first}://{host.strip()}" for host in hosts.rstrip("/").split(",")])
     name, _, password = login.partition(":")
     return found._replace(username=_decoded(name), password=_decoded(password))
 
@@ -165,7 +167,9 @@ def parse_cluster(entries: Sequence[str]) -> RedisAddress:
     found = [parse_redis_address(entry, REDIS_PORT, "redis.cluster") for entry in entries]
     if not found:
         raise ConfigError("names no node; give at least one as host:port", setting="redis.cluster")
-    if any(address.path or address.database or address.username or address.password for address in found):
+    if any(
+        address.cluster or address.path or address.database or address.username or address.password for address in found
+    ):
         raise ConfigError(
             "each is host:port or rediss://host:port and nothing else; a cluster has one database, and its login is "
             "redis.username and redis.password",

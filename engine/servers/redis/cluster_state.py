@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from engine.errors import EngineError
 from engine.servers.redis.cluster import find_nodes
 from engine.wire.cluster import ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress
@@ -15,6 +16,8 @@ from engine.wire.redis_address import RedisAddress
 _AVOIDED_SECONDS = 5.0
 #: Seconds between two maps that are asked for only because a node named another one.
 _RENEWED_SECONDS = 1.0
+#: Seconds after which the list of masters is asked for again: a node that has lost its slots still answers.
+_MASTERS_SECONDS = 5.0
 
 
 class ClusterState:
@@ -37,17 +40,42 @@ class ClusterState:
         self._avoided: dict[Node, float] = {}
         self._asked_at = 0.0
         self._renewing = threading.Lock()
+        #: Number of maps that were asked for, and the error of the last one.
+        self._asked = 0
+        self._error: EngineError | None = None
 
     def renew(self) -> ClusterMap:
-        """The map, which is asked for unless another thread has done so. Raises as ``find_nodes``."""
+        """The map, which is asked for unless another thread has done so. Raises as ``find_nodes``.
+
+        Threads that wait for another's question share its error: nodes that hang cost all of them one timeout each.
+        """
+        asked = self._asked
         with self._renewing:
             known = self.map
             if known is None:
-                known = find_nodes(self.address, self._timeout_seconds, self._nodes)
+                if self._asked > asked and self._error:
+                    raise type(self._error).of(self._error)
+                known = self._ask()
                 self._nodes = tuple(dict.fromkeys(known.nodes))
                 self._asked_at = time.monotonic()
                 self.map = known
             return known
+
+    def recent(self) -> ClusterMap:
+        """The map, at most some seconds old. Raises as ``find_nodes``."""
+        if time.monotonic() - self._asked_at > _MASTERS_SECONDS:
+            self.map = None
+        return self.map or self.renew()
+
+    def _ask(self) -> ClusterMap:
+        self._error = None
+        try:
+            return find_nodes(self.address, self._timeout_seconds, self._nodes)
+        except EngineError as error:
+            self._error = error
+            raise
+        finally:
+            self._asked += 1
 
     def reader_of(self, known: ClusterMap, slot: int) -> tuple[Node | None, bool]:
         """Which node to read a slot from, and whether it is a replica. No node if the slot has none."""

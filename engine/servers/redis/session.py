@@ -136,10 +136,11 @@ class Session:
         return self._node_session(node)
 
     def masters(self) -> list[Session]:
-        """A session with each master of a cluster; this session alone if there is one server."""
+        """A session with each master of a cluster, as of some seconds ago; this session alone if there is one
+        server."""
         if not self.address.cluster:
             return [self]
-        return [self._node_session(node) for node in self._known().masters]
+        return [self._node_session(node) for node in self._nodes.state.recent().masters]
 
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
         """Matching keys, one step at a time. As with SCAN, a step may be empty, and a key may appear twice.
