@@ -150,8 +150,8 @@ class _KindReindex:
         return found
 
     def _remove(self, report: CameraReindex) -> None:
-        """Remove entries whose frames are gone. The site stores a frame and its entry in one transaction, so a frame
-        that is missing now will not come."""
+        """Remove entries whose frames are gone. The site stores an entry together with its frame or behind it, so a
+        frame that is missing now will not come."""
         journal = self._names.journal(report.camera)
         begin = "-"
         while True:

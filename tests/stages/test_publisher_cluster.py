@@ -18,6 +18,7 @@ from engine.config import Config, from_document
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.cluster_calls import ClusterCalls
 from engine.stages.publisher.journals import Journals
+from engine.stages.publisher.polling_read import StreamQuestions
 from engine.wire import keys
 from engine.wire.cluster import slot_of
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
@@ -279,3 +280,14 @@ def test_a_cluster_that_is_away_is_one_outage(tmp_path: Path):
         with pytest.raises(RedisUnavailable):
             journals.states()
         journals.close()
+
+
+def test_questions_about_journals_that_are_asked_for_no_more_are_forgotten():
+    questions = StreamQuestions()
+    for number in range(1000):
+        questions.keep({b"journal%d" % number: (0, 0)})
+        questions.question(b"journal%d" % number, (0, 0), 10)
+    assert len(questions._known) < 200
+    known = questions.question(b"journal999", (0, 0), 10)
+    questions.keep({b"journal999": (0, 0)})
+    assert questions.question(b"journal999", (0, 0), 10) is known

@@ -9,7 +9,7 @@ grows with the number of journals, so that questions never take most of a core.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import hiredis
@@ -24,6 +24,8 @@ from engine.wire.journal import EntryId
 #: Seconds between two questions about the same journals, at least, and for each journal.
 _PAUSE_SECONDS = 0.005
 _JOURNAL_SECONDS = 0.000_03
+#: Framed questions about journals that are asked for no more, before they are forgotten.
+_FORGOTTEN_MIN = 100
 
 
 class PollingRead:
@@ -48,6 +50,7 @@ class PollingRead:
         assert not self.pending, "one read at a time"
         self.pending, self.unread = True, frozenset()
         self._streams = list(positions)
+        self._framing.keep(positions)
         self._questions = [self._framing.question(stream, at, count) for stream, at in positions.items()]
         self._until = time.monotonic() + wait_seconds
 
@@ -90,6 +93,11 @@ class StreamQuestions:
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[EntryId, int, Question]] = {}
+
+    def keep(self, streams: Collection[bytes]) -> None:
+        """Forget what was framed for streams that are not among these, unless they are few."""
+        if len(self._known) > 2 * len(streams) + _FORGOTTEN_MIN:
+            self._known = {stream: known for stream, known in self._known.items() if stream in streams}
 
     def question(self, stream: bytes, at: EntryId, count: int) -> Question:
         """The question for up to ``count`` entries of a stream behind a position."""
