@@ -122,9 +122,11 @@ class RedisCluster:
         return [f"127.0.0.1:{node.announced_port}" for node in self.nodes]
 
     def client(self, **options: Any) -> redis.RedisCluster:
-        """A client of the cluster."""
+        """A client of the cluster, which ends with the cluster at the latest."""
         nodes = [StartupNode("127.0.0.1", node.announced_port) for node in self.nodes if node.running]
-        return redis.RedisCluster(startup_nodes=nodes, **options)
+        made = redis.RedisCluster(startup_nodes=nodes, **options)
+        self._stack.callback(made.close)
+        return made
 
     # Who is who
 

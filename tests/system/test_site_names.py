@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,20 +20,21 @@ from tests.system.site import COMMAND, ROOT, Site, command, roles_section
 
 URL = "test://?fps=20&kb=10&size=320x240"
 CAMERAS = [{"id": f"cam{number}", "url": URL} for number in range(3)]
-NAME = f"t{os.getpid()}"
-KEY = site_key("default", NAME)
-ALREADY = f"another site is named {NAME} already"
 
 
 @pytest.fixture
-def other(short_path: Path) -> Iterator[Site]:
-    running = Site(short_path / "other", warm=True)
+def other(site: Site, short_path: Path) -> Iterator[Site]:
+    running = Site(short_path / "other", warm=True, name=site.name)
     yield running
     running.end()
 
 
-def entry_of(client: redis.Redis, key: str = KEY) -> SiteEntry | None:
-    data = client.get(key)
+def key_of(site: Site, vhost: str = "default") -> str:
+    return site_key(vhost, site.name)
+
+
+def entry_of(client: redis.Redis, site: Site, vhost: str = "default") -> SiteEntry | None:
+    data = client.get(key_of(site, vhost))
     return decode_site_entry(data) if data else None
 
 
@@ -53,16 +53,16 @@ def test_a_site_is_registered_while_it_lives(site: Site, redis_server: RedisServ
         web={"listen": "", "url": "https://shop.example:8443"},
     )
     site.start()
-    wait_until(lambda: (entry := entry_of(client)) and entry.cameras == 3, 30, "all its cameras have rings")
-    entry = entry_of(client)
+    wait_until(lambda: (entry := entry_of(client, site)) and entry.cameras == 3, 30, "all its cameras have rings")
+    entry = entry_of(client, site)
     assert entry is not None
     assert site.process is not None
-    assert (entry.site, entry.prefix, entry.pid) == (NAME, "frames", site.process.pid)
+    assert (entry.site, entry.prefix, entry.pid) == (site.name, "frames", site.process.pid)
     assert (entry.version, entry.url) == ("0.1.0", "https://shop.example:8443")
     assert entry.since <= entry.seen
-    assert 0 < client.pttl(KEY) <= 15_000
+    assert 0 < client.pttl(key_of(site)) <= 15_000
     first = entry.seen
-    wait_until(lambda: (now := entry_of(client)) and now.seen > first, 20, "it is renewed")
+    wait_until(lambda: (now := entry_of(client, site)) and now.seen > first, 20, "it is renewed")
     assert site.stop() == 0
     assert not client.keys("engine:*:lease:*")
 
@@ -77,7 +77,7 @@ def test_a_second_site_of_the_name_is_refused_and_another_vhost_is_not(
     for role in ("run", "writer"):
         done = command(role, "-c", str(other.file))
         assert (done.returncode, done.stderr.count("edge-video:")) == (2, 1), done.stderr
-        assert f"{ALREADY}: site {NAME}" in done.stderr
+        assert f"another site is named {site.name} already: site {site.name}" in done.stderr
         assert "stop that one, or give this one another site.name or vhost" in done.stderr
         # What it had taken before it was refused is given back.
         wait_until(lambda: not client.exists("engine:default:lease:frames:cam1"), 5, "the lease is given back")
@@ -89,7 +89,7 @@ def test_a_second_site_of_the_name_is_refused_and_another_vhost_is_not(
         amqp_url="amqp://127.0.0.1:1/elsewhere",
     )
     other.start()
-    assert entry_of(client, site_key("elsewhere", NAME))
+    assert entry_of(client, other, "elsewhere")
     assert other.stop() == site.stop() == 0
 
 
@@ -105,7 +105,7 @@ def test_a_killed_site_has_its_name_at_once_and_so_has_another_on_its_machine(
     site.process.wait()
     site.start()
     pid = site.process.pid
-    wait_until(lambda: (entry := entry_of(client)) and entry.pid == pid, 30, "it has its name")
+    wait_until(lambda: (entry := entry_of(client, site)) and entry.pid == pid, 30, "it has its name")
     assert "lease" not in site.log_text()
     site.process.kill()
     site.process.wait()
@@ -118,13 +118,13 @@ def test_another_site_of_the_name_is_said_once_while_frames_flow(site: Site, red
     client = redis_server.client()
     site.write(cameras=CAMERAS[:1], redis={"address": redis_server.address})
     site.start()
-    client.set(KEY, foreign(site), px=13_000)
+    client.set(key_of(site), foreign(site), px=13_000)
     wait_until(lambda: "another site has the same name" in site.log_text(), 20, "it is noticed", log=site.log_text)
     stored = site.total("stored")
     wait_until(lambda: site.total("stored") > stored + 20, 30, "frames flow on")
-    client.delete(KEY)
+    client.delete(key_of(site))
     wait_until(lambda: "no other site has this name any more" in site.log_text(), 20, "it is gone")
-    wait_until(lambda: (entry := entry_of(client)) and entry.host != "far", 20, "the name is the site's again")
+    wait_until(lambda: (entry := entry_of(client, site)) and entry.host != "far", 20, "the name is the site's again")
     assert site.log_text().count("another site has the same name") == 1
     assert "host far" in site.log_text()
     assert site.status()["writer"]["contested"] == 0
@@ -138,7 +138,7 @@ def test_users_of_least_privilege_register_and_older_ones_do_without(site: Site,
             admin.execute_command("ACL", "SETUSER", role, *acl_rules("default", [role], "geheim"))
         site.write(cameras=CAMERAS[:1], redis=roles_section(server.address, "geheim"))
         site.start()
-        assert entry_of(admin)
+        assert entry_of(admin, site)
         assert site.stop() == 0
         assert "not registered" not in site.log_text()
         assert not admin.keys("engine:*:lease:*")
@@ -159,7 +159,7 @@ def test_the_first_writer_alone_registers(site: Site, redis_server: RedisServer)
             for role in (["capture", "cam0"], ["writer"])
         ]
     try:
-        wait_until(lambda: (entry := entry_of(client)) and entry.cameras == 1, 30, "it is registered")
+        wait_until(lambda: (entry := entry_of(client, site)) and entry.cameras == 1, 30, "it is registered")
         for process in running:
             process.terminate()
             assert process.wait(30) == 0
