@@ -157,7 +157,7 @@ class InProcessPublisher(_InProcess):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self._page = StatusPage.claim(self.paths.publisher)
+        self._page = StatusPage.claim(self.paths.publisher())
         self.agent = PublisherAgent(config, self._page, quiet_log())
         self.agent.on_start()
         self.turn(lambda: self._page.counts[PublisherCount.CONNECTED])

@@ -70,6 +70,16 @@ GROUPS = {
         "Frames into Redis, each under a new key with a TTL and with its journal entry, against `redis-benchmark` "
         "doing SET alone (the limit), a pipeline of redis-py, and the page's SETEX a frame.",
     ),
+    "cluster": Group(
+        "Redis Cluster",
+        "The same site on one Valkey and on a cluster of three masters and three replicas, all on the same two cores: "
+        "what a frame takes there. And the model of docs/scale.md: what smaller loads predict of a larger one.",
+    ),
+    "embedded_servers": Group(
+        "Embedded servers",
+        "One embedded server or a local cluster of two, and one to four writers, with rings that are full. Servers and "
+        "writers share the machine's cores.",
+    ),
     "publisher": Group(
         "Publisher",
         "Events to RabbitMQ, persistent and confirmed, against one confirmed message at a time, and against sending "

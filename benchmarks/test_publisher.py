@@ -190,8 +190,8 @@ def test_stored_to_received(
     config = site_config(directory / "run", server.address, CAMERAS, amqp={"amqp_url": rabbitmq.url()})
     paths = SitePaths.of(config)
     segment.private_directory(paths.directory)
-    StatusPage.create(paths.publisher)
-    page = StatusPage.watch(paths.publisher)
+    StatusPage.create(paths.publisher())
+    page = StatusPage.watch(paths.publisher())
     client = server.client()
     context = multiprocessing.get_context("spawn")
     publisher = context.Process(

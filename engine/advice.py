@@ -33,8 +33,12 @@ class Cause(Enum):
     PUBLISHER_LOGIN = auto()
     SENTINEL_LOGIN = auto()
     UNKNOWN_SERVICE = auto()
-    #: The address belongs to a node of a Redis Cluster, or to a sentinel, not to a plain server.
+    #: The address of a plain server belongs to a node of a Redis Cluster, or to a sentinel.
     CLUSTER = auto()
+    #: A server was named as a node of a Redis Cluster, and it is none.
+    NO_CLUSTER = auto()
+    #: No node of a Redis Cluster answers, at a start.
+    CLUSTER_NODES = auto()
     SENTINEL_ADDRESS = auto()
     OLD_SERVER = auto()
     #: The user may not send this command.
@@ -111,7 +115,9 @@ _SITE = {
     "REDIS_PUBLISHER_PASSWORD",
     Cause.SENTINEL_LOGIN: "set redis.sentinel_username and redis.sentinel_password, or REDIS_SENTINEL_PASSWORD",
     Cause.UNKNOWN_SERVICE: "check redis.service",
-    Cause.CLUSTER: "name a server without cluster-enabled in redis.address, or sentinels in redis.sentinels",
+    Cause.CLUSTER: "name its nodes in redis.cluster instead of redis.address",
+    Cause.NO_CLUSTER: "name it in redis.address instead of redis.cluster",
+    Cause.CLUSTER_NODES: "check redis.cluster and that its nodes run",
     Cause.SENTINEL_ADDRESS: "name it in redis.sentinels, and its service in redis.service",
     Cause.FORBIDDEN: "give this user the rights that `edge-video tenants acl` lists",
     Cause.JOURNALS_FORBIDDEN: "give this user the publisher's rights that `edge-video tenants acl` lists",
@@ -146,7 +152,9 @@ _LIBRARY = {
     Cause.PUBLISHER_LOGIN: "",
     Cause.SENTINEL_LOGIN: "give sentinel_username and sentinel_password",
     Cause.UNKNOWN_SERVICE: "check service",
-    Cause.CLUSTER: "give the address of a server without cluster-enabled, or sentinels and service",
+    Cause.CLUSTER: "give its nodes as cluster=[...], or as cluster://host:port,host:port",
+    Cause.NO_CLUSTER: "give it as the address of one server",
+    Cause.CLUSTER_NODES: "check the cluster's addresses and that its nodes run",
     Cause.SENTINEL_ADDRESS: "give it as one of sentinels, with its service",
     Cause.FORBIDDEN: "give this user a reader's rights (`edge-video tenants acl` lists them)",
     Cause.JOURNALS_FORBIDDEN: "give this user a reader's rights (`edge-video tenants acl` lists them)",
@@ -176,7 +184,10 @@ _LIBRARY = {
 _OPTIONS = _SITE | {
     Cause.REDIS_ADDRESS: "check --redis and that the server runs",
     Cause.LOGIN: "put user and password into --redis, or set REDIS_USERNAME and REDIS_PASSWORD",
-    Cause.CLUSTER: "give --redis a server without cluster-enabled, or --config a site file with redis.sentinels",
+    Cause.CLUSTER: "give --redis cluster://host:port,host:port with its nodes, or --config a site file with "
+    "redis.cluster",
+    Cause.NO_CLUSTER: "give it as --redis host:port",
+    Cause.CLUSTER_NODES: "check --redis and that the cluster's nodes run",
     Cause.SENTINEL_ADDRESS: "give --config a site file that names it in redis.sentinels, and its redis.service",
     Cause.ADDRESS_FORM: "use host:port, redis://, rediss:// or unix://",
     Cause.TLS_AUTHORITY: "give --config a site file that sets {server}.tls_ca_file to the authority that signed the "
@@ -215,6 +226,7 @@ _LIBRARY_NAMES = {
     "redis.address": "Redis address",
     "redis.sentinels": "sentinels",
     "redis.service": "service",
+    "redis.cluster": "cluster",
     "amqp.amqp_url": "AMQP URL",
     "amqp.heartbeat_seconds": "heartbeat_seconds",
     "amqp.timeout_seconds": "timeout_seconds",

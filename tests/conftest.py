@@ -37,6 +37,8 @@ _IMPORTS = {
     "tests.servers.rtsp_video": "server",
     "tests.servers.mjpeg_http": "server",
     "tests.servers.sentinel": "server",
+    "tests.servers.redis_cluster": "server",
+    "tests.servers.cluster_client": "server",
 }
 #: Kinds by the fixtures that a test takes, directly or through others.
 _FIXTURES = {"site": "system", "redis_server": "server", "shared_redis": "server", "rabbitmq": "server"}

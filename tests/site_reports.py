@@ -59,9 +59,9 @@ def site(*cameras: CameraReport, **changes: Any) -> SiteReport:
         "site": "shop", "running": True, "pid": 9, "uptime_seconds": 100.0, "vhost": "default", "prefix": "frames",
         "redis": "127.0.0.1:6379", "cameras": list(cameras), "processes": processes,
         "writer": WriterReport(1, 1, 0, 0),
-        "publisher": PublisherReport(True, 100, 100, 0, 0, 0, 100, 0, 0.0, 0, 0, 0), "latency_ms": LATENCY,
+        "publisher": PublisherReport(True, 100, 100, 0, 0, 0, 100, 0, 0.0, 0, 0, 0, []), "latency_ms": LATENCY,
         "video": VideoTotals(1, 5, 5, 0, 15.0, LATENCY) if any(one.video for one in cameras) else None,
-        "elsewhere": None, "embedded_pid": 0, "outages": [], "rings_last_seconds": 4.0, "file_differs": [],
+        "elsewhere": None, "embedded_pids": [], "outages": [], "rings_last_seconds": 4.0, "file_differs": [],
         "troubles": [], "alerts": [],
     }  # fmt: skip
     return SiteReport(**values | changes)

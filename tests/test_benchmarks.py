@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
+from benchmarks import scale_model
 from benchmarks.events import Seen, delays
 from benchmarks.everyday_peers import whole_jpegs
 from benchmarks.harness import LATEST_KEYS, Results, Scale
@@ -292,3 +293,29 @@ def test_delays_are_of_the_same_frame_of_the_same_camera() -> None:
     stored = [Seen("a", 1, 1_000_000), Seen("b", 1, 2_000_000), Seen("a", 2, 3_000_000)]
     events = [Seen("b", 1, 5_000_000), Seen("a", 1, 1_500_000), Seen("a", 3, 9_000_000)]
     assert delays(stored, events) == [0.5, 3.0]
+
+
+def test_the_page_of_many_cameras_is_what_the_stored_results_make_it() -> None:
+    assert scale_model.document() == scale_model.DOCUMENT.read_text()
+
+
+def test_a_line_through_two_loads_predicts_a_third() -> None:
+    line = scale_model.line_through([(100.0, 0.3), (200.0, 0.5)])
+    assert line.at(400.0) == pytest.approx(0.9)
+    good = scale_model.Prediction("CPU", "cores", 0.9, 1.0)
+    bad = scale_model.Prediction("CPU", "cores", 0.7, 1.0)
+    assert (good.good, bad.good) == (True, False)
+
+
+def test_boxes_are_counted_by_what_is_full_first() -> None:
+    for mode in scale_model.modes(json.loads(scale_model.RAW.read_text())):
+        cameras = scale_model.cameras_of_box(mode)
+        planned = scale_model.BOX_CORES * scale_model.PLANNED
+        memory = scale_model.BOX_GIB * scale_model.GIB
+        over = (cameras + 1) * mode.cores > planned or (cameras + 1) * mode.redis_bytes(
+            scale_model.TTL_SECONDS
+        ) > memory
+        assert over, mode.name
+        assert cameras * mode.cores <= planned
+        assert cameras * mode.redis_bytes(scale_model.TTL_SECONDS) <= memory
+        assert scale_model.boxes(mode, cameras + 1) == 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import from_document
-from engine.config.assignment import writer_of
+from engine.config.assignment import share_of
 from tests.wire.names import names
 
 WRITERS = st.integers(1, 64)
@@ -37,14 +37,14 @@ def test_cameras_that_are_added_or_removed_move_no_other(before, added, writers)
 
 @given(names, WRITERS)
 def test_any_id_has_one_of_the_writers(camera, writers):
-    assert 0 <= writer_of(camera, writers) < writers
-    assert writer_of(camera, 1) == 0
+    assert 0 <= share_of(camera, writers) < writers
+    assert share_of(camera, 1) == 0
 
 
 def test_the_assignment_is_the_same_in_every_process_and_version():
     """A capture wakes the writer that it works out by itself."""
     cameras = ("c0", "cam1", "cam12", "entrance", "192.168.0.7", "dvr3/ch2", "日本", "9" * 40)
-    assert [writer_of(camera, 7) for camera in cameras] == [2, 5, 3, 6, 0, 3, 6, 6]
+    assert [share_of(camera, 7) for camera in cameras] == [2, 5, 3, 6, 0, 3, 6, 6]
 
 
 @pytest.mark.parametrize("writers", range(2, 9))
@@ -54,7 +54,7 @@ def test_the_assignment_is_the_same_in_every_process_and_version():
 def test_cameras_that_are_numbered_in_a_row_are_spread_evenly(pattern, writers):
     for first in (0, 1, 10, 100):
         for count in (*range(2, 33), 64, 100):
-            shares = Counter(writer_of(pattern.format(number), writers) for number in range(first, first + count))
+            shares = Counter(share_of(pattern.format(number), writers) for number in range(first, first + count))
             even = -(-count // writers)
             assert max(shares.values()) <= even + 2, (first, count, sorted(shares.values()))
 
@@ -68,6 +68,6 @@ def test_numbers_with_steps_and_ids_without_numbers_are_shared_too():
         [f"{place}-{side}" for place in ("door", "gate", "hall", "yard", "roof", "lift") for side in "nesw"],
     ):
         for writers in (2, 3, 4):
-            shares = Counter(writer_of(camera, writers) for camera in ids)
+            shares = Counter(share_of(camera, writers) for camera in ids)
             assert len(shares) == writers
             assert max(shares.values()) <= 2 * len(ids) / writers, (ids[0], writers, shares)

@@ -1,4 +1,5 @@
-"""A node of a Redis Cluster is refused, by everything that would write there or say that all is well."""
+"""A node of a Redis Cluster that is named as a plain server is refused, by everything that would write there or say
+that all is well."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def test_no_role_starts_with_a_cluster(role: str, node: RedisServer, site: Site)
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("edge-video:")]
     assert len(errors) == 1
-    for words in (node.address, "clusters are not supported yet", "redis.address"):
+    for words in (node.address, "a node of a cluster", "redis.cluster"):
         assert words in errors[0]
     assert not site.paths.directory.exists()
 
@@ -57,17 +58,17 @@ def test_the_doctor_calls_a_cluster_broken(node: RedisServer, site: Site) -> Non
     site.write(cameras=CAMERAS, redis={"address": node.address})
     (found,) = [finding for finding in examine_redis(site.config, running=False) if finding.check == "mode"]
     assert found.verdict == "broken"
-    assert "clusters are not supported yet" in found.found
-    assert "redis.address" in found.todo
+    assert "a node of a cluster" in found.found
+    assert "redis.cluster" in found.todo
 
 
 def test_jobs_refuse_a_cluster_before_they_write(node: RedisServer) -> None:
-    with pytest.raises(ServerRefused, match="clusters are not supported yet"):
+    with pytest.raises(ServerRefused, match="a node of a cluster"):
         Session(parse_redis_address(node.address), 5, checks_mode=True).connect()
     for job in ("reindex", "migrate", "tenants list"):
         done = command(*job.split(), "--redis", node.address)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert "clusters are not supported yet" in done.stderr
+        assert "a node of a cluster" in done.stderr
 
 
 def test_a_reader_is_told_of_the_cluster_where_its_keys_lie_apart(node: RedisServer) -> None:
@@ -75,7 +76,7 @@ def test_a_reader_is_told_of_the_cluster_where_its_keys_lie_apart(node: RedisSer
     with node.client() as client:
         for key in keys:
             client.set(key, b"x", px=60_000)
-    with FrameStore(node.address) as store, pytest.raises(ServerRefused, match="clusters are not supported yet"):
+    with FrameStore(node.address) as store, pytest.raises(ServerRefused, match="a node of a cluster"):
         store.get_many(keys)
 
 

@@ -96,6 +96,12 @@ def test_what_cannot_be_is_said(web: dict[str, Any], said: str) -> None:
     assert said in refused(listen="127.0.0.1:0", **web)
 
 
+def test_the_address_of_others_is_an_http_address_without_credentials() -> None:
+    assert site(url="https://shop.example:8443/edge").web.url == "https://shop.example:8443/edge"
+    assert refused(url="shop.example:8443") == "web.url is not http://host:port or https://host:port"
+    assert "takes a token instead" in refused(listen="", url=f"https://u:{TOKEN}@shop.example")
+
+
 def test_files_of_tokens(tmp_path: Path) -> None:
     tenants = private(tmp_path, f'shop = "{SHOP}"\n"a/b" = "{BANK}"\n', "tenants")
     web = site(listen=":0", token_file=private(tmp_path, TOKEN + "\n"), tenants_file=tenants).web

@@ -13,11 +13,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
 import pytest
 import redis
 
 from engine import FrameStore
-from engine.wire.metadata import StatusEvent, encode_event
+from engine.wire.journal import JournalEntry
+from engine.wire.metadata import FrameEvents, StatusEvent, encode_event
 from tests.client.stored_video import PERSON, arrivals, clip, dropped, stock_video
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
@@ -26,6 +28,7 @@ from tests.system.site import ROOT, Site
 
 EXAMPLES = ROOT / "examples"
 LINES_MAX = 40
+TOKEN = "a-token-of-this-shop"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,7 @@ def shop(rabbitmq: RabbitMQ) -> Iterator[Site]:
             ],
             redis={"address": redis.address},
             amqp_url=rabbitmq.url("examples"),
+            web={"listen": f"127.0.0.1:{free_port()}", "token": TOKEN},
         )
         try:
             site.start()
@@ -90,7 +94,7 @@ def test_examples_are_short_documented_and_all_tested() -> None:
         assert text.startswith('"""'), name
         assert len(text.splitlines()) < LINES_MAX, name
         assert f'"{name}"' in Path(__file__).read_text(), f"{name} has no test"
-        assert f"{name} SITE_FILE" in text, f"{name} does not say how it is called"
+        assert re.search(rf"{name} SITES?_FILE", text), f"{name} does not say how it is called"
 
 
 def test_latest_to_file(shop: Site, tmp_path: Path) -> None:
@@ -126,6 +130,40 @@ def test_on_event(shop: Site, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     pictures = list(tmp_path.glob("till-*.jpg"))
     assert pictures
     assert all(path.read_bytes().startswith(b"\xff\xd8") for path in pictures)
+
+
+def test_centre(shop: Site, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+    rabbitmq.add_vhost("centre")
+    rabbitmq.add_user("shop-1", "geheim", "centre")
+    sites = tmp_path / "sites.toml"
+    sites.write_text(
+        f'[[sites]]\nname = "shop-1"\nurl = "http://{shop.config.web.listen}"\ntoken_file = "shop-1.token"\n'
+    )
+    (tmp_path / "shop-1.token").write_text(f"{TOKEN}\n")
+    for file in (sites, tmp_path / "shop-1.token"):
+        file.chmod(0o600)
+    with FrameStore.from_site(shop.file) as store:
+        frame = store.latest("till")
+    assert frame is not None
+    # One of them has expired.
+    events = [
+        FrameEvents("examples", "frames", "till", 300).event(
+            JournalEntry(nano, frame.sequence, frame.size, frame.width, frame.height, "jpeg", True)
+        )
+        for nano in (frame.unix_nano - 1, frame.unix_nano)
+    ]
+    connection = rabbitmq.connect("centre", "shop-1", "geheim")
+    channel = connection.channel()
+    channel.queue_declare("events", durable=True)
+    for event in events:
+        channel.basic_publish("", "events", encode_event(event), pika.BasicProperties(user_id="shop-1"))
+    connection.close()
+    process = start("centre.py", sites, rabbitmq.url("centre"), tmp_path)
+    expired, fetched = lines_until_stopped(process, 2, signal.SIGTERM)
+    assert "404" in expired
+    assert fetched == f"shop-1 till {events[1].timestamp}\n"
+    (picture,) = tmp_path.glob("*.jpg")
+    assert (picture.name, picture.read_bytes()) == (f"shop-1-{frame.unix_nano}.jpg", frame.data)
 
 
 def test_around_a_time(shop: Site, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ LAYERS = {
     "wire": {"errors"},
     "config": {"errors", "wire"},
     "shm": {"errors", "wire", "config"},
-    "servers": {"errors", "wire", "config", "shm"},
+    "servers": {"errors", "backoff", "wire", "config", "shm"},
     "sources": {"errors", "wire", "config", "shm"},
     "stages": {"errors", "backoff", "wire", "config", "shm", "servers", "sources"},
     "client": {"errors", "backoff", "wire", "config", "servers"},
@@ -32,9 +32,10 @@ LAYERS = {
     "monitor": {"errors", "backoff", "wire", "config", "shm", "servers", "runtime"},
     "doctor": {"errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime"},
     "web": {"errors", "backoff", "wire", "config", "shm", "servers", "client", "jobs", "runtime"},
+    "fleet": {"errors", "wire", "config", "servers", "client", "jobs"},
     "cli": {
         *("errors", "wire", "config", "shm", "servers", "sources", "stages", "client", "jobs", "runtime", "doctor"),
-        "web",
+        *("web", "fleet"),
     },
     "__main__": {"cli"},
 }
@@ -176,10 +177,12 @@ def test_pika_has_one_door_for_each_direction():
 def test_frames_are_stored_through_one_door():
     """Commands that store are framed by ``wire/resp.py``, and only the writer knows how."""
     behind = {"stages/writer/marks.py", "stages/writer/states.py", "stages/writer/leases.py"}
-    writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind
+    cluster = {"stages/writer/delivery.py", "stages/writer/cluster_store.py"}
+    writer = {"stages/writer/camera_writer.py", "stages/writer/batch.py"} | behind | cluster
     assert importers("engine.wire.resp") == writer | {"wire/stream_read.py"}, "the latter only reads"
-    using = {f"stages/writer/{name}.py" for name in ("agent", "streams", "connection", "reconcile")}
-    assert importers("engine.stages.writer.store") == using | behind
+    using = {f"stages/writer/{name}.py" for name in ("agent", "base", "streams", "connection", "reconcile")}
+    using |= {"stages/writer/cluster_nodes.py", "stages/writer/missing_frames.py"}
+    assert importers("engine.stages.writer.store") == using | behind | {"stages/writer/site_name.py"}
 
 
 def test_no_other_module_names_a_command_that_writes():
@@ -191,7 +194,9 @@ def test_no_other_module_names_a_command_that_writes():
         if found:
             words[source] = found
     assert words == {
-        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC"},
+        # It sends nothing: it tells which node a command is for.
+        "wire/cluster_routing.py": {"DEL", "UNLINK", "XGROUP", "MULTI", "EXEC"},
+        "wire/resp.py": {"SET", "XADD", "PEXPIRE", "XTRIM", "MULTI", "EXEC", "XDEL"},
         "stages/writer/states.py": {"HSET"},
         "stages/writer/marks.py": {"HSET"},
         "stages/writer/leases.py": {"SET", "PEXPIRE"},
@@ -211,7 +216,7 @@ def test_no_other_module_names_a_command_that_writes():
             "RENAME",
             "EXEC",
         },
-        "jobs/migrate.py": {"RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
+        "jobs/migrate.py": {"SET", "RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
         "jobs/recover.py": {"MULTI", "HSET", "UNLINK", "XDEL", "EXEC"},
     }
 

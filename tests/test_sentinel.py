@@ -253,7 +253,7 @@ def test_what_cannot_be_is_refused(redis, words):
 
 def test_stores_take_an_address_or_sentinels():
     for kind in (FrameStore, AsyncFrameStore):
-        with pytest.raises(QueryError, match="one of them, not both"):
+        with pytest.raises(QueryError, match="only one of them"):
             kind("a", sentinels=["b"], service="s")
         with pytest.raises(InputError, match="go together"):
             kind(sentinels=["b"])

@@ -27,7 +27,7 @@ from engine.config import Camera, Config, from_document
 from engine.config.memory import redis_memory
 from engine.config.tls import client_context
 from engine.errors import CameraUnavailable, ConfigError, InputError
-from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.embedded_layout import layout
 from engine.runtime.limits import files_needed
 from engine.runtime.logs import Masking, open_log
 from engine.runtime.machine import embedded_memory
@@ -40,6 +40,7 @@ from engine.sources.pattern import PatternSource
 from engine.stages.capture.agent import Sampler
 from engine.wire import keys, urls
 from engine.wire.amqp import MessageFraming
+from engine.wire.amqp_url import AmqpAddress
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import CONTENT_TYPE, FrameEvents, encode_event
 from engine.wire.resp import FrameFraming
@@ -82,7 +83,7 @@ def use(config: Config, shared: Path) -> None:
 
 def use_paths(config: Config) -> None:
     paths = site.SitePaths.of(config)
-    files = [paths.publisher, paths.supervisor, paths.writer(63), paths.doorbell(63)]
+    files = [paths.publisher(), paths.supervisor, paths.writer(63), paths.doorbell(63)]
     files += [of(camera.id) for camera in config.cameras for of in (paths.ring, paths.capture)]
     for path in (config.run_directory, *files):
         assert path.is_absolute()
@@ -107,12 +108,17 @@ def use_servers(config: Config) -> None:
             meet(client_context(address.files, "redis"), address.files.server_name or server.host)
         FrameStore(address, config.vhost, config.prefix).close()
     if config.embedded:
-        for value in EmbeddedServer(config)._settings().values():
-            os.fsencode(value)
-            assert "\0" not in value
-    if not config.amqp.amqp_url:
-        return
-    made = parameters(config.amqp)
+        for files in layout(config):
+            for value in files.settings(config).values():
+                os.fsencode(value)
+                assert "\0" not in value
+    for broker in config.amqp.addresses:
+        messages_of(config, broker)
+
+
+def messages_of(config: Config, broker: AmqpAddress) -> None:
+    """What is sent to a broker can be encoded."""
+    made = parameters(config.amqp, broker)
     assert ("default" if made.virtual_host == "/" else made.virtual_host) == config.vhost
     assert "\0" not in made.host
     made.host.encode("idna")

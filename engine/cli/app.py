@@ -62,6 +62,10 @@ COMMANDS = {
         "engine.cli.tenants",
         "List tenants, add up what they store, create Redis users for them.",
     ),
+    "fleet": (
+        "engine.cli.fleet",
+        "Look at many sites from one place: their states, who is registered, users and rights for all of them.",
+    ),
     "migrate": (
         "engine.cli.jobs",
         "Rename frames from old keys (frames:VHOST:CAMERA:RFC3339:SEQUENCE) to new ones, and list them in the "

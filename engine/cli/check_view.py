@@ -47,14 +47,19 @@ def print_site(console: Console, config: Config, sizing: Sizing) -> None:
     table.add_row(
         "redis", f"{config.redis_address if not config.embedded else 'embedded'}, TTL {config.redis.ttl_seconds} s"
     )
-    table.add_row("keys", f"{config.vhost}:{config.prefix}:<camera>:<unix_nano>:<sequence>")
+    camera = "{<camera>}" if config.redis.key_tags else "<camera>"
+    table.add_row("keys", f"{config.vhost}:{config.prefix}:{camera}:<unix_nano>:<sequence>")
     if any(camera.video for camera in config.cameras):
         root, ttl_seconds = keys.video_root(config.vhost, config.prefix), config.ttl_seconds(video=True)
-        table.add_row("video", f"{root}<camera>:<unix_nano>:<sequence>, TTL {ttl_seconds} s")
-    table.add_row("amqp", mask(config.amqp.amqp_url) if config.publishes else "none; metadata stays in the journals")
+        table.add_row("video", f"{root}{camera}:<unix_nano>:<sequence>, TTL {ttl_seconds} s")
+    table.add_row(
+        "amqp", ", ".join(map(mask, config.amqp.urls)) if config.publishes else "none; metadata stays in the journals"
+    )
     formats = f"{config.metadata.format}{', GOPs of video' if config.publishes_video else ''}"
     table.add_row("exchange", f"{config.metadata.exchange} ({formats})" if config.publishes else "-")
     table.add_row("writers", f"{config.writer.writers}")
+    if config.publisher.publishers > 1 and config.publishes:
+        table.add_row("publishers", f"{config.publisher.publishers}")
     fits = "fits" if need <= have else "does not fit"
     table.add_row(
         "memory", f"{need / 2**20:,.0f} MiB of {have / 2**20:,.0f} MiB in {config.ring.directory} ({fits}); "

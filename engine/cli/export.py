@@ -16,7 +16,7 @@ import typer
 
 from engine.cli import output
 from engine.cli.export_video import VideoQuestion, check_video, export_video, only_video
-from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
+from engine.cli.options import AsJson, Force, KeyTags, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import Done, nothing, report
 from engine.client.times import window
 from engine.config.rules import file_stem
@@ -89,6 +89,7 @@ def export(
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
@@ -100,7 +101,7 @@ def export(
     CAMERA-NANOSECONDS-SEQUENCE.jpg. Video begins with the key frame that the picture at --start needs. A camera that
     has no JPEG frames in the range, but video, has its video written.
     """
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     start, end = fixed_times(start, end)
     film = out.suffix.lower() == _FILM
     video |= fragmented

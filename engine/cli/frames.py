@@ -15,7 +15,7 @@ from engine.cli import output
 from engine.cli.export import End, Limit, Start, Step, Video, export, fixed_times
 from engine.cli.frames_one import AnyCamera, Camera, get, latest, picture
 from engine.cli.frames_view import Rows, print_bars, tell_losses
-from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
+from engine.cli.options import AsJson, Force, KeyTags, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import nothing
 from engine.errors import InputError
 from engine.wire.rfc3339 import rfc3339
@@ -47,6 +47,7 @@ def list_(
     video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
@@ -54,7 +55,7 @@ def list_(
     """List frames without their payloads. Without CAM, list all cameras, one after the other."""
     if video and step is not None:
         raise InputError("--step is for JPEG frames; of video, a part decodes only as a whole")
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     start, end = fixed_times(start, end)
     missing = unreadable = listed = 0
     with target.store() as store:
@@ -87,12 +88,13 @@ def count(
     video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
     """Print the number of frames. Without CAM, count all cameras together (with --json, each camera)."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     start, end = fixed_times(start, end)
     with target.store() as store:
         counts = {name: store.count(name, start, end, video=video) for name in _chosen(store, camera)}
@@ -118,12 +120,13 @@ def rate(
     video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
     """Show the number and the mean size of frames in each time span. Spans begin at round times, UTC."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     if out is not None:
         if out.suffix.lower() != ".png":
             raise InputError(f"{out}: the chart is a PNG; give a name that ends in .png")
@@ -159,12 +162,13 @@ def tail(
     video: Video = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
     """Print each frame's entry as it is stored, until Ctrl-C, SIGTERM or --limit."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     stop = _Stop()
     with target.store() as store:
         follow = store.tail_video_entries if video else store.tail_entries

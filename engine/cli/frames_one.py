@@ -11,7 +11,7 @@ import typer
 
 from engine.cli import output
 from engine.cli.frames_view import age, fields, plain, shown_nano
-from engine.cli.options import AsJson, Force, Prefix, RedisUrl, SiteFile, Vhost, resolve
+from engine.cli.options import AsJson, Force, KeyTags, Prefix, RedisUrl, SiteFile, Vhost, resolve
 from engine.cli.results import nothing
 from engine.errors import InputError, QueryError, WireError
 from engine.wire import keys
@@ -34,12 +34,13 @@ def latest(
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
     """Show the newest frame of a camera, or write it with -o. Without CAM, list the newest frame of every camera."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     _check_out(out, force=force, json=json)
     with target.store() as store:
         if camera is not None:
@@ -79,6 +80,7 @@ def get(
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
@@ -86,10 +88,10 @@ def get(
     """Show the frame of a key, or write it with -o. With --redis, tenant and prefix come from the key."""
     if redis is not None and vhost is prefix is None:
         try:
-            vhost, prefix, *_ = keys.parse_frame_key(key)
+            vhost, prefix, *_ = keys.parse_frame_key(key, tagged=key_tags)
         except WireError as error:
             raise QueryError(str(error)) from None
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     _check_out(out, force=force, json=json)
     with target.store() as store:
         frame = store.get(key)
@@ -112,13 +114,14 @@ def picture(
     force: Force = False,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     json: AsJson = False,
 ) -> None:
     """Decode a picture of a camera's video: show what it is, or write it as a JPEG with -o. A camera without video
     gives its JPEG frame."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     _check_out(out, force=force, json=json)
     with target.store() as store:
         found = store.picture(camera, at)

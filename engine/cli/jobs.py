@@ -16,7 +16,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from engine.cli import audience
-from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
+from engine.cli.options import AsJson, KeyTags, Prefix, RedisUrl, SiteFile, Target, Vhost, resolve
 from engine.cli.output import console, print_json, progress
 from engine.config import AmqpSection, Secret
 from engine.errors import EXIT_FAILED, EXIT_NOTHING, Audience, InputError
@@ -24,7 +24,8 @@ from engine.jobs.keyspace_scan import Ears, Strange
 from engine.jobs.migrate import Migration
 from engine.jobs.recover import EXCHANGE, ROUTING_KEY, Rate, Recovery, video_routing_key
 from engine.jobs.reindex import Reindex
-from engine.servers.amqp import broker
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import Exchange
 from engine.servers.redis.session import Session
 from engine.wire import urls
@@ -60,6 +61,7 @@ class _Left:
 def migrate(
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     all_tenants: Annotated[
@@ -72,7 +74,7 @@ def migrate(
 
     Lifetimes and nanoseconds stay the same. The site may be running. If stopped, run it again to continue.
     """
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for old keys", left)
@@ -99,14 +101,19 @@ def migrate(
 
 
 def reindex(
-    config: SiteFile = None, redis: RedisUrl = None, vhost: Vhost = None, prefix: Prefix = None, json: AsJson = False
+    config: SiteFile = None,
+    redis: RedisUrl = None,
+    key_tags: KeyTags = False,
+    vhost: Vhost = None,
+    prefix: Prefix = None,
+    json: AsJson = False,
 ) -> None:
     """Make a tenant's journals match its stored frames and video: add missing entries, remove stale ones.
     The site may be running. If stopped, run it again to continue.
 
     Access units that are added have no presentation times: their pictures are shown as they arrived.
     """
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     left = _Left(json=json)
     with interruptible(), target.session() as session, progress() as bar:
         ears = _ears(session, bar, "looking for frames", left)
@@ -127,6 +134,7 @@ def recover(
     cameras: Annotated[list[str] | None, typer.Argument(help="Cameras. Default: all.", metavar="[CAM]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     vhost: Vhost = None,
     prefix: Prefix = None,
     amqp: Annotated[str | None, typer.Option(help="The broker, if not the site's.", metavar="URL")] = None,
@@ -150,7 +158,7 @@ def recover(
 ) -> None:
     """Send frames that were stored while the uplink was down to an AMQP exchange, oldest first, with payload and
     metadata headers. If stopped, run it again to continue with the next frame."""
-    target = resolve(config, redis, vhost, prefix)
+    target = resolve(config, redis, vhost, prefix, key_tags=key_tags)
     audience.explain_to(Audience.RECOVER)
     section = _amqp_section(target, amqp)
     check_name(exchange, "--exchange")
@@ -162,7 +170,7 @@ def recover(
     until: str | int = time.time_ns() if end == "now" else end
     with interruptible(), target.store() as store, target.session() as session:
         chosen = cameras or list(store.cameras())
-        link = broker.Broker(section, where)
+        link = Broker(section, where)
         with progress() as bar:
             task = bar.add_task("sending", total=None)
             job = Recovery(
@@ -180,7 +188,7 @@ def recover(
                 print("no frames to send", file=sys.stderr)
                 raise typer.Exit(EXIT_NOTHING)
             bar.update(task, total=total)
-            broker.check(section, where)
+            check(section, where)
             try:
                 report = job.run(job.pending(chosen, start, until, again=again, video=video))
             finally:
@@ -223,10 +231,12 @@ def _amqp_section(target: Target, url: str | None) -> AmqpSection:
     """The broker named by the option, the environment or the site file. Raises InputError, ConfigError."""
     section = target.config.amqp if target.config else AmqpSection()
     chosen = url or os.environ.get("AMQP_URL") or str(section.amqp_url)
+    if not chosen and section.amqp_urls:
+        return section
     if not chosen:
         raise InputError("no broker: give --amqp or AMQP_URL, or set amqp.amqp_url in the site file")
     parse_amqp_url(chosen, "--amqp" if url else "AMQP_URL" if chosen != section.amqp_url else "amqp.amqp_url")
-    return msgspec.structs.replace(section, amqp_url=Secret(chosen))
+    return msgspec.structs.replace(section, amqp_url=Secret(chosen), amqp_urls=())
 
 
 def _print_reports(reports: list[Any], names: tuple[str, ...], columns: tuple[str, ...], *, json: bool) -> None:

@@ -33,6 +33,10 @@ RedisUrl = Annotated[
 ]
 Vhost = Annotated[str | None, typer.Option(help="The tenant, if not the site's.")]
 Prefix = Annotated[str | None, typer.Option(help="The prefix, if not the site's.")]
+KeyTags = Annotated[
+    bool,
+    typer.Option("--key-tags", help="The frames are of a site with redis.key_tags. A site file says so itself."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for programs.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
@@ -62,8 +66,12 @@ class Target(NamedTuple):
         return Session(self.address, self.timeout_seconds, checks_mode=True)
 
 
-def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: str | None) -> Target:
+def resolve(
+    config: Path | None, redis: str | None, vhost: str | None, prefix: str | None, *, key_tags: bool = False
+) -> Target:
     """The target that the options name: ``--redis``, or else the server of a site file. Raises ConfigError.
+
+    With ``key_tags``, or if the site file says so, keys have hash tags.
 
     REDIS_USERNAME and REDIS_PASSWORD apply to both.
     """
@@ -85,7 +93,7 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
             password=address.password or os.environ.get("REDIS_PASSWORD") or None,
         )
         tenant = keys.DEFAULT_VHOST if vhost in (None, "/", "") else str(vhost)
-        return Target(address, tenant, prefix or "frames", (), TIMEOUT_SECONDS, None)
+        return Target(address, tenant, keys.prefix_of(prefix or "frames", tagged=key_tags), (), TIMEOUT_SECONDS, None)
     if config is None and not DEFAULT_SITE_FILE.exists():
         raise ConfigError("there is no site.toml here; name a site file with --config, or a server with --redis")
     site = load(config or DEFAULT_SITE_FILE, os.environ)
@@ -94,7 +102,7 @@ def resolve(config: Path | None, redis: str | None, vhost: str | None, prefix: s
     return Target(
         site.redis_address,
         site.vhost if vhost is None else keys.DEFAULT_VHOST if vhost in ("/", "") else vhost,
-        site.prefix if prefix is None else prefix,
+        keys.prefix_of(site.prefix if prefix is None else prefix, tagged=key_tags or site.redis.key_tags),
         tuple(camera.id for camera in site.cameras) if own else (),
         site.redis.timeout_seconds,
         site,

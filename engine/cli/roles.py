@@ -1,6 +1,7 @@
 """The commands that run one role of a site alone, for systemd, supervisord and similar.
 
-Capture, writer and web have options of their own. For any other role, the command is made from its entry in the table.
+Capture, writer, publisher and web have options of their own. For any other role, the command is made from its entry in
+the table.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from engine.runtime.lock import SiteLock
 from engine.runtime.logs import mask_standard_error, open_log
 from engine.runtime.notify import Notifier
 from engine.runtime.preflight import check_redis
-from engine.runtime.roles import CAPTURE, CHILD_ROLES, MONITOR, WEB, WRITER, Launch, Role
+from engine.runtime.roles import CAPTURE, CHILD_ROLES, MONITOR, PUBLISHER, WEB, WRITER, Launch, Role
 from engine.runtime.title import set_title
 from engine.shm import site
 
@@ -35,7 +36,7 @@ def command(name: str) -> Callable[..., None]:
         # Named here only, because it uses ``run_alone``.
         other: Callable[..., None] = import_module("engine.cli.web").web
         return other
-    own: dict[str, Callable[..., None]] = {CAPTURE.name: capture, WRITER.name: writer}
+    own: dict[str, Callable[..., None]] = {CAPTURE.name: capture, WRITER.name: writer, PUBLISHER.name: publisher}
     return own.get(name) or _plain_command(next(role for role in CHILD_ROLES if role.name == name))
 
 
@@ -83,8 +84,37 @@ def writer(
 
     def main(notifier: Notifier) -> int:
         log, own = open_log(site_config, json=json), claims.identity(site_config)
-        claims.claim(site_config, [camera.id for camera in site_config.cameras_of(number)], own, log)
+        names = [camera.id for camera in site_config.cameras_of(number)]
+        claims.claim(site_config, names, own, log)
+        if number == 0:
+            # The first writer registers the site.
+            try:
+                claims.claim_name(site_config, own, log)
+            except BaseException:
+                claims.release(site_config, names, own, log)
+                raise
         return instance.run(Launch(site_config, log, own, notifier))
+
+    run_alone(site_config, instance.name, main)
+
+
+def publisher(
+    config: SiteFile = DEFAULT_SITE_FILE,
+    number: Annotated[int, typer.Option(min=0, help="Its number, from 0 to publisher.publishers - 1.")] = 0,
+    json: AsJson = False,
+) -> None:
+    """Run a publisher process alone, for supervisord or systemd."""
+    site_config = load_site(config)
+    keys = PUBLISHER.keys(site_config)
+    if not keys:
+        raise InputError(PUBLISHER.absent)
+    if number >= len(keys):
+        raise InputError(f"there is no publisher {number}: publisher.publishers is {len(keys)}")
+    check_redis(site_config)
+    instance = PUBLISHER.instance(site_config, keys[number])
+
+    def main(notifier: Notifier) -> int:
+        return instance.run(Launch(site_config, open_log(site_config, json=json), notifier=notifier))
 
     run_alone(site_config, instance.name, main)
 

@@ -13,7 +13,7 @@ from engine.cli.show import LiveTable
 from engine.cli.site_options import DEFAULT_SITE_FILE, AsJson, SiteFile, load_site
 from engine.config import Config
 from engine.runtime.child import keep_private
-from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.embedded_servers import EmbeddedServers
 from engine.runtime.lock import SiteLock
 from engine.runtime.logs import log_file, mask_standard_error, open_log
 from engine.runtime.notify import Notifier
@@ -61,15 +61,17 @@ def clean(config: SiteFile = DEFAULT_SITE_FILE, json: AsJson = False) -> None:
     lock = SiteLock(site_config, exclusive=True)
     try:
         found = site.leftovers(site_config)
-        pid, kept = EmbeddedServer(site_config).clean()
+        pids, kept = EmbeddedServers(site_config).clean()
         site.remove(site.SitePaths.of(site_config))
     finally:
         lock.release()
     held = sum(leftover.held for leftover in found)
     if json:
-        print_json({"rings": len(found), "frames": held, "server_pid": pid, "server_frames": kept})
+        print_json({"rings": len(found), "frames": held, "server_pids": pids, "server_frames": kept})
         return
     done = [f"removed {len(found)} rings that held {held} frames"] if found else []
-    if pid:
-        done.append(f"ended the embedded server (pid {pid}), which held {kept if kept >= 0 else 'unknown'} frames")
+    if pids:
+        servers = "the embedded server" if len(pids) == 1 else f"{len(pids)} embedded servers"
+        ended = f"{servers} (pid {', '.join(map(str, pids))})"
+        done.append(f"ended {ended}, which held {kept if kept >= 0 else 'unknown'} frames")
     print("; ".join(done) or "nothing to remove")

@@ -81,8 +81,9 @@ def status_lines(report: SiteReport, width: int) -> list[Text]:
             lines += wrapped(f"{process.name}: {process.note}", width)
     if report.publisher:
         publisher = report.publisher
+        where = f" to {', '.join(publisher.brokers)}" if publisher.brokers else ""
         line = (
-            f"publisher: {'' if publisher.connected else 'not '}connected, {publisher.published} published, "
+            f"publisher: {'' if publisher.connected else 'not '}connected{where}, {publisher.published} published, "
             f"{publisher.confirmed} confirmed, {publisher.expired} expired, lag {publisher.lag_seconds:.2f} s"
         )
         if publisher.gops or publisher.video_expired:
@@ -96,9 +97,13 @@ def not_running(report: SiteReport, width: int) -> list[Text]:
     lines = [f"site {report.site} is not running"]
     if report.elsewhere:
         lines.append(f"site {report.site} {report.elsewhere}")
-    if report.embedded_pid:
-        text = f"its embedded server still runs with its frames (pid {report.embedded_pid}): edge-video run adopts it"
-        lines.append(f"{text}, edge-video clean ends it")
+    if report.embedded_pids:
+        pids = f"(pid {', '.join(map(str, report.embedded_pids))}): edge-video run adopts"
+        if len(report.embedded_pids) == 1:
+            text = f"its embedded server still runs with its frames {pids} it, edge-video clean ends it"
+        else:
+            text = f"its embedded servers still run with their frames {pids} them, edge-video clean ends them"
+        lines.append(text)
     return [part for line in lines for part in wrapped(line, width)]
 
 

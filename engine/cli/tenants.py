@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from engine.cli.options import AsJson, Prefix, RedisUrl, SiteFile, Target, resolve
+from engine.cli.options import AsJson, KeyTags, Prefix, RedisUrl, SiteFile, Target, resolve
 from engine.cli.output import console, print_json
 from engine.client.stats import CameraStats, StoreStats
 from engine.client.store import FrameStore
 from engine.config.names import suggestion
 from engine.errors import EXIT_NOTHING, InputError, QueryError, UnknownName, WireError
-from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.jobs.tenants import Role, acl_line, acl_rules, apply_everywhere, discover
 from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 
@@ -49,18 +49,20 @@ def stats(
     names: Annotated[list[str] | None, typer.Argument(help="Tenants. Default: all.", metavar="[TENANT]...")] = None,
     config: SiteFile = None,
     redis: RedisUrl = None,
+    key_tags: KeyTags = False,
     prefix: Prefix = None,
     cameras: Annotated[bool, typer.Option("--cameras", help="Also print a line for each camera.")] = False,
     json: AsJson = False,
 ) -> None:
     """Add up what tenants store: frames, bytes, cameras, oldest, newest, mean TTL. Stored video has lines of its own.
     Looks at every frame and access unit."""
-    target = resolve(config, redis, None, None)
+    target = resolve(config, redis, None, None, key_tags=key_tags)
     table = Table(box=None, header_style="dim")
     for name in ("tenant", "prefix", "cameras", "frames", "MB", "oldest (UTC)", "newest (UTC)", "mean TTL s", "no TTL"):
         table.add_column(name, justify="left" if name in ("tenant", "prefix") else "right")
     found = False
-    for vhost, word in _chosen(target, names, prefix):
+    for vhost, name in _chosen(target, names, prefix):
+        word = keys.prefix_of(name, tagged=keys.is_tagged(target.prefix))
         with FrameStore(target.address, vhost, word, timeout_seconds=target.timeout_seconds) as store:
             report = store.stats()
         found = found or report.total.frames + report.video.frames > 0
@@ -102,11 +104,10 @@ def acl(
         rules = acl_rules(vhost, roles, password, database=database, read_only_patterns=not redis_6)
     except WireError as error:
         raise QueryError(f"tenant: {error}") from None
-    line = " ".join(["ACL SETUSER", *map(_quoted, [name, *rules])])
+    line = acl_line(name, rules)
     kept: bool | None = None
     if apply and target:
-        with target.session() as session:
-            kept = apply_rules(session, name, rules)
+        kept = apply_everywhere(target.address, target.timeout_seconds, name, rules)
     if json:
         shown = {} if password_file else {"password": password}
         print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})
@@ -117,13 +118,6 @@ def acl(
         print(f"password of {name}: {password}", file=sys.stderr)
     if kept is False:
         print("set; the server has no ACL file, so it forgets the user when it restarts", file=sys.stderr)
-
-
-def _quoted(word: str) -> str:
-    """A word, quoted for redis-cli."""
-    if not any(letter in "\"'\\" for letter in word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:

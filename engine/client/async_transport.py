@@ -6,27 +6,20 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
-from engine.client.transport import CONNECTIONS_MAX, Patience, Query, Result, check_open
+from engine.client.async_cluster_pool import AsyncClusterPool
+from engine.client.async_connection import async_connection_kind, receive, send
+from engine.client.transport import CONNECTIONS_MAX, Query, Result, check_open
 from engine.errors import RedisUnavailable
-from engine.servers.overrides.redis import AsyncTlsConnection, TlsConnection
-from engine.servers.redis.connection import connection_kind, connection_options
+from engine.servers.redis.connection import connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
+from engine.servers.redis.patience import Patience
 from engine.servers.redis.sentinel import find_master
 from engine.wire.redis_address import RedisAddress
-from engine.wire.replies import check_reply
-
-#: Blocking connection class -> its asyncio counterpart.
-_KINDS: dict[Any, Any] = {
-    redis.UnixDomainSocketConnection: aioredis.UnixDomainSocketConnection,
-    TlsConnection: AsyncTlsConnection,
-    redis.Connection: aioredis.Connection,
-}
 
 
 class AsyncTransport:
@@ -38,6 +31,7 @@ class AsyncTransport:
         #: See Transport.
         self._pool: aioredis.BlockingConnectionPool | None = None
         self._making = asyncio.Lock()
+        self._nodes = AsyncClusterPool(address, timeout_seconds, CONNECTIONS_MAX)
         self._closed = False
 
     async def run(self, query: Query[Result]) -> Result:
@@ -55,6 +49,9 @@ class AsyncTransport:
 
     async def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
+        check_open(self._closed)
+        if self.address.cluster:
+            return checked(self.address, commands, await self._nodes.call(commands))
         patience = Patience(self.address, self._timeout_seconds)
         while True:
             pool = None
@@ -72,6 +69,7 @@ class AsyncTransport:
         async with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
+        await self._nodes.close()
         if pool is not None:
             await pool.disconnect()
 
@@ -84,7 +82,7 @@ class AsyncTransport:
                     server, connection = await asyncio.to_thread(find_master, server, self._timeout_seconds)
                     connection.disconnect()
                 self._pool = aioredis.BlockingConnectionPool(
-                    connection_class=_KINDS[connection_kind(server)],
+                    connection_class=async_connection_kind(server),
                     max_connections=CONNECTIONS_MAX,
                     timeout=self._timeout_seconds,
                     retry=Retry(NoBackoff(), 0),
@@ -104,19 +102,8 @@ class AsyncTransport:
         except (RedisError, OSError, *BAD_REPLIES) as error:
             raise connection_error(self.address, error) from None
         try:
-            packed = connection.pack_commands(commands)
-            await connection.send_packed_command(packed)
-            replies: list[Any] = []
-            for command in commands:
-                try:
-                    reply = await connection.read_response()
-                    check_reply(command, reply)
-                except AuthenticationError:
-                    raise
-                except ResponseError as error:
-                    reply = error
-                replies.append(reply)
-            return replies
+            await send(connection, commands)
+            return await receive(connection, commands)
         except (RedisError, OSError, *BAD_REPLIES) as error:
             await connection.disconnect()
             raise connection_error(self.address, error, "broke the connection") from None

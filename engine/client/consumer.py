@@ -10,19 +10,19 @@ import asyncio
 import inspect
 import os
 from collections.abc import Sequence
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, Literal, Self, TypedDict, Unpack
 
 from engine.client.delivery import ConsumerCounts, FrameCallback, GopCallback, Policy, StatusCallback
 from engine.client.dispatch import Dispatcher
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
-from engine.client.subscription import BrokerSubscription, connection_parameters
-from engine.client.topology import Topology
-from engine.config import Config, MetadataSection, Secret, load
+from engine.client.stream_position import StreamOffset, StreamPosition, check_offset
+from engine.client.subscription import BrokerSubscription, endpoints_of
+from engine.client.topology import QueueType, Topology
+from engine.config import Config, MetadataSection, load
 from engine.errors import ConfigError, InputError
 from engine.wire import redis_address, urls
-from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.metadata import FrameEvent, GopEvent, StatusEvent
 
 #: AMQP's prefetch is 16 bits, and 0 means no bound.
@@ -33,6 +33,9 @@ class ConsumerOptions(TypedDict, total=False):
     """The options of ``from_site``. See the constructor."""
 
     queue: str
+    queue_type: Literal["quorum", "classic"]
+    stream: bool
+    offset: StreamOffset
     exchange: str
     exchange_durable: bool
     routing_keys: Sequence[str]
@@ -55,7 +58,8 @@ class FrameConsumer:
     not an event, it goes to the queue ``dead_letter``; without that queue it is dropped.
 
     With ``queue``, a durable queue collects messages while no consumer runs, and several consumers may share it.
-    Without ``queue``, an exclusive queue lives as long as the connection and holds at most 100,000 messages.
+    Without ``queue``, an exclusive queue lives as long as the connection and holds at most 100,000 messages. With
+    ``stream``, ``queue`` is a stream: it keeps its messages, and each consumer reads all of them from ``offset`` on.
 
     The consumer waits while Redis or RabbitMQ is away. Waiting does not use up an attempt, except for a message that
     was held when the connection to the broker broke.
@@ -66,11 +70,14 @@ class FrameConsumer:
 
     def __init__(
         self,
-        amqp_url: str,
+        amqp_url: str | Sequence[str],
         redis_url: str | redis_address.RedisAddress,
         callback: FrameCallback,
         *,
         queue: str = "",
+        queue_type: Literal["quorum", "classic"] = "quorum",
+        stream: bool = False,
+        offset: StreamOffset = "next",
         exchange: str = MetadataSection().exchange,
         exchange_durable: bool = True,
         routing_keys: Sequence[str] = ("camera.metadata.event", "camera.metadata.batch"),
@@ -86,13 +93,19 @@ class FrameConsumer:
     ) -> None:
         """Connects only in ``run``.
 
-        ``amqp_url``: ``amqp://`` or ``amqps://`` with user, password and vhost. ``redis_url``: as ``FrameStore``'s.
+        ``amqp_url``: ``amqp://`` or ``amqps://`` with user, password and vhost, or a sequence of such URLs: the nodes
+        of a cluster, tried in turn. ``redis_url``: as ``FrameStore``'s.
         ``callback(event, frame)``: called for each stored frame, one at a time, in the thread that calls ``run``. It is
         a coroutine function if ``run_async`` is used. ``on_status(event)``: the same for changes of a camera's state,
         ``on_gop(event)`` for finished GOPs of stored video (``[metadata] video = "gop"``).
 
-        ``queue``: a durable queue's name; empty for an exclusive one. ``exchange``, ``exchange_durable``,
-        ``routing_keys``: as in the site's ``[metadata]``. ``dead_letter``: the queue for messages that failed.
+        ``queue``: a durable queue's name; empty for an exclusive one. ``queue_type``: of that queue; only the broker of
+        a ``quorum`` queue counts the deliveries of a message whose consumers die. ``stream``: that queue is a stream,
+        which is made if it does not exist, and keeps at least 1 GiB. ``offset``: where to begin in it: ``"first"``,
+        ``"last"`` (the newest chunk), ``"next"`` (what comes from now on), an offset, or an aware datetime (the first
+        chunk of that time, so older messages may come too).
+        ``exchange``, ``exchange_durable``, ``routing_keys``: as in the site's ``[metadata]``.
+        ``dead_letter``: the queue for messages that failed; a stream has none.
         ``prefetch``: messages held at a time, 1 to 65,535. ``attempts``: deliveries of a message, at least 1.
         ``retry_seconds``: the pause before another attempt (0.5 s).
         ``timeout_seconds``: how long a server may take to connect, and Redis to answer (5 s).
@@ -114,6 +127,15 @@ class FrameConsumer:
                 f"retry_seconds {retry_seconds} must be 0 or more and timeout_seconds {timeout_seconds} above 0; "
                 "both must be finite"
             )
+        if queue_type not in ("quorum", "classic"):
+            raise InputError(f"queue_type {queue_type!r} must be 'quorum' or 'classic'")
+        check_offset(offset)
+        if not stream and offset != "next":
+            raise InputError("offset is for streams; set stream=True")
+        if stream and not queue:
+            raise InputError("stream=True needs queue: the stream's name")
+        if stream and dead_letter is not None:
+            raise InputError("a stream keeps its messages, so it has no dead_letter")
         if dead_letter is not None and dead_letter in ("", queue):
             raise InputError("dead_letter needs a name that differs from queue")
         if isinstance(routing_keys, str) or not routing_keys:
@@ -124,10 +146,13 @@ class FrameConsumer:
         for what, wanted in (("status", on_status), ("video", on_gop)):
             if wanted is not None:
                 keys |= dict.fromkeys(f"{key}.{what}" for key in routing_keys if not key.endswith(".batch"))
-        self._parameters = connection_parameters(amqp_url, heartbeat_seconds, timeout_seconds, tls_files)
-        self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter)
+        amqp_urls = [amqp_url] if isinstance(amqp_url, str) else list(amqp_url)
+        self._endpoints = endpoints_of(amqp_urls, heartbeat_seconds, timeout_seconds, tls_files)
+        self._shown = ", ".join(map(urls.mask, amqp_urls))
+        kind: QueueType = "stream" if stream else queue_type
+        self._topology = Topology(exchange, exchange_durable, tuple(keys), queue, attempts, dead_letter, kind)
         self._topology.check_names()
-        self._amqp_url = Secret(amqp_url)
+        self._position = StreamPosition(offset) if stream else None
         self._prefetch = prefetch
         self._timeout_seconds = timeout_seconds
         self._callback = callback
@@ -135,14 +160,15 @@ class FrameConsumer:
         self._on_gop = on_gop
         address = redis_address.parse_redis_address(redis_url) if isinstance(redis_url, str) else redis_url
         self._fetcher = Fetcher(address, timeout_seconds)
-        policy = Policy(attempts, retry_seconds, dead_letter, bool(queue))
-        self._dispatcher = Dispatcher(self._fetcher, self._call, self._call_status, self._call_gop, policy)
+        policy = Policy(attempts, retry_seconds, dead_letter, self._topology.counted, bool(queue))
+        calls = (self._call, self._call_status, self._call_gop)
+        self._dispatcher = Dispatcher(self._fetcher, *calls, policy, self._position)
         #: The event loop that runs the callbacks; None for plain functions.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ran = False
 
     def __repr__(self) -> str:
-        return f"FrameConsumer({urls.mask(self._amqp_url)!r}, queue={self._topology.queue!r})"
+        return f"FrameConsumer({self._shown!r}, queue={self._topology.queue!r})"
 
     @classmethod
     def from_site(
@@ -157,7 +183,7 @@ class FrameConsumer:
     @classmethod
     def from_config(cls, config: Config, callback: FrameCallback, **options: Unpack[ConsumerOptions]) -> Self:
         """A consumer for a site file that was read already. Raises ConfigError."""
-        if not config.amqp.amqp_url:
+        if not config.amqp.urls:
             raise ConfigError(
                 "amqp.amqp_url is not set, so nothing is announced; FrameStore.tail and `edge-video frames tail` need "
                 "no broker"
@@ -170,12 +196,24 @@ class FrameConsumer:
             "tls_files": config.amqp.tls_files,
             **options,
         }
-        return cls(str(config.amqp.amqp_url), config.redis_address, callback, **given)
+        return cls(list(map(str, config.amqp.urls)), config.redis_address, callback, **given)
 
     @property
     def counts(self) -> ConsumerCounts:
         """Counts so far; any thread may read them."""
         return ConsumerCounts(**self._dispatcher.counts)
+
+    @property
+    def offset(self) -> int | None:
+        """The offset in the stream of the message whose event the callback has or had last; None outside streams. All
+        events of a message have the same."""
+        return self._dispatcher.offset
+
+    @property
+    def next_offset(self) -> int | None:
+        """The offset of the first message in the stream that is not settled: where another consumer goes on. None
+        outside streams, and before the first message. Any thread may read it."""
+        return self._position.next_offset if self._position else None
 
     def run(self, *, signals: bool = True) -> None:
         """Consume until ``stop``, SIGINT or SIGTERM. The signals are handled only in the main thread.
@@ -193,7 +231,7 @@ class FrameConsumer:
         if self._dispatcher.stopping:
             return
         subscription = BrokerSubscription(
-            self._parameters, parse_amqp_url(self._amqp_url), self._topology, self._prefetch, self._dispatcher
+            self._endpoints, self._topology, self._prefetch, self._dispatcher, self._position
         )
         with stopped_by_signals(self._dispatcher.stop, signals):
             subscription.start()

@@ -50,16 +50,20 @@ class Verdict(enum.Enum):
 
 
 class Delivery:
-    """A message from the broker until it is settled. ``tries`` counts its deliveries before this one."""
+    """A message from the broker until it is settled. ``tries`` counts its deliveries before this one. ``offset`` is its
+    place in a stream, None in other queues."""
 
-    __slots__ = ("accepted", "body", "events", "failed", "generation", "redelivered", "tag", "todo", "tries")
+    __slots__ = ("accepted", "body", "events", "failed", "generation", "offset", "redelivered", "tag", "todo", "tries")
 
-    def __init__(self, generation: int, tag: int, body: bytes, redelivered: bool, tries: int) -> None:
+    def __init__(
+        self, generation: int, tag: int, body: bytes, redelivered: bool, tries: int, offset: int | None = None
+    ) -> None:
         self.generation = generation
         self.tag = tag
         self.body = body
         self.redelivered = redelivered
         self.tries = tries
+        self.offset = offset
         self.events: list[Event | OtherEvent] = []
         #: One bit for each event that the callback has accepted.
         self.accepted = 0
@@ -87,9 +91,11 @@ class Subscription(Protocol):
 
 
 class Policy(NamedTuple):
-    """What happens to messages that fail; ``named`` is True for a queue that outlives its consumer."""
+    """What happens to messages that fail. ``counted`` is True for a quorum queue, whose broker counts deliveries, and
+    ``lasting`` for every queue that outlives its consumer."""
 
     attempts: int
     retry_seconds: float
     dead_letter: str | None
-    named: bool
+    counted: bool
+    lasting: bool

@@ -5,11 +5,11 @@ Everything here runs in the thread that called ``FrameConsumer.run``. The connec
 for another try, or refused. When its connection is lost, a delivery can no longer be settled; the broker sends it
 again.
 
-How often a message is tried depends on the queue. A named queue is a quorum queue. Its broker counts the deliveries of
-a message (``x-delivery-count``), and removes the message if it comes back after the last: by a nack, or because its
-consumer died. So a failed delivery is held for a pause and then nacked. The next consumer sees its count, and the last
-delivery is refused here. An exclusive queue ends with its connection, and no other consumer can get its messages. So a
-failed delivery is kept and tried again here.
+How often a message is tried depends on the queue. The broker of a quorum queue counts the deliveries of a message
+(``x-delivery-count``), and removes the message if it comes back after the last: by a nack, or because its consumer
+died. So a failed delivery is held for a pause and then nacked. The next consumer sees its count, and the last delivery
+is refused here. For other queues nobody counts, and a stream takes no message back. So a failed delivery is kept and
+tried again here.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from engine.client.delivery import (
 )
 from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, expected_bytes
 from engine.client.frame import Frame
+from engine.client.stream_position import StreamPosition
 from engine.errors import RedisUnavailable, WireError
 from engine.wire.events import OtherEvent, parse_message
 from engine.wire.metadata import Event, FrameEvent, GopEvent, StatusEvent
@@ -66,6 +67,7 @@ class Dispatcher:
         on_status: StatusCallback,
         on_gop: GopCallback,
         policy: Policy,
+        position: StreamPosition | None = None,
     ) -> None:
         #: Deliveries, errors that end ``run``, and None to wake it. Bounded by the prefetch of at most two connections.
         #: A SimpleQueue, because its ``put`` may interrupt its own ``get``, as in a signal handler.
@@ -77,6 +79,10 @@ class Dispatcher:
         self._on_status = on_status
         self._on_gop = on_gop
         self._policy = policy
+        #: Where it stands in a stream; None for other queues.
+        self._position = position
+        #: The offset of the message whose event was called last; None outside streams.
+        self.offset: int | None = None
         self._ready: deque[Delivery] = deque()
         #: Failed deliveries that wait for their pause, as a heap: (due in monotonic seconds, tie-break, delivery).
         self._held: list[tuple[float, int, Delivery]] = []
@@ -122,6 +128,11 @@ class Dispatcher:
 
     def _admit(self, subscription: Subscription, delivery: Delivery) -> None:
         self.counts["received"] += 1
+        if self._position and delivery.offset is not None:
+            delivery.redelivered = self._position.seen(delivery.offset)
+            if not self._position.admit(delivery.offset, delivery.generation):
+                subscription.settle(delivery, Verdict.ACCEPT)
+                return
         self.counts["redelivered"] += delivery.redelivered
         try:
             delivery.events = parse_message(delivery.body)
@@ -137,13 +148,19 @@ class Dispatcher:
         if delivery.todo:
             self._ready.append(delivery)
         else:
-            subscription.settle(delivery, Verdict.ACCEPT)
+            self._settle(subscription, delivery, Verdict.ACCEPT)
+
+    def _settle(self, subscription: Subscription, delivery: Delivery, verdict: Verdict) -> None:
+        """The delivery is done; its connection may be lost meanwhile."""
+        if self._position and delivery.offset is not None:
+            self._position.settle(delivery.offset)
+        subscription.settle(delivery, verdict)
 
     def _release(self, subscription: Subscription) -> None:
         """Release failed deliveries whose pause is over."""
         while self._held and self._held[0][0] <= time.monotonic():
             _, _, delivery = heapq.heappop(self._held)
-            if self._policy.named:
+            if self._policy.counted:
                 subscription.settle(delivery, Verdict.AGAIN)
             elif delivery.generation == subscription.generation:
                 delivery.tries += 1
@@ -205,6 +222,7 @@ class Dispatcher:
                 return
             if delivery.generation != subscription.generation:
                 continue
+            self.offset = delivery.offset
             if self._call(event, frame, delivery):
                 delivery.accepted |= 1 << place
             else:
@@ -240,10 +258,10 @@ class Dispatcher:
 
     def _finish(self, subscription: Subscription, delivery: Delivery) -> None:
         """After all its events were called: settle the delivery, or hold it for another try."""
-        if self._policy.named:
+        if self._policy.lasting:
             self._remember(delivery)
         if not delivery.failed:
-            subscription.settle(delivery, Verdict.ACCEPT)
+            self._settle(subscription, delivery, Verdict.ACCEPT)
         elif delivery.tries + 1 >= self._policy.attempts:
             self._refuse(subscription, delivery)
         else:
@@ -252,7 +270,7 @@ class Dispatcher:
 
     def _refuse(self, subscription: Subscription, delivery: Delivery) -> None:
         self.counts["dropped" if self._policy.dead_letter is None else "dead_lettered"] += 1
-        subscription.settle(delivery, Verdict.REFUSE)
+        self._settle(subscription, delivery, Verdict.REFUSE)
 
     def _remember(self, delivery: Delivery) -> None:
         digest = _digest(delivery.body)

@@ -30,7 +30,7 @@ def announced_frame(event: FrameEvent, data: bytes) -> Frame:
         width, height, _ = jpeg.describe(data)
     return Frame(
         event.vhost,
-        key_of(event.redis_key).prefix,
+        key_of(event.redis_key, event.camera_id).prefix,
         event.camera_id,
         event.timestamp_nano,
         int(event.sequence),

@@ -49,7 +49,7 @@ class JournalQueries:
             raise QueryError(f"limit {limit!r} must be a number of frames")
         if limit is not None and limit < 0:
             raise QueryError(f"limit {limit} is negative")
-        check_name("camera", camera)
+        check_camera(self.tenant, camera)
         begin, bound = (last, end) if reverse else (first, start)
         return FrameRange(
             self.tenant,
@@ -85,7 +85,7 @@ class JournalQueries:
             if not chosen:
                 raise QueryError("no cameras to tail; name some, or None for all")
             for camera in chosen:
-                check_name("camera", camera)
+                check_camera(self.tenant, camera)
         begin = since if since is None or isinstance(since, Mapping) else to_nano(since, time.time_ns())
         if isinstance(begin, Mapping):
             _check_position(begin)
@@ -128,20 +128,25 @@ def checked_tenant(vhost: str, prefix: str, known: Iterable[str]) -> Tenant:
     """A tenant. Raises QueryError for a name that no key can hold."""
     try:
         tenant = Tenant(vhost or keys.DEFAULT_VHOST, prefix, frozenset(known))
-        keys.cameras_key(tenant.vhost, prefix)
+        keys.check_names(tenant.vhost, prefix, tagged=keys.is_tagged(prefix))
     except WireError as error:
         raise QueryError(f"vhost {vhost!r}, prefix {prefix!r}: {error}") from None
     for camera in tenant.known:
-        check_name("camera", camera)
+        check_camera(tenant, camera)
     return tenant
 
 
-def check_name(what: str, name: object) -> None:
-    """Raises QueryError for a name that no key can hold."""
+def check_camera(tenant: Tenant, camera: object) -> None:
+    """Raises QueryError for a camera that no key of the tenant can name."""
+    check_name("camera", camera, tagged=keys.is_tagged(tenant.prefix))
+
+
+def check_name(what: str, name: object, *, tagged: bool = False) -> None:
+    """Raises QueryError for a name that no key can hold; ``tagged``: no key with a hash tag."""
     try:
         if not isinstance(name, str):
             raise WireError(f"{name!r} is no text")
-        keys.encode_part(name)
+        keys.check_names(name, tagged=tagged)
     except WireError as error:
         raise QueryError(f"{what}: {error}") from None
 

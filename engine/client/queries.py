@@ -104,7 +104,7 @@ class Queries(JournalQueries):
         if not isinstance(name, str | bytes):
             raise QueryError(f"{name!r} is no key; a key is text")
         try:
-            key = keys.parse_frame_key(name)
+            key = keys.parse_frame_key(name, tagged=keys.is_tagged(self.tenant.prefix))
         except WireError as error:
             raise QueryError(str(error)) from None
         if (key.vhost, key.prefix) != (self.tenant.vhost, self.tenant.prefix):

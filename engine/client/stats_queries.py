@@ -32,7 +32,7 @@ def store_stats(tenant: Tenant, cameras: Sequence[str]) -> Query[StoreStats]:
             units[camera] = yield from _camera_stats(video, camera)
     return StoreStats(
         tenant.vhost,
-        tenant.prefix,
+        str(tenant.prefix),
         _total(list(frames.values())),
         {camera: summed.stats for camera, summed in frames.items()},
         _total(list(units.values())),

@@ -16,6 +16,7 @@ from engine.config import load
 from engine.config.tls import client_context
 from engine.errors import ConfigError, QueryError
 from engine.wire import redis_address
+from engine.wire.keys import TaggedPrefix
 
 #: Seconds that a server may take to answer.
 TIMEOUT_SECONDS = 5.0
@@ -31,6 +32,7 @@ class StoreOptions(TypedDict, total=False):
     username: str | None
     password: str | None
     tls_files: redis_address.TlsFiles
+    read_replicas: bool | None
 
 
 class StoreBase:
@@ -45,8 +47,11 @@ class StoreBase:
         timeout_seconds: float = TIMEOUT_SECONDS,
         chunk_bytes: int = CHUNK_BYTES,
         cameras: Iterable[str] = (),
+        key_tags: bool = False,
         sentinels: Sequence[str] = (),
         service: str = "",
+        cluster: Sequence[str] = (),
+        read_replicas: bool | None = None,
         username: str | None = None,
         password: str | None = None,
         sentinel_username: str | None = None,
@@ -56,15 +61,20 @@ class StoreBase:
         """Connects only at the first query.
 
         ``url``: ``redis://``, ``rediss://``, ``unix://`` or ``host:port``; it may carry user, password and database.
+        ``cluster://host:port,host:port`` (with TLS ``clusters://``) is the same as ``cluster``.
         ``vhost``: the tenant; ``"/"`` is the same as ``"default"``. ``prefix``: the word between tenant and camera.
 
         ``timeout_seconds``: how long the server may take to connect, and to answer (5 s).
         ``chunk_bytes``: payload bytes fetched in one round trip and held at a time (4 MiB; one frame may be larger, and
         ``picture`` takes up to 32 MiB).
         ``cameras``: cameras that exist even if nothing is stored for them, so that a query for one is not an error.
+        ``key_tags``: True for frames of a site with ``redis.key_tags = true``.
 
         ``sentinels`` (``host:port`` each) and ``service`` replace ``url``: queries go to the service's master, which is
         looked up again when it fails. ``sentinel_username`` and ``sentinel_password`` are for the sentinels themselves.
+        ``cluster`` (``host:port`` each) replaces ``url``: some nodes of a Redis Cluster, which are asked for all its
+        nodes. With ``read_replicas`` its replicas are read, which may be a moment behind their masters; what a replica
+        does not have is asked of its master.
         ``username`` and ``password`` override those in ``url``; None keeps them.
         ``tls_files``: certificates for a ``rediss://`` connection (default: the system's authorities, no client
         certificate).
@@ -74,16 +84,22 @@ class StoreBase:
         """
         if not isinstance(url, str | redis_address.RedisAddress):
             raise QueryError(f"{url!r} is no address; give text such as 'redis:6379'")
-        if not (url or sentinels or service):
+        if not (url or sentinels or service or cluster):
             raise ConfigError("give the address of a server such as 'redis:6379', or use from_site")
         if url == redis_address.EMBEDDED:
             raise QueryError("an embedded server has no address of its own; use from_site, or unix:// and its socket")
-        if url and (sentinels or service):
-            raise QueryError("give the address of a server, or sentinels and service: one of them, not both")
+        if bool(url) + bool(sentinels or service) + bool(cluster) > 1:
+            raise QueryError("give the address of a server, or sentinels and service, or cluster: only one of them")
         if sentinels or service:
             address = redis_address.parse_sentinels(sentinels, service, sentinel_username, sentinel_password)
+        elif cluster:
+            address = redis_address.parse_cluster([cluster] if isinstance(cluster, str) else cluster)
         else:
             address = redis_address.parse_redis_address(url) if isinstance(url, str) else url
+        if read_replicas is not None:
+            if read_replicas and not address.cluster:
+                raise QueryError("read_replicas is for a cluster; give its nodes as cluster=[...]")
+            address = address._replace(read_replicas=read_replicas)
         if any(tls_files):
             if not address.tls:
                 raise QueryError("tls_files are for rediss:// addresses; this one is plain text")
@@ -91,6 +107,7 @@ class StoreBase:
             address = address._replace(files=tls_files)
         self._address = address._replace(username=username or address.username, password=password or address.password)
         self._timeout = timeout_seconds
+        prefix = TaggedPrefix(prefix) if key_tags else prefix
         tenant = checked_tenant("default" if vhost == "/" else vhost, prefix, cameras)
         self._queries = Queries(tenant, chunk_bytes)
         self._video = VideoQueries(tenant, chunk_bytes)

@@ -3,6 +3,8 @@
 The connection has its own thread. Deliveries go from it to the dispatcher's thread, verdicts come back. Both carry the
 connection's generation, because on another connection the same delivery tag means nothing, or another message.
 
+Of several brokers, the one that works is kept (``engine/servers/amqp/hosts.py``).
+
 A quorum queue counts every delivery that comes back, also of messages that only waited in a consumer that died. If one
 message kills its consumer, all other messages of the prefetch would lose an attempt too. So each connection begins with
 one message at a time. It takes the rest of its prefetch at the first message that was never delivered before: returned
@@ -11,12 +13,14 @@ messages come first.
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pika
 import pika.exceptions
@@ -24,11 +28,14 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from engine.client.delivery import Delivery, Verdict
 from engine.client.dispatch import Dispatcher, logger, server_backoff
+from engine.client.stream_position import StreamPosition
 from engine.client.topology import Topology
-from engine.config import AmqpSection, Secret
-from engine.errors import Cause, ConfigError, InputError, ServerRefused
+from engine.config import AmqpSection
+from engine.config.servers import check_same_vhost
+from engine.errors import BrokerUnavailable, Cause, ConfigError, InputError, ServerRefused
+from engine.servers.amqp.hosts import Hosts
 from engine.servers.amqp.parameters import open_blocking, parameters
-from engine.servers.amqp.refusals import REFUSALS, connection_error
+from engine.servers.amqp.refusals import REFUSALS, all_failed, away, connection_error
 from engine.wire import redis_address, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
@@ -39,20 +46,38 @@ _TURN_SECONDS = 1.0
 _SETTLED_SECONDS = 10.0
 
 
+#: A broker that does not know the exchange yet may learn of it.
+_FINAL = REFUSALS - {Cause.EXCHANGE_MISSING}
+_NOT_FOUND, _PRECONDITION = 404, 406
+
+
+class Endpoint(NamedTuple):
+    """A broker, and pika's parameters for it."""
+
+    address: AmqpAddress
+    parameters: pika.ConnectionParameters
+
+
 class BrokerSubscription:
-    """Keeps the connection to the broker, in its own thread. The private methods run in that thread."""
+    """Keeps the connection to one of the brokers, in its own thread. The private methods run in that thread.
+
+    ``position`` is where a consumer of a stream stands; None for other queues."""
 
     def __init__(
         self,
-        parameters: pika.ConnectionParameters,
-        address: AmqpAddress,
+        endpoints: Sequence[Endpoint],
         topology: Topology,
         prefetch: int,
         dispatcher: Dispatcher,
+        position: StreamPosition | None = None,
     ) -> None:
         self.generation = 0
-        self._parameters = parameters
-        self._address = address
+        self._endpoints = endpoints
+        self._hosts = Hosts([endpoint.address for endpoint in endpoints])
+        self._position = position
+        #: The errors of the brokers in this round, while none has served us.
+        self._failures: list[BrokerUnavailable] = []
+        self._delivered = False
         self._topology = topology
         self._prefetch = prefetch
         self._dispatcher = dispatcher
@@ -108,7 +133,7 @@ class BrokerSubscription:
                 self._session()
                 continue
             except (pika.exceptions.AMQPError, AMQPConnectorException, OSError) as error:
-                failure = connection_error(self._address, error)
+                failure = connection_error(self._hosts.current, error)
             except BaseException as error:
                 # The dispatcher waits for deliveries and must learn that none will come.
                 self._dispatcher.inbox.put(error)
@@ -118,24 +143,43 @@ class BrokerSubscription:
                 self.generation += 1
                 self._connection = None
                 self._dispatcher.inbox.put(None)
-            if not self._established and failure.cause in REFUSALS - {Cause.EXCHANGE_MISSING}:
-                self._dispatcher.inbox.put(ServerRefused.of(failure))
+            lasted = time.monotonic() - began > _SETTLED_SECONDS
+            if self._delivered or (lasted and self._established):
+                self._hosts.lost()
+            else:
+                self._hosts.failed()
+            if not self._established and (refused := self._refused(failure)):
+                self._dispatcher.inbox.put(refused)
                 return
             if self._closing.is_set():
                 return
-            if time.monotonic() - began > _SETTLED_SECONDS:
+            if lasted:
                 backoff.reset()
+            if not self._hosts.round_over:
+                logger.warning("%s; trying the next broker", urls.mask(failure.fact))
+                continue
             pause = backoff.next_seconds()
             logger.warning("%s; retrying in %.1f s", urls.mask(failure.fact), pause)
             self._closing.wait(pause)
 
+    def _refused(self, failure: BrokerUnavailable) -> ServerRefused | None:
+        """The error that ends the consumer after a round in which no broker served us, and one refused to."""
+        self._failures.append(failure)
+        if not self._hosts.round_over:
+            return None
+        failures, self._failures = self._failures, []
+        if not any(one.cause in _FINAL for one in failures):
+            return None
+        return ServerRefused.of(all_failed(failures))
+
     def _session(self) -> None:
         """One connection, from its first byte to its last. Raises AMQPError or OSError when it breaks."""
-        connection = open_blocking(self._parameters)
+        self._delivered = False
+        connection = open_blocking(self._endpoints[self._hosts.place].parameters)
         self._connection = connection
         try:
             channel = connection.channel()
-            queue = self._declare(channel)
+            queue = self._declare(connection, channel)
             self._dispatcher.counts["reconnects"] += self._established
             self._established = True
             self._serve(connection, channel, queue)
@@ -144,17 +188,19 @@ class BrokerSubscription:
                 with suppress(pika.exceptions.AMQPError, OSError):
                     connection.close()
 
-    def _declare(self, channel: Any) -> str:
+    def _declare(self, connection: Any, channel: Any) -> str:
         """Declare exchange, queues and bindings. Returns the queue's name; the broker names an exclusive queue."""
         topology = self._topology
         channel.exchange_declare(topology.exchange, exchange_type="topic", durable=topology.exchange_durable)
         if topology.dead_letter is not None:
             channel.queue_declare(topology.dead_letter, durable=True)
-        named = bool(topology.queue)
-        declared = channel.queue_declare(
-            topology.queue, durable=named, exclusive=not named, arguments=topology.arguments
-        )
-        name: str = declared.method.queue
+        name = topology.queue
+        if not topology.stream or not _exists(connection, name):
+            named = bool(name)
+            declared = channel.queue_declare(name, durable=named, exclusive=not named, arguments=topology.arguments)
+            name = declared.method.queue
+            if self._position and self._position.restart(self.generation):
+                logger.warning("the stream %s was deleted and is made again; it is read from its beginning", name)
         for key in topology.routing_keys:
             channel.queue_bind(name, topology.exchange, key)
         return name
@@ -163,14 +209,15 @@ class BrokerSubscription:
         self._cancelled = self._met_new = self._woken = False
         channel.add_on_cancel_callback(self._on_cancel)
         on_message = partial(self._on_message, self.generation)
+        arguments = {"x-stream-offset": self._position.argument()} if self._position else None
         # How much of the prefetch is used so far.
         taken = 0
         while not self._dispatcher.stopping and not self._closing.is_set():
             if self._allowed and taken < self._prefetch and (not taken or self._met_new):
                 # A second consumer is added, because a quorum queue fixes a consumer's prefetch at its start.
-                more = self._prefetch - taken if taken or not self._topology.queue else 1
+                more = self._prefetch - taken if taken or not self._topology.counted else 1
                 channel.basic_qos(prefetch_count=more)
-                channel.basic_consume(queue, on_message)
+                self._consume(channel, queue, on_message, arguments)
                 taken += more
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)
@@ -187,11 +234,27 @@ class BrokerSubscription:
         self._send_verdicts(channel)
 
     def _on_message(self, generation: int, _: Any, method: Any, properties: Any, body: bytes) -> None:
-        tries = (properties.headers or {}).get("x-delivery-count", 0) if self._topology.queue else 0
+        headers = properties.headers or {}
+        tries = headers.get("x-delivery-count", 0) if self._topology.counted else 0
+        self._delivered = True
         self._met_new = self._met_new or not method.redelivered
-        self._dispatcher.inbox.put(
-            Delivery(generation, method.delivery_tag, body, method.redelivered, tries if isinstance(tries, int) else 0)
-        )
+        offset = headers.get("x-stream-offset") if self._position else None
+        tries = tries if isinstance(tries, int) else 0
+        self._dispatcher.inbox.put(Delivery(generation, method.delivery_tag, body, method.redelivered, tries, offset))
+
+    def _consume(self, channel: Any, queue: str, on_message: Any, arguments: dict[str, Any] | None) -> None:
+        """Begin to consume. Raises ServerRefused for a queue that is no stream, though one is wanted."""
+        try:
+            channel.basic_consume(queue, on_message, arguments=arguments)
+        except pika.exceptions.ChannelClosedByBroker as refused:
+            if not self._position or refused.reply_code != _PRECONDITION:
+                raise
+        else:
+            return
+        address = self._hosts.current
+        command = f"rabbitmqctl -p {shlex.quote(address.vhost)} delete_queue {shlex.quote(queue)}"
+        fact = f": queue {queue} exists in vhost {address.vhost} and is no stream"
+        raise ServerRefused.of(away(address, fact, Cause.QUEUE_MISMATCH, command=command))
 
     def _on_cancel(self, _: Any) -> None:
         self._cancelled = True
@@ -203,24 +266,44 @@ class BrokerSubscription:
             delivery, verdict = self._verdicts.popleft()
             if delivery.generation != self.generation:
                 continue
-            if verdict is Verdict.ACCEPT:
+            if verdict is Verdict.ACCEPT or self._position:
+                # A stream keeps its messages: it knows no other verdict.
                 channel.basic_ack(delivery.tag)
             else:
                 channel.basic_reject(delivery.tag, requeue=verdict is Verdict.AGAIN)
 
 
-def connection_parameters(
-    amqp_url: str, heartbeat_seconds: int, timeout_seconds: float, files: redis_address.TlsFiles
-) -> pika.ConnectionParameters:
-    """pika's parameters for an AMQP URL. Raises InputError, without the URL's password."""
-    parse_amqp_url(amqp_url, "AMQP URL")
+def endpoints_of(
+    amqp_urls: Sequence[str], heartbeat_seconds: int, timeout_seconds: float, files: redis_address.TlsFiles
+) -> list[Endpoint]:
+    """The brokers at AMQP URLs. Raises InputError, without the URLs' passwords."""
+    if not amqp_urls:
+        raise InputError("no AMQP URL; give one, or a sequence of those of a cluster's nodes")
+    names = [f"AMQP URL {number}" if len(amqp_urls) > 1 else "AMQP URL" for number in range(1, len(amqp_urls) + 1)]
+    addresses = [parse_amqp_url(url, name) for url, name in zip(amqp_urls, names, strict=True)]
+    check_same_vhost(addresses, "AMQP URLs")
     try:
         tls = {f"tls_{key}": value for key, value in files._asdict().items()}
-        return parameters(AmqpSection(Secret(amqp_url), heartbeat_seconds, timeout_seconds, **tls))
+        section = AmqpSection(heartbeat_seconds=heartbeat_seconds, timeout_seconds=timeout_seconds, **tls)
+        return [Endpoint(address, parameters(section, address)) for address in addresses]
     except ConfigError as error:
         raise InputError.of(error) from None
     except (ValueError, TypeError) as error:
-        raise InputError(f"AMQP URL {urls.mask(amqp_url)}: {urls.mask(str(error))}") from None
+        # pika's words for a setting that it does not take.
+        raise InputError(f"AMQP URL {urls.mask(amqp_urls[0])}: {urls.mask(str(error))}") from None
+
+
+def _exists(connection: pika.BlockingConnection, queue: str) -> bool:
+    """Whether a queue of that name exists. Asked on a channel of its own, which the broker closes if there is none."""
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue, passive=True)
+    except pika.exceptions.ChannelClosedByBroker as refused:
+        if refused.reply_code != _NOT_FOUND:
+            raise
+        return False
+    channel.close()
+    return True
 
 
 def _nothing() -> None:

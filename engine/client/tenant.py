@@ -43,7 +43,7 @@ class Tenant(NamedTuple):
         found = set(self.known)
         for name in reply:
             with contextlib.suppress(UnicodeDecodeError, WireError):
-                keys.encode_part(name.decode())
+                keys.frame_key_prefix(self.vhost, self.prefix, name.decode())
                 found.add(name.decode())
         return sorted(found)
 

@@ -20,39 +20,19 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from engine.backoff import Backoff
+from engine.client.cluster_pool import ClusterPool
 from engine.errors import EngineError, QueryError, RedisUnavailable
 from engine.servers.redis.connection import call, connection_kind, connection_options
 from engine.servers.redis.errors import BAD_REPLIES, Command, checked, connection_error
+from engine.servers.redis.patience import Patience
 from engine.servers.redis.sentinel import find_master
 from engine.wire.redis_address import RedisAddress
 
 Result = TypeVar("Result")
 Query = Generator[Sequence[Command], list[Any], Result]
 
-#: Tries of one round trip before a query fails; the pauses between them are in seconds.
-TRIES = 3
-_PAUSE_SECONDS = 0.05
-_PAUSE_SECONDS_MAX = 0.5
 #: Connections that the threads or tasks of one store share; further ones wait.
 CONNECTIONS_MAX = 16
-
-
-class Patience:
-    """Limits the tries of a round trip: TRIES; for a Sentinel service, also until the timeout has passed, because a new
-    master takes a while to be found."""
-
-    def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
-        self._backoff = Backoff(_PAUSE_SECONDS, _PAUSE_SECONDS_MAX)
-        self._until = time.monotonic() + timeout_seconds if address.sentinel else 0.0
-
-    def ends(self) -> bool:
-        """Called after a failure: whether to give up."""
-        return self._backoff.failures + 1 >= TRIES and time.monotonic() >= self._until
-
-    def pause(self) -> float:
-        """Seconds until the next try."""
-        return self._backoff.next_seconds()
 
 
 class Transport:
@@ -64,6 +44,7 @@ class Transport:
         #: Made for the first query; for a Sentinel service, made again after a failure, for the current master.
         self._pool: redis.BlockingConnectionPool | None = None
         self._making = threading.Lock()
+        self._nodes = ClusterPool(address, timeout_seconds, CONNECTIONS_MAX)
         self._closed = False
 
     def run(self, query: Query[Result]) -> Result:
@@ -81,6 +62,9 @@ class Transport:
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """One round trip. Raises RedisUnavailable, ServerRefused, WireError."""
+        check_open(self._closed)
+        if self.address.cluster:
+            return checked(self.address, commands, self._nodes.call(commands))
         patience = Patience(self.address, self._timeout_seconds)
         while True:
             pool = None
@@ -98,6 +82,7 @@ class Transport:
         with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
+        self._nodes.close()
         if pool is not None:
             pool.disconnect()
 

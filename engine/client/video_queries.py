@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from engine.client.frame import Frame
-from engine.client.journal_queries import JournalQueries, check_name
+from engine.client.journal_queries import JournalQueries, check_camera
 from engine.client.key_frames import LATE_NANO_MAX
 from engine.client.ranges import FrameRange
 from engine.client.tenant import Tenant, VideoTenant
@@ -61,7 +61,7 @@ class VideoQueries(JournalQueries):
         """One camera's pictures between two times."""
         from engine.client.picture_range import PictureRange
 
-        check_name("camera", camera)
+        check_camera(self.tenant, camera)
         _check_colour(colour)
         step = None if fps is None else _step(fps)
         first, last = window(start, end, time.time_ns())
@@ -80,7 +80,7 @@ class VideoQueries(JournalQueries):
         """The picture at a time; ``jpeg`` is the query for a camera without video."""
         from engine.client.picture_at import PictureAt
 
-        check_name("camera", camera)
+        check_camera(self.tenant, camera)
         _check_colour(colour)
         moment = None if when is None else to_nano(when, time.time_ns())
         return PictureAt(self.tenant, camera, moment, jpeg=jpeg, colour=colour)

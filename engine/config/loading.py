@@ -49,6 +49,7 @@ ENVIRONMENT = {
     "REDIS_PUBLISHER_USERNAME": ("redis", "publisher_username"),
     "REDIS_PUBLISHER_PASSWORD": ("redis", "publisher_password"),
     "AMQP_URL": ("amqp", "amqp_url"),
+    "AMQP_URLS": ("amqp", "amqp_urls"),
     "WEB_TOKEN": ("web", "token"),
 }
 
@@ -59,7 +60,8 @@ def secrets_of(environment: Mapping[str, str]) -> set[str]:
     secret = ("password", "token")
     passwords = [environment.get(name, "") for name, (_, key) in ENVIRONMENT.items() if key.endswith(secret)]
     found = {spelling for password in passwords for spelling in urls.spellings(password)}
-    return found.union(*(urls.secrets_in(value) for value in environment.values() if "://" in value))
+    addresses = [address for value in environment.values() if "://" in value for address in {value, *value.split()}]
+    return found.union(*map(urls.secrets_in, addresses))
 
 
 class _OnlyDefaults(msgspec.Struct, frozen=True):
@@ -118,7 +120,9 @@ def from_document(document: dict[str, Any], environment: Mapping[str, str]) -> C
     refuse_unknown(document, SECTIONS, Camera)
     for variable, (section, key) in ENVIRONMENT.items():
         if environment.get(variable) and isinstance(document.setdefault(section, {}), dict):
-            document[section][key] = environment[variable]
+            # A URL has no spaces, so they separate the items of a list.
+            listed = variable == "AMQP_URLS"
+            document[section][key] = environment[variable].split() if listed else environment[variable]
     if isinstance(document.get("defaults"), dict):
         # Checked before cameras inherit them, so that an error names [defaults] and not a camera.
         _convert({"defaults": document["defaults"]}, _OnlyDefaults)
@@ -149,12 +153,13 @@ def _with_defaults(cameras: Any, defaults: Any) -> Any:
 
 def _convert(document: dict[str, Any], struct: type[_Struct]) -> _Struct:
     try:
-        return msgspec.convert(document, struct, dec_hook=_text)
+        return msgspec.convert(document, struct, dec_hook=as_text)
     except msgspec.ValidationError as error:
         raise ConfigError(explain(str(error), document)) from None
 
 
-def _text(kind: type, value: Any) -> Any:
+def as_text(kind: type, value: Any) -> Any:
+    """For msgspec: a Secret or Url from text. Raises TypeError for another value, in msgspec's own words."""
     if kind in (Secret, Url) and isinstance(value, str):
         return kind(value)
     raise TypeError(f"Expected `str`, got `{type(value).__name__}`")

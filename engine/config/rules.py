@@ -102,14 +102,13 @@ def _check_names(config: Config) -> None:
         if camera.id in seen:
             raise ConfigError(f"camera id {camera.id!r} is used twice; ids must differ")
         seen.add(camera.id)
-    for what, name in (
-        ("redis.prefix", config.prefix),
-        *(("camera id", camera.id) for camera in config.cameras),
-    ):
+    named = [("redis.prefix", config.prefix), *(("camera id", camera.id) for camera in config.cameras)]
+    for what, name in named:
         if name in keys.RESERVED_WORDS:
             raise ConfigError(f"{what} {name!r} is a word of the engine's own keys; use another")
+    for what, name in (("vhost", config.vhost), *named):
         try:
-            keys.encode_part(name)
+            keys.check_names(name, tagged=config.redis.key_tags)
         except WireError as error:
             raise ConfigError(f"{what}: {error}") from None
     for camera in config.cameras:
@@ -136,7 +135,8 @@ def _check_servers(config: Config) -> None:
     check_servers(config)
     check_web(config)
     check_alerts(config.alerts)
-    socket = config.run_directory / "redis.sock"
+    servers = config.redis.embedded_servers
+    socket = config.run_directory / ("redis.sock" if servers == 1 else f"redis-{servers}.sock")
     if config.embedded and (size := len(os.fsencode(socket))) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
             f"site.run_directory makes a socket path of {size} bytes ({socket}); "

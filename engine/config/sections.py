@@ -42,10 +42,14 @@ class Url(str):
         return repr(urls.mask(self))
 
 
+#: What a site's name is like: it is part of file names, of keys and of messages.
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z"
+
+
 class SiteSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[site]``: the site's name, its directory for files, how it starts and stops."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")] = "site"
+    name: Annotated[str, Meta(pattern=SITE_NAME)] = "site"
     run_directory: str = ""
     drain_seconds: Seconds = 10.0
     heartbeat_seconds: Seconds = 20.0
@@ -73,6 +77,8 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     address: Url = Url(EMBEDDED)
     sentinels: tuple[Url, ...] = ()
     service: str = ""
+    cluster: tuple[Url, ...] = ()
+    read_replicas: bool = False
     sentinel_username: Secret = Secret()
     sentinel_password: Secret = Secret()
     username: Secret = Secret()
@@ -80,23 +86,39 @@ class RedisSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
     publisher_username: Secret = Secret()
     publisher_password: Secret = Secret()
     ttl_seconds: Annotated[int, Meta(ge=1, le=31_536_000)] = 300
+    embedded_servers: Annotated[int, Meta(ge=1, le=64)] = 1
     prefix: Text = "frames"
+    key_tags: bool = False
     timeout_seconds: Seconds = 5.0
     max_memory_percent: Annotated[int, Meta(ge=1, le=95)] = 50
     persistence: Literal["none", "aof"] = "none"
 
 
 class AmqpSection(TlsKeys, frozen=True, forbid_unknown_fields=True):
-    """``[amqp]``: the broker. The path of its URL is the tenant. Without a URL, metadata stays in the journals."""
+    """``[amqp]``: the broker, or the nodes of its cluster. The path of their URLs is the tenant. Without a URL,
+    metadata stays in the journals."""
 
     amqp_url: Secret = Secret()
+    amqp_urls: tuple[Secret, ...] = ()
     heartbeat_seconds: Annotated[int, Meta(ge=5, le=3600)] = 30
     timeout_seconds: Seconds = 10.0
 
     @property
+    def urls(self) -> tuple[Secret, ...]:
+        """The URLs of all nodes, in the order in which they are tried."""
+        return (self.amqp_url,) if self.amqp_url else self.amqp_urls
+
+    @property
+    def addresses(self) -> tuple[AmqpAddress, ...]:
+        """The nodes that the URLs name. Raises ConfigError."""
+        if self.amqp_url:
+            return (parse_amqp_url(self.amqp_url),)
+        return tuple(parse_amqp_url(url, f"amqp.amqp_urls[{place}]") for place, url in enumerate(self.amqp_urls))
+
+    @property
     def address(self) -> AmqpAddress | None:
-        """The broker that the URL names; None if it is empty. Raises ConfigError."""
-        return parse_amqp_url(self.amqp_url) if self.amqp_url else None
+        """The first node; None if no URL is set. Raises ConfigError."""
+        return next(iter(self.addresses), None)
 
 
 class MetadataSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -168,16 +190,20 @@ class WriterSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PublisherSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[publisher]``: the number of messages that may be unconfirmed at a time."""
+    """``[publisher]``: processes that share the cameras, and the number of messages that may be unconfirmed at a time
+    in each."""
 
+    publishers: Annotated[int, Meta(ge=1, le=64)] = 1
     window: Annotated[int, Meta(ge=1, le=10_000)] = 512
 
 
 class WebSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[web]``: where the HTTP interface listens (nowhere if ``listen`` is empty), who may read it, and its TLS
-    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only."""
+    certificate. ``tenants`` has the token of each vhost whose readers see that vhost only. ``url`` is the address at
+    which others reach it."""
 
     listen: str = "127.0.0.1:8080"
+    url: str = ""
     token: Secret = Secret()
     token_file: str = ""
     tenants: dict[str, Secret] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.config.alerts import AlertsSection
-from engine.config.assignment import writer_of
+from engine.config.assignment import share_of
 from engine.config.names import suggestion
 from engine.config.sections import (
     AmqpSection,
@@ -25,7 +25,14 @@ from engine.config.sections import (
 )
 from engine.errors import ConfigError
 from engine.wire import keys, urls
-from engine.wire.redis_address import EMBEDDED, RedisAddress, parse_redis_address, parse_sentinels
+from engine.wire.redis_address import (
+    EMBEDDED,
+    RedisAddress,
+    embedded_address,
+    parse_cluster,
+    parse_redis_address,
+    parse_sentinels,
+)
 from engine.wire.ring_owner import RingOwner
 
 
@@ -54,8 +61,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def prefix(self) -> str:
-        """The word between vhost and camera in keys."""
-        return self.redis.prefix
+        """The word between vhost and camera in keys, which have hash tags if the site says so."""
+        return keys.prefix_of(self.redis.prefix, tagged=self.redis.key_tags)
 
     @property
     def rings(self) -> tuple[tuple[str, bool], ...]:
@@ -79,12 +86,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def embedded(self) -> bool:
         """True if the site runs its own server."""
-        return self.redis.address == EMBEDDED and not self.redis.sentinels
+        return self.redis.address == EMBEDDED and not self.redis.sentinels and not self.redis.cluster
 
     @property
     def publishes(self) -> bool:
         """True if the site has a publisher process."""
-        return bool(self.amqp.amqp_url) and self.metadata.enabled
+        return bool(self.amqp.urls) and self.metadata.enabled
 
     @property
     def run_directory(self) -> Path:
@@ -95,12 +102,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def redis_address(self) -> RedisAddress:
         """Where Redis listens, with the credentials to use."""
         if self.embedded:
-            return RedisAddress("", 0, str(self.run_directory / "redis.sock"), False, 0, None, None)
+            return embedded_address(str(self.run_directory), self.redis.embedded_servers)
         redis = self.redis
         if redis.sentinels:
             address = parse_sentinels(
                 redis.sentinels, redis.service, str(redis.sentinel_username), str(redis.sentinel_password)
             )
+        elif redis.cluster:
+            address = parse_cluster(redis.cluster)._replace(read_replicas=redis.read_replicas)
         else:
             address = parse_redis_address(redis.address)
         return address._replace(
@@ -124,6 +133,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         address = self.redis_address
         if self.embedded:
             server = EMBEDDED
+        elif address.cluster:
+            # Nodes come and go; the first one named stands for the cluster.
+            server = f"cluster/{urls.host_port(*address.cluster[0])}"
         elif address.sentinel:
             server = f"{address.sentinel.service}/{address.database}"
         else:
@@ -143,7 +155,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def writer_of(self, camera: str) -> int:
         """The writer that empties a camera's ring; the site file need not name the camera."""
-        return writer_of(camera, self.writer.writers)
+        return share_of(camera, self.writer.writers)
+
+    def publisher_of(self, camera: str) -> int:
+        """The publisher, from 0, that announces a camera; the site file need not name the camera."""
+        return share_of(camera, self.publisher.publishers)
 
 
 def default_run_directory(name: str, user: int | None = None) -> Path:

@@ -11,6 +11,7 @@ from engine.config.sections import WebSection
 from engine.config.structs import Config
 from engine.errors import ConfigError, WireError
 from engine.wire import keys
+from engine.wire.api_url import parse_api_url
 from engine.wire.redis_address import TlsFiles
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Tokens(NamedTuple):
 def check_web(config: Config) -> None:
     """Check that the web role can begin. Raises ConfigError with the way out."""
     web = config.web
+    if web.url:
+        parse_api_url(web.url, "web.url")
     if not web.listen:
         return
     if not read_tokens(web).operator and not web.address.private:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from msgspec import structs
+
 from engine.config import Config
 from engine.config.memory import Seen, redis_memory
 from engine.config.tls import TLS_CAUSES
@@ -11,6 +13,7 @@ from engine.doctor import (
     broker_checks,
     broker_facts,
     camera_checks,
+    cluster_checks,
     machine_checks,
     machine_facts,
     redis_checks,
@@ -19,6 +22,7 @@ from engine.doctor import (
 from engine.doctor.broker_facts import MANAGEMENT_PORTS
 from engine.doctor.camera_probe import CameraFacts
 from engine.doctor.camera_probe import gather as open_cameras
+from engine.doctor.cluster_facts import gather as ask_cluster
 from engine.doctor.cpu_costs import cores
 from engine.doctor.findings import Finding, not_asked
 from engine.doctor.redis_facts import gather as ask_redis
@@ -35,12 +39,13 @@ from engine.errors import (
 from engine.runtime.machine import embedded_memory
 from engine.runtime.site_report import SiteReport
 from engine.runtime.status import collect
-from engine.servers.amqp import broker
 from engine.servers.amqp import probe as broker_probe
+from engine.servers.amqp.check import check_one
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.session import Session
+from engine.wire.amqp_url import AmqpAddress
 from engine.wire.redis_address import RedisAddress
-from engine.wire.urls import mask
+from engine.wire.urls import host_port, mask
 
 
 class Examined(NamedTuple):
@@ -81,22 +86,39 @@ def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]
     if config.embedded and not running:
         return [_embedded_away("redis")], embedded_memory(config)
     address = config.redis_address
+    if address.cluster:
+        return _cluster(config)
     try:
         with Session(address, config.redis.timeout_seconds) as session:
             facts = ask_redis(config, session)
     except (RedisUnavailable, ServerRefused) as error:
         return [_redis_refused(address, error, config.redis.timeout_seconds)], None
-    findings = [redis_checks.answered("reachable", str(address))]
-    publisher = config.publisher_redis_address
-    if config.publishes and publisher != address:
-        try:
-            with Session(publisher, config.redis.timeout_seconds):
-                pass
-            findings.append(redis_checks.answered("publisher's user", str(publisher)))
-        except (RedisUnavailable, ServerRefused) as error:
-            findings.append(_publisher_refused(error))
+    findings = [redis_checks.answered("reachable", str(address)), *_publisher(config)]
     findings += redis_checks.verdicts(facts, config.redis.ttl_seconds)
     return findings, redis_checks.maxmemory(facts.info)
+
+
+def _cluster(config: Config) -> tuple[list[Finding], int | None]:
+    """As ``_redis``, for a cluster."""
+    address = config.redis_address
+    try:
+        facts = ask_cluster(config)
+    except (RedisUnavailable, ServerRefused) as error:
+        return [_redis_refused(address, error, config.redis.timeout_seconds)], None
+    findings = cluster_checks.verdicts(facts, address, config.redis.ttl_seconds)
+    return findings[:1] + _publisher(config) + findings[1:], cluster_checks.maxmemory(facts.masters)
+
+
+def _publisher(config: Config) -> list[Finding]:
+    """Whether the publisher's user may log in, if it is another one."""
+    publisher = config.publisher_redis_address
+    if not config.publishes or publisher == config.redis_address:
+        return []
+    try:
+        with Session(publisher, config.redis.timeout_seconds):
+            return [redis_checks.answered("publisher's user", str(publisher))]
+    except (RedisUnavailable, ServerRefused) as error:
+        return [_publisher_refused(error)]
 
 
 def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: float) -> Finding:
@@ -111,6 +133,9 @@ def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: f
     if address.sentinel:
         todo = "start the sentinels and the servers, or correct redis.sentinels"
         return Finding("redis", "reachable", "broken", found, "a sentinel that names a master", todo)
+    if address.cluster:
+        todo = "start its nodes, or correct redis.cluster"
+        return Finding("redis", "reachable", "broken", found, "a node that says where slots are", todo)
     reach = try_to_reach(address.host, address.port, address.path, timeout_seconds)
     return unreachable("redis", str(address), reach, found)
 
@@ -125,9 +150,9 @@ def _publisher_refused(error: EngineError) -> Finding:
 def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
     """RabbitMQ with the publisher's user, and the events in Redis that wait for it."""
     if not config.publishes:
-        why = "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
+        why = "metadata.enabled is false" if config.amqp.urls else "amqp.amqp_url is not set"
         return [Finding("rabbitmq", "publisher", "information", f"none: {why}; metadata stays in the journals")]
-    findings = _broker(config, ports)
+    findings = _brokers(config, ports)
     if config.embedded and not running:
         return [*findings, _embedded_away("rabbitmq")]
     try:
@@ -144,9 +169,23 @@ def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: boo
     return findings
 
 
-def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
-    asked = config.amqp.address
-    assert asked is not None
+def _brokers(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
+    """The findings of each broker. Of several, those of one that does not serve us are warnings while another does."""
+    found = {address: _broker(config, address, ports) for address in config.amqp.addresses}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    served = any(one.check == "reachable" and one.verdict == "ok" for findings in found.values() for one in findings)
+    named: list[Finding] = []
+    for address, findings in found.items():
+        serves = any(one.check == "reachable" and one.verdict == "ok" for one in findings)
+        where = host_port(address.host, address.port)
+        for one in findings:
+            verdict = "warning" if one.verdict == "broken" and served and not serves else one.verdict
+            named.append(structs.replace(one, check=f"{one.check}, {where}", verdict=verdict))
+    return named
+
+
+def _broker(config: Config, asked: AmqpAddress, ports: tuple[tuple[str, int], ...]) -> list[Finding]:
     host, port, vhost = asked.host, asked.port, asked.vhost
     reach = try_to_reach(host, port, "", config.amqp.timeout_seconds)
     address = f"RabbitMQ at {host}:{port}"
@@ -154,21 +193,21 @@ def _broker(config: Config, ports: tuple[tuple[str, int], ...]) -> list[Finding]
         return [unreachable("rabbitmq", address, reach, "")]
     exchange = metadata_exchange(config.metadata)
     try:
-        rights = broker_probe.rights(config.amqp, exchange)
+        rights = broker_probe.rights(config.amqp, asked, exchange)
     except BrokerUnavailable as error:
         return [broker_checks.refused(error)]
     findings = [
         Finding("rabbitmq", "reachable", "ok", f"{address} takes the credentials and the vhost {vhost}", "a connection")
     ]
-    tls = broker_probe.tls(config.amqp)
+    tls = broker_probe.tls(config.amqp, asked)
     seen = broker_facts.management(host, vhost, asked.username, asked.password, exchange.name, ports, tls)
     findings.append(broker_checks.alarm(rights.blocked, seen.alarms if seen else []))
     shut = None
     if rights.exists:
         # The engine declares the exchange at its start too. Declaring an existing exchange does not change it.
         try:
-            broker.check(config.amqp, exchange)
-        except (ServerRefused, BrokerUnavailable) as error:
+            check_one(config.amqp, exchange, asked)
+        except BrokerUnavailable as error:
             shut = broker_checks.refused(error)
     findings.append(shut or broker_checks.exchange(exchange.name, rights, durable=exchange.durable))
     findings += broker_checks.may(exchange.name, rights)

@@ -67,8 +67,8 @@ def mode(name: str) -> Finding:
     good = "a server of its own, or the master of a Sentinel service"
     if name == "cluster":
         return _finding(
-            "mode", "broken", "a node of a cluster; clusters are not supported yet", good,
-            "name a server without cluster-enabled in redis.address, or sentinels in redis.sentinels",
+            "mode", "broken", "a node of a cluster, which has a part of the keys", good,
+            "name its nodes in redis.cluster instead of redis.address",
         )  # fmt: skip
     return _finding(
         "mode", "broken", f"a {name}, which stores nothing", good, "name it in redis.sentinels, with redis.service"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoPermissionError
@@ -24,6 +25,8 @@ _SCAN_COUNT = 1000
 _PROBE_MS = 200
 _PROBE_SECONDS_MAX = 2.0
 _SLOW_ENTRIES = 128
+#: Names that are tried for a probe key at one node of a cluster: it may have few slots.
+_NAMES_MAX = 100_000
 
 
 class SlowCommand(NamedTuple):
@@ -60,8 +63,13 @@ class RedisFacts(NamedTuple):
     mode: str = "standalone"
 
 
-def gather(config: Config, session: Session) -> RedisFacts:
-    """All facts, over a connection like the engine's. Raises RedisUnavailable if it breaks."""
+#: Tells whether a server has a key. A node of a cluster has some.
+HasKey = Callable[[str], bool]
+
+
+def gather(config: Config, session: Session, has_key: HasKey = lambda _: True) -> RedisFacts:
+    """All facts, over a connection like the engine's, about the keys that the server has. Raises RedisUnavailable if it
+    breaks."""
     asker = _Asker(session)
     fields = session.hello()
     return RedisFacts(
@@ -73,8 +81,8 @@ def gather(config: Config, session: Session) -> RedisFacts:
         events=_events(asker.ask("LATENCY", "LATEST")),
         pings_ms=asker.pings(),
         offset_seconds=_offset(asker),
-        probe=_probe(asker, config),
-        samples=_samples(asker, config),
+        probe=_probe(asker, config, has_key),
+        samples=_samples(asker, config, has_key),
         mode=fields.get("mode", ""),
     )
 
@@ -143,9 +151,12 @@ def _offset(asker: _Asker) -> float | None:
     return int(reply[0]) + int(reply[1]) / 1e6 - (begun + time.time()) / 2
 
 
-def _probe(asker: _Asker, config: Config) -> str:
+def _probe(asker: _Asker, config: Config, has_key: HasKey) -> str:
     # The key is named like a journal's draft: no documented pattern for frames, journals or states matches it.
-    key = keys.rebuild_key(config.vhost, f"doctor-{secrets.token_hex(8)}")
+    names = (keys.rebuild_key(config.vhost, f"doctor-{secrets.token_hex(8)}") for _ in range(_NAMES_MAX))
+    key = next(filter(has_key, names), "")
+    if not key:
+        return "denied"
     try:
         reply, there = asker.try_ask(("SET", key, "1", "PX", _PROBE_MS, "NX"), ("EXISTS", key))
         for one in (reply, there):
@@ -163,12 +174,12 @@ def _probe(asker: _Asker, config: Config) -> str:
         asker.ask("UNLINK", key)
 
 
-def _samples(asker: _Asker, config: Config) -> dict[str, Sample | None]:
+def _samples(asker: _Asker, config: Config, has_key: HasKey) -> dict[str, Sample | None]:
     names = config.vhost, config.prefix
     found = {"frames": _scan(asker, ":".join(glob_literal(keys.encode_part(name)) for name in names) + ":*")}
     if any(camera.video for camera in config.cameras):
         found["video"] = _scan(asker, glob_literal(keys.video_root(*names)) + "*")
-    return {**found, "journals": _journals(asker, config)}
+    return {**found, "journals": _journals(asker, config, has_key)}
 
 
 def _scan(asker: _Asker, pattern: str) -> Sample | None:
@@ -190,11 +201,12 @@ def _scan(asker: _Asker, pattern: str) -> Sample | None:
             return Sample(looked, without, cursor == b"0")
 
 
-def _journals(asker: _Asker, config: Config) -> Sample | None:
-    commands = [
-        ("PTTL", (keys.video_journal_key if video else keys.journal_key)(config.vhost, config.prefix, camera))
+def _journals(asker: _Asker, config: Config, has_key: HasKey) -> Sample | None:
+    names = (
+        (keys.video_journal_key if video else keys.journal_key)(config.vhost, config.prefix, camera)
         for camera, video in config.rings
-    ]
+    )
+    commands = [("PTTL", name) for name in names if has_key(name)]
     lives = asker.try_ask(*commands)
     if any(is_error(life) for life in lives):
         return None

@@ -10,6 +10,9 @@ draft lost entries.
 If a journal is being written, entries newer than its last are left out. With them in place, the site's next frames
 could no longer be listed, because they may have waited in a ring. A kill leaves at most an incomplete draft, which
 expires; the journal is the old one or the new one.
+
+In a cluster a transaction is about keys of one slot. So draft and swap have names there that lie in the journal's slot
+(``engine/wire/slot_names.py``), and one node does it all.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ _ABANDONED_MS = 60_000
 _REMEMBERED_MS = 10 * _ABANDONED_MS
 #: Tries to replace the journal; with a site at 1000 frames a second, every second try succeeds.
 _TRIES_MAX = 200
+#: The same, and seconds between two of them, while a node of a cluster cannot serve the journal.
+_MOVES_MAX = 25
+_MOVE_SECONDS = 0.2
 #: The journal of a camera that is up counts as being written until its last entry is this old, in nanoseconds. If a
 #: site was cut off from Redis for longer, frames may be refused when it reconnects; it counts them.
 _WRITTEN_NANO = 60 * NANO
@@ -74,7 +80,12 @@ def merge_entries(
         except _Overtaken:
             if attempt == _TRIES_MAX:
                 raise EngineError(f"journal {journal!r} is changed by others all the time; stop them") from None
-            missing = _missing(session, journal, missing)
+        except RedisUnavailable:
+            # The journal's slot goes to another node of the cluster.
+            if not session.address.cluster or attempt >= _MOVES_MAX:
+                raise
+            time.sleep(_MOVE_SECONDS)
+        missing = _missing(session, journal, missing)
     list_camera(session, names, camera)
     return Merged(len(missing), limit)
 
@@ -124,11 +135,13 @@ class _Rebuild:
         added: Sequence[JournalEntry],
         ttl_ms: int,
     ) -> None:
-        self._session = session
         self._journal = names.journal(camera)
+        # All keys of the transaction lie in one slot of a cluster, so one node has them.
+        cluster = bool(session.address.cluster)
+        self._session = session.node_of(self._journal)
         self._token = secrets.token_hex(8)
-        self._draft = keys.rebuild_key(names.vhost, self._token)
-        self._swapped = names.rebuilt(camera)
+        self._draft = names.draft(camera, self._token, cluster=cluster)
+        self._swapped = names.rebuilt(camera, cluster=cluster)
         self._added = added
         self._ttl_ms = ttl_ms
         self._next = 0

@@ -5,23 +5,34 @@ with its lifetime and without a copy, or does nothing. A kill in between leaves 
 new key yet; readers skip these. The next run finds the old keys and continues. If the new key already exists, both
 values are compared. The same bytes are the same frame (a copy made by another script), and the old key is removed.
 Different bytes are a conflict, and both keys stay.
+
+In a cluster the two keys mostly lie on different nodes, where nothing can be renamed. There, the frame is copied with
+its bytes and the moment at which it ends, and then the old key is removed. After a kill in between, the next run finds
+the same bytes under both keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from engine.errors import WireError
 from engine.jobs.journal_rebuild import WITHOUT_TTL, merge_entries
 from engine.jobs.keyspace_scan import Ears, Named, Stored, look_at, scan_frames
 from engine.jobs.stored_names import StoredNames
 from engine.servers.redis.errors import Command
-from engine.servers.redis.session import Session, batches, glob_literal, is_error
+from engine.servers.redis.session import BATCH_MAX, Session, batches, glob_literal, is_error
 from engine.wire import keys
 from engine.wire.journal import entry_id
 from engine.wire.old_keys import parse_old_key
+
+#: Frames whose bytes are held at a time, in a cluster.
+_COPIES_MAX = 32
+#: PEXPIRETIME's reply for a key that does not exist.
+GONE = -2
 
 
 class CameraMigration(msgspec.Struct):
@@ -85,6 +96,8 @@ class Migration:
             return None
         if key.vhost == keys.ENGINE or {key.prefix, key.camera} & keys.RESERVED_WORDS:
             raise WireError(f"key {name!r} names a tenant or camera as the engine's own keys are named")
+        # A name that no key can hold is an error here, and not while frames are moved.
+        keys.frame_key_prefix(*key[:3])
         return key
 
     def _migrate(self, named: Named, report: CameraMigration) -> None:
@@ -105,7 +118,8 @@ class Migration:
         merged = merge_entries(self._session, names, report.camera, entries, ttl_ms)
         # The others would be under their new keys without being listed; they wait for a later run.
         report.deferred += sum(frame.identifier >= merged.limit for frame in wanted)
-        for some in batches([frame for frame in frames if frame.identifier < merged.limit]):
+        size = _COPIES_MAX if self._session.address.cluster else BATCH_MAX
+        for some in batches([frame for frame in frames if frame.identifier < merged.limit], size):
             self._rename(list(some), report)
         for some in batches([copy for copy in copies if copy.identifier < merged.limit]):
             self._drop_copies(some, report)
@@ -155,7 +169,8 @@ class Migration:
         names = [keys.build_frame_key(frame.key) for frame in frames]
         commands = [("RENAMENX", frame.name, name) for frame, name in zip(frames, names, strict=True)]
         moved: list[Stored] = []
-        for frame, command, reply in zip(frames, commands, self._session.try_call(*commands), strict=True):
+        replies = self._copy(commands) if self._session.address.cluster else self._session.try_call(*commands)
+        for frame, command, reply in zip(frames, commands, replies, strict=True):
             if reply == 1:
                 moved.append(frame)
             elif is_error(reply) and "no such key" in str(reply):
@@ -167,6 +182,24 @@ class Migration:
                 report.conflicts += 1
                 self._ears.leave(frame.name, f"another frame has its new key: {command[2]}")
         self._verify(moved, report)
+
+    def _copy(self, commands: Sequence[Command]) -> list[Any]:
+        """What RENAMENX does, between nodes of a cluster; the replies are those of RENAMENX."""
+        asked = [one for _, name, _ in commands for one in (("GET", name), ("PEXPIRETIME", name))]
+        found = self._session.call(*asked)
+        replies: list[Any] = []
+        writes: list[Command] = []
+        for (_, _, new), data, ends_ms in zip(commands, found[0::2], found[1::2], strict=True):
+            gone = data is None or ends_ms == GONE
+            replies.append(ResponseError("no such key") if gone else None)
+            if not gone:
+                writes.append(("SET", new, data, *(() if ends_ms == WITHOUT_TTL else ("PXAT", ends_ms)), "NX"))
+        written = iter(self._session.call(*writes))
+        replies = [int(next(written) is not None) if reply is None else reply for reply in replies]
+        moved = [name for (_, name, _), reply in zip(commands, replies, strict=True) if reply == 1]
+        if moved:
+            self._session.call(("UNLINK", *moved))
+        return replies
 
     def _verify(self, moved: list[Stored], report: CameraMigration) -> None:
         """Count the moved frames by reading each frame and its entry."""

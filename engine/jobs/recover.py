@@ -216,7 +216,8 @@ class Recovery:
         if unroutable:
             raise ServerRefused.of(error)
         self.report.reconnects += 1
-        self._retry_at = time.monotonic() + self._backoff.next_seconds()
+        pause = self._backoff.next_seconds() if self._broker.hosts.round_over else 0.0
+        self._retry_at = time.monotonic() + pause
         self._on_away(error.fact)
 
     def _take(self) -> None:
@@ -229,23 +230,38 @@ class Recovery:
         for frame in confirmed:
             # A camera's frames are sent in order: all from the start of the run up to this one were sent, or are gone.
             self._sent[_kind(frame)].add(self._begin, (frame.unix_nano, frame.sequence))
-        commands: list[Command] = [("MULTI",)]
-        for camera, video in dict.fromkeys(map(_kind, confirmed)):
-            commands.append(("HSET", self._sent_key(video=video), camera, self._sent[camera, video].text))
-        if self._delete:
-            commands.append(("UNLINK", *(frame.key for frame in confirmed)))
-            unlinked = len(commands) - 2
-            for frame in confirmed:
-                journal = keys.video_journal_key if isinstance(frame, VideoUnit) else keys.journal_key
-                commands.append(("XDEL", journal(frame.vhost, frame.prefix, frame.camera), frame.entry_id))
-        replies = self._session.call(*commands, ("EXEC",))
-        if self._delete:
-            self.report.deleted += replies[-1][unlinked]
+        records: list[Command] = [
+            ("HSET", self._sent_key(video=video), camera, self._sent[camera, video].text)
+            for camera, video in dict.fromkeys(map(_kind, confirmed))
+        ]
+        self.report.deleted += self._record(records, _deletion(confirmed) if self._delete else [])
         self.report.confirmed += len(confirmed)
         self.report.units += sum(isinstance(frame, VideoUnit) for frame in confirmed)
         self.report.bytes += sum(frame.size for frame in confirmed)
         for frame in confirmed:
             self._on_confirmed(frame)
+
+    def _record(self, records: list[Command], deletion: list[Command]) -> int:
+        """Record what was sent, and delete it in the same step; returns the number of deleted frames.
+
+        In a cluster the keys lie on several nodes, so deletion and record are two steps. After a kill in between, what
+        is gone is not sent again, and what is left of it is sent again and deleted.
+        """
+        if self._session.address.cluster:
+            replies = self._session.call(*deletion) if deletion else []
+            self._session.call(*records)
+        else:
+            replies = self._session.call(("MULTI",), *deletion, *records, ("EXEC",))[-1]
+        return replies[0] if deletion else 0
+
+
+def _deletion(frames: Sequence[Payload]) -> list[Command]:
+    """Removes frames, and then their entries."""
+    commands: list[Command] = [("UNLINK", *(frame.key for frame in frames))]
+    for frame in frames:
+        journal = keys.video_journal_key if isinstance(frame, VideoUnit) else keys.journal_key
+        commands.append(("XDEL", journal(frame.vhost, frame.prefix, frame.camera), frame.entry_id))
+    return commands
 
 
 def video_routing_key(routing_key: str) -> str:

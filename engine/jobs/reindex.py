@@ -83,7 +83,13 @@ class _KindReindex:
             self._scan(Ears())
         (listed,) = self._session.call(("HKEYS", keys.cameras_key(self._names.vhost, self._names.prefix)))
         for name in listed:
-            self._remove(self._report(name.decode("utf-8", "replace")))
+            camera = name.decode("utf-8", "replace")
+            try:
+                self._names.journal(camera)
+            except WireError:
+                # Such as "{cam1}", which a run without --key-tags has listed. No key holds it, so it has no journal.
+                continue
+            self._remove(self._report(camera))
         return list(self._cameras.values())
 
     def _scan(self, ears: Ears) -> int:
@@ -144,8 +150,8 @@ class _KindReindex:
         return found
 
     def _remove(self, report: CameraReindex) -> None:
-        """Remove entries whose frames are gone. The site stores a frame and its entry in one transaction, so a frame
-        that is missing now will not come."""
+        """Remove entries whose frames are gone. The site stores an entry together with its frame or behind it, so a
+        frame that is missing now will not come."""
         journal = self._names.journal(report.camera)
         begin = "-"
         while True:

@@ -57,7 +57,7 @@ class Looker:
         reports = [look_at(config, self._paths, camera).report for camera in watched]
         cameras = tuple(self._camera(camera, report, now) for camera, report in zip(watched, reports, strict=True))
         names = {camera.id for camera in watched}
-        publishing = config.publishes and bool(_alive_and_restarts(PUBLISHER.instance(config))[0])
+        publishing = any(_alive_and_restarts(instance)[0] for instance in PUBLISHER.instances(config))
         publisher = publisher_report(config)
         redis_away, redis_error = _longest(outages, "redis")
         if redis.away_seconds > redis_away:

@@ -13,6 +13,7 @@ from engine.config import Config
 from engine.errors import Audience, RedisUnavailable, ServerRefused, explain
 from engine.servers.redis.errors import forbidden
 from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.servers.redis.masters import of_the_fullest
 from engine.servers.redis.session import Session, is_error
 from engine.wire.urls import mask
 
@@ -35,7 +36,7 @@ class Answer(NamedTuple):
 
 class RedisWatch:
     """The newest answer of Redis. ``answer`` never waits. If this user may not send INFO, there are no figures, and the
-    log says so once."""
+    log says so once. A cluster is away if one of its masters is: a part of the frames cannot be stored."""
 
     def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
         self._session = Session(config.redis_address, min(_TIMEOUT_SECONDS, config.redis.timeout_seconds))
@@ -75,14 +76,15 @@ class RedisWatch:
     def _ask(self) -> None:
         """One question. Raises as ``Session``."""
         command = ("PING",) if self._denied else ("INFO",)
-        (reply,) = self._session.try_call(command)
+        replies = [server.try_call(command)[0] for server in self._session.masters()]
         # A server that refuses a question answers.
         self._error, self._heard = "", time.monotonic()
-        if isinstance(reply, bytes) and not self._denied:
-            self._figures = figures_of(reply)
-        elif is_error(reply) and not self._denied:
+        if self._denied:
+            return
+        refused = [reply for reply in replies if is_error(reply)]
+        if refused:
             self._figures = None
-            if forbidden(reply):
+            if any(map(forbidden, refused)):
                 self._denied = True
                 self._log.warning(
                     "this Redis user may not send INFO; there are no alerts on Redis's memory, look-ups, clients and "
@@ -90,3 +92,5 @@ class RedisWatch:
                     advice="give the user +info, or set redis_memory_percent, redis_misses_percent, redis_clients and "
                     "redis_expiry_seconds of [alerts] to 0",
                 )
+        elif replies and all(isinstance(reply, bytes) for reply in replies):
+            self._figures = of_the_fullest([figures_of(reply) for reply in replies])

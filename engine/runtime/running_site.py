@@ -131,5 +131,14 @@ def _masked(config: Config) -> Config:
     return msgspec.structs.replace(
         masked,
         site=msgspec.structs.replace(masked.site, run_directory=str(config.run_directory)),
-        amqp=msgspec.structs.replace(masked.amqp, amqp_url=Secret(mask(config.amqp.amqp_url))),
+        amqp=msgspec.structs.replace(
+            masked.amqp,
+            amqp_url=_masked_url(config.amqp.amqp_url),
+            amqp_urls=tuple(map(_masked_url, config.amqp.amqp_urls)),
+        ),
     )
+
+
+def _masked_url(url: str) -> Secret:
+    """An AMQP URL without its credentials. It still parses: a user needs a password."""
+    return Secret(mask(url).replace("://***@", "://***:***@", 1))

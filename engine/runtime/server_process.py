@@ -62,11 +62,6 @@ class ServerProcess:
             self._child.returncode = self._child.poll() or 0
 
 
-def lock_file(run_directory: Path) -> Path:
-    """The lock file of the embedded server in a run directory."""
-    return run_directory / "server.lock"
-
-
 def find(lock: Path, seconds: float = _NAMELESS_SECONDS) -> ServerProcess | None:
     """The server that holds ``lock``; None if none is alive.
 

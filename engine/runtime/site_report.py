@@ -56,10 +56,12 @@ class SiteReport(msgspec.Struct, frozen=True):
     video: VideoTotals | None
     #: Another running site of this name, if this one does not run.
     elsewhere: Elsewhere | None
-    #: The embedded server's process id, also while the site does not run; 0 if none runs.
-    embedded_pid: int
+    #: The embedded servers' process ids, also while the site does not run.
+    embedded_pids: list[int]
     outages: list[OutageReport]
     rings_last_seconds: float | None
     file_differs: list[str]
     troubles: list[str]
     alerts: list[Alert] = []
+    #: The engine's version.
+    version: str = ""

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from engine import __version__
 from engine.config import Camera, Config, Url
 from engine.errors import InputError, RingError
-from engine.runtime import elsewhere, running_site, server_process
+from engine.runtime import elsewhere, running_site
+from engine.runtime.embedded_pids import running_pids
 from engine.runtime.roles import CHILD_ROLES, SUPERVISOR, WEB
 from engine.runtime.site_report import SiteReport, VideoTotals
 from engine.runtime.status_cameras import CameraLook, look_at
@@ -73,7 +75,7 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         pid=pid,
         uptime_seconds=round((time.time_ns() - started) / 1e9, 1) if started else 0.0,
         vhost=config.vhost,
-        prefix=config.prefix,
+        prefix=config.redis.prefix,
         redis=str(config.redis_address),
         cameras=cameras,
         processes=processes,
@@ -82,12 +84,13 @@ def look(config: Config, *, memory: bool = True, share: float = HEALTHY_SHARE) -
         latency_ms=latency([look.frames for look in looks if look.frames]),
         video=_video_totals(looks),
         elsewhere=None if running else elsewhere.find(config),
-        embedded_pid=_embedded_pid(config),
+        embedded_pids=_embedded_pids(config),
         outages=read_outages([one for one in instances if one.role.tells_outages]),
         rings_last_seconds=rings_last(cameras),
         file_differs=differs,
         troubles=[],
         alerts=alert.raised(alerts_file.read(paths)) if running and config.alerts.enabled else [],
+        version=__version__,
     )
     return SiteLook(msgspec.structs.replace(site, troubles=troubles(site, share)), looks, config)
 
@@ -130,13 +133,11 @@ def _with_standing(config: Config, paths: SitePaths) -> Config:
     return msgspec.structs.replace(config, cameras=config.cameras + others) if others else config
 
 
-def _embedded_pid(config: Config) -> int:
-    """The embedded server's process id; 0 if none runs or if it is unknown."""
+def _embedded_pids(config: Config) -> list[int]:
+    """The embedded servers' process ids; none if none runs or if they are unknown."""
     with contextlib.suppress(InputError):
-        if server := server_process.find(server_process.lock_file(config.run_directory), 0):
-            server.close()
-            return server.pid
-    return 0
+        return running_pids(config)
+    return []
 
 
 def to_json(report: Any) -> bytes:

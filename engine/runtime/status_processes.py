@@ -1,4 +1,4 @@
-"""A site's processes, from their status pages and the kernel, and the counts of writers and publisher."""
+"""A site's processes, from their status pages and the kernel, and the counts of writers and publishers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ import msgspec
 from engine.config import Config
 from engine.errors import RingError
 from engine.runtime.roles import PUBLISHER, WRITER, Instance
+from engine.shm.site import SitePaths
 from engine.shm.status_page import Count, PublisherCount, StatusPage, WriterCount
-from engine.wire.urls import mask
+from engine.wire.urls import host_port, mask
 
 MIB = 2**20
 #: The kernel counts the CPU time of processes in this many ticks a second.
@@ -90,8 +92,10 @@ def own_memory(pid: int) -> int:
 
 
 class PublisherReport(msgspec.Struct, frozen=True):
-    """The publisher's counts of events. ``lag_seconds`` is the time between the newest stored and the newest confirmed
-    frame. ``gops`` counts confirmed events of GOPs, ``video_expired`` access units that none of them announced."""
+    """The counts of events of all publishers together. ``connected`` is True if all of them are. ``lag_seconds`` is the
+    time between the newest stored and the newest confirmed frame, of the publisher that is furthest behind. ``gops``
+    counts confirmed events of GOPs, ``video_expired`` access units that none of them announced. ``brokers`` are the
+    addresses to which they are connected."""
 
     connected: bool
     published: int
@@ -105,6 +109,7 @@ class PublisherReport(msgspec.Struct, frozen=True):
     gops: int
     video_expired: int
     video_unreadable: int
+    brokers: list[str] = []
 
 
 class WriterReport(msgspec.Struct, frozen=True):
@@ -142,23 +147,52 @@ def writer_report(config: Config) -> WriterReport:
     )
 
 
+def read_publishers(config: Config) -> list[Counted]:
+    """The counts of the publishers that a site has, and those that former ones left behind. If a site has fewer
+    publishers than before, their counts remain part of the site's."""
+    if not config.publishes:
+        return []
+    instances = PUBLISHER.instances(config)
+    own = {instance.page for instance in instances}
+    former = [page for page in SitePaths.of(config).publishers().values() if page not in own]
+    return [
+        counted
+        for instance in [*instances, *(instances[0]._replace(page=page) for page in former)]
+        if (counted := read_counts(instance))
+    ]
+
+
 def publisher_report(config: Config) -> PublisherReport | None:
-    """The publisher; None if the site has none, or if it has never run."""
-    counted = read_counts(PUBLISHER.instance(config)) if config.publishes else None
-    if counted is None:
+    """All publishers of a site together; None if the site has none, or if none has ever run."""
+    found = read_publishers(config)
+    if not found:
         return None
-    alive, counts = counted
+    alive = [one.counts for one in found if one.alive]
+    places = [counts[PublisherCount.CONNECTED] for counts in alive]
+
+    def total(count: PublisherCount) -> int:
+        return sum(one.counts[count] for one in found)
+
+    lags = [counts[PublisherCount.LAG_NANO] for counts in alive or [one.counts for one in found]]
     return PublisherReport(
-        connected=bool(counts[PublisherCount.CONNECTED]) and alive,
-        published=counts[PublisherCount.PUBLISHED],
-        confirmed=counts[PublisherCount.CONFIRMED],
-        expired=counts[PublisherCount.EXPIRED],
-        unreadable=counts[PublisherCount.UNREADABLE],
-        nacked=counts[PublisherCount.NACKED],
-        messages=counts[PublisherCount.MESSAGES],
-        status_events=counts[PublisherCount.STATUS_EVENTS],
-        lag_seconds=round(counts[PublisherCount.LAG_NANO] / 1e9, 3),
-        gops=counts[PublisherCount.GOPS],
-        video_expired=counts[PublisherCount.VIDEO_EXPIRED],
-        video_unreadable=counts[PublisherCount.VIDEO_UNREADABLE],
+        connected=len(places) >= config.publisher.publishers and all(places),
+        published=total(PublisherCount.PUBLISHED),
+        confirmed=total(PublisherCount.CONFIRMED),
+        expired=total(PublisherCount.EXPIRED),
+        unreadable=total(PublisherCount.UNREADABLE),
+        nacked=total(PublisherCount.NACKED),
+        messages=total(PublisherCount.MESSAGES),
+        status_events=total(PublisherCount.STATUS_EVENTS),
+        lag_seconds=round(max(lags) / 1e9, 3),
+        gops=total(PublisherCount.GOPS),
+        video_expired=total(PublisherCount.VIDEO_EXPIRED),
+        video_unreadable=total(PublisherCount.VIDEO_UNREADABLE),
+        brokers=_brokers(config, places),
     )
+
+
+def _brokers(config: Config, places: Iterable[int]) -> list[str]:
+    """The addresses of the brokers in these places, from 1, of the site file; 0 is none."""
+    addresses = config.amqp.addresses
+    found = [addresses[place - 1] for place in sorted(set(places)) if 0 < place <= len(addresses)]
+    return [host_port(address.host, address.port) for address in found]

@@ -21,7 +21,8 @@ from engine.errors import EXIT_FAILED, EXIT_OK, InputError
 from engine.runtime import claims, preflight, rings, roles, running_site
 from engine.runtime.child_process import BACKOFF_SECONDS_MAX, Child
 from engine.runtime.children import TICK_SECONDS, Children
-from engine.runtime.embedded import EmbeddedServer
+from engine.runtime.embedded_pids import running_pids
+from engine.runtime.embedded_servers import EmbeddedServers
 from engine.runtime.limits import allow_files, files_needed
 from engine.runtime.lock import SiteLock
 from engine.runtime.notify import Notifier
@@ -48,7 +49,7 @@ class Supervisor:
         self._child_log = child_log
         self._paths = site.SitePaths.of(config)
         self._lock: SiteLock | None = None
-        self._server = EmbeddedServer(config, outlives=server_outlives) if config.embedded else None
+        self._server = EmbeddedServers(config, outlives=server_outlives) if config.embedded else None
         self._server_restart_at = 0.0
         self._page: StatusPage | None = None
         self._notifier = notifier or Notifier()
@@ -67,7 +68,9 @@ class Supervisor:
             self._log.warning("site file", warning=warning)
         self._lock_site()
         self._children.take_signals()
+        server_stands = False
         try:
+            server_stands = self._server is not None and bool(running_pids(config))
             # Rings of a former run have their space already; those that fit are adopted.
             site.check_space(config, reserved=rings.standing_bytes(self._paths.directory))
             preflight.check_broker(config, self._log)
@@ -77,7 +80,9 @@ class Supervisor:
             self._claim_and_make_rings()
             running_site.write(config, os.environ)
         except BaseException:
-            self._leave(remove=not any(leftover.held for leftover in site.leftovers(config)), keep_server=self._adopted)
+            # Rings without frames still know what the servers of a former run must have.
+            remove = not server_stands and not any(leftover.held for leftover in site.leftovers(config))
+            self._leave(remove=remove, keep_server=self._adopted)
             raise
         launch = Launch(config, self._child_log, self._own)
         self._children.start([Child(instance, launch) for instance in roles.instances(config)])
@@ -151,11 +156,12 @@ class Supervisor:
         # First, or the end of a process that is started again at once would be reported only now and then.
         self._notifier.status(self._status())
         self._children.watch()
-        if self._server and self._server.exited() and now >= self._server_restart_at:
+        ended = self._server.exited() if self._server and now >= self._server_restart_at else []
+        for server in ended:
             self._server_restart_at = now + BACKOFF_SECONDS_MAX
-            self._log.error("embedded server ended; starting it again, its frames are lost")
+            self._log.error("embedded server ended; starting it again, its frames are lost", socket=server.address.path)
             try:
-                self._server.start()
+                server.start()
             except InputError as error:
                 self._log.error("embedded server does not start", error=error)
 
@@ -178,23 +184,20 @@ class Supervisor:
     def _start_server(self) -> None:
         server = self._server
         if server is None:
-            left = EmbeddedServer(self._config)
-            if left.look():
+            for pid in running_pids(self._config):
                 advice = "stop the site and run edge-video clean, or set redis.address to embedded"
-                self._log.warning("embedded server of a former run still runs", pid=left.pid, advice=advice)
-                left.leave()
+                self._log.warning("embedded server of a former run still runs", pid=pid, advice=advice)
             return
         server.start()
-        if server.adopted:
-            self._log.info("embedded server of a former run adopted", pid=server.pid, frames=server.frames())
-        elif server.replaced:
-            reason = "embedded server of a former run replaced; its frames are lost"
-            self._log.error(reason, error=server.replaced)
+        for one in server.adopted:
+            self._log.info("embedded server of a former run adopted", pid=one.pid, frames=one.frames())
+        for why in server.replaced:
+            self._log.error("embedded server of a former run replaced; its frames are lost", error=why)
 
     @property
     def _adopted(self) -> bool:
-        """True if the embedded server was adopted. A start that fails leaves it running."""
-        return self._server is not None and self._server.adopted
+        """True if an embedded server was adopted. A start that fails leaves it running."""
+        return self._server is not None and bool(self._server.adopted)
 
     def _let_go(self) -> None:
         """Called in a child: close the supervisor's status page."""
@@ -205,6 +208,7 @@ class Supervisor:
         config, names, own = self._config, [camera.id for camera in self._config.cameras], self._own
         claims.claim(config, names, own, self._log, self._children.stopping)
         try:
+            claims.claim_name(config, own, self._log, self._children.stopping)
             rings.adopt_or_make(config, self._log)
         except BaseException:
             claims.release(config, names, own, self._log)

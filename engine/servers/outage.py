@@ -53,9 +53,18 @@ class Outage:
         """The server works, as far as is known. Logged if it was away before."""
         if self._since:
             self._log.info(f"{self._server} is back", away_seconds=round(time.monotonic() - self._since, 1))
-            self._since = 0.0
-        elif not self._inherited:
+        self._end()
+
+    def dismissed(self) -> None:
+        """The server is not used any more. Logged if it was away."""
+        if self._since:
+            self._log.info(f"{self._server} is not used any more")
+        self._end()
+
+    def _end(self) -> None:
+        if not self._since and not self._inherited:
             return
+        self._since = 0.0
         self._inherited = None
         shown = self._shown()
         shown.pop(self._server, None)

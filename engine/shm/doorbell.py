@@ -1,6 +1,6 @@
 """Wakes a sleeping writer when a frame arrives, with a flag in its status page and a FIFO.
 
-The writer sets the flag, checks its rings once more, and sleeps in ``select`` on the FIFO. A producer that has
+The writer sets the flag, checks its rings once more, and sleeps in ``poll`` on the FIFO. A producer that has
 published a frame checks the flag and, if it is set, writes one byte to the FIFO. Each side writes, then fences, then
 reads (the two ``SYNC POINT doorbell``), so at least one sees the other. An extra byte causes one spurious wake-up.
 """
@@ -47,6 +47,9 @@ class Doorbell:
 
     def __init__(self, path: Path, page: StatusPage) -> None:
         self._descriptor = _open(path)
+        # Unlike select, it takes descriptors of any number.
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
         self._counts = page.counts
         self._fence = new_fence()
 
@@ -56,7 +59,7 @@ class Doorbell:
         # SYNC POINT doorbell: set the flag before the last check of the rings.
         self._fence()
         try:
-            if not pending() and select.select([self._descriptor], [], [], timeout)[0]:
+            if not pending() and self._poll.poll(timeout * 1000):
                 os.read(self._descriptor, _DRAIN_BYTES)
         finally:
             self._counts[WriterCount.WAITING] = 0

@@ -89,6 +89,20 @@ def lost(runs: Sequence[Run], span: JournalSpan) -> Loss:
     return Loss(left, frames, size)
 
 
+def without(runs: Iterable[Run], frames: Iterable[tuple[int, int]]) -> Loss:
+    """The loss of single frames of ``runs``, each given by its time stamp and its size in bytes."""
+    left = list(runs)
+    count = total = 0
+    for nano, size in frames:
+        for place, run in enumerate(left):
+            if run.first_nano <= nano <= run.last_nano:
+                kept = run._replace(frames=run.frames - 1, size=max(run.size - size, 0))
+                left[place : place + 1] = [kept] if kept.frames else []
+                count, total = count + 1, total + min(size, run.size)
+                break
+    return Loss(left, count, total)
+
+
 def inserted(runs: Sequence[Run], more: Iterable[Run]) -> list[Run]:
     """``runs`` with ``more`` that turned out to be stored, in order."""
     found = list(runs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from engine.shm.status_page import PublisherCount
@@ -58,3 +58,9 @@ def read(counts: memoryview) -> PublishLatency:
     buckets = counts[_FIRST:_END].tolist()
     sum_us = counts[PublisherCount.LATENCY_SUM_US]
     return PublishLatency(counts[PublisherCount.CONFIRMED], buckets, sum_us)
+
+
+def together(found: Sequence[PublishLatency]) -> PublishLatency:
+    """The histogram of several publishers; ``found`` is not empty."""
+    buckets = [sum(counts) for counts in zip(*(one.buckets for one in found), strict=True)]
+    return PublishLatency(sum(one.confirmed for one in found), buckets, sum(one.sum_us for one in found))

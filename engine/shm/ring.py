@@ -205,6 +205,11 @@ class Consumer(ConsumerAccounts):
         self.cursor = self._tail
         self._index = self._released()
 
+    def hand_back(self, record: Record) -> None:
+        """Continue at ``record``, which ``poll`` has returned: it will return it and those after it again."""
+        self.cursor = record.end - layout.record_bytes(len(record.payload))
+        self._index = record.record_index
+
     def raise_floor(self, unix_nano: int) -> None:
         """Tell the producer that time stamps must exceed ``unix_nano``, that of the journal's last entry."""
         self._words[layout.W_FLOOR_NANO] = max(self._words[layout.W_FLOOR_NANO], unix_nano)

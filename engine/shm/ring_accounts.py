@@ -75,9 +75,14 @@ class ConsumerAccounts(RingEnd):
         return self._words[layout.W_ENTRIES_BEFORE] - 1 if self._words[layout.W_ENTRIES_BEFORE] else None
 
     @property
+    def stored(self) -> int:
+        """Number of frames of this ring that were stored, including those that Redis has lost since."""
+        return self._words[layout.W_STORED]
+
+    @property
     def entries(self) -> int:
         """Number of journal entries written, including those of this ring and frames that Redis has lost since."""
-        return (self.entries_before or 0) + self._words[layout.W_STORED]
+        return (self.entries_before or 0) + self.stored
 
     def number_from(self, entries_before: int) -> None:
         """Number the entries of this ring from ``entries_before`` + 1."""
@@ -88,6 +93,11 @@ class ConsumerAccounts(RingEnd):
         """(unix_nano, sequence) of the last frame captured, stored or not."""
         words = self._words
         return words[layout.W_LAST_NANO], sequence_after(words[layout.W_FIRST_SEQUENCE], words[layout.W_CAPTURED])
+
+    @property
+    def last_stored_nano(self) -> int:
+        """The time stamp of the last frame that was stored from this ring; 0 if there is none."""
+        return self._words[ledger_layout.W_STORED_NANO]
 
     def reclassify(self, records: Iterable[Record], reason: Drop, now_monotonic: int) -> None:
         """Count as stored some frames that were released for ``reason`` but turned out to be stored."""
@@ -101,6 +111,14 @@ class ConsumerAccounts(RingEnd):
         """Count the stored frames that have not expired and are not within the journal's current ``span``. Each is
         counted once. Returns the number of frames."""
         loss = ledger.lost(ledger.unexpired(self._live(), now_monotonic, self._life), span)
+        if loss.frames:
+            self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
+        return loss.frames
+
+    def count_missing(self, frames: Iterable[tuple[int, int]], now_monotonic: int) -> int:
+        """Count stored frames that have not expired as lost, each given by its time stamp and its size in bytes. Each
+        must be given only once. Returns the number of those that had been stored from this ring."""
+        loss = ledger.without(ledger.unexpired(self._live(), now_monotonic, self._life), frames)
         if loss.frames:
             self._settle(Drop.LOST, loss.frames, loss.size, loss.left)
         return loss.frames

@@ -21,6 +21,8 @@ from engine.wire.ring_owner import build_owner, show_owner
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: Endings of the names of rings. The first is also that of the second, so a pattern for rings finds both.
 RING_SUFFIX, VIDEO_SUFFIX = ".ring", ".video.ring"
+#: Endings of the files that name the cameras that a publisher serves. The first is also that of the second.
+_CAMERAS, _VIDEO_CAMERAS = ".cameras", ".video.cameras"
 #: A memory file system allocates whole pages of this size.
 _PAGE_BYTES = 4096
 #: Rings that an error names.
@@ -75,19 +77,38 @@ class SitePaths(NamedTuple):
         """The file of the site's alerts (``engine/shm/alerts_file.py``)."""
         return self.directory / "alerts.json"
 
-    @property
-    def publisher(self) -> Path:
-        """The publisher's status page."""
-        return self.directory / "publisher.status"
+    def publisher(self, number: int = 0) -> Path:
+        """The status page of a publisher, counted from 0."""
+        return self.directory / f"{_publisher(number)}.status"
 
-    def served(self, *, video: bool = False) -> Path:
-        """Names the cameras that the publisher serves though the site file does not name them."""
-        return self.directory / f"publisher{'.video' if video else ''}.cameras"
+    def publishers(self) -> dict[int, Path]:
+        """The status pages of all publishers that have run, by number: also those of a former site file that had more
+        of them."""
+        found = {}
+        for path in self.directory.glob("publisher*.status"):
+            number = path.stem.removeprefix("publisher").strip() or "0"
+            if number.isascii() and number.isdigit() and path == self.publisher(int(number)):
+                found[int(number)] = path
+        return dict(sorted(found.items()))
+
+    def served(self, number: int = 0, *, video: bool = False) -> Path:
+        """Names the cameras that a publisher serves though the site file does not name them."""
+        return self.directory / f"{_publisher(number)}{_VIDEO_CAMERAS if video else _CAMERAS}"
+
+    def all_served(self, *, video: bool = False) -> list[Path]:
+        """These files of all publishers that have run."""
+        found = sorted(self.directory.glob(f"publisher*{_CAMERAS}"))
+        return [path for path in found if path.name.endswith(_VIDEO_CAMERAS) == video]
 
     @property
     def supervisor(self) -> Path:
         """The supervisor's status page."""
         return self.directory / "supervisor.status"
+
+
+def _publisher(number: int) -> str:
+    """The first publisher has the same name however many there are, so it keeps its counts."""
+    return f"publisher {number}" if number else "publisher"
 
 
 @functools.lru_cache(_PATHS_MAX)
@@ -129,7 +150,7 @@ class Leftover(NamedTuple):
 
 def shared_memory_need(config: Config) -> int:
     """Bytes of shared memory that a site needs: its rings, and a page for each process."""
-    pages = 4 + config.writer.writers + len(config.cameras)
+    pages = 3 + config.writer.writers + config.publisher.publishers + len(config.cameras)
     for _, video in config.rings:
         pages += -(-ring_layout.file_bytes(config.ring_capacity(video=video)) // _PAGE_BYTES)
     return pages * _PAGE_BYTES

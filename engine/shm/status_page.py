@@ -114,6 +114,7 @@ class PublisherCount(Count):
         "nanoseconds",
         "Time from the newest confirmed journal entry to the newest entry, for the slowest camera.",
     )
+    #: The word holds the broker's number in ``amqp.amqp_urls``, from 1; 0 while none is connected.
     CONNECTED = 9, "gauge", "0 or 1", "1 while RabbitMQ is connected and takes messages."
     #: The save of the cursors that is in progress, and the values that two counts have after it
     #: (``engine/stages/publisher/booking.py``).

@@ -82,7 +82,7 @@ def _samples(facts: Facts) -> Iterator[tuple[Family, Samples]]:
         yield from metrics_site.process_samples(look.report.processes, facts.memory)
     yield from metrics_site.build_samples()
     yield _COLLECTING, [("", facts.cpu_seconds)]
-    yield from metrics_redis.samples(facts.redis, answers=facts.redis_answers)
+    yield from metrics_redis.samples(facts.redis, answers=facts.redis_answers, nodes=facts.redis_nodes)
 
 
 def _sees_all(request: Request) -> bool:

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from redis.exceptions import ResponseError
-
 from engine.config import Config
-from engine.errors import EngineError, RingError
-from engine.runtime.roles import MONITOR, PUBLISHER, WRITER
+from engine.errors import RingError
+from engine.runtime.roles import MONITOR, WRITER
 from engine.runtime.status import SiteLook, look
-from engine.runtime.status_processes import own_memory, read_counts
+from engine.runtime.status_processes import Counted, own_memory, read_counts, read_publishers
 from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.servers.redis.masters import MasterReply, ask_masters, together
 from engine.servers.redis.session import Session
 from engine.shm import publish_latency
 from engine.shm.publish_latency import PublishLatency
-from engine.shm.status_page import Count, StatusPage
+from engine.shm.site import SitePaths
+from engine.shm.status_page import Count, PublisherCount, StatusPage
 
 #: Seconds that Redis may take to answer; a scrape waits for it.
 _REDIS_SECONDS = 1.0
@@ -39,7 +39,8 @@ class Facts(NamedTuple):
     """One collection. ``look`` is None where the site's shared memory is on another machine.
 
     ``latency`` is None for a site without a publisher. ``memory`` has the bytes of processes by pid, as far as known.
-    ``redis_answers`` is False if Redis is away; ``redis`` is also None if it refuses ``INFO``. ``cpu_seconds`` is what
+    ``redis_answers`` is False if Redis, or a master of a cluster, is away; ``redis`` is also None if none tells its
+    figures. ``redis_nodes`` has the masters of a cluster by address: None for one that is away. ``cpu_seconds`` is what
     the collection took.
     """
 
@@ -49,6 +50,7 @@ class Facts(NamedTuple):
     memory: Mapping[int, int]
     redis_answers: bool
     redis: RedisFigures | None
+    redis_nodes: Mapping[str, RedisFigures | None]
     cpu_seconds: float
 
 
@@ -72,25 +74,35 @@ class Collector:
         if seen:
             counts, latency = _counts(seen.config), _latency(seen.config)
             memory = self._memory.read([one.pid for one in seen.report.processes if one.alive])
-        answers, figures = self._figures()
-        return Facts(seen, counts, latency, memory, answers, figures, time.thread_time() - begun)
+        replies = ask_masters(self._session, ("INFO",))
+        told = {reply.address: _figures(reply) for reply in replies}
+        figures = [one for one in told.values() if one]
+        return Facts(
+            seen,
+            counts,
+            latency,
+            memory,
+            redis_answers=all(reply.error is None for reply in replies),
+            redis=together(figures) if figures else None,
+            redis_nodes=told if self._config.redis_address.cluster else {},
+            cpu_seconds=time.thread_time() - begun,
+        )
 
     def close(self) -> None:
         """Close the connection to Redis."""
         self._session.close()
 
-    def _figures(self) -> tuple[bool, RedisFigures | None]:
-        try:
-            (reply,) = self._session.try_call(("INFO",))
-            return True, None if isinstance(reply, ResponseError) else figures_of(reply)
-        except EngineError:
-            return False, None
+
+def _figures(reply: MasterReply) -> RedisFigures | None:
+    return figures_of(reply.reply) if isinstance(reply.reply, bytes) else None
 
 
 def _counts(config: Config) -> RoleCounts:
     """The counts of the roles that have any of their own, each role's processes together."""
     found: RoleCounts = {}
-    for role in (PUBLISHER, WRITER, MONITOR):
+    if publishers := read_publishers(config):
+        found[PublisherCount] = _publishers_together(config, publishers)
+    for role in (WRITER, MONITOR):
         for instance in role.instances(config):
             if counted := read_counts(instance):
                 kind = role.counts
@@ -102,11 +114,23 @@ def _counts(config: Config) -> RoleCounts:
     return found
 
 
+def _publishers_together(config: Config, publishers: Sequence[Counted]) -> dict[Count, int]:
+    """The site is as far behind as the slowest publisher, and connected if all are."""
+    sums: dict[Count, int] = {count: sum(one.counts[count] for one in publishers) for count in PublisherCount}
+    alive = [one.counts for one in publishers if one.alive]
+    sums[PublisherCount.LAG_NANO] = max((counts[PublisherCount.LAG_NANO] for counts in alive), default=0)
+    connected = sum(bool(counts[PublisherCount.CONNECTED]) for counts in alive)
+    sums[PublisherCount.CONNECTED] = int(connected >= config.publisher.publishers)
+    return sums
+
+
 def _latency(config: Config) -> PublishLatency | None:
-    page = PUBLISHER.instance(config).page
-    with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(page)) as publisher:
-        return publish_latency.read(publisher.counts) if config.publishes else None
-    return None
+    """The histogram of all publishers together."""
+    found = []
+    for page in SitePaths.of(config).publishers().values() if config.publishes else ():
+        with contextlib.suppress(OSError, RingError), contextlib.closing(StatusPage.watch(page)) as publisher:
+            found.append(publish_latency.read(publisher.counts))
+    return publish_latency.together(found) if found else None
 
 
 class ProcessMemory:

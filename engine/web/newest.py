@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.client.async_transport import AsyncTransport
 from engine.client.frame import Frame, FrameEntry, with_data
-from engine.client.journal_queries import check_name
+from engine.client.journal_queries import check_camera
 from engine.client.tenant import Tenant
 from engine.client.transport import Query
 from engine.servers.redis.errors import Command
@@ -56,7 +56,7 @@ class Newest:
         """
         wish = self._wishes.get(camera)
         if wish is None:
-            check_name("camera", camera)
+            check_camera(self._tenant, camera)
             wish = self._wishes[camera] = _Wish(asyncio.get_running_loop().create_future())
         wish.have.add(have)
         if self._looking is None:

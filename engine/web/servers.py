@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.client.async_transport import AsyncTransport
 from engine.config import Config
-from engine.errors import EngineError
 from engine.runtime.site_report import SiteReport
 from engine.servers.redis.figures import RedisFigures, figures_of
+from engine.servers.redis.masters import MasterReply, ask_masters, together
+from engine.servers.redis.session import Session
 from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.site import REDIS_SECONDS, report_for, site_of
@@ -24,17 +24,29 @@ from engine.wire.urls import mask
 _AGE_SECONDS = 1.0
 
 
+class RedisNode(msgspec.Struct, frozen=True):
+    """A master of a Redis Cluster. ``error`` says why it did not answer; empty if it did."""
+
+    address: str
+    used_memory_bytes: int
+    maxmemory_bytes: int
+    connected_replicas: int
+    error: str
+
+
 class RedisAnswer(RedisFigures, frozen=True):
-    """Redis. ``up`` is True if it answered; ``error`` says why there are no figures."""
+    """Redis. ``up`` is True if it answered, in a cluster if any master did; ``error`` says why there are no figures, or
+    which masters are away. Figures of a cluster are those of its masters together, which ``nodes`` has one by one."""
 
     address: str = ""
     up: bool = False
     error: str = ""
+    nodes: tuple[RedisNode, ...] = ()
 
 
 class BrokerAnswer(msgspec.Struct, frozen=True):
-    """RabbitMQ, as the publisher meets it. ``lag_seconds`` is the time between the newest stored and the newest
-    confirmed frame."""
+    """RabbitMQ, as the publishers meet it. ``lag_seconds`` is the time between the newest stored and the newest
+    confirmed frame. ``brokers`` are the addresses to which they are connected."""
 
     configured: bool
     connected: bool
@@ -42,6 +54,7 @@ class BrokerAnswer(msgspec.Struct, frozen=True):
     published: int
     confirmed: int
     expired: int
+    brokers: list[str]
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -55,7 +68,8 @@ class ServerFigures:
     """Reads Redis's figures, once for all who ask within a second."""
 
     def __init__(self, config: Config) -> None:
-        self._transport = AsyncTransport(config.redis_address, REDIS_SECONDS)
+        self._session = Session(config.redis_address, REDIS_SECONDS)
+        self._is_cluster = bool(config.redis_address.cluster)
         self._reading = asyncio.Lock()
         self._address = str(config.redis_address)
         self._answer = RedisAnswer()
@@ -65,18 +79,37 @@ class ServerFigures:
         """Redis, whether it answers or not."""
         async with self._reading:
             if time.monotonic() >= self._until:
-                try:
-                    (info,) = await self._transport.call([("INFO",)])
-                    figures = msgspec.structs.asdict(figures_of(bytes(info)))
-                    self._answer = RedisAnswer(address=self._address, up=True, **figures)
-                except (EngineError, TypeError, ValueError) as failure:
-                    self._answer = RedisAnswer(address=self._address, error=mask(str(failure)))
+                self._answer = await asyncio.to_thread(self._ask)
                 self._until = time.monotonic() + _AGE_SECONDS
             return self._answer
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._transport.close()
+        self._session.close()
+
+    def _ask(self) -> RedisAnswer:
+        replies = ask_masters(self._session, ("INFO",))
+        told = [figures_of(reply.reply) for reply in replies if isinstance(reply.reply, bytes)]
+        errors = [_why(reply) for reply in replies]
+        return RedisAnswer(
+            address=self._address,
+            up=bool(told),
+            error="; ".join(dict.fromkeys(filter(None, errors))),
+            nodes=tuple(map(_node, replies)) if self._is_cluster else (),
+            **(msgspec.structs.asdict(together(told)) if told else {}),
+        )
+
+
+def _why(reply: MasterReply) -> str:
+    """Why there are no figures; empty if there are."""
+    return "" if isinstance(reply.reply, bytes) else mask(str(reply.error or reply.reply or "no answer"))
+
+
+def _node(reply: MasterReply) -> RedisNode:
+    figures = figures_of(reply.reply) if isinstance(reply.reply, bytes) else RedisFigures()
+    return RedisNode(
+        reply.address, figures.used_memory_bytes, figures.maxmemory_bytes, figures.connected_replicas, _why(reply)
+    )
 
 
 async def servers(request: Request) -> Response:
@@ -91,6 +124,7 @@ def _broker(config: Config, report: SiteReport) -> BrokerAnswer:
     return BrokerAnswer(
         configured=config.publishes,
         connected=bool(publisher and publisher.connected),
+        brokers=publisher.brokers if publisher else [],
         lag_seconds=publisher.lag_seconds if publisher else 0.0,
         published=publisher.published if publisher else 0,
         confirmed=publisher.confirmed if publisher else 0,

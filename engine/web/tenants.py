@@ -23,6 +23,7 @@ from engine.servers.redis.session import Session
 from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
 from engine.web.site import REDIS_SECONDS, reader_of, vhost_for
+from engine.wire.keys import prefix_of
 
 #: Seconds for which an answer stands; where it takes long to compute, so many times as long as that.
 _AGE_SECONDS_MIN = 5.0
@@ -111,6 +112,8 @@ class TenantBook:
 
     async def _stored(self, vhost: str, prefix: str) -> TenantStored:
         own = (vhost, prefix) == (self._config.vhost, self._config.prefix)
+        # Nothing in Redis says whether a tenant's keys have hash tags.
+        prefix = prefix_of(prefix, tagged=self._config.redis.key_tags)
         try:
             tenant = checked_tenant(vhost, prefix, [camera.id for camera in self._config.cameras] if own else [])
         except QueryError:
@@ -139,7 +142,7 @@ def _joined(frames: CameraUsage, video: CameraUsage) -> CameraStored:
 def _sum(vhost: str, prefix: str, cameras: list[CameraStored]) -> TenantStored:
     return TenantStored(
         vhost=vhost,
-        prefix=prefix,
+        prefix=str(prefix),
         cameras=cameras,
         frames=sum(camera.frames for camera in cameras),
         bytes=sum(camera.bytes for camera in cameras),

@@ -20,6 +20,7 @@ from engine.wire.keys import (
     UNIX_NANO_DIGITS,
     FrameKey,
     build_frame_key,
+    encode_part,
     frame_key_suffix,
     parse_frame_key,
     parse_video_key,
@@ -123,9 +124,14 @@ def _is_other(element: Any) -> bool:
     return isinstance(kind, str) and kind not in _KNOWN
 
 
-def key_of(redis_key: str) -> FrameKey:
-    """The parts of a frame's key of any edition. Raises WireError naming ``redis_key``."""
+def key_of(redis_key: str, camera: str = "") -> FrameKey:
+    """The parts of a frame's key of any edition. Raises WireError naming ``redis_key``.
+
+    A key that has ``camera`` in braces has a hash tag. Without the camera's name, the braces count as part of it.
+    """
     try:
+        if camera and f":{{{encode_part(camera)}}}:" in redis_key:
+            return parse_frame_key(redis_key, tagged=True)
         return parse_frame_key(redis_key)
     except WireError as error:
         refusal = error
@@ -161,7 +167,7 @@ def _event(message: _Message, where: str) -> Event | OtherEvent:
 
 def _frame_event(message: _Message) -> FrameEvent:
     redis_key = message.redis_key or _rebuilt_key(message)
-    key = key_of(redis_key)
+    key = key_of(redis_key, message.camera_id)
     unix_nano = message.timestamp_nano or key.unix_nano
     sequence = _sequence(message.sequence) if message.sequence else key.sequence
     try:

@@ -7,12 +7,18 @@ vhost may have that name.
 
 Video has keys of its own: ``engine:{vhost}:video:{prefix}/{camera}:{unix_nano}:{sequence}``. There, ``/`` is encoded in
 prefix and camera, too. So no pattern for frames matches them.
+
+Under a ``TaggedPrefix``, the camera's part of these keys, and of those of its journals, stands in braces:
+``default:frames:{cam1}:…``. Redis Cluster hashes only the text in the first braces of a key, its hash tag. So all of
+these keys of a camera lie in one slot, and one transaction may change them together. The vhost, the prefix and the
+camera have no braces then.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -37,8 +43,26 @@ _UNIX_NANO = re.compile(r"[1-9][0-9]{18}")
 _SEQUENCE = re.compile(r"[0-9]{5}")
 
 
+class TaggedPrefix(str):
+    """A prefix whose keys have hash tags. It equals the same text without them, because that is its name; only the
+    functions here see the difference, so it is passed on wherever a prefix is."""
+
+    __slots__ = ()
+
+
+def prefix_of(name: str, *, tagged: bool) -> str:
+    """The prefix ``name``, for keys with hash tags or without."""
+    return TaggedPrefix(name) if tagged else str(name)
+
+
+def is_tagged(prefix: str) -> bool:
+    """True if the keys under ``prefix`` have hash tags."""
+    return isinstance(prefix, TaggedPrefix)
+
+
 class FrameKey(NamedTuple):
-    """The parts of a frame's key, decoded; ``unix_nano`` in nanoseconds UTC, ``sequence`` 1..99999."""
+    """The parts of a frame's key, decoded; ``unix_nano`` in nanoseconds UTC, ``sequence`` 1..99999. The key has a hash
+    tag if ``prefix`` is a TaggedPrefix."""
 
     vhost: str
     prefix: str
@@ -79,9 +103,25 @@ def decode_part(part: str) -> str:
     return name
 
 
+def check_names(*names: str, tagged: bool = True) -> None:
+    """Raises WireError for a name that no key can hold; ``tagged``: that no key with a hash tag can hold."""
+    for name in names:
+        encode_part(name)
+        if tagged and ("{" in name or "}" in name):
+            raise WireError(f"{name!r} has a brace; names have none where keys have hash tags (redis.key_tags)")
+
+
+def _camera_part(vhost: str, prefix: str, camera: str, encode: Callable[[str], str] = encode_part) -> str:
+    """The camera's part of a key, in braces if keys under ``prefix`` have hash tags. Raises WireError."""
+    if not is_tagged(prefix):
+        return encode(camera)
+    check_names(vhost, prefix, camera)
+    return f"{{{encode(camera)}}}"
+
+
 def frame_key_prefix(vhost: str, prefix: str, camera: str) -> str:
     """``{vhost}:{prefix}:{camera}:``, the constant part of a camera's keys."""
-    return f"{encode_part(vhost)}:{encode_part(prefix)}:{encode_part(camera)}:"
+    return f"{encode_part(vhost)}:{encode_part(prefix)}:{_camera_part(vhost, prefix, camera)}:"
 
 
 def frame_key_suffix(unix_nano: int, sequence: int) -> str:
@@ -103,8 +143,9 @@ def build_frame_key(key: FrameKey) -> str:
     return frame_key_prefix(key.vhost, key.prefix, key.camera) + frame_key_suffix(key.unix_nano, key.sequence)
 
 
-def parse_frame_key(text: str | bytes) -> FrameKey:
-    """Exact inverse of build_frame_key. Raises WireError naming the part that is wrong."""
+def parse_frame_key(text: str | bytes, *, tagged: bool = False) -> FrameKey:
+    """Exact inverse of build_frame_key, for keys with hash tags if ``tagged``. Raises WireError naming the part that is
+    wrong."""
     if isinstance(text, bytes):
         try:
             text = text.decode()
@@ -113,7 +154,14 @@ def parse_frame_key(text: str | bytes) -> FrameKey:
     parts = text.split(":")
     if len(parts) != 5:
         raise WireError(f"key {text!r} has {len(parts)} parts, not vhost:prefix:camera:unix_nano:sequence")
+    if tagged:
+        if not (parts[2].startswith("{") and parts[2].endswith("}")):
+            raise WireError(f"camera {parts[2]!r} of key {text!r} is not in braces, as keys with hash tags have it")
+        parts[2] = parts[2][1:-1]
     vhost, prefix, camera = (decode_part(part) for part in parts[:3])
+    if tagged:
+        check_names(vhost, prefix, camera)
+        prefix = TaggedPrefix(prefix)
     if not _UNIX_NANO.fullmatch(parts[3]):
         raise WireError(f"unix_nano {parts[3]!r} of key {text!r} is not {UNIX_NANO_DIGITS} digits")
     if not _SEQUENCE.fullmatch(parts[4]) or parts[4] == "00000":
@@ -128,7 +176,7 @@ def video_root(vhost: str, prefix: str) -> str:
 
 def video_key_prefix(vhost: str, prefix: str, camera: str) -> str:
     """``engine:{vhost}:video:{prefix}/{camera}:``, the constant part of the keys of a camera's access units."""
-    return f"{video_root(vhost, prefix)}{_video_part(camera)}:"
+    return f"{ENGINE}:{encode_part(vhost)}:video:{_video_name(vhost, prefix, camera)}:"
 
 
 def build_video_key(key: FrameKey) -> str:
@@ -136,13 +184,13 @@ def build_video_key(key: FrameKey) -> str:
     return video_key_prefix(key.vhost, key.prefix, key.camera) + frame_key_suffix(key.unix_nano, key.sequence)
 
 
-def parse_video_key(text: str | bytes) -> FrameKey:
-    """Exact inverse of build_video_key. Raises WireError."""
+def parse_video_key(text: str | bytes, *, tagged: bool = False) -> FrameKey:
+    """Exact inverse of build_video_key, for keys with hash tags if ``tagged``. Raises WireError."""
     with contextlib.suppress(UnicodeDecodeError):
         match (text.decode() if isinstance(text, bytes) else text).split(":"):
             case [first, vhost, "video", name, unix_nano, sequence] if first == ENGINE and name.count("/") == 1:
                 prefix, camera = (part.replace("%2F", "/") for part in name.split("/"))
-                return parse_frame_key(f"{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}")
+                return parse_frame_key(f"{vhost}:{prefix}:{camera}:{unix_nano}:{sequence}", tagged=tagged)
     raise WireError(f"key {text!r} is not engine:vhost:video:prefix/camera:unix_nano:sequence")
 
 
@@ -156,14 +204,18 @@ def _video_part(name: str) -> str:
     return encode_part(name).replace("/", "%2F")
 
 
+def _video_name(vhost: str, prefix: str, camera: str) -> str:
+    return f"{_video_part(prefix)}/{_camera_part(vhost, prefix, camera, _video_part)}"
+
+
 def video_journal_key(vhost: str, prefix: str, camera: str) -> str:
     """The stream that lists a camera's stored access units."""
-    return f"{ENGINE}:{encode_part(vhost)}:journal:{_video_part(prefix)}/{_video_part(camera)}"
+    return f"{ENGINE}:{encode_part(vhost)}:journal:{_video_name(vhost, prefix, camera)}"
 
 
 def journal_key(vhost: str, prefix: str, camera: str) -> str:
     """The stream that lists a camera's stored frames."""
-    return f"{ENGINE}:{encode_part(vhost)}:journal:{encode_part(prefix)}:{encode_part(camera)}"
+    return f"{ENGINE}:{encode_part(vhost)}:journal:{encode_part(prefix)}:{_camera_part(vhost, prefix, camera)}"
 
 
 def cursor_key(vhost: str, prefix: str) -> str:
@@ -192,8 +244,24 @@ def video_cursor_key(vhost: str, prefix: str) -> str:
 
 
 def lease_key(vhost: str, prefix: str, camera: str) -> str:
-    """The key of a camera's lease, which says who stores its frames at present."""
+    """The key of a camera's lease, which says who stores its frames at present. It has no hash tag: of two sites with
+    the same names, one with tags and one without, each must find the other's lease, because both keep the camera's
+    state and progress in the same hashes."""
     return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
+
+
+def site_key(vhost: str, site: str) -> str:
+    """The key of a site's entry (``engine/wire/site_entry.py``): the lease of its name under a vhost."""
+    return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(site)}"
+
+
+def parse_site_key(text: bytes) -> tuple[str, str]:
+    """(vhost, site): exact inverse of site_key. Raises WireError, also for a camera's lease."""
+    with contextlib.suppress(UnicodeDecodeError):
+        match text.decode().split(":"):
+            case [first, vhost, "lease", site] if first == ENGINE:
+                return decode_part(vhost), decode_part(site)
+    raise WireError(f"key {text!r} is not engine:vhost:lease:site")
 
 
 def parse_cameras_key(text: bytes) -> tuple[str, str]:
@@ -220,14 +288,19 @@ def rebuild_key(vhost: str, token: str) -> str:
     return f"{ENGINE}:{encode_part(vhost)}:rebuild:{token}"
 
 
+def draft_key(vhost: str, prefix: str, camera: str, token: str) -> str:
+    """``rebuild_key`` for the journal of one camera: in that journal's slot if keys have hash tags."""
+    return rebuild_key(vhost, token + (_camera_part(vhost, prefix, camera) if is_tagged(prefix) else ""))
+
+
 def rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     """Says which rebuild last replaced a camera's journal, so that two rebuilds notice each other."""
-    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{encode_part(camera)}"
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{encode_part(prefix)}:{_camera_part(vhost, prefix, camera)}"
 
 
 def video_rebuilt_key(vhost: str, prefix: str, camera: str) -> str:
     """``rebuilt_key`` for the journal of a camera's video."""
-    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_part(prefix)}/{_video_part(camera)}"
+    return f"{ENGINE}:{encode_part(vhost)}:rebuild:{_video_name(vhost, prefix, camera)}"
 
 
 def next_sequence(sequence: int) -> int:

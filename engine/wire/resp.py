@@ -31,6 +31,7 @@ def bulk(value: bytes) -> bytes:
 
 MULTI = command(b"MULTI")
 EXEC = command(b"EXEC")
+ASKING = command(b"ASKING")
 #: The names of an entry's last fields.
 _NUMBER, _CAMERA_TIME = bulk(b"n"), bulk(b"c")
 
@@ -63,7 +64,10 @@ class FrameFraming:
         #: The shape of the last frame; the next frame's entry ends the same unless its shape differs.
         self._shape = (-1, -1, -1, -1)
         self._shape_fields = b""
-        self._key = key
+        #: The constant beginning of the frames' keys.
+        self.key_prefix = key
+        #: The bytes between a payload and the next command: the rest of SET.
+        self.set_end = b"\r\n" + bulk(b"PX") + bulk(ttl)
         #: The name of the camera's journal.
         self.journal = journal.decode()
         self._journal = journal
@@ -127,11 +131,24 @@ class FrameFraming:
 
     def discard(self, unix_nano: int, sequence: int) -> bytes:
         """Removes a frame, by expiry: a writer's user may have no permission to delete keys. One reply."""
-        return command(b"PEXPIRE", self._key + b"%d:%05d" % (unix_nano, sequence), b"0")
+        return command(b"PEXPIRE", self.key_prefix + b"%d:%05d" % (unix_nano, sequence), b"0")
 
     def newest(self) -> bytes:
         """Asks for the journal's last entry. One reply: an empty array if there is none."""
         return command(b"XREVRANGE", self._journal, b"+", b"-", b"COUNT", b"1")
+
+    def newest_before(self, entry: bytes, count: int) -> bytes:
+        """Asks for the last entries before ``entry``, an id, or of all for ``+``: at most ``count``. One reply."""
+        last = entry if entry == b"+" else b"(" + entry
+        return command(b"XREVRANGE", self._journal, last, b"-", b"COUNT", b"%d" % count)
+
+    def exists(self, unix_nano: int, sequence: int) -> bytes:
+        """Asks whether a frame is there. One reply: 1 or 0."""
+        return command(b"EXISTS", self.key_prefix + b"%d:%05d" % (unix_nano, sequence))
+
+    def strike(self, entry: bytes) -> bytes:
+        """Removes a journal entry. One reply."""
+        return command(b"XDEL", self._journal, entry)
 
     def describe(self) -> bytes:
         """Asks for the journal's span. One reply, for ``parse_span``; an error if there is no journal."""

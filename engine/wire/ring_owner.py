@@ -1,6 +1,7 @@
 """The owner of a ring's frames: the tenant, the prefix and the server under which they must be stored.
 
     {vhost}:{prefix}:{server}
+    {vhost}:{prefix}:{server}:tags      if keys under the prefix have hash tags
 
 Each part is percent-encoded as in a key, so the text is unambiguous for all names. If names are too long for a ring's
 header, it holds a digest of the text, then as much of the text as fits:
@@ -14,12 +15,14 @@ import hashlib
 from typing import NamedTuple
 
 from engine.errors import WireError
-from engine.wire.keys import decode_part, encode_part
+from engine.wire.keys import decode_part, encode_part, is_tagged, prefix_of
 
 #: Room for the text in a ring's header, in bytes.
 OWNER_BYTES_MAX = 510
 #: Begins the text if the names are too long. No other text begins so, because no part is empty.
 _DIGEST = ":"
+#: The last part of the text if keys have hash tags.
+_TAGS = "tags"
 #: Characters of such a text that a message shows.
 _SHOWN_MAX = 160
 
@@ -33,12 +36,14 @@ class RingOwner(NamedTuple):
     server: str
 
     def __str__(self) -> str:
-        return f"vhost {self.vhost!r}, prefix {self.prefix!r}, Redis {self.server}"
+        tags = " with key tags" if is_tagged(self.prefix) else ""
+        return f"vhost {self.vhost!r}, prefix {self.prefix!r}{tags}, Redis {self.server}"
 
 
 def build_owner(owner: RingOwner) -> bytes:
     """The text for a ring's header; different owners have different texts. Raises WireError for an empty name."""
-    text = ":".join(map(encode_part, owner)).encode()
+    tags = [_TAGS] if is_tagged(owner.prefix) else []
+    text = ":".join([*map(encode_part, owner), *tags]).encode()
     if len(text) <= OWNER_BYTES_MAX:
         return text
     head = f"{_DIGEST}{hashlib.sha256(text).hexdigest()}{_DIGEST}".encode()
@@ -51,7 +56,10 @@ def show_owner(text: bytes) -> str:
         return "nobody"
     shown = text.decode("utf-8", "replace")
     try:
-        vhost, prefix, server = shown.split(":")
-        return str(RingOwner(decode_part(vhost), decode_part(prefix), decode_part(server)))
+        vhost, prefix, server, *tags = shown.split(":")
+        if tags not in ([], [_TAGS]):
+            return repr(shown[:_SHOWN_MAX])
+        prefix = prefix_of(decode_part(prefix), tagged=bool(tags))
+        return str(RingOwner(decode_part(vhost), prefix, decode_part(server)))
     except (ValueError, WireError):
         return repr(f"{shown.removeprefix(_DIGEST)[:_SHOWN_MAX]}…")

@@ -13,6 +13,7 @@ from engine import AsyncFrameStore, Frame, FrameStore
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.state import CameraStatus, encode_status
+from tests.servers.cluster_client import ClusterClient
 
 VHOST = "loja"
 PREFIX = "frames"
@@ -36,7 +37,7 @@ class Stored(NamedTuple):
 
 
 def stock(
-    client: redis.Redis,
+    client: redis.Redis | ClusterClient,
     frames: Iterable[Stored],
     *,
     vhost: str = VHOST,
@@ -69,8 +70,11 @@ def stock(
     pipe(client, commands())
 
 
-def pipe(client: redis.Redis, commands: Iterable[tuple[Any, ...]]) -> None:
+def pipe(client: redis.Redis | ClusterClient, commands: Iterable[tuple[Any, ...]]) -> None:
     """Run many commands, a few round trips in all; none may fail. redis-py's pipeline takes four times as long."""
+    if isinstance(client, ClusterClient):
+        client.pipe(commands)
+        return
     connection: Any = client.connection_pool.get_connection()
     todo = iter(commands)
     try:

@@ -777,6 +777,8 @@ class TestCommand:
             (["--redis", "127.0.0.1:1"], "--amqp"),
             (["--amqp", "amqp://u:geheim@127.0.0.1:1/"], "site.toml"),
             (["--redis", "127.0.0.1:1", "--amqp", "http://u:geheim@127.0.0.1:1/"], "AMQP URL"),
+            (["--redis", "127.0.0.1:1", "--queue", QUEUE, "--offset", "first"], "add --stream"),
+            (["--redis", "127.0.0.1:1", "--stream"], "--stream needs --queue"),
         ],
     )
     def test_refuses_what_cannot_be(self, arguments, part):

@@ -84,6 +84,7 @@ def test_all_pictures_of_a_camera(store, client, source):
     assert (pictures.skipped, pictures.missing, pictures.unreadable) == (0, 0, 0)
 
 
+@pytest.mark.one_server
 def test_the_picture_of_every_moment(store, client, source):
     units = arrivals(source)
     stock_video(client, units)
@@ -404,6 +405,7 @@ CLOSED = {
 }
 
 
+@pytest.mark.one_server
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [*((name, STORES[0]) for name in CLOSED), ("B-frames", STORES[1])])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -437,6 +439,7 @@ def test_a_store_of_one_camera_gives_nothing_of_another(store, client):
     assert_same(list(store.pictures("cam1/2")), wanted)
 
 
+@pytest.mark.one_server
 def test_redis_is_only_read(store, client: redis.Redis):
     stock_video(client, arrivals(clip(CAR, 10)))
     before = client.info("commandstats")

@@ -18,8 +18,7 @@ import redis
 from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
-from engine.client import ranges, tail, transport
-from engine.client.transport import TRIES
+from engine.client import ranges, tail
 from engine.errors import (
     ConfigError,
     EngineError,
@@ -30,7 +29,9 @@ from engine.errors import (
     UnknownName,
     WireError,
 )
+from engine.servers.redis import patience
 from engine.servers.redis.errors import checked
+from engine.servers.redis.patience import TRIES
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields
 from engine.wire.keys import FrameKey, build_frame_key
@@ -463,7 +464,7 @@ a_few_questions = pytest.mark.parametrize("ask", [ALL[name] for name in FEW], id
 class TestServersThatAreAway:
     @pytest.fixture(autouse=True)
     def brief_pauses(self, monkeypatch):
-        monkeypatch.setattr(transport, "_PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.001)
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "unix"])
     def test_a_server_that_is_not_there_is_named(self, open_store, tmp_path, address):

@@ -129,8 +129,8 @@ def thinned(living: list[Stored], step: int, start: int | None, end: int | None,
 
 
 def property_test(test: Callable[..., None]) -> Any:
-    """30 worlds, for each store."""
-    given_ = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])(test)
+    """20 worlds, for each store, and for one server and a cluster."""
+    given_ = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])(test)
     return pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])(given_)
 
 

@@ -203,6 +203,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
+@pytest.mark.one_server
 def test_a_moment_s_picture_takes_one_round_trip_for_the_key_frame_and_one_for_the_packets(store, client, fed):
     source = clip(CAR)
     units = arrivals(source)
@@ -233,6 +234,7 @@ def test_b_frames_behind_the_moment_s_picture_are_not_decoded(store, client, fed
         assert fed == list(range(number // 10 * 10 + 1, number + 2))
 
 
+@pytest.mark.one_server
 def test_a_followed_camera_s_newest_picture_takes_one_decode_and_one_round_trip_of_packets(store, client, fed):
     units = arrivals(clip(CAR, 60))
     stock_video(client, units[:20])
@@ -248,6 +250,7 @@ def test_a_followed_camera_s_newest_picture_takes_one_decode_and_one_round_trip_
         assert meter.commands == {"xread": 1, "mget": 1}
 
 
+@pytest.mark.one_server
 def test_a_range_fetches_each_unit_once(store, client, fed):
     units = arrivals(clip(PERSON, 60))
     stock_video(client, units)
@@ -259,6 +262,7 @@ def test_a_range_fetches_each_unit_once(store, client, fed):
     assert len(fed) == len(set(fed))
 
 
+@pytest.mark.one_server
 def test_few_pictures_a_second_neither_fetch_nor_decode_the_gops_between(store, client, fed, monkeypatch):
     monkeypatch.setattr("engine.client.payloads._FRAMES_MAX", 10)
     source = clip(PERSON, 1394)
@@ -272,6 +276,7 @@ def test_few_pictures_a_second_neither_fetch_nor_decode_the_gops_between(store, 
     assert sum(command[0] == "XRANGE" for trip in meter.trips for command in trip) == 1394 // ENTRIES_MAX + 1
 
 
+@pytest.mark.one_server
 def test_gone_key_frames_are_passed_over_in_a_few_round_trips(store, client):
     """However many: the journal's entries may stand longer than their units."""
     units = arrivals(clip(PERSON, 1000))
@@ -283,6 +288,7 @@ def test_gone_key_frames_are_passed_over_in_a_few_round_trips(store, client):
     assert len(meter.trips) < 10
 
 
+@pytest.mark.one_server
 def test_a_moment_long_before_or_after_costs_no_more(store, client):
     stock_video(client, dropped(arrivals(clip(PERSON, 30)), 0))
     meter = Meter(store, client)

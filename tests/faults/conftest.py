@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     runs = metafunc.config.getoption("--runs")
-    if runs > 1 and {"run", "video_run"} & set(metafunc.fixturenames):
+    if runs > 1 and {"run", "video_run", "cluster_run"} & set(metafunc.fixturenames):
         metafunc.parametrize("repetition", range(runs))
 
 

@@ -23,8 +23,9 @@ def final_counts(site: Site, *, publishes: bool, without: Collection[str] = ()) 
             for camera in site.config.cameras
             if camera.id not in without
         }
-        publisher = stack.enter_context(contextlib.closing(StatusPage.watch(paths.publisher))) if publishes else None
+        pages = paths.publishers().values() if publishes else ()
+        publishers = [stack.enter_context(contextlib.closing(StatusPage.watch(page))) for page in pages]
         yield lambda: (
             {camera: observer.counts() for camera, observer in observers.items()},
-            publisher.counts[PublisherCount.EXPIRED] if publisher else 0,
+            sum(publisher.counts[PublisherCount.EXPIRED] for publisher in publishers),
         )

@@ -54,6 +54,8 @@ class FaultRun:
         self.accounts: Accounts | None = None
         #: Whatever a case wants the table to say besides.
         self.note = ""
+        #: Whether frames and journals are on several servers.
+        self.apart = False
         self.recovery_seconds = 0.0
         self._stack = contextlib.ExitStack()
         self.redis_proxy = self._stack.enter_context(Proxy(redis.port))
@@ -165,6 +167,10 @@ class FaultRun:
         """A random while."""
         time.sleep(self.random.uniform(0, longest))
 
+    def client(self) -> redis.Redis | redis.RedisCluster:
+        """A client of the Redis that the site stores in."""
+        return self.redis.client()
+
     def embedded_client(self) -> redis.Redis:
         """A client of the site's own server."""
         return redis.Redis(unix_socket_path=self.site.config.redis_address.path)
@@ -210,13 +216,14 @@ class FaultRun:
         with final_counts(self.site, publishes=self.consumer is not None, without=self.renewed) as final:
             assert self.site.stop() == 0, self.site.log_text()[-3000:]
             counts, expired = final()
-        return self.account(counts, expired, self.redis.client(), evicting=evicting, innocent=innocent)
+        with self.client() as client:
+            return self.account(counts, expired, client, evicting=evicting, innocent=innocent)
 
     def account(
         self,
         final: Mapping[str, RingCounts],
         expired: int,
-        client: redis.Redis,
+        client: redis.Redis | redis.RedisCluster,
         *,
         evicting: bool = False,
         innocent: Sequence[str] = (),
@@ -236,7 +243,12 @@ class FaultRun:
         stamped = [camera for camera in counts if camera not in self.unstamped]
         ledgers = read_ledgers(client, self.vhost, counts, events, stamped=stamped)
         self.accounts = check(
-            ledgers, expired=expired, evicting=evicting, publishes=publishes, unsettled=self.unsettled
+            ledgers,
+            expired=expired,
+            evicting=evicting,
+            publishes=publishes,
+            unsettled=self.unsettled,
+            apart=self.apart,
         )
         assert set(self.accounts.drops) <= self.case.drops, f"{self.case.key}: lost {self.accounts.drops}"
         assert self.case.repeats or not self.accounts.repeats, f"{self.accounts.repeats} events came twice"

@@ -260,6 +260,7 @@ def test_a_second_site_under_the_same_names(run: FaultRun, short_path: Path) -> 
                 redis={"address": run.redis.address},
                 amqp_url=run.broker.url(run.vhost),
                 metadata={"enabled": False},
+                site={"name": "second"},
             )
             second.start(wait=not wanted)
             assert second.process is not None

@@ -69,7 +69,8 @@ def test_the_supervisor_killed(run: FaultRun) -> None:
 def test_the_embedded_server_outlives_its_supervisor(run: FaultRun) -> None:
     frames = 150
     run.start([{"id": name, "url": pattern(frames=frames)} for name in CAMERAS], redis={"address": "embedded"})
-    server = run.site.status()["embedded_pid"]
+    servers = run.site.status()["embedded_pids"]
+    (server,) = servers
     with run.embedded_client() as client:
         for _ in range(2):
             run.moment()
@@ -78,12 +79,12 @@ def test_the_embedded_server_outlives_its_supervisor(run: FaultRun) -> None:
             run.supervisor.kill()
             assert run.site.process is not None
             run.site.process.wait()
-            assert run.site.status()["embedded_pid"] == server
+            assert run.site.status()["embedded_pids"] == servers
             run.mended()
             run.site.start()
             run.recovers()
             assert before <= set(client.scan_iter(match=f"{run.vhost}:frames:*", count=5000))
-        assert run.site.status()["embedded_pid"] == server
+        assert run.site.status()["embedded_pids"] == servers
         assert run.site.log_text().count("embedded server of a former run adopted") == 2
         # The frames end with a server that is stopped: the accounts are settled once the cameras have ended.
         wait_until(lambda: run.site.total("captured") == frames * len(CAMERAS), 60, "the cameras have ended")
@@ -163,7 +164,7 @@ def test_children_that_cannot_start(run: FaultRun) -> None:
     paths = run.site.paths
     victim = CAMERAS[3]
     pids = {"publisher": run.site.pid("publisher"), "capture": run.site.pid("capture", victim)}
-    aside = {path: path.with_suffix(".aside") for path in (paths.publisher, paths.ring(victim))}
+    aside = {path: path.with_suffix(".aside") for path in (paths.publisher(), paths.ring(victim))}
     for path, other in aside.items():
         path.rename(other)
         path.mkdir()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis
+from redis.cluster import ClusterNode
 
 from engine.jobs.keyspace_scan import Ears, Strange
 from engine.servers.redis.session import Session
@@ -19,6 +20,7 @@ from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
 from engine.wire.redis_address import parse_redis_address
 from engine.wire.test_mark import find_mark
 from tests.client.stocked import pipe
+from tests.servers.cluster_client import ClusterClient, ReadCluster
 from tests.servers.redis_server import RedisServer
 from tests.system.site import Site, missing_numbers
 from tests.wire.pictures import encode
@@ -152,12 +154,10 @@ def contents(client: redis.Redis, pattern: str = "*") -> dict[bytes, Contents]:
 
 def listed(client: redis.Redis, vhost: str, camera: str, prefix: str = PREFIX) -> list[JournalEntry]:
     """A camera's journal."""
-    connection: Any = client.connection_pool.get_connection()
-    try:
-        connection.send_command("XRANGE", keys.journal_key(vhost, prefix, camera), "-", "+")
-        return [parse_entry(identifier, fields) for identifier, fields in connection.read_response()]
-    finally:
-        client.connection_pool.release(connection)
+    entries = client.xrange(keys.journal_key(vhost, prefix, camera))
+    return [
+        parse_entry(identifier, [word for pair in fields.items() for word in pair]) for identifier, fields in entries
+    ]
 
 
 def assert_in_place(client: redis.Redis, frames: Sequence[Old], ends: Sequence[int]) -> None:
@@ -226,6 +226,36 @@ def ears() -> tuple[Ears, list[Strange]]:
     return Ears(strange=strange.append), strange
 
 
-def session(server: RedisServer) -> Session:
+class JobsClient(ClusterClient):
+    """A client of a cluster that answers what redis-py leaves to one node."""
+
+    def mget(self, names: Any, *more: Any) -> list[Any]:
+        """The values of keys of any slots."""
+        asked = [*([names] if isinstance(names, bytes | str) else names), *more]
+        with self.pipeline(transaction=False) as pipeline:
+            for name in asked:
+                pipeline.get(name)
+            return list(pipeline.execute())
+
+    def time(self) -> Any:
+        """The clock of one node: they are on one machine."""
+        return self.get_redis_connection(self.get_primaries()[0]).time()
+
+
+class JobsCluster(ReadCluster):
+    """A cluster in place of a server."""
+
+    @property
+    def url(self) -> str:
+        """The address: there is no login."""
+        return self.address
+
+    def client(self, **options: Any) -> JobsClient:
+        """A client of the cluster."""
+        nodes = [ClusterNode("127.0.0.1", node.announced_port) for node in self.cluster.nodes if node.running]
+        return JobsClient(startup_nodes=nodes, **options)
+
+
+def session(server: RedisServer | JobsCluster) -> Session:
     """A job's connection."""
     return Session(parse_redis_address(server.url), 20.0, checks_mode=True)

@@ -22,7 +22,7 @@ from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus, encode_status
 from tests.client.stocked import pipe
-from tests.jobs.old_frames import SECOND, T0, listed, session
+from tests.jobs.old_frames import SECOND, T0, JobsCluster, listed, session
 from tests.servers.redis_server import RedisServer
 
 JOURNAL = keys.journal_key("loja", "frames", "cam1")
@@ -32,11 +32,18 @@ PACE_SECONDS = 0.002
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
+def one_server() -> Iterator[RedisServer]:
     path = Path(tempfile.mkdtemp(prefix="ev-journals-"))
     with RedisServer(path) as started:
         yield started
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> RedisServer | JobsCluster:
+    kind = getattr(request, "param", "one server")
+    found: RedisServer | JobsCluster = request.getfixturevalue("one_cluster" if kind == "cluster" else "one_server")
+    return found
 
 
 @pytest.fixture
@@ -83,7 +90,8 @@ def test_a_journal_is_what_a_sorted_list_would_be(server, there, runs, dense):
             model.update((number, entry(number, 7000)) for number in new)
             assert listed(client, "loja", "cam1") == [model[number] for number in sorted(model)]
             # No draft is left; who swapped last is remembered for a while.
-            assert set(client.keys("engine:*:rebuild:*")) <= {keys.rebuilt_key("loja", "frames", "cam1").encode()}
+            note = StoredNames("loja", "frames").rebuilt("cam1", cluster=isinstance(server, JobsCluster)).encode()
+            assert set(client.scan_iter("engine:*:rebuild:*")) <= {note}
         assert not model or 0 < client.pttl(JOURNAL) <= TTL_MS
 
 
@@ -214,10 +222,25 @@ class Interrupted(Session):
         self._happens: Callable[[], object] | None = happens
 
     def try_call(self, *commands: tuple[Any, ...]) -> list[Any]:
+        self._interrupt(commands)
+        return super().try_call(*commands)
+
+    def node_of(self, key: str | bytes) -> Session:
+        node = super().node_of(key)
+        if node is not self:
+            ask = type(node).try_call
+
+            def try_call(*commands: tuple[Any, ...]) -> list[Any]:
+                self._interrupt(commands)
+                return ask(node, *commands)
+
+            node.try_call = try_call  # type: ignore[method-assign]
+        return node
+
+    def _interrupt(self, commands: tuple[tuple[Any, ...], ...]) -> None:
         if self._happens and any(map(self._when, commands)):
             happens, self._happens = self._happens, None
             happens()
-        return super().try_call(*commands)
 
 
 @pytest.mark.parametrize("frames", [1, BATCH_MAX + 3])
@@ -247,7 +270,7 @@ def test_another_job_that_adds_to_the_same_journal_meanwhile_loses_nothing(serve
 
 def drop_drafts(client: redis.Redis) -> None:
     """What Redis does to a draft whose job stood still for longer than a draft lives."""
-    drafts = client.keys("engine:*:rebuild:*")
+    drafts = list(client.scan_iter("engine:*:rebuild:*"))
     assert drafts, "there is no draft yet"
     client.delete(*drafts)
 

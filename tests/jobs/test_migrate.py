@@ -234,7 +234,7 @@ def test_what_does_not_parse_is_told_of_and_left_as_it_is(redis_server, client):
     assert all(one.reason for one in strange)
     # Nothing stands in their stead.
     names = {frame.new for frame in frames} | untouched.keys()
-    assert {name for name in client.keys("*") if not name.startswith(b"engine:")} == names
+    assert {name for name in client.scan_iter() if not name.startswith(b"engine:")} == names
     assert [entry.sequence for entry in listed(client, "loja", "cam1")] == list(range(1, 11))
 
 
@@ -421,6 +421,7 @@ def test_frames_of_the_future_wait_because_they_would_lock_the_journal(redis_ser
     client.xadd(keys.journal_key("loja", PREFIX, "cam1"), {"s": 1}, id=f"{now}-1")
 
 
+@pytest.mark.one_server
 def test_frames_that_expire_on_the_way_are_counted_as_such(redis_server, client):
     """They are there when the keys are looked for, and gone when they are asked for."""
     frames = row("cam1", 20)

@@ -135,6 +135,15 @@ def test_a_camera_that_is_listed_nowhere_is_listed_where_its_frames_are(redis_se
     assert reports == [CameraReindex("cam1", 5, 0, 2)]
 
 
+def test_a_run_without_key_tags_does_not_end_one_with_them(redis_server, client):
+    """Without tags, the frames of the camera cam1 look like those of a camera with braces in its name."""
+    frames = as_new(row("{cam1}", 3))
+    put_new(client, frames)
+    assert [report.camera for report in reindex(redis_server)[0]] == ["{cam1}"]
+    (report,), strange = reindex(redis_server, prefix=keys.TaggedPrefix(PREFIX))
+    assert (report.camera, report.frames, report.added, strange) == ("cam1", 3, 0, [])
+
+
 def test_other_tenants_and_prefixes_are_not_touched(redis_server, client):
     for vhost in ("loja", "loja2", "lo*", "[l]oja", "default"):
         put_new(client, row("cam1", 3, vhost=vhost))

@@ -1,11 +1,14 @@
-"""A RabbitMQ broker of a test's own."""
+"""A RabbitMQ broker of a test's own, and a cluster of them."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 from urllib.parse import quote
 
 import pika
@@ -14,10 +17,13 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from tests.servers.certificate import Signed
 from tests.servers.process import Child, Server
-from tests.servers.wait import accepts_tcp, free_port
+from tests.servers.wait import accepts_tcp, free_port, wait_until
 
 #: The scripts themselves: those in /usr/sbin change to the user `rabbitmq` first.
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+
+_CONTROL = _SERVER.with_name("rabbitmqctl")
+_CONTROL_SECONDS_MAX = 60.0
 
 _START_SECONDS_MAX = 90.0
 _EVAL_SECONDS_MAX = 30.0
@@ -42,24 +48,47 @@ vm_memory_high_watermark.absolute = 8GB
 """
 
 
+class Epmd:
+    """Erlang's port mapper, and the cookie of the nodes that use it. Where nodes share it, it survives their kills."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.cookie = secrets.token_hex(16)
+        self._directory = directory
+        self._child = Child("epmd", directory / "epmd.log")
+
+    def start(self) -> None:
+        if not self._child.alive:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            environment = {"PATH": os.environ["PATH"], "HOME": str(self._directory)}
+            argv = ["epmd", "-address", "127.0.0.1", "-port", str(self.port)]
+            self._child.start(argv, lambda: accepts_tcp(self.port), 10, environment)
+
+    def kill(self) -> None:
+        self._child.kill()
+
+
 class RabbitMQ(Server):
-    """A node with its own name, ports, data, cookie and port mapper (epmd), no plugins, and the user guest.
+    """A node with its own name, ports, data, cookie and port mapper (epmd), the plugins named, and the user guest.
 
     Durable data is in `directory` and survives stop, kill and start. `settings` are further lines of rabbitmq.conf.
+    A node of a cluster shares the `epmd` of the others.
     """
 
     _stop_seconds_max = 30.0
 
-    def __init__(self, directory: Path, settings: str = "") -> None:
+    def __init__(
+        self, directory: Path, settings: str = "", plugins: Sequence[str] = (), epmd: Epmd | None = None
+    ) -> None:
         self.directory = directory
         self._settings = settings
+        self._plugins = plugins
         self.port = free_port()
         self._node = f"test{self.port}@localhost"
         self._distribution_port = free_port()
-        self._epmd_port = free_port()
-        self._cookie = secrets.token_hex(16)
+        self._epmd = epmd or Epmd(directory)
+        self._shares_epmd = epmd is not None
         self._child = Child("RabbitMQ", directory / "console.log")
-        self._epmd = Child("epmd", directory / "epmd.log")
 
     def url(self, vhost: str = "/", user: str = "guest", password: str = "guest") -> str:
         login = f"{quote(user, safe='')}:{quote(password, safe='')}"
@@ -70,16 +99,22 @@ class RabbitMQ(Server):
 
     def start(self) -> None:
         self._write_files()
-        environment = self._environment()
-        if not self._epmd.alive:
-            argv = ["epmd", "-address", "127.0.0.1", "-port", str(self._epmd_port)]
-            # The broker would start one itself, as a daemon that outlives it.
-            self._epmd.start(argv, lambda: accepts_tcp(self._epmd_port), 10, environment)
-        self._child.start([_SERVER], self._answers, _START_SECONDS_MAX, environment)
+        # The broker would start one itself, as a daemon that outlives it.
+        self._epmd.start()
+        self._child.start([_SERVER], self._answers, _START_SECONDS_MAX, self._environment())
 
     def stop(self) -> None:
         super().stop()
-        self._epmd.kill()
+        self._end_epmd()
+
+    def _end_epmd(self) -> None:
+        if not self._shares_epmd:
+            self._epmd.kill()
+
+    def join(self, other: RabbitMQ) -> None:
+        """Become a node of the cluster of another one; what this one held is forgotten."""
+        joined = f"rabbit:stop(), ok = rabbit_mnesia:join_cluster('{other._node}', disc), rabbit:start()"
+        self.eval(joined)
 
     def kill(self) -> None:
         """SIGKILL to the broker; what it has confirmed is there after the next start."""
@@ -89,7 +124,17 @@ class RabbitMQ(Server):
             # members.
             self.eval("disk_log:sync(latest_log), [dets:sync(Table) || Table <- dets:all()]")
         super().kill()
-        self._epmd.kill()
+        self._end_epmd()
+
+    def import_definitions(self, file: Path) -> None:
+        """What ``rabbitmqctl import_definitions`` does."""
+        subprocess.run(
+            [_CONTROL, "-n", self._node, "import_definitions", str(file)],
+            env=self._environment(),
+            capture_output=True,
+            timeout=_CONTROL_SECONDS_MAX,
+            check=True,
+        )
 
     def add_vhost(self, name: str) -> None:
         """A virtual host, with all rights for guest."""
@@ -145,7 +190,7 @@ class RabbitMQ(Server):
         for _ in range(_EVAL_TRIES):
             result = subprocess.run(
                 # A tenth of the time of `rabbitmqctl eval`, which starts an Erlang machine of its own.
-                ["erl_call", "-c", self._cookie, "-address", f"localhost:{self._distribution_port}", "-e"],
+                ["erl_call", "-c", self._epmd.cookie, "-address", f"localhost:{self._distribution_port}", "-e"],
                 input=f"{expressions}.\n".encode(),
                 capture_output=True,
                 env=self._environment(),
@@ -167,12 +212,12 @@ class RabbitMQ(Server):
     def _write_files(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "rabbitmq.conf").write_text(_CONFIG.format(port=self.port) + self._settings)
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         (self.directory / "rabbitmq-env.conf").write_text("")
         cookie = self.directory / ".erlang.cookie"
         cookie.unlink(missing_ok=True)
         cookie.touch(0o600)
-        cookie.write_text(self._cookie)
+        cookie.write_text(self._epmd.cookie)
 
     def _environment(self) -> dict[str, str]:
         directory = self.directory
@@ -181,7 +226,7 @@ class RabbitMQ(Server):
             "LANG": "C.UTF-8",
             "HOME": str(directory),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._epmd.port),
             "RABBITMQ_NODENAME": self._node,
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
             "RABBITMQ_MNESIA_BASE": str(directory / "data"),
@@ -207,6 +252,39 @@ class RabbitMQ(Server):
             return False
         # It listens before it has quite started.
         return self.eval("rabbit:is_booted()") == "{ok, true}"
+
+
+class RabbitMQCluster:
+    """Nodes of one cluster; queues of type quorum and stream have a member on each."""
+
+    def __init__(self, directory: Path, count: int = 3) -> None:
+        self._epmd = Epmd(directory)
+        #: A process ends with the thread that started it, so these threads stay.
+        self._starters = ThreadPoolExecutor(count)
+        self.nodes = [RabbitMQ(directory / f"node{number}", epmd=self._epmd) for number in range(count)]
+
+    def urls(self, vhost: str) -> list[str]:
+        return [node.url(vhost) for node in self.nodes]
+
+    def __enter__(self) -> Self:
+        self._epmd.start()
+        try:
+            # The nodes start side by side; they share nothing yet.
+            list(self._starters.map(RabbitMQ.start, self.nodes))
+            for node in self.nodes[1:]:
+                node.join(self.nodes[0])
+                wait_until(node._answers, _START_SECONDS_MAX, "the node answers in its cluster")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Killed, because the last of a cluster's nodes to stop takes long about it, and nothing is kept.
+        for node in self.nodes:
+            node._child.kill()
+        self._epmd.kill()
+        self._starters.shutdown()
 
 
 def _binary(text: str) -> str:

@@ -223,3 +223,13 @@ def test_over_many_lives_and_owners_nothing_is_forgotten_or_counted_twice(batch)
         assert counts.captured == counts.stored + counts.dropped
         consumer.close()
         producer.close()
+
+
+def test_single_frames_are_taken_from_their_runs():
+    runs = [Run(100, 200, 1, 4, 5, 50, 9), Run(300, 300, 6, 0, 1, 10, 9)]
+    loss = ledger.without(runs, [(150, 10), (300, 10), (250, 10)])
+    assert loss == (  # 250 is in neither.
+        [Run(100, 200, 1, 4, 4, 40, 9)],
+        2,
+        20,
+    )

@@ -59,7 +59,7 @@ def make_ring(path, camera, frames=0, capacity=2**20, owner=OWNER, *, video=Fals
 
 def test_every_file_of_a_site_is_in_its_directory(shm):
     paths = SitePaths.of(site_config(shm, "cam1"))
-    files = [paths.ring("cam1"), paths.capture("cam1"), paths.writer(0), paths.doorbell(0), paths.publisher]
+    files = [paths.ring("cam1"), paths.capture("cam1"), paths.writer(0), paths.doorbell(0), paths.publisher()]
     files.append(paths.supervisor)
     assert len({*files, paths.writer(1), paths.doorbell(1)}) == 8
     assert {path.parent for path in files} == {paths.directory}
@@ -75,7 +75,7 @@ def test_sites_with_other_run_directories_share_nothing(shm):
 @given(names | st.sampled_from(("writer 0", "publisher", "supervisor", "capture a", ".", "..")), names)
 def test_no_camera_s_files_are_another_s_or_the_site_s(tmp_path_factory, one, other):
     paths = SitePaths.of(site_config("/dev/shm", "cam1"))
-    own = {paths.writer(0), paths.doorbell(0), paths.publisher, paths.supervisor}
+    own = {paths.writer(0), paths.doorbell(0), paths.publisher(), paths.supervisor}
     mine, others = ({paths.ring(camera), paths.capture(camera)} for camera in (one, other))
     assert len(mine | own) == 6
     assert (mine & others == set()) == (one != other)
@@ -248,7 +248,7 @@ def test_removing_a_site_leaves_nothing(shm):
     cfg = site_config(shm, "cam1")
     paths = SitePaths.of(cfg)
     make_ring(paths.ring("cam1"), "cam1")
-    StatusPage.create(paths.publisher)
+    StatusPage.create(paths.publisher())
     os.mkfifo(paths.doorbell(0))
     site.remove(paths)
     site.remove(paths)
@@ -261,7 +261,7 @@ def test_the_need_is_what_the_files_take(shm):
     for camera in ("cam1", "cam2", "cam3"):
         make_ring(paths.ring(camera), camera)
         StatusPage.create(paths.capture(camera))
-    for page in (paths.writer(0), paths.writer(1), paths.publisher, paths.supervisor):
+    for page in (paths.writer(0), paths.writer(1), paths.publisher(), paths.supervisor):
         StatusPage.create(page)
     taken = [path.stat().st_blocks * 512 for path in paths.directory.iterdir()]
     assert sum(taken) <= site.shared_memory_need(cfg) <= sum(taken) + 4096 * len(taken)
@@ -352,7 +352,7 @@ def test_the_need_counts_both_rings(shm):
     paths = SitePaths.of(cfg)
     make_ring(paths.ring("cam1"), "cam1")
     two_rings(cfg, "cam2", 0, 0, capacity=2**21)
-    for page in (paths.capture("cam1"), paths.capture("cam2"), paths.writer(0), paths.publisher, paths.supervisor):
+    for page in (paths.capture("cam1"), paths.capture("cam2"), paths.writer(0), paths.publisher(), paths.supervisor):
         StatusPage.create(page)
     taken = [path.stat().st_blocks * 512 for path in paths.directory.iterdir()]
     assert sum(taken) <= site.shared_memory_need(cfg) <= sum(taken) + 4096 * len(taken)

@@ -14,7 +14,8 @@ import pytest
 from engine.client.consumer import FrameConsumer
 from engine.config import AmqpSection, Secret
 from engine.errors import Audience, BrokerUnavailable, Cause, ServerRefused, explain
-from engine.servers.amqp.broker import Broker, check
+from engine.servers.amqp.broker import Broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import Exchange, open_blocking
 from engine.servers.amqp.refusals import connection_error
 from engine.wire.amqp_url import parse_amqp_url

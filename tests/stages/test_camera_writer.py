@@ -328,3 +328,24 @@ class AnyOrder(RuleBasedStateMachine):
 def test_any_order(tmp_path: Path) -> None:
     AnyOrder.directory = tmp_path
     run_state_machine_as_test(AnyOrder, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
+
+
+def test_only_blocked_frames_are_given_up_for_a_node_that_is_away(bench: Bench) -> None:
+    bench.write(57)
+    assert bench.consumer.free_bytes < bench.writer._reserve()
+    assert not bench.writer.relieve_of(lambda record: record.sequence == 2)
+    assert bench.writer.relieve_of(lambda record: record.sequence == 1)
+    assert bench.producer.counts().drops["outage"] == 1
+    assert bench.sequences()[0] == 2
+
+
+def test_frames_behind_a_shortened_part_are_polled_again(bench: Bench) -> None:
+    bench.write(5)
+    assert bench.sequences() == [1, 2, 3, 4, 5]
+    bench.writer.shorten(2)
+    assert bench.writer.stored({}, time.monotonic_ns()) == 2
+    assert bench.sequences() == [3, 4, 5]
+    assert bench.entry_number() == 103
+    bench.writer.shorten(0)
+    assert bench.writer.in_flight is None
+    assert bench.sequences() == [3, 4, 5]

@@ -49,6 +49,7 @@ class FakeJournals:
     """``Journals`` of that Redis."""
 
     foreign: frozenset[str] = frozenset()
+    unseen: frozenset[str] = frozenset()
     redis: Redis
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -71,10 +72,11 @@ class FakeJournals:
         redis = self._ask()
         return Cursors(dict(redis.cursors), redis.serials)
 
-    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> None:
+    def save(self, cursors: Mapping[str, Mark], serial: str = "") -> bool:
         redis = self._ask()
         redis.cursors |= cursors
         redis.serials = frozenset({serial.encode()})
+        return True
 
     def read(self, after: Mapping[str, Id], count: int) -> list[CameraRead]:
         found = [entry for entry in self._ask().journal if ids(entry) > after[CAMERA]][:count]

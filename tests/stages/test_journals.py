@@ -14,7 +14,8 @@ from tests.fuzz.seeds import resp
 @pytest.mark.parametrize("stored", [b"", b"\xff\xfe", b"nonsense", b"5", b"%d-1" % 2**64, b"9" * 5000])
 def test_a_cursor_that_is_none_is_not_there(stored: bytes) -> None:
     with answering(resp([b"cam1", stored, b"cam2", CURSOR.encode() + b" 5 77"])) as plug:
-        assert journals(plug).cursors() == ({"cam2": Mark((NANO, 7), 5)}, {b"77"})
+        cursors = journals(plug).cursors()
+    assert (cursors.marks, cursors.serials) == ({"cam2": Mark((NANO, 7), 5)}, {b"77"})
 
 
 @pytest.mark.parametrize("reply", [5, [[b"a stream", []]], [b"", b""], [[b"engine:v:journal:frames:cam1", []]]])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.config import Config, from_document
+from engine.errors import RedisUnavailable
 from engine.servers.redis.session import Session
 from engine.shm.ring_file import Drop
 from engine.shm.site import SitePaths
 from engine.stages.capture.last_frame import last_frame_id
+from engine.stages.writer.marks import WrittenMarks
 from engine.wire.journal import parse_entry
 from engine.wire.keys import cursor_key, journal_key, written_key
 from engine.wire.marks import Mark, format_mark, parse_mark
@@ -158,3 +162,22 @@ def test_a_start_goes_on_from_the_newest_that_redis_knows(
 
 def test_a_mark_reads_as_it_is_documented() -> None:
     assert format_mark(Mark((NANO, 7), 5, 2)) == f"{NANO}-7 5 2"
+
+
+@pytest.mark.parametrize("reply", [None, 1, b"text", [], [None, None]], ids=["null", "number", "text", "none", "two"])
+def test_a_server_that_answers_nonsense_is_away(tmp_path: Path, redis_server: RedisServer, reply: object) -> None:
+    config = config_of(tmp_path, redis_server)
+    bench = Bench(config)
+    (writer,) = bench.agent._writers
+    assert writer.consumer.entries_before is None
+
+    class Nonsense:
+        address = config.redis_address
+
+        def call(self, commands: Sequence[bytes]) -> list[Any]:
+            return [reply for _ in commands]
+
+    marks = WrittenMarks(Nonsense(), "default", "frames", lambda *_: None)
+    with pytest.raises(RedisUnavailable, match="HMGET"):
+        marks.begin([writer])
+    bench.agent.on_close()

@@ -213,6 +213,28 @@ def test_a_publisher_that_is_killed_between_its_counts_leaves_latencies_unknown_
     assert counted == confirmed - unknown
 
 
+def test_a_broker_that_refuses_messages_is_tried_less_and_less_often(
+    tmp_path: Path, redis_server: RedisServer, rabbitmq: RabbitMQ, vhost: str
+):
+    """Each try sends a window again, which other queues get twice. The log has one outage, with one end."""
+    config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
+    with contextlib.closing(rabbitmq.connect(vhost)) as connection, redis_server.client() as client:
+        channel = connection.channel()
+        channel.exchange_declare(config.metadata.exchange, "topic", durable=True)
+        channel.queue_declare("full", arguments={"x-max-length": 5, "x-overflow": "reject-publish"})
+        channel.queue_bind("full", config.metadata.exchange, "#")
+        stock(client, config, numbers=range(1, 101))
+        with structlog.testing.capture_logs() as logs, publishing(config, tmp_path) as (agent, page):
+            turn(agent, lambda: page.counts[PublisherCount.CONNECTS] == 4)
+            assert agent._backoff.failures == 3
+            channel.queue_delete("full")
+            turn(agent, lambda: not agent._broker_outage.ongoing)
+            assert page.counts[PublisherCount.CONFIRMED] == 100
+            assert agent._backoff.failures == 0
+    said = [entry["event"] for entry in logs]
+    assert said.count("rabbitmq is away; events wait in the journals") == said.count("rabbitmq is back") == 1
+
+
 def test_over_tls_every_event_arrives_in_order(
     tmp_path: Path, short_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ):

@@ -79,7 +79,7 @@ def test_clean_ends_a_server_without_a_supervisor_and_says_what_it_held(site: Si
     kill(site)
     (server,) = servers(site.config.run_directory)
     report = json.loads(command("clean", "-c", str(site.file), "--json").stdout)
-    assert report == {"rings": 1, "frames": 0, "server_pid": server, "server_frames": 25}
+    assert report == {"rings": 1, "frames": 0, "server_pids": [server], "server_frames": 25}
     assert not servers(site.config.run_directory)
     assert not site.config.run_directory.exists()
     assert not site.paths.directory.exists()

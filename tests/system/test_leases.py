@@ -88,7 +88,7 @@ def test_sites_with_other_cameras_share_vhost_and_prefix(
 ) -> None:
     redis_section = {"address": redis_server.address}
     site.write(cameras=CAMERAS[:1], redis=redis_section, amqp_url=rabbitmq.url(vhost))
-    other.write(cameras=CAMERAS[1:], redis=redis_section, amqp_url=rabbitmq.url(vhost))
+    other.write(cameras=CAMERAS[1:], redis=redis_section, amqp_url=rabbitmq.url(vhost), site={"name": "other"})
     with Consumer(rabbitmq, vhost) as consumer:
         site.start()
         other.start()

@@ -27,7 +27,7 @@ from engine.errors import ServerRefused
 from engine.jobs.tenants import acl_rules
 from engine.runtime.elsewhere import Elsewhere
 from engine.runtime.status import collect
-from engine.servers.amqp import broker
+from engine.servers.amqp.check import check
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.shm.site import SitePaths
 from tests.runtime.test_embedded import servers
@@ -112,7 +112,7 @@ def test_an_exchange_that_neither_stands_nor_may_be_declared_is_refused_with_the
     site.write(cameras=[{"id": "cam1", "url": "test://"}], amqp_url=rabbitmq.url(vhost, least_user, PASSWORD))
     config = site.config
     with pytest.raises(ServerRefused, match=r"\(404\).*declare the exchange beforehand") as caught:
-        broker.check(config.amqp, metadata_exchange(config.metadata))
+        check(config.amqp, metadata_exchange(config.metadata))
     assert PASSWORD not in str(caught.value)
 
 

@@ -163,7 +163,7 @@ def test_every_vhost_is_one_and_the_same_for_keys_and_pika(vhost, user, password
     assume(fits(vhost))
     url = f"amqp://{quote(user, safe='')}:{quote(password, safe='')}@h/{quote(vhost, safe='')}"
     address = parse_amqp_url(url)
-    made = parameters(AmqpSection(Secret(url)))
+    made = parameters(AmqpSection(Secret(url)), address)
     assert address.vhost == made.virtual_host == vhost
     assert (made.credentials.username, made.credentials.password) == (user, password)
     key = keys.parse_frame_key(keys.frame_key_prefix(address.key_vhost, "frames", "c") + f"{10**18}:00001")

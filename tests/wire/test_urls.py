@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Audience, ConfigError, explain
 from engine.wire import urls
-from engine.wire.redis_address import RedisAddress, parse_redis_address
+from engine.wire.redis_address import RedisAddress, parse_cluster, parse_redis_address
 from engine.wire.urls import Pattern
 from tests.examples import examples
 
@@ -261,3 +261,16 @@ def test_of_any_text_only_a_config_error_comes_out(url):
         with contextlib.suppress(ConfigError):
             read(url)
     urls.mask(url)
+
+
+@pytest.mark.parametrize("text", ["cluster://u:geheim@a:1,u:geheim@b:2", "clusters://u@a,u@b", "cluster://a:1,x@y:2@b"])
+def test_a_login_at_each_node_of_a_cluster_is_refused_and_not_shown(text: str):
+    with pytest.raises(ConfigError, match="stands once") as raised:
+        parse_redis_address(text)
+    assert "geheim" not in str(raised.value)
+
+
+def test_the_nodes_of_a_cluster_are_servers_and_may_stand_apart():
+    assert parse_redis_address("cluster://a:1, b:2").cluster == (("a", 1), ("b", 2))
+    with pytest.raises(ConfigError, match="each is host:port"):
+        parse_cluster(["a:1", "cluster://b:2,c:3"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,13 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from engine.config import AmqpSection
-from engine.errors import BrokerUnavailable, Cause, ServerRefused
-from engine.servers.amqp.parameters import PERSISTENT, Exchange, address_of, parameters
-from engine.servers.amqp.refusals import REFUSALS, away, connection_error
+from engine.errors import BrokerUnavailable, Cause
+from engine.servers.amqp.hosts import Hosts
+from engine.servers.amqp.parameters import PERSISTENT, Exchange, addresses_of, parameters
+from engine.servers.amqp.refusals import away, connection_error
 from engine.servers.overrides.pika import GatheringConnection
 from engine.wire.amqp import FRAME_OVERHEAD_BYTES, Ack, MessageFraming
+from engine.wire.amqp_url import AmqpAddress
 from engine.wire.metadata import CONTENT_TYPE
 
 #: AMQP's reply code for a missing right.
@@ -33,11 +36,13 @@ _LOOP_SECONDS = 0.1
 
 
 class Broker:
-    """One connection with one confirming channel, which declares the exchange."""
+    """One connection with one confirming channel, which declares the exchange. ``open`` connects to the section's
+    brokers, or those at ``addresses``, in turn (``hosts.py``)."""
 
-    def __init__(self, amqp: AmqpSection, exchange: Exchange) -> None:
+    def __init__(self, amqp: AmqpSection, exchange: Exchange, addresses: Sequence[AmqpAddress] = ()) -> None:
         self._amqp = amqp
-        self._address = address_of(amqp)
+        self.hosts = Hosts(addresses or addresses_of(amqp))
+        self._address = self.hosts.current
         self._exchange = exchange
         self._loop: IOLoop | None = None
         self._connection: GatheringConnection | None = None
@@ -83,11 +88,12 @@ class Broker:
         """Begin to connect; ``pump`` continues it."""
         self.close()
         self._error = None
+        self._address = self.hosts.current
         self._give_up_at = time.monotonic() + self._amqp.timeout_seconds
         self._loop = IOLoop()
         self._loop.activate_poller()
         self._connection = GatheringConnection(
-            parameters(self._amqp),
+            parameters(self._amqp, self._address),
             on_open_callback=self._on_open,
             on_open_error_callback=lambda _, error: self._fail(error),
             on_close_callback=lambda _, error: self._fail(error),
@@ -135,7 +141,7 @@ class Broker:
             self._fail(error)
         self._loop.remove_timeout(alarm)
         if self._error is None and not self._ready and time.monotonic() > self._give_up_at:
-            self._error = away(self._address, f" did not answer within {self._amqp.timeout_seconds:g} s")
+            self._fail(away(self._address, f" did not answer within {self._amqp.timeout_seconds:g} s"))
         if self._error is not None:
             raise self._error
 
@@ -263,27 +269,18 @@ class Broker:
         self.blocked = ""
 
     def _fail(self, error: object) -> None:
-        self._ready = False
+        worked, self._ready = self._ready and not self._sent_in_vain, False
         if self._error is None:
             self._error = connection_error(self._address, error)
+            if worked:
+                self.hosts.lost()
+            else:
+                self.hosts.failed()
 
-
-def check(amqp: AmqpSection, exchange: Exchange, beat_seconds: float = 0.1) -> None:
-    """Connect once as the publisher would.
-
-    Raises ServerRefused if the broker refuses credentials, vhost or exchange, BrokerUnavailable if it is away.
-    """
-    broker = Broker(amqp, exchange)
-    broker.open()
-    try:
-        while not broker.ready and not broker.blocked:
-            broker.pump(beat_seconds)
-    except BrokerUnavailable as error:
-        if error.cause in REFUSALS:
-            raise ServerRefused.of(error) from None
-        raise
-    finally:
-        broker.close()
+    @property
+    def _sent_in_vain(self) -> bool:
+        """True if messages were sent on this connection, and none is confirmed."""
+        return bool(self._tokens) and not self._confirmed
 
 
 def _nothing() -> None:

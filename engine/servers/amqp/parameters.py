@@ -54,19 +54,18 @@ def metadata_exchange(metadata: MetadataSection) -> Exchange:
     return Exchange(metadata.exchange, metadata.exchange_durable)
 
 
-def address_of(amqp: AmqpSection) -> AmqpAddress:
-    """The broker of a section. Raises ConfigError if none is named."""
-    if amqp.address is None:
+def addresses_of(amqp: AmqpSection) -> tuple[AmqpAddress, ...]:
+    """The brokers of a section. Raises ConfigError if none is named."""
+    if not amqp.urls:
         raise ConfigError("is not set", setting="amqp.amqp_url")
-    return amqp.address
+    return amqp.addresses
 
 
-def parameters(amqp: AmqpSection) -> pika.ConnectionParameters:
-    """pika's parameters for the section's broker. pika does not parse its URL, because it reads URLs differently.
+def parameters(amqp: AmqpSection, address: AmqpAddress) -> pika.ConnectionParameters:
+    """pika's parameters for one of the section's brokers. pika does not parse URLs, because it reads them differently.
 
-    Raises ConfigError for an ambiguous URL.
+    Raises ConfigError for unusable TLS files.
     """
-    address = address_of(amqp)
     tls = None
     if address.tls:
         tls = pika.SSLOptions(client_context(amqp.tls_files, "amqp"), amqp.tls_server_name or address.host)

@@ -17,8 +17,9 @@ import pika
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from engine.config import AmqpSection
-from engine.servers.amqp.parameters import Exchange, address_of, open_blocking, parameters
+from engine.servers.amqp.parameters import Exchange, open_blocking, parameters
 from engine.servers.amqp.refusals import connection_error
+from engine.wire.amqp_url import AmqpAddress
 
 _FORBIDDEN, _MISSING, _REFUSED = 403, 404, 406
 #: Seconds that the broker has to report that it accepts no messages (memory or disk alarm).
@@ -34,14 +35,14 @@ class Rights(NamedTuple):
     blocked: str
 
 
-def tls(amqp: AmqpSection) -> pika.SSLOptions | None:
-    """The TLS context and server name for the broker in the URL; None if it is plain text."""
-    return parameters(amqp).ssl_options
+def tls(amqp: AmqpSection, address: AmqpAddress) -> pika.SSLOptions | None:
+    """The TLS context and server name for a broker; None if it is plain text."""
+    return parameters(amqp, address).ssl_options
 
 
-def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
+def rights(amqp: AmqpSection, address: AmqpAddress, exchange: Exchange) -> Rights:
     """Ask for the rights of a user that can connect. Raises BrokerUnavailable."""
-    settings = parameters(amqp)
+    settings = parameters(amqp, address)
     settings.blocked_connection_timeout = _BLOCKED_SECONDS
     said: list[str] = []
     try:
@@ -59,7 +60,7 @@ def rights(amqp: AmqpSection, exchange: Exchange) -> Rights:
             with contextlib.suppress(AMQPError):
                 connection.close()
     except (AMQPError, OSError) as error:
-        raise connection_error(address_of(amqp), error) from None
+        raise connection_error(address, error) from None
     return Rights(exists, declare, publish, said[0] if said else "")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from socket import gaierror
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from pika.exceptions import (
 )
 
 from engine.config.tls import TLS_CAUSES, tls_refusal
-from engine.errors import BrokerUnavailable, Cause
+from engine.errors import BrokerUnavailable, Cause, ServerRefused
 from engine.wire.amqp_url import AmqpAddress
 from engine.wire.urls import host_port
 
@@ -101,6 +102,15 @@ def connection_error(address: AmqpAddress, error: object) -> BrokerUnavailable:
         if isinstance(inner, kind):
             return away(address, f" {meaning.fact.format(vhost=address.vhost)}", meaning.cause)
     return away(address, f" is not connected: {_said(inner)}")
+
+
+def all_failed(errors: Sequence[BrokerUnavailable]) -> BrokerUnavailable | ServerRefused:
+    """One error for brokers none of which serves us; ServerRefused if another try does not help with one of them. The
+    advice is that of the first such refusal."""
+    refusals = [error for error in errors if error.cause in REFUSALS]
+    first = refusals[0] if refusals else errors[0]
+    fact = "; ".join(dict.fromkeys(error.fact for error in errors))
+    return ServerRefused.of(first, fact) if refusals else BrokerUnavailable.of(first, fact)
 
 
 def _closed(address: AmqpAddress, error: ConnectionClosed | ChannelClosed) -> BrokerUnavailable:

@@ -74,6 +74,10 @@ class AsyncTlsConnection(aioredis.SSLConnection):
         return {"host": self.host, "port": self.port, "ssl": self._context, "server_hostname": name}
 
 
+class NodeAway(ResponseError):
+    """In place of a reply: the node of a cluster that has the key does not answer now."""
+
+
 def socket_of(connection: AbstractConnection) -> socket.socket:
     """The socket of an established connection. redis-py has no public name for it."""
     found = connection._get_socket()

@@ -43,8 +43,10 @@ def hello_fields(reply: list[Any]) -> dict[str, str]:
 
 
 def check_mode(address: RedisAddress, mode: str) -> None:
-    """Raises ServerRefused for a server that cannot hold frames and their journals together."""
-    if mode == "cluster":
+    """Raises ServerRefused for a server that is of another kind than its address says."""
+    if mode == "cluster" and not address.cluster:
         raise refuse(address, f" {CLUSTER}", Cause.CLUSTER)
+    if address.cluster and mode == "standalone":
+        raise refuse(address, " is no node of a cluster (cluster-enabled no)", Cause.NO_CLUSTER)
     if mode == "sentinel":
         raise refuse(address, " is a sentinel, which stores nothing", Cause.SENTINEL_ADDRESS)

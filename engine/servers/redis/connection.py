@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import redis
@@ -10,6 +11,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
+from engine.errors import RedisUnavailable, ServerRefused
 from engine.servers.overrides.redis import TlsConnection
 from engine.servers.redis.errors import BAD_REPLIES, Command, connection_error
 from engine.wire.redis_address import RedisAddress
@@ -61,10 +63,23 @@ def call(address: RedisAddress, connection: AbstractConnection, *commands: Comma
     Raises RedisUnavailable if the connection breaks or a reply does not fit its command. Raises ServerRefused if the
     server asks for credentials.
     """
+    send(address, connection, commands)
+    return receive(address, connection, commands)
+
+
+def send(address: RedisAddress, connection: AbstractConnection, commands: Sequence[Command]) -> None:
+    """Send ``commands``. Raises as ``call``."""
     packed = connection.pack_commands(commands)
     try:
         connection.send_packed_command(packed)
-        replies = []
+    except (RedisError, OSError, *BAD_REPLIES) as error:
+        raise _broken(address, connection, error) from None
+
+
+def receive(address: RedisAddress, connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
+    """The replies to ``commands``, which were sent. Raises as ``call``."""
+    try:
+        replies: list[Any] = []
         for command in commands:
             try:
                 reply = connection.read_response()
@@ -74,5 +89,11 @@ def call(address: RedisAddress, connection: AbstractConnection, *commands: Comma
             replies.append(reply)
         return replies
     except (RedisError, OSError, *BAD_REPLIES) as error:
-        connection.disconnect()
-        raise connection_error(address, error, "broke the connection") from None
+        raise _broken(address, connection, error) from None
+
+
+def _broken(
+    address: RedisAddress, connection: AbstractConnection, error: Exception
+) -> RedisUnavailable | ServerRefused:
+    connection.disconnect()
+    return connection_error(address, error, "broke the connection")

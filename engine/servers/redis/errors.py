@@ -26,8 +26,7 @@ Command = tuple[Any, ...]
 
 #: Errors for bytes that are no RESP2: from the parser, besides its own errors, and from our checks of a reply's shape.
 BAD_REPLIES = (MemoryError, TypeError, ValueError, LookupError, AttributeError)
-#: The reason: a frame and its journal are written together, but are in different slots of a cluster.
-CLUSTER = "is a node of a cluster (cluster-enabled yes), and clusters are not supported yet"
+CLUSTER = "is a node of a cluster (cluster-enabled yes), which has a part of the keys"
 
 
 def connection_error(
@@ -58,6 +57,13 @@ def demoted(reply: object) -> bool:
     return isinstance(reply, ReadOnlyError | MasterDownError) or str(reply).startswith(words)
 
 
+def serves_nothing(reply: object) -> bool:
+    """True for the error of a cluster's node that does not serve for now, or is no master any more. It has not carried
+    out the command, and another node may."""
+    words = ("CLUSTERDOWN", "MASTERDOWN", "READONLY", "UNBLOCKED")
+    return isinstance(reply, ClusterDownError | MasterDownError | ReadOnlyError) or str(reply).startswith(words)
+
+
 def forbidden(reply: object) -> bool:
     """True for the error of a user that lacks a right."""
     return isinstance(reply, NoPermissionError) or str(reply).startswith("NOPERM")
@@ -77,7 +83,7 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     subject = f"Redis at {address}"
     if isinstance(error, NoPermissionError):
         return refuse(address, f" does not permit {name} to this user: {text}", Cause.FORBIDDEN)
-    if isinstance(error, ClusterCrossSlotError | AskError):
+    if isinstance(error, ClusterCrossSlotError | AskError) and not address.cluster:
         return refuse(address, f" {CLUSTER}", Cause.CLUSTER)
     if "wrong kind of value" in text:
         key = f" key {_text(command[1])!r}" if name != "XREAD" else " a journal"
@@ -86,7 +92,7 @@ def _meaning(address: RedisAddress, command: Command, error: ResponseError) -> E
     # UNBLOCKED: the command waited at a master that has become a replica.
     if (
         demoted(error)
-        or isinstance(error, TryAgainError | ClusterDownError)
+        or isinstance(error, AskError | TryAgainError | ClusterDownError)
         or text.startswith(("BUSY ", "UNBLOCKED "))
     ):
         return RedisUnavailable(f"{subject} cannot answer now: {text}", cause=Cause.BUSY, subject=subject)

@@ -51,6 +51,9 @@ _CONFIRM_SECONDS = 0.05
 #: Pauses between tries to connect, in seconds.
 _BACKOFF_SECONDS_MIN = 0.5
 _BACKOFF_SECONDS_MAX = 10.0
+#: Seconds without a refusal after which a broker that refused messages counts as back. It refuses within milliseconds,
+#: and every try sends a window of messages again, also to queues that take them.
+_TRUST_SECONDS = 1.0
 
 
 class _EventMakers(dict[str, FrameEvents]):
@@ -67,9 +70,9 @@ class _EventMakers(dict[str, FrameEvents]):
 
 
 class PublisherAgent:
-    """The publisher of a site."""
+    """The publisher ``number`` of a site, which announces the cameras that are assigned to it."""
 
-    def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger) -> None:
+    def __init__(self, config: Config, page: StatusPage, log: FilteringBoundLogger, number: int = 0) -> None:
         self.finished = False
         self._config = config
         self._metadata = config.metadata
@@ -80,23 +83,32 @@ class PublisherAgent:
             config.redis.timeout_seconds,
             config.vhost,
             config.prefix,
-            [camera.id for camera in config.cameras],
+            [camera.id for camera in config.cameras if config.publisher_of(camera.id) == number],
             self._say_foreign,
+            publisher=number,
         )
-        self._accounts = Accounts(config, page, self._journals, log)
+        self._accounts = Accounts(config, page, self._journals, log, number)
         self._events = _EventMakers(config)
         self._broker = Broker(config.amqp, metadata_exchange(config.metadata))
         self._queue = EntryQueue(self._journals, self._accounts)
         self._states = StateEvents(self._broker, config.metadata.status_routing_key, log)
-        paths = SitePaths.of(config) if config.alerts.enabled else None
+        # Alerts are of the whole site: the first publisher sends them all.
+        paths = SitePaths.of(config) if config.alerts.enabled and not number else None
         self._alerts = AlertEvents(self._broker, config.metadata.system_routing_key, config.site.name, paths)
-        self._gops = Gops(config, page, self._broker, log, self._say_foreign) if config.publishes_video else None
+        self._gops = (
+            Gops(config, page, self._broker, log, self._say_foreign, number) if config.publishes_video else None
+        )
         self._targets: dict[str, Newest] | None = None
         self._save_at = self._save_all_at = self._look_at = self._states_at = self._retry_at = 0.0
         #: True if confirms have come since the last save.
         self._unsaved = False
+        #: True from refused messages on until the broker counts as back, which is not before ``_trust_at``.
+        self._refused = False
+        self._trust_at = 0.0
         self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
+        #: Parts of a cluster are away.
+        self._node_outage = Outage(log, "redis", "is away in part; the events of its cameras wait", page)
         self._broker_outage = Outage(log, "rabbitmq", "is away; events wait in the journals", page)
 
     def on_start(self) -> None:
@@ -134,6 +146,10 @@ class PublisherAgent:
             self._redis_lost(error)
             return 0
         self._redis_outage.over()
+        if away := self._journals.away:
+            self._node_outage.lost(away)
+        else:
+            self._node_outage.over()
         return work if self._queue.items else 0
 
     def idle(self) -> None:
@@ -228,10 +244,10 @@ class PublisherAgent:
             self._broker_lost(error)
             return 0
         if self._broker.ready and not self._counts[PublisherCount.CONNECTED]:
-            self._counts[PublisherCount.CONNECTED] = 1
-            self._backoff.reset()
-            self._broker_outage.over()
-            self._log.info("rabbitmq connected")
+            self._counts[PublisherCount.CONNECTED] = 1 + self._broker.hosts.place
+            self._trust_at = now + _TRUST_SECONDS
+            if not self._refused:
+                self._broker_back()
         if self._broker.blocked and self._counts[PublisherCount.CONNECTED]:
             self._counts[PublisherCount.CONNECTED] = 0
             self._broker_outage.lost(
@@ -239,10 +255,17 @@ class PublisherAgent:
             )
         confirmed = self._take_confirmed()
         if self._broker.nacked:
+            self._refused = True
             self._counts[PublisherCount.NACKED] += self._broker.nacked
+            self._broker.hosts.lost()
             self._broker_lost(
                 BrokerUnavailable(f"RabbitMQ refused {self._broker.nacked} messages (nack)", cause=Cause.BROKER_BLOCKED)
             )
+        elif (
+            self._refused and self._broker.ready and now > self._trust_at and (confirmed or not self._broker.in_flight)
+        ):
+            self._refused = False
+            self._broker_back()
         return confirmed
 
     def _take_confirmed(self) -> int:
@@ -330,11 +353,20 @@ class PublisherAgent:
         self._broker.close()
         self._counts[PublisherCount.CONNECTED] = 0
         self._rewind()
-        self._retry_at = time.monotonic() + self._backoff.next_seconds()
+        pause = self._backoff.next_seconds() if self._broker.hosts.round_over else 0.0
+        self._retry_at = time.monotonic() + pause
         self._broker_outage.lost(error)
+
+    def _broker_back(self) -> None:
+        self._backoff.reset()
+        self._broker_outage.over()
+        hosts = self._broker.hosts
+        self._log.info("rabbitmq connected", **({"at": str(hosts.current)} if hosts.several else {}))
 
     def _redis_lost(self, error: RedisUnavailable | ServerRefused) -> None:
         self._disconnect()
         # The next round must ask Redis something before it counts Redis as back.
         self._look_at = 0.0
+        # One report at a time: that of the whole says more.
+        self._node_outage.over()
         self._redis_outage.lost(error)

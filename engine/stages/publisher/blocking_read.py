@@ -11,6 +11,7 @@ import contextlib
 import select
 import ssl
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import hiredis
@@ -21,7 +22,9 @@ from engine.errors import RedisUnavailable
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.connect import connect
 from engine.servers.redis.errors import BAD_REPLIES
+from engine.wire.journal import EntryId
 from engine.wire.redis_address import RedisAddress
+from engine.wire.stream_read import StreamRead
 
 #: Bytes of one receive.
 _RECEIVE_BYTES = 262_144
@@ -42,15 +45,20 @@ class BlockingRead:
         self._socket: Any = None
         self._poll = select.poll()
         self._reader = hiredis.Reader()
+        self._framing = StreamRead()
         self._answer_by = 0.0
         #: True from ``ask`` until the answer is taken.
         self.pending = False
         #: True if the last answer ended a wait: what it brings came to Redis just now.
         self.waited = False
+        #: One server tells of all streams or of none.
+        self.unread: frozenset[bytes] = frozenset()
 
-    def ask(self, command: bytes, wait_seconds: float) -> None:
-        """Send a framed command that Redis answers after ``wait_seconds`` at the latest."""
+    def ask(self, positions: Mapping[bytes, EntryId], count: int, wait_seconds: float) -> None:
+        """Ask for up to ``count`` entries of each stream behind its position. Redis answers after ``wait_seconds`` at
+        the latest."""
         assert not self.pending, "one command at a time"
+        command = self._framing.frame(positions, count, int(wait_seconds * 1000))
         if self._connection is None:
             self._connection = connect(self._address, self._timeout_seconds)
             self._socket = socket_of(self._connection)

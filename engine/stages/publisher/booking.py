@@ -2,7 +2,8 @@
 
 An expired event counts when the cursor in Redis has passed it. Redis and the status page cannot be written in one
 step. So the status page first holds the coming counts and a serial, and the cursors are saved with this serial. If a
-successor finds the serial in Redis, the save succeeded, and it shows the counts.
+successor finds the serial in Redis, the save succeeded, and it shows the counts. If a site has fewer publishers than
+before, the first one does that for the pages of those that are gone.
 """
 
 from __future__ import annotations

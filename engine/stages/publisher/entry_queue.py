@@ -92,6 +92,8 @@ class EntryQueue:
             found = self._journals.end_read(self._room)
             if found is not None:
                 fresh = self._journals.read_waited
+                for camera in self._journals.unread:
+                    self._asked.pop(camera, None)
                 self._drop_gone(self._take(self._current(found), self._asked, self._room, fresh=fresh))
         else:
             self._begin()

@@ -23,6 +23,7 @@ from engine.servers.amqp.broker import Broker
 from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.accounts import Accounts
+from engine.stages.publisher.cluster_calls import NodeUnavailable
 from engine.stages.publisher.gop_assembly import Assembly, Finished, beginning, part_before
 from engine.stages.publisher.journals import Journals, OnForeign
 from engine.stages.publisher.reads import CameraRead, Newest, Overview
@@ -53,13 +54,19 @@ class GopToken(NamedTuple):
 
 
 class Gops:
-    """The GOPs of all cameras. Methods that ask Redis raise RedisUnavailable, ServerRefused, and may be called
-    again."""
+    """The GOPs of the cameras of the publisher ``number``. Methods that ask Redis raise RedisUnavailable,
+    ServerRefused, and may be called again."""
 
     def __init__(
-        self, config: Config, page: StatusPage, broker: Broker, log: FilteringBoundLogger, on_foreign: OnForeign
+        self,
+        config: Config,
+        page: StatusPage,
+        broker: Broker,
+        log: FilteringBoundLogger,
+        on_foreign: OnForeign,
+        number: int = 0,
     ) -> None:
-        cameras = [camera.id for camera in config.cameras if camera.video]
+        cameras = [camera.id for camera in config.cameras if camera.video and config.publisher_of(camera.id) == number]
         self._journals = Journals(
             config.publisher_redis_address,
             config.redis.timeout_seconds,
@@ -68,8 +75,9 @@ class Gops:
             cameras,
             on_foreign,
             video=True,
+            publisher=number,
         )
-        self._accounts = Accounts(config, page, self._journals, log, video=True)
+        self._accounts = Accounts(config, page, self._journals, log, number, video=True)
         self._config = config
         self._counts = page.counts
         self._broker = broker
@@ -151,7 +159,13 @@ class Gops:
         room = max(_ENTRIES_MAX // max(len(accounts), 1), _CAMERA_ENTRIES_MIN)
         found = self._journals.read({camera: account.read for camera, account in accounts.items()}, room)
         # Redis is asked for all that is needed before anything moves.
-        earlier = {read.camera: self._look_back(read) for read in found}
+        earlier: dict[str, Gop | None] = {}
+        for read in list(found):
+            try:
+                earlier[read.camera] = self._look_back(read)
+            except NodeUnavailable:
+                # It was there for the read. Its entries are read again.
+                found.remove(read)
         self._accounts.take(found)
         longest = 0
         for camera, entries, _, unreadable in found:
@@ -240,9 +254,13 @@ class Gops:
         return waiting
 
     def _left(self, token: GopToken) -> Gop | None:
-        """The beginning of a GOP, as far as Redis still has it."""
+        """The beginning of a GOP, as far as Redis still has it; all of it while nobody can tell."""
         camera, gop = token.camera, token.finished.gop
-        listed = [entry for entry in self._journals.before(camera, _id(gop.last), gop.frames) if entry >= gop.first]
+        try:
+            before = self._journals.before(camera, _id(gop.last), gop.frames)
+        except NodeUnavailable:
+            return gop
+        listed = [entry for entry in before if entry >= gop.first]
         listed.reverse()
         alive = self._journals.alive((camera, entry) for entry in listed)
         return beginning(entry for entry, lives in zip(listed, alive, strict=True) if lives)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from redis.exceptions import ResponseError
@@ -37,10 +39,16 @@ class Overview(NamedTuple):
 
 
 class Cursors(NamedTuple):
-    """The cursor of each camera that has one, and the serials of the saves that moved them."""
+    """The cursor of each camera that has one, and the serials of the saves that moved them.
+
+    ``saved`` has the last serial of each publisher, by its number. ``lost`` is True if Redis has no cursor of any
+    camera.
+    """
 
     marks: dict[str, Mark]
     serials: frozenset[bytes]
+    saved: Mapping[int, bytes] = MappingProxyType({})
+    lost: bool = False
 
 
 def within(identifier: bytes, latest: int) -> bool:

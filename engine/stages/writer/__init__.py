@@ -9,5 +9,6 @@
    ``connection_state`` has the states and their transitions.
 7. ``reconcile``: checks which acknowledged frames Redis still holds.
 8. ``journal_trim``: decides when journal entries may be trimmed.
-9. ``states``, ``marks``, ``leases``: other data that the writer keeps in Redis for its cameras.
+9. ``states``, ``marks``, ``leases``, ``site_name``: other data that the writer keeps in Redis, for its cameras and its
+   site.
 """

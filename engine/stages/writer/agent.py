@@ -16,34 +16,20 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import RedisUnavailable
 from engine.servers.outage import Outage
-from engine.shm.doorbell import Doorbell
-from engine.shm.site import SitePaths
 from engine.shm.status_page import StatusPage, WriterCount
+from engine.stages.writer.base import AWAY_SECONDS, LAST_LOOK_SECONDS, BaseAgent
 from engine.stages.writer.batch import Batch
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.connection import Connection
 from engine.stages.writer.connection_state import State
-from engine.stages.writer.leases import Leases
-from engine.stages.writer.reconcile import Reconciler
-from engine.stages.writer.rotation import Rotation
-from engine.stages.writer.states import CameraStates
 from engine.stages.writer.store import Refused, Store
-from engine.stages.writer.streams import Streams
-from engine.wire import keys
 from engine.wire.lease import Lease
 
 #: Batches that may be in flight: one is sent while Redis stores the previous one.
 _BATCHES_IN_FLIGHT = 2
-#: Longest sleep of an idle writer, and of one without Redis, in seconds.
-_IDLE_SECONDS = 0.25
-_AWAY_SECONDS = 0.02
-#: Seconds between looks at the cameras' states and for new rings.
-_LOOK_SECONDS = 0.25
-#: Seconds that a stop with empty rings waits while Redis is away, to ask which frames it still has.
-_LAST_LOOK_SECONDS = 2.0
 
 
-class WriterAgent:
+class WriterAgent(BaseAgent):
     """Writer ``number`` of the site: stores the frames of its cameras, which may come and go.
 
     ``own`` is the content of its leases; with None it takes no leases.
@@ -52,36 +38,14 @@ class WriterAgent:
     def __init__(
         self, config: Config, number: int, page: StatusPage, log: FilteringBoundLogger, own: Lease | None = None
     ) -> None:
-        self.finished = False
-        self._drop_oldest = config.ring.overflow == "drop-oldest"
-        #: Bytes and frames of one batch.
-        self._batch_max = (config.writer.batch_kb * 1024, config.writer.batch_frames)
-        #: Seconds that a busy writer lingers before it listens for the next frame. One look, one transaction and one
-        #: wake-up then serve the frames of several cameras.
-        self._linger_seconds = config.writer.linger_ms / 1000
-        self._page = page
-        self._log = log
-        self._doorbell = Doorbell(SitePaths.of(config).doorbell(number), page)
         self._store = Store(config.redis_address, config.redis.timeout_seconds, page.beat)
+        super().__init__(config, number, page, log, own, self._store)
         self._connection = Connection(self._store, self._count_try)
-        self._reconciler = Reconciler(self._store, log, self._warn_once)
-        self._streams = Streams(config, number, self._store, log, self._warn_once)
-        self._rotation = Rotation()
-        self._leases = Leases(config, own, self._store, log) if own else None
-        self._states = CameraStates(self._store, keys.cameras_key(config.vhost, config.prefix), log)
         #: For each batch in flight, the cameras that have frames in it; oldest batch first.
         self._in_flight: deque[list[CameraWriter]] = deque()
         #: Cameras whose journal refused entries of the last batch, until Redis was asked why.
         self._refused: list[CameraWriter] = []
-        self._look_at = 0.0
-        #: Until when (monotonic seconds) a stop waits for its last look at Redis; 0 before it is due.
-        self._last_look_until = 0.0
         self._outage = Outage(log, "redis", "takes no frames; rings hold them, retrying", page)
-        #: Frames stored since the last look around; if at least one arrives per linger; if it lingered since the last
-        #: stored frame.
-        self._stored = 0
-        self._busy = self._lingered = False
-        self._warned: set[str] = set()
 
     def on_start(self) -> None:
         """Open the existing rings."""
@@ -115,19 +79,13 @@ class WriterAgent:
     def idle(self) -> None:
         """Sleep until a producer wakes the writer."""
         if self._connection.usable:
-            if self._busy and not self._lingered:
-                self._lingered = True
-                time.sleep(self._linger_seconds)
-                return
-            self._doorbell.wait(_IDLE_SECONDS, self._rotation.any_pending)
+            self._rest()
         else:
-            time.sleep(_AWAY_SECONDS)
+            time.sleep(AWAY_SECONDS)
 
     def drained(self) -> bool:
         """True if every ring is empty and no capture process is left that could fill one."""
-        if self._in_flight or any(writer.consumer.held_bytes for writer in self._writers):
-            return False
-        if any(page.owned for page in self._streams.pages.values()):
+        if self._in_flight or not self._may_be_drained():
             return False
         # A ring may have appeared since the last look around.
         if self._follow_rings() or self._streams.behind:
@@ -137,7 +95,7 @@ class WriterAgent:
     def _looked_last(self) -> bool:
         """True after Redis was asked a last time which frames it still has, or if it cannot be asked in time."""
         now = time.monotonic()
-        self._last_look_until = self._last_look_until or now + _LAST_LOOK_SECONDS
+        self._last_look_until = self._last_look_until or now + LAST_LOOK_SECONDS
         if not self._connection.usable:
             return now > self._last_look_until
         try:
@@ -161,10 +119,6 @@ class WriterAgent:
         self._store.close()
         self._streams.close()
         self._doorbell.close()
-
-    @property
-    def _writers(self) -> list[CameraWriter]:
-        return self._streams.writers
 
     # Rings to Redis
 
@@ -199,21 +153,7 @@ class WriterAgent:
         for writer in refused:
             obstacle = self._reconciler.settle_refused(writer)
             if obstacle:
-                writer.barred = True
-                self._rotation.arrange(self._writers)
-                self._log.error(
-                    "the journal takes no frames; they are counted as refused", camera=writer.camera, error=obstacle
-                )
-
-    def _look_at_barred(self) -> None:
-        """While a journal accepts no frames, count its camera's frames as refused."""
-        for writer in [writer for writer in self._writers if writer.barred]:
-            if self._reconciler.obstacle(writer):
-                writer.refuse_all()
-                continue
-            writer.barred = False
-            self._rotation.arrange(self._writers)
-            self._log.info("the journal takes frames again", camera=writer.camera)
+                self._bar(writer, obstacle)
 
     # While Redis is away
 
@@ -255,11 +195,7 @@ class WriterAgent:
 
     def _look_around(self) -> None:
         """Open new rings, and write changed states."""
-        now = time.monotonic()
-        elapsed = _LOOK_SECONDS + now - self._look_at
-        self._busy = self._stored * self._linger_seconds > elapsed
-        self._stored = 0
-        self._look_at = now + _LOOK_SECONDS
+        self._begin_look()
         usable = self._connection.usable
         try:
             if usable:
@@ -268,11 +204,12 @@ class WriterAgent:
             self._follow_rings()
             if usable:
                 self._reconciler.look(self._rotation.writers)
-                self._look_at_barred()
+                for writer in [writer for writer in self._writers if writer.barred]:
+                    self._look_at_barred(writer)
                 self._streams.look_at_marks(self._rotation.writers)
                 if self._leases:
                     self._leases.look(self._streams.cameras)
-                    self._page.counts[WriterCount.CONTESTED] = len(self._leases.rivals)
+                    self._page.counts[WriterCount.CONTESTED] = self._leases.contested
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
                     self._outage.over()
@@ -286,11 +223,3 @@ class WriterAgent:
         self._rotation.arrange(self._writers)
         self._connection.rings_changed()
         return True
-
-    def _count_try(self) -> None:
-        self._page.counts[WriterCount.CONNECTS] += 1
-
-    def _warn_once(self, camera: str, event: str, error: str) -> None:
-        if camera + event not in self._warned:
-            self._warned.add(camera + event)
-            self._log.warning(event, camera=camera, error=error)

@@ -76,20 +76,70 @@ class Batch:
         Raises hiredis.ReplyError, as Redis sent it, if Redis stored nothing. Raises WireError for replies that do not
         fit a batch; its fate is then unknown.
         """
-        results = replies[-1]
-        error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), None)
-        if isinstance(results, hiredis.ReplyError):
-            # EXEC only reports that the batch was refused; the command's own reply gives the reason.
-            raise error or results
-        # EXEC has one result for each queued command.
-        if error or not isinstance(results, list) or len(results) != self.replies - 2:
-            raise WireError(f"it answered {shown(results)} to EXEC, not {self.replies - 2} results")
+        results = _results(replies, self.replies - 2)
         refused: list[EntryErrors] = []
         position = 0
         for part in self.parts:
             refused.append(_entry_errors(part, results, position))
             position += part.replies
         return refused
+
+
+class Entries:
+    """The journal entries of one part as a transaction of their own: ``MULTI``, for each frame ``XADD``, the lifetime
+    of the journal, ``EXEC``. For a cluster, where the frames are on other nodes and are stored before."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        #: Number of expected replies: MULTI's, one for each queued command, EXEC's.
+        self.replies = 2 + len(part.records) + (2 if part.trim_nano else 1)
+
+    def buffers(self) -> list[bytes | memoryview]:
+        """The bytes to send."""
+        framing, records, trim_nano, number = self.part
+        step = 1 if number else 0
+        skipped = len(framing.set_end)
+        words = [resp.MULTI]
+        for nano, sequence, width, height, encoding, keyframe, _, _, payload, _, offset, camera_time in records:
+            after = framing.after(
+                nano, sequence, len(payload), width, height, encoding, keyframe, number, offset, camera_time
+            )
+            words.append(after[skipped:])
+            number += step
+        words.append(framing.keep())
+        if trim_nano:
+            words.append(framing.trim(trim_nano))
+        words.append(resp.EXEC)
+        return [b"".join(words)]
+
+    def parse(self, replies: Sequence[Any]) -> list[EntryErrors]:
+        """As ``Batch.parse``, for the one part."""
+        errors: EntryErrors = {}
+        results = _results(replies, self.replies - 2)
+        for place, entered in enumerate(results[: len(self.part.records)]):
+            _note_entry(errors, place, entered)
+        return [errors]
+
+
+def _results(replies: Sequence[Any], count: int) -> list[Any]:
+    """The ``count`` results of a transaction, one for each queued command. Raises hiredis.ReplyError if nothing was
+    done, WireError for replies that are none of a transaction."""
+    results = replies[-1]
+    error = next((reply for reply in replies[:-1] if isinstance(reply, hiredis.ReplyError)), None)
+    if isinstance(results, hiredis.ReplyError):
+        # EXEC only reports that the transaction was refused; the command's own reply gives the reason.
+        raise error or results
+    if error or not isinstance(results, list) or len(results) != count:
+        raise WireError(f"it answered {shown(results)} to EXEC, not {count} results")
+    return results
+
+
+def _note_entry(errors: EntryErrors, place: int, entered: object) -> None:
+    """Note the result of XADD for the frame at ``place``, if it is an error."""
+    if isinstance(entered, hiredis.ReplyError):
+        errors[place] = str(entered)
+    elif not isinstance(entered, bytes):
+        raise WireError(f"it answered {shown(entered)} to XADD")
 
 
 def _entry_errors(part: Part, results: Sequence[Any], position: int) -> EntryErrors:
@@ -102,8 +152,6 @@ def _entry_errors(part: Part, results: Sequence[Any], position: int) -> EntryErr
             if isinstance(stored, hiredis.ReplyError):
                 raise stored
             raise WireError(f"it answered {shown(stored)} to SET")
-        if isinstance(entered, hiredis.ReplyError):
-            errors[place] = str(entered)
-        elif not isinstance(entered, bytes):
-            raise WireError(f"it answered {shown(entered)} to XADD")
+        if type(entered) is not bytes:
+            _note_entry(errors, place, entered)
     return errors

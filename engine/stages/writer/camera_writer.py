@@ -19,7 +19,7 @@ Access units of video take the same path. One that needs a refused one is given 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from engine.config import Config
@@ -27,6 +27,7 @@ from engine.shm.ring import Consumer, Record
 from engine.shm.ring_file import Drop
 from engine.stages.writer.batch import EntryErrors, Part
 from engine.stages.writer.journal_trim import JournalTrim
+from engine.wire.cluster import FrameSlots
 from engine.wire.marks import Mark
 from engine.wire.resp import FrameFraming, VideoFraming
 
@@ -55,10 +56,14 @@ class CameraWriter:
         self.consumer = consumer
         framing = VideoFraming if consumer.video else FrameFraming
         self.framing = framing(config.vhost, config.prefix, camera, ttl_seconds * 1000)
+        #: In a cluster: where its names are.
+        self.slots = FrameSlots(self.framing.key_prefix, self.framing.journal.encode())
         #: The frames that were polled and not answered yet.
         self.in_flight: Part | None = None
         #: True while the journal accepts no frames; then none are sent.
         self.barred = False
+        #: True while its next frame cannot be sent, because a node of the cluster is away.
+        self.held_back = False
         self._trim = JournalTrim(ttl_seconds)
         self._refused: _Refused | None = None
         #: True after the journal refused entries of a batch, until it accepts a whole batch.
@@ -107,6 +112,20 @@ class CameraWriter:
         self._trim.stored(part.records[-1].unix_nano, now_nano / 1e9)
         return len(part.records)
 
+    def shorten(self, count: int) -> None:
+        """Only the oldest ``count`` frames in flight will be stored now. The others are polled again afterwards, and
+        Redis has no entry of them."""
+        part = self.in_flight
+        assert part, "nothing is in flight"
+        if count < len(part.records):
+            self.consumer.hand_back(part.records[count])
+            self.in_flight = part._replace(records=part.records[:count]) if count else None
+
+    def hand_back(self) -> None:
+        """Redis has no entry of the frames in flight: poll them again."""
+        self.in_flight = None
+        self.consumer.rewind()
+
     def rewind(self) -> None:
         """Redis stored nothing of the frames in flight: poll all uncommitted frames again."""
         if self._refused:
@@ -125,11 +144,30 @@ class CameraWriter:
 
     def relieve(self) -> None:
         """Redis is away: make room for the newest frames by dropping the oldest."""
+        reserve = self._reserve()
+        if self.consumer.free_bytes < reserve:
+            self.consumer.release_oldest(reserve, Drop.OUTAGE)
+
+    def relieve_of(self, blocked: Callable[[Record], bool]) -> bool:
+        """A node of the cluster is away: make room by dropping the oldest frames, up to the first one that is not
+        ``blocked``. Only while nothing is in flight. Returns True if there was something to drop."""
+        reserve, dropped = self._reserve(), False
+        while self.consumer.free_bytes < reserve:
+            self.consumer.rewind()
+            oldest = self.consumer.poll(1, 1)
+            if not oldest or not blocked(oldest[0]):
+                self.consumer.rewind()
+                break
+            self.consumer.release(oldest, Drop.OUTAGE)
+            dropped = True
+        if dropped:
+            self._doubt_given_up()
+        return dropped
+
+    def _reserve(self) -> int:
         consumer = self.consumer
         reserve = max(consumer.capacity // _RESERVE_SHARE, 3 * consumer.largest_frame)
-        reserve = min(reserve, consumer.capacity // 2)
-        if consumer.free_bytes < reserve:
-            consumer.release_oldest(reserve, Drop.OUTAGE)
+        return min(reserve, consumer.capacity // 2)
 
     def refuse_all(self) -> None:
         """The journal accepts no frames: drop all frames in the ring. Frames that cannot be listed are not sent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from redis.connection import AbstractConnection
 
@@ -18,8 +19,10 @@ from engine.stages.writer.connection_state import Event, State, after
 from engine.stages.writer.store import Store
 
 #: Pauses between tries to connect, in seconds. The longest bounds what an outage costs on top.
-_BACKOFF_SECONDS_MIN = 0.1
-_BACKOFF_SECONDS_MAX = 1.0
+BACKOFF_SECONDS_MIN = 0.1
+BACKOFF_SECONDS_MAX = 1.0
+
+T = TypeVar("T")
 
 
 class Connection:
@@ -29,8 +32,8 @@ class Connection:
         self.state = State.AWAY
         self._store = store
         self._on_try = on_try
-        self._attempt: _Attempt | None = None
-        self._backoff = Backoff(_BACKOFF_SECONDS_MIN, _BACKOFF_SECONDS_MAX)
+        self._attempt: Attempt[AbstractConnection] | None = None
+        self._backoff = Backoff(BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX)
         self._retry_at = 0.0
 
     @property
@@ -50,7 +53,7 @@ class Connection:
         if self.state is State.CONNECTING:
             if self._attempt is None:
                 self._on_try()
-                self._attempt = _Attempt(self._store.open)
+                self._attempt = Attempt(self._store.open)
             if self._attempt.done():
                 attempt, self._attempt = self._attempt, None
                 self._store.attach(attempt.result())
@@ -78,12 +81,12 @@ class Connection:
         self.state = after(self.state, event)
 
 
-class _Attempt:
+class Attempt(Generic[T]):
     """One try to connect, in its own thread: it can block for the whole timeout, and the rings need relief meanwhile.
     The thread is a daemon, so that a stopping writer does not wait for it."""
 
-    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
-        self._connection: AbstractConnection | None = None
+    def __init__(self, connect: Callable[[], T]) -> None:
+        self._result: T | None = None
         self._error = RedisUnavailable("Redis: the try to connect was interrupted", cause=Cause.REDIS_AWAY)
         self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
         try:
@@ -92,9 +95,9 @@ class _Attempt:
             # The machine cannot start another thread now.
             self._error = RedisUnavailable(f"Redis: {error}", cause=Cause.REDIS_AWAY)
 
-    def _run(self, connect: Callable[[], AbstractConnection]) -> None:
+    def _run(self, connect: Callable[[], T]) -> None:
         try:
-            self._connection = connect()
+            self._result = connect()
         except EngineError as error:
             self._error = RedisUnavailable.of(error)
 
@@ -102,8 +105,8 @@ class _Attempt:
         """True if there is a result."""
         return not self._thread.is_alive()
 
-    def result(self) -> AbstractConnection:
+    def result(self) -> T:
         """The connection. Raises RedisUnavailable, also if the server refused: a later try may succeed."""
-        if self._connection is None:
+        if self._result is None:
             raise self._error
-        return self._connection
+        return self._result

@@ -20,7 +20,8 @@ from structlog.typing import FilteringBoundLogger
 from engine.config import Config
 from engine.errors import WireError
 from engine.servers.redis.errors import forbidden
-from engine.stages.writer.store import Store
+from engine.stages.writer.cluster_store import ClusterStore
+from engine.stages.writer.store import Caller, Store
 from engine.wire import resp
 from engine.wire.keys import lease_key
 from engine.wire.lease import LEASE_BYTES_MAX, Lease, decode_lease, encode_lease
@@ -38,14 +39,16 @@ NAMED_MAX = 5
 class Leases:
     """The leases of a site's cameras, over a writer's connection. ``own`` is the content of this site's leases."""
 
-    def __init__(self, config: Config, own: Lease, store: Store, log: FilteringBoundLogger) -> None:
+    #: What the log says if this user may not use the keys.
+    _forbidden = "no leases are taken"
+
+    def __init__(self, config: Config, own: Lease, store: Caller, log: FilteringBoundLogger) -> None:
         #: The configuration parses the vhost anew each time.
         self._vhost, self._prefix = config.vhost, config.prefix
         self._own = own
         self._store = store
         self._log = log
         self._next = 0.0
-        self._data = encode_lease(own)
         self._milliseconds = b"%d" % int(1000 * LEASE_SECONDS)
         self._refused = ""
         self._looked_after: set[str] = set()
@@ -70,6 +73,7 @@ class Leases:
         Raises RedisUnavailable.
         """
         others: dict[str, Lease] = {}
+        data = self._content()
         for first in range(0, len(cameras), _CAMERAS_MAX):
             part = cameras[first : first + _CAMERAS_MAX]
             commands = []
@@ -79,7 +83,7 @@ class Leases:
                     continue
                 # Another site may take a free lease before our command arrives.
                 guard = () if standing or over else (b"NX",)
-                commands.append(resp.command(b"SET", self._key(camera), self._data, b"PX", self._milliseconds, *guard))
+                commands.append(resp.command(b"SET", self._key(camera), data, b"PX", self._milliseconds, *guard))
             for reply in self._store.call(commands) if commands else ():
                 self._hear(reply)
         return others
@@ -105,6 +109,9 @@ class Leases:
     def _key(self, camera: str) -> bytes:
         return lease_key(self._vhost, self._prefix, camera).encode()
 
+    def _content(self) -> bytes:
+        return encode_lease(self._own)
+
     def _read(self, cameras: Sequence[str]) -> list[Lease | None]:
         """The lease of each camera; None if there is none. An invalid value counts as ours and is overwritten."""
         end = b"%d" % LEASE_BYTES_MAX
@@ -126,7 +133,7 @@ class Leases:
         """Warn if this user may not use leases. Other errors are ignored: frames are stored without leases too."""
         if isinstance(reply, hiredis.ReplyError) and forbidden(reply):
             advice = "recreate the writer's user with edge-video tenants acl"
-            self._warn_once(f"no leases are taken: this user may not; {advice}", str(reply))
+            self._warn_once(f"{self._forbidden}: this user may not; {advice}", str(reply))
 
     def _warn_once(self, event: str, error: str) -> None:
         if self._refused != event:
@@ -142,22 +149,33 @@ class Leases:
             if before.get(camera) != lease.holder:
                 changed.setdefault(lease.holder, []).append(camera)
         for cameras in changed.values():
-            self._log.error(
-                "another site stores under the same names; stop one, or change a prefix, vhost or camera id",
-                cameras=len(cameras),
-                first=", ".join(cameras[:NAMED_MAX]),
-                other=str(others[cameras[0]]),
-            )
+            self._say_met(cameras, others[cameras[0]])
         if before and not others:
-            self._log.info("no other site stores under these names any more", cameras=len(before))
+            self._say_alone(len(before))
+
+    def _say_met(self, cameras: list[str], other: Lease) -> None:
+        self._log.error(
+            "another site stores under the same names; stop one, or change a prefix, vhost or camera id",
+            cameras=len(cameras),
+            first=", ".join(cameras[:NAMED_MAX]),
+            other=str(other),
+        )
+
+    def _say_alone(self, cameras: int) -> None:
+        self._log.info("no other site stores under these names any more", cameras=cameras)
 
 
 @contextmanager
-def open_leases(config: Config, own: Lease, log: FilteringBoundLogger) -> Iterator[Leases]:
+def open_leases(config: Config, own: Lease, log: FilteringBoundLogger, kind: type[Leases] = Leases) -> Iterator[Leases]:
     """Leases over their own connection. Raises RedisUnavailable, ServerRefused."""
-    store = Store(config.redis_address, config.redis.timeout_seconds, lambda: None)
-    store.attach(store.open())
+    address, timeout = config.redis_address, config.redis.timeout_seconds
+    store: Store | ClusterStore
+    store = ClusterStore(address, timeout, lambda: None) if address.cluster else Store(address, timeout, lambda: None)
     try:
-        yield Leases(config, own, store, log)
+        if isinstance(store, ClusterStore):
+            store.connect()
+        else:
+            store.attach(store.open())
+        yield kind(config, own, store, log)
     finally:
         store.close()

@@ -13,11 +13,11 @@ import hiredis
 
 from engine.errors import WireError
 from engine.stages.writer.camera_writer import CameraWriter
-from engine.stages.writer.store import Refused, Store
+from engine.stages.writer.store import Caller, Refused
 from engine.wire import keys, resp
 from engine.wire.journal import parse_entry
 from engine.wire.marks import ENTRIES_MAX, format_mark, parse_mark
-from engine.wire.replies import foreign_key
+from engine.wire.replies import foreign_key, shown
 
 #: Seconds between marks. A journal outlives its last entry by the TTL, which is longer.
 _MARK_SECONDS = 0.5
@@ -37,7 +37,7 @@ class WrittenMarks:
 
     def __init__(
         self,
-        store: Store,
+        store: Caller,
         vhost: str,
         prefix: str,
         warn_once: Callable[[str, str, str], None],
@@ -61,6 +61,8 @@ class WrittenMarks:
         marks, *newest = self._store.call(asked + [writer.framing.newest() for writer in new])
         if self._final(marks):
             marks = [None] * len(new)
+        if not isinstance(marks, list) or len(marks) != len(new):
+            raise Refused(f"Redis at {self._store.address} answered {shown(marks)} to HMGET")
         for writer, mark, entries in zip(new, marks, newest, strict=True):
             known = parse_mark(mark) if isinstance(mark, bytes) else None
             writer.consumer.number_from(max(known.entries or 0 if known else 0, _last_number(entries)))

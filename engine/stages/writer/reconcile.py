@@ -17,7 +17,7 @@ from engine.errors import WireError
 from engine.shm.ring import Record
 from engine.stages.capture.clock import AHEAD_NANO_MAX, latest_floor
 from engine.stages.writer.camera_writer import CameraWriter
-from engine.stages.writer.store import Refused, Store
+from engine.stages.writer.store import Caller, Refused
 from engine.wire.journal import NO_JOURNAL, JournalSpan, parse_span
 from engine.wire.replies import first_numbers, foreign_key
 from engine.wire.rfc3339 import rfc3339
@@ -35,7 +35,7 @@ class Reconciler:
     All methods raise RedisUnavailable, and may then be called again.
     """
 
-    def __init__(self, store: Store, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]) -> None:
+    def __init__(self, store: Caller, log: FilteringBoundLogger, warn_once: Callable[[str, str, str], None]) -> None:
         self._store = store
         self._log = log
         self._warn_once = warn_once
@@ -89,11 +89,11 @@ class Reconciler:
         """Settle doubts and count lost frames if it is time; called regularly while Redis works."""
         self._settle_doubtful(writers)
         if time.monotonic() >= self._loss_at:
+            self._loss_at = time.monotonic() + _LOSS_SECONDS
             self.count_lost(writers)
 
     def count_lost(self, writers: Sequence[CameraWriter]) -> None:
         """Count the acknowledged frames that Redis no longer has; logged once for all cameras."""
-        self._loss_at = time.monotonic() + _LOSS_SECONDS
         frames = cameras = 0
         try:
             for first in range(0, len(writers), _LOOKUPS_MAX):

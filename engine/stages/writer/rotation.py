@@ -36,7 +36,7 @@ class Rotation:
         parts: list[Part] = []
         for place in waiting[first:] + waiting[:first]:
             writer = self.writers[place]
-            if writer.in_flight:
+            if writer.in_flight or writer.held_back:
                 continue
             part = writer.poll(bytes_max, frames_max)
             if not part:
@@ -53,3 +53,7 @@ class Rotation:
     def any_pending(self) -> bool:
         """True if a ring has frames that were not polled yet."""
         return any(head[0] != ring.cursor for head, ring in self._heads)
+
+    def any_held_back(self) -> bool:
+        """True if a writer's next frame cannot be sent now."""
+        return any(writer.held_back for writer in self.writers)

@@ -14,7 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from engine.errors import WireError
 from engine.shm.status_page import StatusPage
-from engine.stages.writer.store import Store
+from engine.stages.writer.store import Caller
 from engine.wire import resp
 from engine.wire.state import decode_status
 
@@ -28,7 +28,7 @@ _UNSEEN = "camera states cannot be looked at; were they deleted, only changes ar
 class CameraStates:
     """Writes to ``hash_key`` through ``store``, while no batch is in flight."""
 
-    def __init__(self, store: Store, hash_key: str, log: FilteringBoundLogger) -> None:
+    def __init__(self, store: Caller, hash_key: str, log: FilteringBoundLogger) -> None:
         self._store = store
         self._key = hash_key.encode()
         self._log = log

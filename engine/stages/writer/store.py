@@ -13,7 +13,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 from redis.connection import AbstractConnection
@@ -38,6 +38,19 @@ _TICK_MS = 100
 
 class Refused(RedisUnavailable):
     """Redis is there but refuses writes now: out of memory, loading, read only, no permission."""
+
+
+class Caller(Protocol):
+    """What the writer asks Redis with, besides storing frames."""
+
+    address: RedisAddress
+
+    def call(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send framed commands with one reply each, and wait. Error replies are returned as hiredis.ReplyError.
+
+        Raises RedisUnavailable.
+        """
+        ...
 
 
 class Store:

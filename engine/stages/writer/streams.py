@@ -10,7 +10,7 @@ from engine.config import Config
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.marks import WrittenMarks
 from engine.stages.writer.open_rings import OpenRings
-from engine.stages.writer.store import Store
+from engine.stages.writer.store import Caller
 
 
 class Streams:
@@ -21,7 +21,7 @@ class Streams:
         self,
         config: Config,
         number: int,
-        store: Store,
+        store: Caller,
         log: FilteringBoundLogger,
         warn_once: Callable[[str, str, str], None],
     ) -> None:

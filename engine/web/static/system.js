@@ -85,6 +85,9 @@ function figures(report, servers) {
   ];
   const redis = servers.redis?.up === false ? null : servers.redis;
   const away = (name) => report.outages.find((outage) => outage.server.toLowerCase().includes(name));
+  const nodes = servers.redis?.nodes ?? [];
+  const lost = nodes.filter((node) => node.error).length;
+  if (nodes.length) found.push(figure("Redis nodes", `${nodes.length - lost} of ${nodes.length}`, lost ? "masters answer; the others are away" : "masters answer", lost ? "bad" : "good"));
   if (away("redis")) found.push(figure("Redis", "away", `for ${span(away("redis").seconds)}`, "bad"));
   else if (redis) {
     const memory = redis.used_memory_bytes;

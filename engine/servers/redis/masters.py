@@ -1,0 +1,66 @@
+"""One question to every master of a cluster, or to the one server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from engine.errors import EngineError
+from engine.servers.redis.errors import Command
+from engine.servers.redis.figures import RedisFigures
+from engine.servers.redis.session import Session
+
+
+class MasterReply(NamedTuple):
+    """What one server replied, an error as ResponseError. ``error`` is set if it did not reply."""
+
+    address: str
+    reply: Any = None
+    error: EngineError | None = None
+
+
+def ask_masters(session: Session, command: Command) -> list[MasterReply]:
+    """The reply of each server, or why there is none. Never empty."""
+    try:
+        servers = session.masters()
+    except EngineError as error:
+        return [MasterReply(str(session.address), error=error)]
+    found = []
+    for server in servers:
+        try:
+            (reply,) = server.try_call(command)
+            found.append(MasterReply(str(server.address), reply))
+        except EngineError as error:
+            found.append(MasterReply(str(server.address), error=error))
+    return found or [MasterReply(str(session.address))]
+
+
+def together(figures: Sequence[RedisFigures]) -> RedisFigures:
+    """The figures of several servers as of one: sums; texts that differ side by side; the shortest uptime. Memory has
+    no limit if that of one server has none. ``figures`` must not be empty."""
+    if len(figures) == 1:
+        return figures[0]
+    sums = {
+        name: sum(getattr(one, name) for one in figures)
+        for name in RedisFigures.__struct_fields__
+        if name not in ("version", "maxmemory_policy", "uptime_seconds", "maxmemory_bytes")
+    }
+    limits = [one.maxmemory_bytes for one in figures]
+    return RedisFigures(
+        version=", ".join(dict.fromkeys(one.version for one in figures)),
+        maxmemory_policy=", ".join(dict.fromkeys(one.maxmemory_policy for one in figures)),
+        uptime_seconds=min(one.uptime_seconds for one in figures),
+        maxmemory_bytes=sum(limits) if all(limits) else 0,
+        **sums,
+    )
+
+
+def of_the_fullest(figures: Sequence[RedisFigures]) -> RedisFigures:
+    """As ``together``, but memory is that of the server whose memory is the fullest: it is the first to refuse
+    frames."""
+    worst = max(figures, key=lambda one: one.used_memory_bytes / one.maxmemory_bytes if one.maxmemory_bytes else 0.0)
+    return msgspec.structs.replace(
+        together(figures), used_memory_bytes=worst.used_memory_bytes, maxmemory_bytes=worst.maxmemory_bytes
+    )

@@ -1,0 +1,90 @@
+"""Jobs on a cluster where one step becomes two: what a kill in between leaves, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from engine.jobs.migrate import Migration
+from engine.servers.redis.session import Session
+from engine.wire.redis_address import parse_redis_address
+from tests.jobs.old_frames import PREFIX, JobsCluster, assert_in_place, ears, expiry, put, row
+from tests.jobs.test_recover import Archive, fill
+from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.wait import wait_until
+from tests.system.site import command
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing may catch it."""
+
+
+@pytest.fixture
+def cluster(one_cluster: JobsCluster) -> JobsCluster:
+    with one_cluster.client() as client:
+        client.flushall()
+    return one_cluster
+
+
+def test_a_recovery_that_is_killed_sends_each_frame_and_deletes_each(
+    cluster: JobsCluster, rabbitmq: RabbitMQ, vhost: str
+):
+    archive = Archive(rabbitmq, cluster, vhost)  # type: ignore[arg-type]
+    archive.bind()
+    stored = fill(archive, 400)
+    for _ in range(3):
+        before = len(archive.stored())
+        with archive.recovering("--delete", "--fps", "300") as process:
+            wait_until(lambda before=before: len(archive.stored()) < before - 20, 30, "frames are deleted")
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    archive.report("--delete")
+    assert {message.key for message in archive.take()} == set(stored)
+    assert archive.stored() == []
+    assert archive.listed() == 0
+    assert archive.recover("--delete").returncode == 3, "nothing is left to send"
+
+
+class Interrupted(Session):
+    """A session that is killed right before its first command of some name."""
+
+    def __init__(self, cluster: JobsCluster, name: str) -> None:
+        super().__init__(parse_redis_address(cluster.url), 20.0, checks_mode=True)
+        self._name = name
+
+    def try_call(self, *commands):
+        if any(command[0] == self._name for command in commands):
+            raise Killed
+        return super().try_call(*commands)
+
+
+def test_a_migration_that_is_killed_between_copy_and_removal_ends_with_each_frame_once(cluster: JobsCluster):
+    frames = row("cam1", 100) + row("cam2", 20, ttl_ms=0)
+    hear, strange = ears()
+    with cluster.client() as client:
+        put(client, frames)
+        ends = expiry(client, [frame.name for frame in frames])
+        with Interrupted(cluster, "UNLINK") as session, pytest.raises(Killed):
+            Migration(session, PREFIX, None, hear).run()
+        assert client.exists(*(frame.new for frame in frames)), "some were copied"
+        with Session(parse_redis_address(cluster.url), 20.0, checks_mode=True) as session:
+            job = Migration(session, PREFIX, None, hear)
+            reports = job.run()
+            assert job.left() == 0
+        assert sum(report.moved + report.duplicates for report in reports) == len(frames)
+        assert_in_place(client, frames, ends)
+    assert not strange
+
+
+def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: JobsCluster):
+    with cluster.client() as client:
+        for vhost in ("loja", "outra"):
+            put(client, row("cam1", 30, vhost=vhost) + row("cam2", 30, vhost=vhost), new=True)
+    for vhost in ("loja", "outra"):
+        assert command("reindex", "--redis", cluster.url, "--vhost", vhost).returncode == 0
+    listed = command("tenants", "list", "--redis", cluster.url, "--json")
+    assert [json.loads(line)["vhost"] for line in listed.stdout.splitlines()] == ["loja", "outra"], listed.stderr
+    stats = command("tenants", "stats", "--redis", cluster.url, "--json")
+    assert [json.loads(line)["total"]["frames"] for line in stats.stdout.splitlines()] == [60, 60], stats.stderr
