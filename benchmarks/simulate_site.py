@@ -45,7 +45,7 @@ from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site
 
 #: Shares of the whole load that are measured to predict it.
-SHARES = (0.25, 0.5)
+SHARES = (0.4, 0.7)
 #: Seconds before a measurement begins: frames expire as fast as they come, and the writers linger.
 SETTLE_SECONDS = 1.0
 #: Seconds that the writers may take to empty the rings at the end.
