@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import hiredis
 from redis.exceptions import ResponseError
 
-from engine.errors import Cause, EngineError, RedisUnavailable, WireError
+from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import NodeAway
 from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
@@ -229,7 +229,7 @@ class ClusterCalls:
                 look, self._look = self._look, None
                 try:
                     self._take(look.result())
-                except EngineError:
+                except RedisUnavailable:
                     # No node answers: the links say so.
                     self._doubtful = True
         elif self._doubtful and time.monotonic() >= self._look_at:

@@ -17,7 +17,7 @@ from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from engine.backoff import Backoff
-from engine.errors import Cause, EngineError, RedisUnavailable
+from engine.errors import Cause, RedisUnavailable
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.connection import call, open_connection
@@ -37,7 +37,7 @@ class NodeLink:
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
         #: Why the node is away; None if it is not, as far as is known.
-        self.error: EngineError | None = None
+        self.error: RedisUnavailable | None = None
         self._timeout_seconds = timeout_seconds
         self._connection: AbstractConnection | None = None
         self._socket: Any = None
@@ -61,7 +61,7 @@ class NodeLink:
         attempt, self._attempt = self._attempt, None
         try:
             self._attach(attempt.result())
-        except EngineError as error:
+        except RedisUnavailable as error:
             self._failed(error)
         return self._connection is not None
 
@@ -126,7 +126,7 @@ class NodeLink:
         self.error = None
         self._backoff.reset()
 
-    def _failed(self, error: EngineError) -> None:
+    def _failed(self, error: RedisUnavailable) -> None:
         self.close()
         self.error = error
         self._retry_at = time.monotonic() + self._backoff.next_seconds()

@@ -24,9 +24,10 @@ from redis.connection import AbstractConnection
 from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import socket_of
+from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.connection import call, open_connection
 from engine.servers.redis.errors import BAD_REPLIES
-from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
+from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable
+from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.errors import forbidden
 from engine.stages.writer.cluster_link import Link
-from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
+from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.stages.writer.store import Refused
 from engine.wire.cluster import SLOTS, ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress
