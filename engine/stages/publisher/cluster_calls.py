@@ -1,4 +1,4 @@
-"""The publisher's questions to a cluster: each goes to the node that has its key, and a node that is away keeps none of
+"""The publisher's questions to a cluster: each goes to the node that has its key, and a node that is away does not keep
 the others from answering.
 
 ``Session`` gives all answers or none. The publisher wants the answers that there are, because the events of one camera
@@ -114,7 +114,7 @@ class ClusterCalls:
             if not targets:
                 break
         for place, node in targets.items():
-            answers[place] = NodeAway(f"nodes up to {node} name one another for a slot")
+            answers[place] = NodeAway(f"more than {_REDIRECTS_MAX} redirections for one slot, the last one to {node}")
         if questions and not any(link.error is None for link in self._links.values()):
             raise self.away or RedisUnavailable("Redis: no node has slots", cause=Cause.REDIS_AWAY)
         return answers

@@ -5,7 +5,7 @@ connection breaks, every open question is told so. Payloads are views of the rin
 stay in its ring until its question is answered or told.
 
 A link is away, connecting, open or paused. It is paused after the node has refused something (out of memory, loading,
-a part of the cluster is down). Each time it opens its ``epoch`` rises: what was known of the node may be wrong by then.
+a part of the cluster is down). Each time it opens, its ``epoch`` rises: what was known of the node may be wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BUFFERS_MAX = 1024
 _RECEIVE_BYTES = 65_536
 #: Bytes of replies that may arrive for one question.
 _REPLIES_BYTES_MAX = 4 * 2**20
-#: Seconds without a byte after which nobody waits for a node any more, although its connection stands.
+#: Seconds without a byte after which callers stop waiting for a node, although its connection is open.
 _STALL_SECONDS = 0.5
 
 
@@ -243,7 +243,7 @@ class Link:
     def _answer(self) -> None:
         while self._connection is not None and (reply := self._reader.gets()) is not False:
             if not self._questions:
-                raise WireError("it answered what nobody had asked")
+                raise WireError("it sent a reply without a command")
             self._replies.append(reply)
             if len(self._replies) == self._questions[0].replies:
                 question, replies = self._questions.popleft(), self._replies

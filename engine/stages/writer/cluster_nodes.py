@@ -1,7 +1,7 @@
 """The nodes of a cluster as the writer uses them: a link to each, and the map that says who has which slot.
 
-The map is asked for in a thread, because that can block. It is asked again soon after a node was away, refused, or sent
-a command elsewhere, and now and then without a reason. A node that has lost all its slots loses its link at once: what
+The map is asked for in a thread, because that can block. It is asked for again soon after a node was away, refused, or
+redirected a command, and every 10 s without a reason. A node that has lost all its slots loses its link at once: what
 it was asked is then asked of its successor, without waiting for an answer that may never come.
 """
 
