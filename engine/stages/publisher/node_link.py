@@ -10,6 +10,7 @@ import contextlib
 import select
 import ssl
 import time
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -20,7 +21,7 @@ from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.attempt import Attempt
-from engine.servers.redis.connection import call, open_connection
+from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.wire.redis_address import RedisAddress
 
@@ -53,7 +54,7 @@ class NodeLink:
         if self._attempt is None:
             if time.monotonic() < self._retry_at:
                 return False
-            self._attempt = Attempt(self._open)
+            self._attempt = Attempt(partial(open_answering, self.address, self._timeout_seconds))
         if self.error is None and not self._attempt.wait(self._timeout_seconds):
             self._failed(self._unavailable(f"did not answer for {self._timeout_seconds:g} s"))
         if not self._attempt.done():
@@ -111,12 +112,6 @@ class NodeLink:
             with contextlib.suppress(OSError):
                 self._connection.disconnect()
         self._connection = self._socket = None
-
-    def _open(self) -> AbstractConnection:
-        connection = open_connection(self.address, self._timeout_seconds)
-        # A node that hangs takes connections; only an answer shows that it works.
-        call(self.address, connection, ("PING",))
-        return connection
 
     def _attach(self, connection: AbstractConnection) -> None:
         self._connection = connection

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Protocol
 
 import hiredis
@@ -25,7 +26,7 @@ from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.attempt import Attempt
-from engine.servers.redis.connection import call, open_connection
+from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.wire.cluster import Node
@@ -137,7 +138,7 @@ class Link:
             return True
         if self._state is _State.AWAY and now >= self._retry_at:
             self._on_try()
-            self._attempt = Attempt(self._connect)
+            self._attempt = Attempt(partial(open_answering, self.address, self._timeout))
             self._state = _State.CONNECTING
         if self._state is _State.CONNECTING and self._attempt and self._attempt.done():
             attempt, self._attempt = self._attempt, None
@@ -147,11 +148,6 @@ class Link:
                 self._away(error)
             return True
         return False
-
-    def _connect(self) -> AbstractConnection:
-        connection = open_connection(self.address, self._timeout)
-        call(self.address, connection, ("PING",))
-        return connection
 
     def _attach(self, connection: AbstractConnection) -> None:
         self._connection = connection
