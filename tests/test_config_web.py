@@ -98,7 +98,7 @@ def test_what_cannot_be_is_said(web: dict[str, Any], said: str) -> None:
 
 def test_the_address_of_others_is_an_http_address_without_credentials() -> None:
     assert site(url="https://shop.example:8443/edge").web.url == "https://shop.example:8443/edge"
-    assert refused(url="shop.example:8443") == "web.url is not http://host:port or https://host:port"
+    assert refused(url="shop.example:8443") == "web.url must be http://host:port or https://host:port"
     assert "takes a token instead" in refused(listen="", url=f"https://u:{TOKEN}@shop.example")
 
 

@@ -153,7 +153,7 @@ def _named(urls: list[str]) -> list[Asked]:
 def _common_token() -> str:
     token = os.environ.get(_VARIABLE, "")
     if not all("!" <= character <= "~" for character in token):
-        raise InputError(f"{_VARIABLE} is not of visible ASCII characters without spaces")
+        raise InputError(f"{_VARIABLE} must have only visible ASCII characters, without spaces")
     return token
 
 

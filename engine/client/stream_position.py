@@ -1,8 +1,8 @@
 """Where a consumer stands in a stream queue.
 
-A stream keeps its messages; each has an offset, which rises. The broker does not know how far a consumer has come, so
-the consumer does. After a lost connection it reads on at the first message that is not settled. Messages behind that
-one may be settled already, because a message that failed waits while others go on. They come again, and are passed
+A stream keeps its messages; each has an offset, which rises. The broker does not keep the position of a consumer, so
+the consumer keeps it. After a lost connection it reads on at the first message that is not settled. Messages behind
+that one may be settled already, because a message that failed waits while others go on. They come again, and are passed
 over.
 
 The dispatcher's thread admits and settles; the connection's thread asks where to read on.

@@ -133,7 +133,7 @@ def _read_passwords(path: Path) -> dict[Account, str]:
         reason = error.strerror if isinstance(error, OSError) else "it is no CSV in UTF-8"
         raise InputError(f"{path} cannot be read: {reason}; remove it to have all passwords made anew") from None
     if not rows or rows[0] != _COLUMNS or any(len(row) != len(_COLUMNS) or not row[2] for row in rows[1:]):
-        raise InputError(f"{path} has not the columns {', '.join(_COLUMNS)}; name another directory")
+        raise InputError(f"{path} lacks the columns {', '.join(_COLUMNS)}; name another directory")
     return {Account(server, user): password for server, user, password in rows[1:]}
 
 

@@ -74,11 +74,11 @@ def _refuse(answer: Answer) -> None:
         case 200:
             return
         case 401:
-            raise Unavailable("the API wants a token, or another one than this (401)")
+            raise Unavailable("the token is missing or wrong (401): give the site's web.token")
         case 403:
             raise Unavailable("the token does not open the site's status (403): give web.token, not a tenant's")
         case 404:
-            raise Unavailable("its web role runs on another machine than the site, or is no web role (404)")
+            raise Unavailable("no site runs beside its web role, or this is not a web role (404): check url")
         case 421:
             raise Unavailable("the API answers only on its own machine (421): set web.listen and web.token")
     raise Unavailable(f"status {answer.status}{_detail(answer.body)}")

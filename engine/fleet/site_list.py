@@ -26,7 +26,7 @@ from engine.wire.amqp import SHORT_STRING_BYTES_MAX
 from engine.wire.amqp_url import BROKER_DEFAULT_VHOST
 from engine.wire.api_url import parse_api_url
 
-#: Most bytes of a list. A site takes some hundred.
+#: Most bytes of a list. A site takes a few hundred.
 _FILE_BYTES_MAX = 2**24
 _TABLE = re.compile(r"^[ \t]*\[\[[ \t]*sites[ \t]*\]\]", re.MULTILINE)
 #: Users that every broker and every Redis has. A site of that name would take their passwords away.
@@ -101,7 +101,7 @@ def token_of(site: ListedSite, directory: Path) -> str:
         raise InputError(f"everybody may read the token in {directory / site.token_file}; chmod 600 it")
     token = text.strip()
     if not token or not _is_token(token):
-        raise InputError(f"{directory / site.token_file} has no token of visible ASCII characters without spaces")
+        raise InputError(f"{directory / site.token_file} must have a token of visible ASCII characters, without spaces")
     return token
 
 
@@ -189,18 +189,16 @@ def _check(site: ListedSite) -> None:
             if "\0" in text:
                 raise ConfigError(f"{key} holds a zero byte; remove it")
     if not re.fullmatch(SITE_NAME, site.name):
-        raise ConfigError(
-            f"name {site.name!r} is not of letters, digits and _ . -, at most 64, a letter or digit first"
-        )
+        raise ConfigError(f"name {site.name!r} must be 1 to 64 letters, digits and _ . -, the first a letter or digit")
     if site.name in _TAKEN_NAMES:
-        raise ConfigError(f"name {site.name!r} is that of a user which the servers have already; use another")
+        raise ConfigError(f"name {site.name!r} is a user that every server has; use another")
     _check_key_names(site)
     if site.url:
         parse_api_url(site.url, "url")
     if site.token and site.token_file:
         raise ConfigError("token and token_file are both set; remove one of them")
     if not _is_token(site.token):
-        raise ConfigError("token is not of visible ASCII characters without spaces")
+        raise ConfigError("token must have only visible ASCII characters, without spaces")
     if site.password and len(site.password) < _PASSWORD_CHARACTERS_MIN:
         raise ConfigError(
             f"password has fewer than {_PASSWORD_CHARACTERS_MIN} characters; leave it out to have one made"

@@ -55,9 +55,9 @@ def parse_api_url(url: str, what: str) -> ApiUrl:
     if len(url) > _CHARACTERS_MAX:
         raise ConfigError(f"{what} has {len(url):,} characters, at most {_CHARACTERS_MAX:,}")
     if not is_host(parts.hostname) or "%" in parts.hostname:
-        raise ConfigError(f"{what} names no possible host")
+        raise ConfigError(f"{what} names an invalid host")
     return ApiUrl(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], parts.path.rstrip("/"))
 
 
 def _no_form(what: str) -> ConfigError:
-    return ConfigError(f"{what} is not http://host:port or https://host:port")
+    return ConfigError(f"{what} must be http://host:port or https://host:port")

@@ -1,4 +1,4 @@
-"""Redis Cluster: which node has a key's slot, and what a node answers that has it not.
+"""Redis Cluster: which node has a key's slot, and how other nodes redirect.
 
 The reply of CLUSTER SLOTS, and the errors MOVED and ASK, of the cluster specification
 (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
@@ -19,7 +19,7 @@ SLOTS = 16_384
 #: In the table of a map: no node has the slot.
 _NOBODY = 2**16 - 1
 _REDIRECT = re.compile(r"(MOVED|ASK) ([0-9]{1,5}) (.*):([0-9]{1,5})")
-#: Nodes beyond which a reply is not a cluster's.
+#: Most nodes that a valid reply has.
 _NODES_MAX = 1000
 
 
@@ -135,7 +135,7 @@ def parse_slots(reply: Any, asked: Node) -> ClusterMap:
             table[first : last + 1] = array("H", [place]) * (last - first + 1)
             replicas[node] = tuple(_node(other, asked) for other in others)
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise WireError(f"{asked} answered CLUSTER SLOTS with what is no list of slots: {error}") from None
+        raise WireError(f"{asked} answered CLUSTER SLOTS with an invalid list of slots: {error}") from None
     return ClusterMap(tuple(places), table, replicas)
 
 

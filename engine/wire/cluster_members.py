@@ -13,7 +13,7 @@ from typing import NamedTuple
 from engine.errors import WireError
 from engine.wire.cluster import SLOTS, Node
 
-#: Nodes beyond which a reply is not a cluster's.
+#: Most nodes that a valid reply has.
 _NODES_MAX = 1000
 #: Words of a line before the ranges of slots.
 _WORDS_MIN = 8
@@ -42,10 +42,10 @@ class Member(NamedTuple):
 
 
 def parse_members(reply: object, asked: Node, hosts: Collection[str] = ()) -> list[Member]:
-    """The nodes in the reply of the node ``asked``; without those that nobody can name an address of. ``hosts`` are
+    """The nodes in the reply of the node ``asked``; without those whose address is unknown. ``hosts`` are
     those of CLUSTER SLOTS: if a host name is among them, nodes are called by their host names. Raises WireError."""
     if not isinstance(reply, bytes):
-        raise WireError(f"{asked} answered CLUSTER NODES with what is no text")
+        raise WireError(f"{asked} answered CLUSTER NODES with something other than text")
     lines = reply.decode("utf-8", "replace").splitlines()
     if len(lines) > _NODES_MAX:
         raise WireError(f"{asked} answered CLUSTER NODES with {len(lines):,} nodes")

@@ -1,7 +1,7 @@
 """A site's entry in Redis: which sites run under a vhost, where, with how many cameras, and when each was last seen.
 
-The entry is also the lease of the site's name: two live sites of one name under one vhost cannot be told apart by those
-who look at many.
+The entry is also the lease of the site's name: in a list of many sites, two live sites of one name under one
+vhost could not be told apart.
 """
 
 from __future__ import annotations

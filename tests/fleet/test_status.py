@@ -135,9 +135,9 @@ BAD: dict[str, tuple[Callable[[socket.socket, bytes], None], str]] = {
     "other-protocol": (lambda connection, _: connection.sendall(b"SSH-2.0-x\r\n"), "the answer is no HTTP"),
     "no-json": (lambda connection, _: connection.sendall(whole(b"<html>")), "the answer is no report of a site"),
     "deep": (lambda connection, _: connection.sendall(whole(b"[" * 9999)), "the answer is no report of a site"),
-    "unknown-token": (lambda connection, _: connection.sendall(whole(b"", "401 No")), "wants a token, or another"),
+    "unknown-token": (lambda connection, _: connection.sendall(whole(b"", "401 No")), "the token is missing or wrong"),
     "tenant-token": (lambda connection, _: connection.sendall(whole(b"", "403 No")), "give web.token, not a tenant's"),
-    "elsewhere": (lambda connection, _: connection.sendall(whole(b"", "404 No")), "on another machine than the site"),
+    "elsewhere": (lambda connection, _: connection.sendall(whole(b"", "404 No")), "no site runs beside its web role"),
     "busy": (
         lambda connection, _: connection.sendall(whole(b'{"detail":"too much waits"}', "503 Busy")),
         "status 503: too much waits",
@@ -334,7 +334,7 @@ def test_all_well_is_exit_code_0(site: Site) -> None:
     ("arguments", "said"),
     [
         ((), "name the sites"),
-        (("--site", "shop:8080"), "--site is not http://host:port"),
+        (("--site", "shop:8080"), "--site must be http://host:port"),
         (("nowhere.toml",), "cannot be read"),
         (("--site", "https://h", "--ca-file", "nowhere.pem"), "--ca-file: nowhere.pem does not exist"),
     ],

@@ -28,7 +28,7 @@ def test_an_address_is_read_and_shown(url, expected, shown):
     ["", "shop:8080", "ftp://h", "http://", "http://h:0", "http://h:99999", "http://a b", "http://h/\r\nX: 1", "//h"],
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ConfigError, match=r"^the url is not http://host:port"):
+    with pytest.raises(ConfigError, match=r"^the url must be http://host:port"):
         parse_api_url(url, "the url")
 
 

@@ -1,8 +1,8 @@
-"""Which of several brokers to connect to. For publisher and consumers alike.
+"""Which of several brokers to connect to, for publisher and consumers.
 
-The one that works is kept. When its connection breaks, the same broker is tried first, because it mostly comes back.
-After that, and after any connection that did not work, it is the next one's turn. A round asks each broker once; the
-caller pauses between rounds, and not within them, so a dead node of a cluster costs one try.
+The one that works is kept. When its connection breaks, the same broker is tried first, because it mostly comes
+back soon. After that, and after any connection that did not work, it is the next one's turn. A round asks each broker
+once; the caller pauses between rounds, and not within them, so a dead node of a cluster costs one try.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ class Attempt(Generic[Result]):
 
     def __init__(self, function: Callable[[], Result]) -> None:
         self._result: Result | None = None
-        self._error: EngineError | None = RedisUnavailable("Redis: the try was interrupted", cause=Cause.REDIS_AWAY)
+        self._error: RedisUnavailable | None = RedisUnavailable(
+            "Redis: the try was interrupted", cause=Cause.REDIS_AWAY
+        )
         self._thread = threading.Thread(target=self._run, args=(function,), name="redis", daemon=True)
         try:
             self._thread.start()
@@ -29,7 +31,7 @@ class Attempt(Generic[Result]):
         try:
             self._result, self._error = function(), None
         except EngineError as error:
-            self._error = error
+            self._error = RedisUnavailable.of(error)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the result, at most ``seconds``; True if it is there."""
@@ -42,7 +44,8 @@ class Attempt(Generic[Result]):
         return not self._thread.is_alive()
 
     def result(self) -> Result:
-        """What the call returned. Raises the error that it raised."""
+        """What the call returned. Raises RedisUnavailable if it failed, also if the server refused: a later try may
+        succeed."""
         if self._error is not None:
             raise self._error
         return cast("Result", self._result)

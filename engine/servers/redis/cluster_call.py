@@ -1,4 +1,4 @@
-"""One round trip to a cluster, without I/O: a generator yields what is to be done, and is sent the outcome.
+"""One round trip to a cluster, without I/O: a generator yields each step, and is sent its outcome.
 
 So blocking and asyncio connections share it. It obeys the answers of nodes that do not serve a slot: MOVED, ASK,
 TRYAGAIN and CLUSTERDOWN. A command that got one of these has not been carried out, so it is sent again.

@@ -57,6 +57,13 @@ def open_connection(address: RedisAddress, timeout_seconds: float) -> AbstractCo
     return connection
 
 
+def open_answering(address: RedisAddress, timeout_seconds: float) -> AbstractConnection:
+    """As ``open_connection``, and the server has answered: one that hangs takes connections too. Raises as ``call``."""
+    connection = open_connection(address, timeout_seconds)
+    call(address, connection, ("PING",))
+    return connection
+
+
 def call(address: RedisAddress, connection: AbstractConnection, *commands: Command) -> list[Any]:
     """Send ``commands`` together and return their replies; error replies are returned as exceptions.
 

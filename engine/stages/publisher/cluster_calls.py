@@ -1,4 +1,4 @@
-"""The publisher's questions to a cluster: each goes to the node that has its key, and a node that is away keeps none of
+"""The publisher's questions to a cluster: each goes to the node that has its key, and a node that is away does not keep
 the others from answering.
 
 ``Session`` gives all answers or none. The publisher wants the answers that there are, because the events of one camera
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import hiredis
 from redis.exceptions import ResponseError
 
-from engine.errors import Cause, EngineError, RedisUnavailable, WireError
+from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import NodeAway
 from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
@@ -114,7 +114,7 @@ class ClusterCalls:
             if not targets:
                 break
         for place, node in targets.items():
-            answers[place] = NodeAway(f"nodes up to {node} name one another for a slot")
+            answers[place] = NodeAway(f"more than {_REDIRECTS_MAX} redirections for one slot, the last one to {node}")
         if questions and not any(link.error is None for link in self._links.values()):
             raise self.away or RedisUnavailable("Redis: no node has slots", cause=Cause.REDIS_AWAY)
         return answers
@@ -229,7 +229,7 @@ class ClusterCalls:
                 look, self._look = self._look, None
                 try:
                     self._take(look.result())
-                except EngineError:
+                except RedisUnavailable:
                     # No node answers: the links say so.
                     self._doubtful = True
         elif self._doubtful and time.monotonic() >= self._look_at:

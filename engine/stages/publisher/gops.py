@@ -24,8 +24,9 @@ from engine.shm.status_page import PublisherCount, StatusPage
 from engine.stages.publisher.account import Id
 from engine.stages.publisher.accounts import Accounts
 from engine.stages.publisher.cluster_calls import NodeUnavailable
+from engine.stages.publisher.foreign_keys import OnForeign
 from engine.stages.publisher.gop_assembly import Assembly, Finished, beginning, part_before
-from engine.stages.publisher.journals import Journals, OnForeign
+from engine.stages.publisher.journals import Journals
 from engine.stages.publisher.reads import CameraRead, Newest, Overview
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import Gop, GopEvents, encode_event

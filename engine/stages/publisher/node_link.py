@@ -10,6 +10,7 @@ import contextlib
 import select
 import ssl
 import time
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -17,10 +18,10 @@ from redis.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 from engine.backoff import Backoff
-from engine.errors import Cause, EngineError, RedisUnavailable
+from engine.errors import Cause, RedisUnavailable
 from engine.servers.overrides.redis import socket_of
 from engine.servers.redis.attempt import Attempt
-from engine.servers.redis.connection import call, open_connection
+from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.wire.redis_address import RedisAddress
 
@@ -37,7 +38,7 @@ class NodeLink:
     def __init__(self, address: RedisAddress, timeout_seconds: float) -> None:
         self.address = address
         #: Why the node is away; None if it is not, as far as is known.
-        self.error: EngineError | None = None
+        self.error: RedisUnavailable | None = None
         self._timeout_seconds = timeout_seconds
         self._connection: AbstractConnection | None = None
         self._socket: Any = None
@@ -53,7 +54,7 @@ class NodeLink:
         if self._attempt is None:
             if time.monotonic() < self._retry_at:
                 return False
-            self._attempt = Attempt(self._open)
+            self._attempt = Attempt(partial(open_answering, self.address, self._timeout_seconds))
         if self.error is None and not self._attempt.wait(self._timeout_seconds):
             self._failed(self._unavailable(f"did not answer for {self._timeout_seconds:g} s"))
         if not self._attempt.done():
@@ -61,7 +62,7 @@ class NodeLink:
         attempt, self._attempt = self._attempt, None
         try:
             self._attach(attempt.result())
-        except EngineError as error:
+        except RedisUnavailable as error:
             self._failed(error)
         return self._connection is not None
 
@@ -112,12 +113,6 @@ class NodeLink:
                 self._connection.disconnect()
         self._connection = self._socket = None
 
-    def _open(self) -> AbstractConnection:
-        connection = open_connection(self.address, self._timeout_seconds)
-        # A node that hangs takes connections; only an answer shows that it works.
-        call(self.address, connection, ("PING",))
-        return connection
-
     def _attach(self, connection: AbstractConnection) -> None:
         self._connection = connection
         self._socket = socket_of(connection)
@@ -126,7 +121,7 @@ class NodeLink:
         self.error = None
         self._backoff.reset()
 
-    def _failed(self, error: EngineError) -> None:
+    def _failed(self, error: RedisUnavailable) -> None:
         self.close()
         self.error = error
         self._retry_at = time.monotonic() + self._backoff.next_seconds()

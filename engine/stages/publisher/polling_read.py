@@ -24,14 +24,14 @@ from engine.wire.journal import EntryId
 #: Seconds between two questions about the same journals, at least, and for each journal.
 _PAUSE_SECONDS = 0.005
 _JOURNAL_SECONDS = 0.000_03
-#: Framed questions about journals that are asked for no more, before they are forgotten.
+#: Framed questions about journals that are not asked for, before they are forgotten.
 _FORGOTTEN_MIN = 100
 
 
 class PollingRead:
     """One read at a time, over the connections of ``calls``. ``take`` raises as ``ClusterCalls.ask``."""
 
-    #: Nothing is known of when an entry came.
+    #: It does not know whether an entry came while it waited.
     waited = False
 
     def __init__(self, calls: ClusterCalls) -> None:

@@ -13,6 +13,13 @@ from engine.stages.publisher.account import Id
 from engine.wire.journal import JournalEntry, parse_entry, parse_entry_id
 from engine.wire.marks import Mark
 
+#: Begins the fields of a cursor hash that have the serial of a publisher's last save, by the publisher's number. With
+#: another number of publishers, a camera's own field may be overwritten before the publisher that saved it reads it. No
+#: camera has such a name: site files contain no zero bytes.
+SERIAL_FIELD = "\0"
+#: Digits of a publisher's number.
+_PUBLISHER_DIGITS_MAX = 2
+
 
 class CameraRead(NamedTuple):
     """The result of one read of a camera: entries in order, the id of the last, and how many did not parse."""
@@ -81,3 +88,13 @@ def unblocked(reply: object) -> bool:
 def pairs(flat: list[bytes]) -> dict[bytes, bytes]:
     """The fields of an HGETALL reply."""
     return dict(zip(flat[0::2], flat[1::2], strict=True))
+
+
+def serials(fields: Mapping[bytes, bytes]) -> dict[int, bytes]:
+    """The serial of each publisher's last save, by its number."""
+    found = {}
+    for field, serial in fields.items():
+        number = field.removeprefix(SERIAL_FIELD.encode())
+        if number != field and number.isdigit() and len(number) <= _PUBLISHER_DIGITS_MAX:
+            found[int(number)] = serial
+    return found

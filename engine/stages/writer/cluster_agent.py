@@ -1,9 +1,9 @@
 """The writer process's agent for a Redis Cluster: moves frames from its cameras' rings to many nodes.
 
 ``do_work`` is the whole path, as in ``agent.py``: poll the rings, send, wait for answers, commit. Here each camera's
-part has its own way (``delivery.py``), so that a node that is away delays only what hashes to it. Frames of such a node
-wait in their rings, and the frames behind them, too. If such a ring runs out, the frames that wait for the node are
-given up, and the others are stored.
+frames are sent independently (``delivery.py``), so that a node that is away delays only what hashes to it. Frames of
+such a node wait in their rings, and the frames behind them, too. If such a ring is full, the frames that wait for the
+node are dropped, and the others are stored.
 
 Before anything of a camera is stored, it is *settled*: the node of its journal is asked which frames it has. That is
 repeated whenever this node, or the link to it, becomes another one.
@@ -240,7 +240,7 @@ class ClusterWriterAgent(BaseAgent):
         self._settle_at = time.monotonic() + seconds
 
     def _relieve(self) -> None:
-        """Look after the cameras that wait: let them go on if their node is back. If a ring runs out, drop the frames
+        """Look after the cameras that wait: let them go on if their node is back. If a ring is full, drop the frames
         that wait for the node, if the site is configured so."""
         now = time.monotonic()
         for writer, hold in list(self._holds.items()):

@@ -5,7 +5,7 @@ connection breaks, every open question is told so. Payloads are views of the rin
 stay in its ring until its question is answered or told.
 
 A link is away, connecting, open or paused. It is paused after the node has refused something (out of memory, loading,
-a part of the cluster is down). Each time it opens its ``epoch`` rises: what was known of the node may be wrong by then.
+a part of the cluster is down). Each time it opens, its ``epoch`` rises: what was known of the node may be wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Protocol
 
 import hiredis
@@ -24,9 +25,10 @@ from redis.connection import AbstractConnection
 from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable, WireError
 from engine.servers.overrides.redis import socket_of
-from engine.servers.redis.connection import call, open_connection
+from engine.servers.redis.attempt import Attempt
+from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
-from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
+from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 
@@ -36,7 +38,7 @@ _BUFFERS_MAX = 1024
 _RECEIVE_BYTES = 65_536
 #: Bytes of replies that may arrive for one question.
 _REPLIES_BYTES_MAX = 4 * 2**20
-#: Seconds without a byte after which nobody waits for a node any more, although its connection stands.
+#: Seconds without a byte after which callers stop waiting for a node, although its connection is open.
 _STALL_SECONDS = 0.5
 
 
@@ -136,7 +138,7 @@ class Link:
             return True
         if self._state is _State.AWAY and now >= self._retry_at:
             self._on_try()
-            self._attempt = Attempt(self._connect)
+            self._attempt = Attempt(partial(open_answering, self.address, self._timeout))
             self._state = _State.CONNECTING
         if self._state is _State.CONNECTING and self._attempt and self._attempt.done():
             attempt, self._attempt = self._attempt, None
@@ -146,11 +148,6 @@ class Link:
                 self._away(error)
             return True
         return False
-
-    def _connect(self) -> AbstractConnection:
-        connection = open_connection(self.address, self._timeout)
-        call(self.address, connection, ("PING",))
-        return connection
 
     def _attach(self, connection: AbstractConnection) -> None:
         self._connection = connection
@@ -242,7 +239,7 @@ class Link:
     def _answer(self) -> None:
         while self._connection is not None and (reply := self._reader.gets()) is not False:
             if not self._questions:
-                raise WireError("it answered what nobody had asked")
+                raise WireError("it sent a reply without a command")
             self._replies.append(reply)
             if len(self._replies) == self._questions[0].replies:
                 question, replies = self._questions.popleft(), self._replies

@@ -1,7 +1,7 @@
 """The nodes of a cluster as the writer uses them: a link to each, and the map that says who has which slot.
 
-The map is asked for in a thread, because that can block. It is asked again soon after a node was away, refused, or sent
-a command elsewhere, and now and then without a reason. A node that has lost all its slots loses its link at once: what
+The map is asked for in a thread, because that can block. It is asked for again soon after a node was away, refused, or
+redirected a command, and every 10 s without a reason. A node that has lost all its slots loses its link at once: what
 it was asked is then asked of its successor, without waiting for an answer that may never come.
 """
 
@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 from engine.backoff import Backoff
 from engine.errors import Cause, RedisUnavailable
+from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.errors import forbidden
 from engine.stages.writer.cluster_link import Link
-from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN, Attempt
+from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.stages.writer.store import Refused
 from engine.wire.cluster import SLOTS, ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress

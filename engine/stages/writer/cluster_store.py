@@ -1,4 +1,4 @@
-"""Stores frames in a Redis Cluster: deliveries of several cameras at a time, each on its own way.
+"""Stores frames in a Redis Cluster: deliveries of several cameras at a time, independent of each other.
 
 ``delivery.py`` says what goes where and what the answers mean, ``cluster_nodes.py`` who has which slot, and
 ``cluster_link.py`` moves the bytes. A node that is away delays only what hashes to it.
@@ -84,7 +84,7 @@ class ClusterStore:
 
     @property
     def rounds(self) -> int:
-        """Rounds in flight that wait for a node which moves."""
+        """Rounds in flight that wait for a node that sends or takes bytes."""
         return sum(any(not self._stalled(delivery) for delivery in each) for each in self._rounds)
 
     def send(self, writers: Sequence[CameraWriter]) -> None:

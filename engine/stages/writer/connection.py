@@ -6,23 +6,19 @@ receives over the connection.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from redis.connection import AbstractConnection
 
 from engine.backoff import Backoff
-from engine.errors import Cause, EngineError, RedisUnavailable
+from engine.servers.redis.attempt import Attempt
 from engine.stages.writer.connection_state import Event, State, after
 from engine.stages.writer.store import Store
 
 #: Pauses between tries to connect, in seconds. The longest bounds what an outage costs on top.
 BACKOFF_SECONDS_MIN = 0.1
 BACKOFF_SECONDS_MAX = 1.0
-
-T = TypeVar("T")
 
 
 class Connection:
@@ -79,34 +75,3 @@ class Connection:
 
     def _on(self, event: Event) -> None:
         self.state = after(self.state, event)
-
-
-class Attempt(Generic[T]):
-    """One try to connect, in its own thread: it can block for the whole timeout, and the rings need relief meanwhile.
-    The thread is a daemon, so that a stopping writer does not wait for it."""
-
-    def __init__(self, connect: Callable[[], T]) -> None:
-        self._result: T | None = None
-        self._error = RedisUnavailable("Redis: the try to connect was interrupted", cause=Cause.REDIS_AWAY)
-        self._thread = threading.Thread(target=self._run, args=(connect,), name="connect", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            # The machine cannot start another thread now.
-            self._error = RedisUnavailable(f"Redis: {error}", cause=Cause.REDIS_AWAY)
-
-    def _run(self, connect: Callable[[], T]) -> None:
-        try:
-            self._result = connect()
-        except EngineError as error:
-            self._error = RedisUnavailable.of(error)
-
-    def done(self) -> bool:
-        """True if there is a result."""
-        return not self._thread.is_alive()
-
-    def result(self) -> T:
-        """The connection. Raises RedisUnavailable, also if the server refused: a later try may succeed."""
-        if self._result is None:
-            raise self._error
-        return self._result

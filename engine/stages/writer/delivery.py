@@ -2,8 +2,8 @@
 
 A frame and its journal lie in different slots, so no transaction holds both. First each frame goes to the node of its
 key, all nodes at once. When all are acknowledged, their entries go to the node of the journal, as one transaction: a
-later entry must never stand without an earlier one. So an entry always means a stored frame. A kill in between sends
-both again, which changes nothing.
+later entry must never stand without an earlier one. So an entry always means a stored frame. After a kill in
+between, both are sent again, which changes nothing.
 
 If a node does not take a frame, the frames before it are delivered and the others stay in the ring. If the journal's
 node does not take the entries, all stay in the ring. If it breaks the connection, the entries are in doubt.

@@ -1,11 +1,11 @@
-"""After a node of the cluster was away: finds the stored frames that it has lost, although their entries stand.
+"""After a node of the cluster was away: finds the stored frames that it has lost, although their entries remain.
 
 A frame and its journal are on different nodes. If a node that failed had acknowledged frames that its successor never
 got, the journals still list them. So for each camera, the newest entries whose frames lie in the node's slots are
 compared to what is there, a piece at a time, back to a piece of which every frame is there. Frames are lost from the
 newest back, because a replica lags behind. Frames that were stored after the failure prove nothing.
 
-A frame that is gone counts as lost, and its entry is removed: nobody shall be told of a frame that is not there.
+A frame that is gone counts as lost, and its entry is removed, so that no reader is told of a missing frame.
 """
 
 from __future__ import annotations
@@ -33,8 +33,6 @@ _COUNTED_MAX = 10_000
 _NANO_END = 2**63
 #: What the log says if a node answers with an error.
 _UNCOUNTED = "frames that a node of the cluster loses are not counted"
-
-
 #: Frames that were captured so shortly before a failure may have waited in their rings, and prove nothing.
 _MARGIN_NANO = 2_000_000_000
 
