@@ -9,7 +9,7 @@ without a cluster bus:
       valkey-1.log, …
       redis-1-of-2/                       a server's own directory: nodes.conf, append-only files
 
-The bus has no login: whoever reaches it can take a node's slots away, and the node deletes their keys. So no server
+The bus has no login: a user who reaches it can take slots from a node, and the node deletes their keys. So no server
 listens on it. ``bind`` names an address that no machine has, and the hyphen before it lets a server start without it.
 The address of all nodes is the broadcast address, to which the kernel connects nobody. Each node knows the others from
 the ``nodes.conf`` that is written here, and the time until it misses them is longer than any site runs.

@@ -27,7 +27,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def one_cluster() -> Iterator[JobsCluster]:
-    """Three masters; whoever uses it empties it first."""
+    """Three masters. A test that uses them empties them first."""
     path = Path(tempfile.mkdtemp(prefix="ev-jobs-"))
     with JobsCluster(path) as cluster:
         yield cluster

@@ -297,7 +297,7 @@ class RedisCluster:
             midway()
             self._migrate(source, target, part)
             midway()
-            # The target first: from here on it answers for the slots whoever is asked, and the source still says so.
+            # The target first: it answers for the slots before the source gives them up, so some node always serves them.
             masters = [target, source, *(each for each in self.masters() if each not in (source, target))]
             for master in masters:
                 if master.running:

@@ -145,7 +145,7 @@ def test_only_the_first_sends_alerts(site: Callable[..., Config]) -> None:
 def test_with_another_number_nothing_is_lost_or_sent_twice(
     site: Callable[..., Config], redis_server: RedisServer, before: int, after: int
 ) -> None:
-    """Each camera's journal has lost ten entries unread: they count once, whoever finds it out."""
+    """Each camera's journal has lost ten entries unread: they count once, whichever publisher notices."""
     config, client = site(before), redis_server.client()
     for camera in CAMERAS:
         stock(client, config, camera, range(1, 11))
@@ -226,7 +226,7 @@ def test_a_kill_between_cursor_and_count_is_made_up_for_with_another_number(
     assert report.expired == 80
 
 
-def test_a_camera_whose_ring_is_gone_is_known_to_whoever_serves_it_now(
+def test_a_camera_whose_ring_is_gone_is_known_to_the_publisher_that_serves_it(
     site: Callable[..., Config], redis_server: RedisServer
 ) -> None:
     config, client = site(1, ("cam0",)), redis_server.client()
