@@ -244,9 +244,9 @@ def video_cursor_key(vhost: str, prefix: str) -> str:
 
 
 def lease_key(vhost: str, prefix: str, camera: str) -> str:
-    """The key of a camera's lease, which says who stores its frames at present. It has no hash tag: of two sites with
-    the same names, one with tags and one without, each must find the other's lease, because both keep the camera's
-    state and progress in the same hashes."""
+    """The key of a camera's lease, which names the site that stores its frames. It has no hash tag. Two sites with the
+    same names, one with tags and one without, keep the camera's state and progress in the same hashes. So each of them
+    must find the other's lease."""
     return f"{ENGINE}:{encode_part(vhost)}:lease:{encode_part(prefix)}:{encode_part(camera)}"
 
 

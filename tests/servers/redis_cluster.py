@@ -297,7 +297,7 @@ class RedisCluster:
             midway()
             self._migrate(source, target, part)
             midway()
-            # The target first: it answers for the slots before the source gives them up, so some node always serves them.
+            # The target first: it serves the slots before the source gives them up, so that some node always does.
             masters = [target, source, *(each for each in self.masters() if each not in (source, target))]
             for master in masters:
                 if master.running:
