@@ -71,6 +71,22 @@ def redis_for(short_path: Path, request: pytest.FixtureRequest) -> Iterator[Redi
         yield server
 
 
+@contextlib.contextmanager
+def observed(run: FaultRun, request: pytest.FixtureRequest) -> Iterator[None]:
+    """The time of a run: what it observed goes to the report, and its site ends."""
+    request.node.user_properties.append(("seed", run.seed))
+    yield
+    run.site.end()
+    run.close()
+    found = {
+        "key": run.case.key,
+        "accounts": run.accounts._asdict() if run.accounts else None,
+        "seconds": run.recovery_seconds,
+        "note": run.note,
+    }
+    request.node.user_properties.append(("observed", found))
+
+
 @pytest.fixture
 def run(
     case: Case,
@@ -83,17 +99,8 @@ def run(
     vhost = f"{case.key}-{repetition}"
     rabbitmq.add_vhost(vhost)
     made = FaultRun(case, site, redis_for, rabbitmq, vhost)
-    request.node.user_properties.append(("seed", made.seed))
-    yield made
-    site.end()
-    made.close()
-    observed = {
-        "key": case.key,
-        "accounts": made.accounts._asdict() if made.accounts else None,
-        "seconds": made.recovery_seconds,
-        "note": made.note,
-    }
-    request.node.user_properties.append(("observed", observed))
+    with observed(made, request):
+        yield made
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 
 from tests.faults.cases import Case
 from tests.faults.cluster_run import ClusterRun
+from tests.faults.conftest import observed
 from tests.faults.run import CAMERAS, KILOBYTES, pattern
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_cluster import ClusterServer, RedisCluster
@@ -43,17 +44,8 @@ def cluster_run(
     vhost = f"{case.key}-{repetition}"
     rabbitmq.add_vhost(vhost)
     made = ClusterRun(case, site, cluster, rabbitmq, vhost)
-    request.node.user_properties.append(("seed", made.seed))
-    yield made
-    site.end()
-    made.close()
-    observed = {
-        "key": case.key,
-        "accounts": made.accounts._asdict() if made.accounts else None,
-        "seconds": made.recovery_seconds,
-        "note": made.note,
-    }
-    request.node.user_properties.append(("observed", observed))
+    with observed(made, request):
+        yield made
 
 
 def start(run: ClusterRun, kilobytes: int = KILOBYTES, capacity_mb: int = 2) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -224,39 +224,35 @@ def test_a_node_cannot_name_hosts_without_end(bench: Bench, cluster: RedisCluste
     assert len(bench.agent._nodes.links) < 30
 
 
+def under_load(bench: Bench, act: Callable[[], None]) -> None:
+    """Do ``act`` while frames come and are stored, and until it has ended."""
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(act)
+        bench.turn(acting.done, lambda: refill(bench), seconds=60)
+        acting.result()
+
+
 def test_slots_that_move_under_load_lose_nothing(bench: Bench, cluster: RedisCluster) -> None:
     """MOVED and ASK, for frames and for journals."""
     first, second, _ = cluster.masters()
     slots = cluster.slots_of(first)
     assert slots
 
-    ended = threading.Event()
-
     def move() -> None:
         cluster.move_slots(first, second, slots[:256])
         cluster.move_slots(second, first, slots[:256])
-        ended.set()
 
-    mover = threading.Thread(target=move)
-    mover.start()
-    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
-    mover.join()
+    under_load(bench, move)
     bench.turn(bench.all_stored)
     check(bench, cluster)
 
 
 def test_a_failover_in_order_loses_nothing(bench: Bench, cluster: RedisCluster) -> None:
-    ended = threading.Event()
-
     def fail_over() -> None:
         for index in range(3):
             cluster.failover(index)
-        ended.set()
 
-    failing = threading.Thread(target=fail_over)
-    failing.start()
-    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
-    failing.join()
+    under_load(bench, fail_over)
     bench.turn(bench.all_stored)
     check(bench, cluster)
 
@@ -272,16 +268,10 @@ def test_a_killed_master_costs_no_more_than_is_counted(tmp_path: Path, own_clust
     bench.write_all(20)
     bench.turn(bench.all_stored)
 
-    ended = threading.Event()
-
     def fail_over() -> None:
         own_cluster.kill_master(0)
-        ended.set()
 
-    failing = threading.Thread(target=fail_over)
-    failing.start()
-    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
-    failing.join()
+    under_load(bench, fail_over)
     bench.turn(bench.all_stored)
     assert bench.drops("outage") == 0
     check(bench, own_cluster, missing=bench.drops("lost"))
@@ -325,19 +315,13 @@ def test_a_node_that_hangs_delays_and_nothing_more(tmp_path: Path, own_cluster: 
     bench = bench_of(tmp_path, own_cluster)
     bench.write_all(20)
     bench.turn(bench.all_stored)
-    ended = threading.Event()
-
     master = own_cluster.masters()[1]
 
     def hang_and_heal() -> None:
         own_cluster.partition_master(1)
         own_cluster.heal(master)
-        ended.set()
 
-    hanging = threading.Thread(target=hang_and_heal)
-    hanging.start()
-    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
-    hanging.join()
+    under_load(bench, hang_and_heal)
     bench.turn(bench.all_stored)
     assert bench.drops("outage") == 0
     check(bench, own_cluster, missing=bench.drops("lost"))
@@ -384,19 +368,14 @@ def test_a_node_that_joins_and_leaves_again_costs_nothing(tmp_path: Path, own_cl
     bench = bench_of(tmp_path, own_cluster)
     bench.write_all(20)
     bench.turn(bench.all_stored)
-    ended = threading.Event()
 
     def come_and_go() -> None:
         first = own_cluster.masters()[0]
         node = own_cluster.add_node()
         own_cluster.move_slots(first, node, own_cluster.slots_of(first)[:128])
         own_cluster.remove_node(node)
-        ended.set()
 
-    changing = threading.Thread(target=come_and_go)
-    changing.start()
-    bench.turn(ended.is_set, lambda: refill(bench), seconds=60)
-    changing.join()
+    under_load(bench, come_and_go)
     bench.turn(bench.all_stored)
     check(bench, own_cluster)
     bench.agent.on_close()
