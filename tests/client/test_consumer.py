@@ -500,7 +500,7 @@ def test_stop_in_a_callback_ends_after_it_and_the_rest_goes_back(make, tenant):
     tenant.publish(*tenant.events(10))
     join([thread])
     assert seen.numbers == [1, 2, 3]
-    wait_until(lambda: tenant.waiting() == 7, 20, "seven are back")
+    wait_until(lambda: tenant.waiting() == 7, 60, "seven are back")
     rest = Seen()
     with running(make(rest, queue=QUEUE)):
         rest.has(7)

@@ -164,7 +164,8 @@ def assert_in_place(client: redis.Redis, frames: Sequence[Old], ends: Sequence[i
     """Every frame stands under its new key with its bytes and its ``ends``, its camera's journal says so and outlives
     it, the camera is listed, and nothing is left under an old key."""
     names = [frame.new for frame in frames]
-    assert expiry(client, names) == list(ends)
+    found = expiry(client, names)
+    assert found == list(ends), [each for each in zip(names, found, ends, strict=True) if each[1] != each[2]][:5]
     assert client.mget(names) == [frame.payload for frame in frames]
     before = [frame.name for frame in frames if frame.name != frame.new]
     assert not before or not client.exists(*before)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -25,6 +26,14 @@ SECONDS_MIN = 30.0
 _ports_given: set[int] = set()
 #: Processes that may test at a time.
 _WORKERS_MAX = 8
+
+
+def readable(descriptor: Any, seconds: float | None) -> bool:
+    """Whether there is something to read, after at most ``seconds``; None waits. Unlike select, it takes descriptors
+    beyond 1,023, which a worker of many tests has."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if seconds is None else seconds * 1000))
 
 
 def wait_until(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
 
 import engine
-from tests.servers.wait import die_with_parent
+from tests.servers.wait import die_with_parent, readable
 
 _ROOT = Path(engine.__file__).parents[1]
 #: Seconds that a child may take for anything it is waited for.
@@ -40,7 +39,7 @@ class Peer:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
-            assert select.select([descriptor], [], [], timeout)[0], f"{self._name} said nothing for {timeout:g} s"
+            assert readable(descriptor, timeout), f"{self._name} said nothing for {timeout:g} s"
             data = os.read(descriptor, 65_536)
             assert data, f"{self._name} ended with {self._process.wait(timeout)}"
             self._buffer += data

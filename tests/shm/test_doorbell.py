@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import select
 import stat
 import struct
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from engine.errors import RingMismatch
-from engine.shm import doorbell, ring_file
+from engine.shm import ring_file
 from engine.shm.doorbell import Bell, Doorbell
 from engine.shm.status_page import StatusPage, WriterCount
 from tests.shm.children import Peer
@@ -51,16 +50,18 @@ def door(shm) -> Iterator[Door]:
 
 
 @pytest.fixture
-def sleeps(monkeypatch) -> list[bool]:
+def sleeps(door, monkeypatch) -> list[bool]:
     """Each sleep of a doorbell: whether it was over at once, the bell having rung. Nobody really sleeps."""
     ended: list[bool] = []
 
-    def look(read, write, error, timeout):
-        found = select.select(read, write, error, 0)
-        ended.append(bool(found[0]))
+    poll = door.doorbell._poll
+
+    def look(_):
+        found = poll.poll(0)
+        ended.append(bool(found))
         return found
 
-    monkeypatch.setattr(doorbell, "select", SimpleNamespace(select=look))
+    monkeypatch.setattr(door.doorbell, "_poll", SimpleNamespace(poll=look))
     return ended
 
 

@@ -19,7 +19,7 @@ RUNS = 5
 #: Which documents: the same in every run of the tests.
 SEED = 11
 #: Examples among which there are so many that pass.
-EXAMPLES = 100
+EXAMPLES = 400
 
 
 def passing() -> list[Document]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import select
 import signal
 import struct
 import subprocess
@@ -20,7 +19,7 @@ import psutil
 import pytest
 
 from tests.servers.redis_server import RedisServer
-from tests.servers.wait import wait_until
+from tests.servers.wait import readable, wait_until
 from tests.system.site import COMMAND, ROOT, Site, command, missing_numbers, stored_frames
 
 CAMERAS = [{"id": f"cam{number}", "url": "test://?size=320x240&fps=20&kb=10"} for number in range(3)]
@@ -106,7 +105,7 @@ class Screen:
     def _read(self) -> None:
         # The descriptor must not be in use when it is closed: only then does the terminal go away.
         while not self._closing:
-            if select.select([self.master], [], [], 0.05)[0]:
+            if readable(self.master, 0.05):
                 self.shown += os.read(self.master, 65536)
 
     def go_away(self) -> None:

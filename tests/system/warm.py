@@ -16,7 +16,6 @@ import json
 import os
 import pkgutil
 import runpy
-import select
 import signal
 import socket
 import subprocess
@@ -31,7 +30,7 @@ import setproctitle
 
 import engine
 from engine.cli.main import _LIBRARY_ENVIRONMENT
-from tests.servers.wait import die_with_parent
+from tests.servers.wait import die_with_parent, readable
 
 ROOT = Path(__file__).parent.parent.parent
 #: What Python, or a library while it is imported, reads of the environment.
@@ -78,7 +77,7 @@ class Fork:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._answers], [], [], timeout)[0]:
+            if not readable(self._answers, timeout):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
             self.returncode = int(self._answers.recv(_ANSWER_BYTES_MAX))
             self._answers.close()

@@ -128,8 +128,9 @@ class NodeLink:
 
     def _wait(self, deadline: float, *, for_room: bool = False) -> None:
         seconds = deadline - time.monotonic()
-        ways = ([], [self._socket]) if for_room else ([self._socket], [])
-        if seconds <= 0 or not any(select.select(*ways, [], seconds)):
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT if for_room else select.POLLIN)
+        if seconds <= 0 or not poll.poll(seconds * 1000):
             raise self.broken(f"it did not answer for {self._timeout_seconds:g} s")
 
     def _unavailable(self, what: str) -> RedisUnavailable:
