@@ -150,8 +150,11 @@ from engine.runtime.lock import SiteLock
 from tests.runtime.test_lock import config
 
 lock = SiteLock(config(Path(sys.argv[1])), exclusive=True)
+holder = os.getpid()
 if os.fork():
-    os.kill(os.getpid(), 9)
+    os.kill(holder, 9)
+while os.getppid() == holder:
+    time.sleep(0.001)
 print("locked", flush=True)
 sys.stdin.readline()
 """

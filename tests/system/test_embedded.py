@@ -28,10 +28,18 @@ def client(site: Site) -> redis.Redis:
 def kill(site: Site) -> None:
     """kill -9 the supervisor; its children end with it."""
     assert site.process is not None
-    children = [child for child in site.children() if "valkey" not in child.name()]
+    # One may end while the others are asked.
+    children = [child for child in site.children() if lives(child) and "valkey" not in name_of(child)]
     site.process.kill()
     site.process.wait()
     wait_until(lambda: not any(map(lives, children)), 10, "its children end with it")
+
+
+def name_of(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def lives(process: psutil.Process) -> bool:

@@ -53,7 +53,3 @@ class Rotation:
     def any_pending(self) -> bool:
         """True if a ring has frames that were not polled yet."""
         return any(head[0] != ring.cursor for head, ring in self._heads)
-
-    def any_held_back(self) -> bool:
-        """True if a writer's next frame cannot be sent now."""
-        return any(writer.held_back for writer in self.writers)
