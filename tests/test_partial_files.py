@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -41,6 +42,8 @@ def _ended(path: Path, first: signal.Signals, moment: int) -> int:
     """The exit code of a process that gets ``first`` while it writes, and SIGTERM so many instructions later."""
     if pid := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    # What the collector of garbage calls would be traced too, and nothing that it calls can end a process.
+    gc.disable()
     left = moment
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:

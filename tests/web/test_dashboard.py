@@ -278,6 +278,19 @@ def test_the_keyboard_alone_finds_and_opens_a_camera(dashboard: Dashboard) -> No
     expect(page.get_by_role("searchbox")).to_be_focused()
 
 
+def test_the_search_is_focused_while_another_view_is_about_to_be_shown(dashboard: Dashboard) -> None:
+    dashboard.open()
+    page = dashboard.page
+    expect(page.locator(".tile")).to_have_count(4)
+    page.evaluate(
+        """() => {
+          location.hash = "#/system";
+          document.body.dispatchEvent(new KeyboardEvent("keydown", { key: "/", bubbles: true }));
+        }"""
+    )
+    expect(page.get_by_role("searchbox")).to_be_focused()
+
+
 def test_curves_and_servers_and_tenants_show_what_the_site_does(running: Running, dashboard: Dashboard) -> None:
     page = dashboard.page
     dashboard.open_camera(JPEG)

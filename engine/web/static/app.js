@@ -66,11 +66,18 @@ document.addEventListener("keydown", (event) => {
     if (location.hash.length <= 2 && byId("search")) {
       byId("search").focus();
     } else {
-      addEventListener("hashchange", () => byId("search")?.focus(), { once: true });
+      addEventListener("hashchange", searchWhenShown);
       location.hash = "#/";
     }
   }
 });
+
+/** Focus the search when the wall is shown. Changes to other views may still be under way before that. */
+function searchWhenShown(event) {
+  if (new URL(event.newURL).hash.length > 2) return;
+  removeEventListener("hashchange", searchWhenShown);
+  byId("search")?.focus();
+}
 
 /** A wall without the page's frame, or back. */
 function fullScreen() {
