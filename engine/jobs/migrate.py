@@ -138,16 +138,22 @@ class Migration:
         return list(free.values()), copies
 
     def _drop_copies(self, copies: Sequence[Stored], report: CameraMigration) -> None:
-        """Remove old keys whose frames also have new keys. The new keys get at least the lifetime of the old ones."""
+        """Remove old keys whose frames also have new keys. The new keys get at least the lifetime of the old ones.
+
+        Nodes of a cluster answer at different moments, so they are asked when keys end, not how long they live. One
+        server before version 7 does not say so. It is asked for the new key first: then a copy that ends with its
+        original is never taken for one that ends earlier.
+        """
         names = [keys.build_frame_key(copy.key) for copy in copies]
-        asked = [key for copy, name in zip(copies, names, strict=True) for key in (copy.name, name)]
-        lifetimes = self._session.call(*(("PTTL", key) for key in asked))
+        asked = [key for copy, name in zip(copies, names, strict=True) for key in (name, copy.name)]
+        ask, give = ("PEXPIRETIME", "PEXPIREAT") if self._session.address.cluster else ("PTTL", "PEXPIRE")
+        lives = self._session.call(*((ask, key) for key in asked))
         commands: list[Command] = []
-        for name, would_ms, will_ms in zip(names, lifetimes[0::2], lifetimes[1::2], strict=True):
-            if would_ms == WITHOUT_TTL:
+        for name, will, would in zip(names, lives[0::2], lives[1::2], strict=True):
+            if would == WITHOUT_TTL:
                 commands.append(("PERSIST", name))
-            elif WITHOUT_TTL < will_ms < would_ms:
-                commands.append(("PEXPIRE", name, would_ms))
+            elif WITHOUT_TTL < will < would:
+                commands.append((give, name, would))
         replies = self._session.call(*commands, ("UNLINK", *(copy.name for copy in copies)))
         report.duplicates += replies[-1]
 

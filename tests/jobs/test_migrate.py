@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import redis
 from engine.errors import EXIT_FAILED, EXIT_NOTHING
 from engine.jobs.keyspace_scan import Strange
 from engine.jobs.migrate import CameraMigration, Migration
+from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.keys import FrameKey
+from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus, encode_status
 from tests.client.stocked import pipe
 from tests.jobs.old_frames import (
@@ -350,6 +353,31 @@ def test_a_frame_that_was_copied_before_is_no_second_frame(redis_server, client)
     ]
     assert not strange
     assert left == 0
+    assert_in_place(client, frames, ends)
+
+
+class Slow(Session):
+    """A session whose commands are carried out at different milliseconds, as nodes of a loaded cluster do."""
+
+    def try_call(self, *commands: tuple[Any, ...]) -> list[Any]:
+        replies = []
+        for command in commands:
+            replies += super().try_call(command)
+            after = time.monotonic() + 0.002
+            wait_until(lambda after=after: time.monotonic() > after, 1, "it is another millisecond", interval=0.001)
+        return replies
+
+
+def test_a_copy_that_ends_with_its_original_keeps_its_end(redis_server, client):
+    """What a run left that was killed between copy and removal."""
+    frames = row("cam1", 3)
+    put(client, frames)
+    ends = ends_of(client, frames)
+    for frame, end in zip(frames, ends, strict=True):
+        client.set(frame.new, frame.payload, pxat=end)
+    with Slow(parse_redis_address(redis_server.url), 20.0, checks_mode=True) as one:
+        (report,) = Migration(one, PREFIX, None, ears()[0]).run()
+    assert report.duplicates == 3
     assert_in_place(client, frames, ends)
 
 
