@@ -225,9 +225,9 @@ class BrokerSubscription:
                 raise pika.exceptions.ConsumerCancelled(f"the queue {queue} was deleted, or has moved")
             if not channel.is_open:
                 raise pika.exceptions.ChannelWrongStateError("the broker has closed the channel")
-        # Stop consuming, so that few messages go back and count as delivered.
-        for tag in list(channel.consumer_tags):
-            channel.basic_cancel(tag)
+        # The consumers are not cancelled: pika would reject what it has not passed on, and once more what the broker
+        # then gives to the other consumer. Each time counts as a delivery, and the last one that is allowed takes the
+        # message out of the queue. At the end of the connection, each message goes back once.
         while not self._closing.is_set():
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)

@@ -507,6 +507,20 @@ def test_stop_in_a_callback_ends_after_it_and_the_rest_goes_back(make, tenant):
     assert sorted(rest.numbers) == list(range(4, 11))
 
 
+def test_a_stop_costs_each_message_one_delivery_at_most(make, tenant):
+    """Messages are on their way to both consumers of the connection while it stops."""
+    declared(make, tenant)
+    tenant.publish(tenant.events(1), *tenant.events(100))
+    seen = Seen(lambda _: consumer.stop())
+    consumer = make(seen, queue=QUEUE, prefetch=100)
+    with running(consumer):
+        seen.has(1)
+    wait_until(lambda: tenant.waiting() == 100, 60, "all but one are back")
+    with tenant.channel() as channel:
+        found = [channel.basic_get(QUEUE, auto_ack=True)[1].headers or {} for _ in range(100)]
+    assert {headers.get("x-delivery-count", 0) for headers in found} <= {0, 1}
+
+
 def test_stop_within_a_batch_ends_there_and_the_batch_goes_back(make, tenant):
     events = tenant.events(5)
     seen = Seen(lambda event: event == events[1] and consumer.stop())
