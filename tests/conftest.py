@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.servers.cluster_client import CLUSTER, ONE_SERVER, AnyServer, ReadCluster
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
@@ -42,6 +43,7 @@ _IMPORTS = {
 }
 #: Kinds by the fixtures that a test takes, directly or through others.
 _FIXTURES = {"site": "system", "redis_server": "server", "shared_redis": "server", "rabbitmq": "server"}
+_FIXTURES |= {"one_cluster": "server"}
 _SMOKE = "test_smoke.py"
 
 
@@ -106,8 +108,50 @@ def short_path() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def redis_kind(request: pytest.FixtureRequest) -> str:
+    """What a test's Redis is: one server, or a cluster where the test runs on both (``cluster_client.on_both``)."""
+    return str(getattr(request, "param", ONE_SERVER))
+
+
+@pytest.fixture(scope="session")
+def one_redis() -> Iterator[RedisServer]:
+    """A Redis that many tests use after each other; whoever stops or changes a server starts one of their own."""
+    path = Path(tempfile.mkdtemp(prefix="ev-redis-"))
+    # Redis looks for commands that have waited long enough `hz` times a second.
+    with RedisServer(path, args=["--hz", "500"]) as server:
+        yield server
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def one_cluster() -> Iterator[ReadCluster]:
+    """A cluster that many tests use after each other: three masters without replicas. Tests empty it first.
+
+    Its nodes give each other up late, so that one may stand still for some seconds, and nothing else changes.
+    """
+    path = Path(tempfile.mkdtemp(prefix="ev-cluster-"))
+    with ReadCluster(path, node_timeout_ms=60_000) as cluster:
+        yield cluster
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_kind: str, request: pytest.FixtureRequest) -> AnyServer:
+    """One server or a cluster; tests empty it first."""
+    found: AnyServer = request.getfixturevalue("one_cluster" if redis_kind == CLUSTER else "one_redis")
+    return found
+
+
 @pytest.fixture
-def redis_server(short_path: Path) -> Iterator[RedisServer]:
+def redis_server(redis_kind: str, request: pytest.FixtureRequest, short_path: Path) -> Iterator[AnyServer]:
+    """An empty server of the test's own, or the cluster that all share, empty."""
+    if redis_kind == CLUSTER:
+        cluster: ReadCluster = request.getfixturevalue("one_cluster")
+        with cluster.client() as client:
+            client.flushall()
+        yield cluster
+        return
     with RedisServer(short_path / "redis") as server:
         yield server
 

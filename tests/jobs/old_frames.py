@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis
-from redis.cluster import ClusterNode
 
 from engine.jobs.keyspace_scan import Ears, Strange
 from engine.servers.redis.session import Session
@@ -20,8 +19,7 @@ from engine.wire.keys import FrameKey, build_frame_key, parse_frame_key
 from engine.wire.redis_address import parse_redis_address
 from engine.wire.test_mark import find_mark
 from tests.client.stocked import pipe
-from tests.servers.cluster_client import ClusterClient, ReadCluster
-from tests.servers.redis_server import RedisServer
+from tests.servers.cluster_client import AnyServer
 from tests.system.site import Site, missing_numbers
 from tests.wire.pictures import encode
 
@@ -227,36 +225,6 @@ def ears() -> tuple[Ears, list[Strange]]:
     return Ears(strange=strange.append), strange
 
 
-class JobsClient(ClusterClient):
-    """A client of a cluster that answers what redis-py leaves to one node."""
-
-    def mget(self, names: Any, *more: Any) -> list[Any]:
-        """The values of keys of any slots."""
-        asked = [*([names] if isinstance(names, bytes | str) else names), *more]
-        with self.pipeline(transaction=False) as pipeline:
-            for name in asked:
-                pipeline.get(name)
-            return list(pipeline.execute())
-
-    def time(self) -> Any:
-        """The clock of one node: they are on one machine."""
-        return self.get_redis_connection(self.get_primaries()[0]).time()
-
-
-class JobsCluster(ReadCluster):
-    """A cluster in place of a server."""
-
-    @property
-    def url(self) -> str:
-        """The address: there is no login."""
-        return self.address
-
-    def client(self, **options: Any) -> JobsClient:
-        """A client of the cluster."""
-        nodes = [ClusterNode("127.0.0.1", node.announced_port) for node in self.cluster.nodes if node.running]
-        return JobsClient(startup_nodes=nodes, **options)
-
-
-def session(server: RedisServer | JobsCluster) -> Session:
+def session(server: AnyServer) -> Session:
     """A job's connection."""
     return Session(parse_redis_address(server.url), 20.0, checks_mode=True)

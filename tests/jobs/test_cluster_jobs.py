@@ -10,8 +10,9 @@ import pytest
 from engine.jobs.migrate import Migration
 from engine.servers.redis.session import Session
 from engine.wire.redis_address import parse_redis_address
-from tests.jobs.old_frames import PREFIX, JobsCluster, assert_in_place, ears, expiry, put, row
+from tests.jobs.old_frames import PREFIX, assert_in_place, ears, expiry, put, row
 from tests.jobs.test_recover import Archive, fill
+from tests.servers.cluster_client import ReadCluster
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.wait import wait_until
 from tests.system.site import command
@@ -22,14 +23,14 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def cluster(one_cluster: JobsCluster) -> JobsCluster:
+def cluster(one_cluster: ReadCluster) -> ReadCluster:
     with one_cluster.client() as client:
         client.flushall()
     return one_cluster
 
 
 def test_a_recovery_that_is_killed_sends_each_frame_and_deletes_each(
-    cluster: JobsCluster, rabbitmq: RabbitMQ, vhost: str
+    cluster: ReadCluster, rabbitmq: RabbitMQ, vhost: str
 ):
     archive = Archive(rabbitmq, cluster, vhost)  # type: ignore[arg-type]
     archive.bind()
@@ -50,7 +51,7 @@ def test_a_recovery_that_is_killed_sends_each_frame_and_deletes_each(
 class Interrupted(Session):
     """A session that is killed right before its first command of some name."""
 
-    def __init__(self, cluster: JobsCluster, name: str) -> None:
+    def __init__(self, cluster: ReadCluster, name: str) -> None:
         super().__init__(parse_redis_address(cluster.url), 20.0, checks_mode=True)
         self._name = name
 
@@ -60,7 +61,7 @@ class Interrupted(Session):
         return super().try_call(*commands)
 
 
-def test_a_migration_that_is_killed_between_copy_and_removal_ends_with_each_frame_once(cluster: JobsCluster):
+def test_a_migration_that_is_killed_between_copy_and_removal_ends_with_each_frame_once(cluster: ReadCluster):
     frames = row("cam1", 100) + row("cam2", 20, ttl_ms=0)
     hear, strange = ears()
     with cluster.client() as client:
@@ -78,7 +79,7 @@ def test_a_migration_that_is_killed_between_copy_and_removal_ends_with_each_fram
     assert not strange
 
 
-def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: JobsCluster):
+def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: ReadCluster):
     with cluster.client() as client:
         for vhost in ("loja", "outra"):
             put(client, row("cam1", 30, vhost=vhost) + row("cam2", 30, vhost=vhost), new=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,8 +19,8 @@ from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus, encode_status
 from tests.client.stocked import pipe
-from tests.jobs.old_frames import SECOND, T0, JobsCluster, listed, session
-from tests.servers.redis_server import RedisServer
+from tests.jobs.old_frames import SECOND, T0, listed, session
+from tests.servers.cluster_client import AnyServer, ReadCluster
 
 JOURNAL = keys.journal_key("loja", "frames", "cam1")
 TTL_MS = 600_000
@@ -31,23 +28,13 @@ TTL_MS = 600_000
 PACE_SECONDS = 0.002
 
 
-@pytest.fixture(scope="module")
-def one_server() -> Iterator[RedisServer]:
-    path = Path(tempfile.mkdtemp(prefix="ev-journals-"))
-    with RedisServer(path) as started:
-        yield started
-    shutil.rmtree(path, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def server(request: pytest.FixtureRequest) -> RedisServer | JobsCluster:
-    kind = getattr(request, "param", "one server")
-    found: RedisServer | JobsCluster = request.getfixturevalue("one_cluster" if kind == "cluster" else "one_server")
-    return found
+@pytest.fixture(scope="session")
+def server(shared_redis: AnyServer) -> AnyServer:
+    return shared_redis
 
 
 @pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
+def client(server: AnyServer) -> Iterator[redis.Redis]:
     with server.client() as client:
         client.flushall()
         yield client
@@ -90,7 +77,7 @@ def test_a_journal_is_what_a_sorted_list_would_be(server, there, runs, dense):
             model.update((number, entry(number, 7000)) for number in new)
             assert listed(client, "loja", "cam1") == [model[number] for number in sorted(model)]
             # No draft is left; who swapped last is remembered for a while.
-            note = StoredNames("loja", "frames").rebuilt("cam1", cluster=isinstance(server, JobsCluster)).encode()
+            note = StoredNames("loja", "frames").rebuilt("cam1", cluster=isinstance(server, ReadCluster)).encode()
             assert set(client.scan_iter("engine:*:rebuild:*")) <= {note}
         assert not model or 0 < client.pttl(JOURNAL) <= TTL_MS
 
@@ -135,7 +122,7 @@ def now_nano(client: redis.Redis) -> int:
 class Writing:
     """A site's writer: adds entries stamped now to the journal, each newer than the last, until it is left."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: AnyServer) -> None:
         self.written: list[JournalEntry] = []
         self.refused: list[str] = []
         self._server = server
@@ -215,7 +202,7 @@ class Interrupted(Session):
     """A session during which something happens at Redis, once: right before its first command that ``when`` says."""
 
     def __init__(
-        self, server: RedisServer, when: Callable[[tuple[Any, ...]], bool], happens: Callable[[], object]
+        self, server: AnyServer, when: Callable[[tuple[Any, ...]], bool], happens: Callable[[], object]
     ) -> None:
         super().__init__(parse_redis_address(server.url), 20.0)
         self._when = when

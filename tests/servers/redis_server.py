@@ -69,6 +69,11 @@ class RedisServer(Server):
             return f"unix://{login}{self.socket_path}"
         return f"redis://{login}127.0.0.1:{self.port}/0"
 
+    @property
+    def section(self) -> dict[str, Any]:
+        """The keys of a site's ``[redis]`` that name it."""
+        return {"address": self.address}
+
     def client(self, **options: Any) -> redis.Redis:
         """A client with the server's credentials that tries nothing twice, unless `options` say otherwise."""
         if self.socket_path is None:
