@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from engine.client.tenant import ENTRIES_MAX
 from engine.errors import UnknownName
 from engine.wire import keys
+from engine.wire.cluster_routing import split
 from tests.client.stocked import PREFIX, T0, VHOST, AnyStore, Stored, frame, pipe, row, stock
+from tests.servers.cluster_client import CLUSTER, AnyClient, AnyServer, ReadCluster, connections, servers
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 
-CAMERAS = [f"cam{number:02d}" for number in range(20)]
-FRAMES_PER_CAMERA = 10_000
+CAMERAS = [f"cam{number:02d}" for number in range(10)]
+FRAMES_PER_CAMERA = 6000
 GAP = 33_333_333
-FOREIGN_KEYS = 200_000
+FOREIGN_KEYS = 60_000
 MIB = 2**20
 #: All that reading may ask of Redis.
 READING = {"xrange", "xrevrange", "xread", "mget", "exists", "hkeys", "hgetall", "pttl", "ping"}
@@ -36,12 +37,13 @@ def stored(camera: str, number: int) -> Stored:
 
 
 @pytest.fixture(scope="module")
-def large() -> Iterator[RedisServer]:
-    """200,000 frames beside as many keys of somebody else."""
+def large(redis_kind: str) -> Iterator[AnyServer]:
+    """60,000 frames beside as many keys of somebody else."""
     path = Path(tempfile.mkdtemp(prefix="ev-large-"))
-    with RedisServer(path) as server, server.client() as client:
+    kind = ReadCluster if redis_kind == CLUSTER else RedisServer
+    with kind(path) as server, server.client() as client:
         stock(client, (stored(camera, number) for number in range(FRAMES_PER_CAMERA) for camera in CAMERAS))
-        names = [[f"foreign:{part}:{number}" for number in range(1000)] for part in range(FOREIGN_KEYS // 1000)]
+        names = [[f"{{{part}}}foreign:{number}" for number in range(1000)] for part in range(FOREIGN_KEYS // 1000)]
         pipe(client, (("MSET", *(word for name in part for word in (name, b"x"))) for part in names))
         assert client.dbsize() == len(CAMERAS) * (FRAMES_PER_CAMERA + 1) + FOREIGN_KEYS + 1
         yield server
@@ -49,36 +51,47 @@ def large() -> Iterator[RedisServer]:
 
 
 class Meter:
-    """Round trips of a store, as it makes them, and the commands that Redis has counted meanwhile."""
+    """Round trips of a store, as it makes them, the commands in them, and that Redis has counted no other meanwhile."""
 
-    def __init__(self, store: AnyStore, client: redis.Redis) -> None:
+    def __init__(self, store: AnyStore, client: AnyClient) -> None:
         self.trips: list[list[tuple[Any, ...]]] = []
-        self._client = client
-        transport: Any = getattr(store, "store", store)._transport
-        call = transport.call
+        self._servers = servers(client)
+        self._transport: Any = getattr(store, "store", store)._transport
+        call = self._transport.call
 
         def counted(commands: Any) -> Any:
             self.trips.append(list(commands))
             return call(commands)
 
-        transport.call = counted
+        self._transport.call = counted
 
     def __enter__(self) -> Meter:
         self.trips.clear()
-        self._client.config_resetstat()
+        for server in self._servers:
+            server.config_resetstat()
         return self
 
     def __exit__(self, *_: object) -> None:
-        found = self._client.info("commandstats")
-        self.commands = Counter({name.removeprefix("cmdstat_"): stats["calls"] for name, stats in found.items()})
-        # Our own.
-        for name in ("config|resetstat", "info"):
-            self.commands.pop(name, None)
-        assert self.commands == Counter(name.lower() for trip in self.trips for name, *_ in trip)
+        counted: Counter[str] = Counter()
+        for server in self._servers:
+            for name, stats in server.info("commandstats").items():
+                counted[name.removeprefix("cmdstat_")] += stats["calls"]
+        # Our own, and the question for a cluster's map.
+        for name in ("config|resetstat", "info", "cluster|slots"):
+            counted.pop(name, None)
+        self.commands = Counter(name.lower() for trip in self.trips for name, *_ in trip)
+        assert counted == Counter(command[0].lower() for trip in self.trips for command in self._carried_out(trip))
+
+    def _carried_out(self, trip: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The commands of a round trip as servers get them: a cluster is asked for each slot by itself."""
+        if not self._transport.address.cluster:
+            return trip
+        known = self._transport._nodes._state.map
+        return [piece.command for place, command in enumerate(trip) for piece in split(place, command, known)]
 
 
 @pytest.fixture
-def metered(open_store: Callable[..., AnyStore], large: RedisServer) -> Iterator[tuple[AnyStore, Meter]]:
+def metered(open_store: Callable[..., AnyStore], large: AnyServer) -> Iterator[tuple[AnyStore, Meter]]:
     with large.client() as client:
         # Connected before anything is counted.
         client.ping()
@@ -241,17 +254,19 @@ def test_a_reader_that_stops_reading_leaves_nothing_waiting_at_the_server(open_s
     items = store.range("cam1") if what == "range" else store.tail("cam1", 0)
     first = list(itertools.islice(items, 25))
 
-    def reader() -> dict[str, str]:
-        (found,) = (one for one in client.client_list() if one["cmd"] in ("mget", "xrange", "xread"))
-        return found
+    def held(what: str) -> int:
+        """Bytes that servers hold for the reader's connections, one to a server."""
+        found = [int(one[what]) for one in connections(client) if one["cmd"] in ("mget", "xrange", "xread")]
+        assert 1 <= len(found) <= len(servers(client))
+        return sum(found)
 
     # What was asked for has been read by now, but for what Redis has not yet noted.
-    before = wait_until(lambda: reader() if reader()["omem"] == "0" else None, 10, "an empty output buffer")
+    wait_until(lambda: held("omem") == 0, 10, "an empty output buffer")
+    before = held("tot-mem")
     stock(client, frames[200:])
-    after = reader()
-    assert (after["omem"], after["obl"]) == ("0", "0")
+    assert held("omem") == held("obl") == 0
     # A page or two of its own buffers come and go; what was stored meanwhile is 20 MB.
-    assert int(after["tot-mem"]) <= int(before["tot-mem"]) + 65_536
+    assert held("tot-mem") <= before + 65_536 * len(servers(client))
     # And it may go on at any time. A range had seen the journal's end.
     count = 200 if what == "range" else 400
     rest = list(itertools.islice(items, count - len(first)))

@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from redis._parsers.base import BaseParser
 
 from engine import AsyncFrameStore, FrameStore
 from engine.client import ranges, tail
+from engine.client.async_cluster_pool import AsyncClusterPool, AsyncNodeConnections
 from engine.errors import (
     ConfigError,
     EngineError,
@@ -30,6 +32,7 @@ from engine.errors import (
     WireError,
 )
 from engine.servers.redis import patience
+from engine.servers.redis.cluster_connections import NodeConnections
 from engine.servers.redis.errors import checked
 from engine.servers.redis.patience import TRIES
 from engine.wire import keys
@@ -38,6 +41,16 @@ from engine.wire.keys import FrameKey, build_frame_key
 from engine.wire.redis_address import parse_redis_address
 from engine.wire.state import CameraStatus
 from tests.client.stocked import PREFIX, STORES, T0, VHOST, AnyStore, frame, row, stock
+from tests.servers.cluster_client import (
+    CLUSTER,
+    AnyClient,
+    AnyServer,
+    ClusterClient,
+    ReadCluster,
+    connections,
+    owner,
+    servers,
+)
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
 
@@ -155,7 +168,10 @@ class TestNames:
             store.latest("")
 
 
+@pytest.mark.one_server
 class TestQuestions:
+    """Refused before a server is asked."""
+
     @with_a_time
     @pytest.mark.parametrize(
         ("when", "part"),
@@ -419,8 +435,8 @@ class TestServersThatRefuse:
     @all_questions
     def test_a_user_without_the_right_to_read_is_refused_with_the_command(self, open_store, shared_redis, client, ask):
         stock(client, row("cam1", 1))
-        client.execute_command("ACL", "SETUSER", "blind", "reset", "on", ">secret", "~*", "+ping", "+select")
-        store = open_store(f"redis://blind:secret@{shared_redis.address}")
+        set_user(client, "blind", "~*", "+ping", "+select")
+        store = open_store(address_of(shared_redis, "blind"))
         with pytest.raises(
             ServerRefused, match=f"{shared_redis.address} does not permit [A-Z]+ to this user"
         ) as caught:
@@ -429,31 +445,34 @@ class TestServersThatRefuse:
 
     def test_a_user_who_may_read_only_needs_nothing_more(self, open_store, shared_redis, client):
         stock(client, row("cam1", 1))
-        client.execute_command(
-            "ACL",
-            "SETUSER",
-            "reader",
-            "reset",
-            "on",
-            ">secret",
-            f"~{VHOST}:*",
-            f"~engine:{VHOST}:*",
-            "-@all",
-            "+@read",
-            "+ping",
-        )
-        store = open_store(f"redis://reader:secret@{shared_redis.address}")
+        set_user(client, "reader", f"~{VHOST}:*", f"~engine:{VHOST}:*", "-@all", "+@read", "+ping")
+        store = open_store(address_of(shared_redis, "reader"))
         for ask in ALL.values():
             ask(store)
 
+    @pytest.mark.one_server
     def test_a_database_that_the_server_does_not_have_is_named(self, open_store, shared_redis):
         with pytest.raises(EngineError, match=f"{shared_redis.address}.*DB index"):
             open_store(f"redis://{shared_redis.address}/99").latest("cam1")
 
 
+def set_user(client: AnyClient, name: str, *rules: str) -> None:
+    """A user with the password "secret", on every server. In a cluster it may also ask where slots are."""
+    known = ["+cluster|slots"] if isinstance(client, ClusterClient) else []
+    for server in servers(client):
+        server.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", *rules, *known)
+
+
+def address_of(server: AnyServer, user: str) -> str:
+    """The URL for a user of ``set_user``."""
+    scheme, _, hosts = server.address.rpartition("://")
+    return f"{scheme or 'redis'}://{user}:secret@{hosts}"
+
+
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("guarded"), password=SECRET) as server:
+def guarded(redis_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
+    kind = ReadCluster if redis_kind == CLUSTER else RedisServer
+    with kind(tmp_path_factory.mktemp("guarded"), password=SECRET) as server:
         yield server
 
 
@@ -466,6 +485,14 @@ class TestServersThatAreAway:
     def brief_pauses(self, monkeypatch):
         monkeypatch.setattr(patience, "_PAUSE_SECONDS", 0.001)
 
+    def test_a_cluster_of_which_no_node_is_there_is_named_with_each(self, open_store):
+        nodes = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        store = open_store(f"cluster://{','.join(nodes)}", timeout_seconds=0.05)
+        for ask in ALL.values():
+            with pytest.raises(RedisUnavailable, match=f"Redis at cluster://{','.join(nodes)}: no node says") as away:
+                ask(store)
+            assert all(f"Redis at redis://{node} cannot be reached" in str(away.value) for node in nodes)
+
     @pytest.mark.parametrize("address", ["127.0.0.1", "unix"])
     def test_a_server_that_is_not_there_is_named(self, open_store, tmp_path, address):
         address = f"unix://{tmp_path}/none.sock" if address == "unix" else f"127.0.0.1:{free_port()}"
@@ -474,6 +501,7 @@ class TestServersThatAreAway:
             with pytest.raises(RedisUnavailable, match=f"Redis at .*{address} cannot be reached"):
                 ask(store)
 
+    @pytest.mark.one_server
     def test_a_server_restarted_between_two_questions_is_found_again(self, open_store, redis_server):
         store = open_store(redis_server.address)
         for generation in (1, 2, 3):
@@ -483,6 +511,7 @@ class TestServersThatAreAway:
             assert store.count("cam1") == len(store.stats().cameras) * generation
             redis_server.restart()
 
+    @pytest.mark.one_server
     def test_a_tail_outlives_a_restart(self, open_store, redis_server):
         store = open_store(redis_server.address)
         with redis_server.client() as client:
@@ -499,9 +528,9 @@ class TestServersThatAreAway:
         stock(client, row("cam1", 3))
         store = open_store(shared_redis.address, timeout_seconds=0.2)
         expected = ask(store)
-        with paused(shared_redis):
+        with paused(shared_redis) as server:
             # The last try finds it at work again.
-            on_try(store, TRIES, shared_redis.resume)
+            on_try(store, TRIES, server.resume)
             answer = ask(store)
         if not hasattr(answer, "total"):
             assert answer == expected
@@ -510,7 +539,8 @@ class TestServersThatAreAway:
     def test_a_server_that_stands_still_for_longer_is_named(self, open_store, shared_redis, client, ask):
         stock(client, row("cam1", 3))
         store = open_store(shared_redis.address, timeout_seconds=0.1)
-        with paused(shared_redis), pytest.raises(RedisUnavailable, match=f"Redis at .*{shared_redis.address}"):
+        ask(store)
+        with paused(shared_redis) as server, pytest.raises(RedisUnavailable, match=f"Redis at .*{server.address}"):
             ask(store)
         assert store.latest("cam1").sequence == 3
 
@@ -525,42 +555,65 @@ class TestServersThatAreAway:
         stock(client, frames)
         store = open_store(shared_redis.address, timeout_seconds=0.05, chunk_bytes=12)
         found = getattr(store, items)("cam1", **({"since": 0} if "tail" in items else {}))
-        on_try(store, trips + 1, shared_redis.pause)
+        server = owner(shared_redis, JOURNAL)
+        on_try(store, trips + 1, server.pause)
         got: list[int] = []
         try:
             got.extend(one.sequence for one in itertools.islice(found, 8))
         except RedisUnavailable:
-            shared_redis.resume()
+            server.resume()
             # A tail that has lost some would wait for ever.
             for _ in range(30):
                 if len(got) < 8 and (one := found.poll()):
                     got.append(one.sequence)
         finally:
-            shared_redis.resume()
+            server.resume()
         assert got == [1, *range(3, 10)]
         assert found.missing == 1
 
 
 @contextlib.contextmanager
-def paused(server: RedisServer) -> Iterator[None]:
+def paused(shared: AnyServer) -> Iterator[RedisServer]:
+    """The server stands still, or the node of a cluster that has cam1's journal."""
+    server = owner(shared, JOURNAL)
     server.pause()
     try:
-        yield
+        yield server
     finally:
         server.resume()
 
 
 def on_try(store: AnyStore, number: int, do: Callable[[], None]) -> None:
-    """Do something right before the store's ``number``-th try of a round trip from now on."""
-    own_transport: Any = getattr(store, "store", store)._transport
-    once, counter = own_transport._once, itertools.count(1)
+    """Do something right before the store's ``number``-th try of a round trip from now on. For one thread."""
+    transport: Any = getattr(store, "store", store)._transport
+    tries, name = transport, "_once"
+    if transport.address.cluster:
+        tries, name = node_connections(transport), "_exchange"
+    once, counter = getattr(tries, name), itertools.count(1)
 
     def counted(*arguments: Any) -> Any:
         if next(counter) == number:
             do()
         return once(*arguments)
 
-    own_transport._once = counted
+    setattr(tries, name, counted)
+
+
+def node_connections(transport: Any) -> Any:
+    """The connections to a cluster's nodes that the next round trip uses."""
+    pool = transport._nodes
+    if not pool._idle:
+        kind = AsyncNodeConnections if isinstance(pool, AsyncClusterPool) else NodeConnections
+        pool._idle.append(kind(pool._state, transport._timeout_seconds))
+    return pool._idle[-1]
+
+
+def open_connections(store: FrameStore) -> list[Any]:
+    """The connections of a store that one thread has asked."""
+    transport: Any = store._transport
+    if transport.address.cluster:
+        return list(node_connections(transport)._open.values())
+    return [transport._pool._connections[0]]
 
 
 class TestInterruptions:
@@ -592,18 +645,19 @@ class TestInterruptions:
         stock(client, [*row("cam1", 3), *row("cam2", 3)])
         with FrameStore(shared_redis.address, VHOST, cameras=["cam1", "cam2"]) as store:
             store.snapshot()
-            connection = store._transport._pool._connections[0]
-            read, counter = connection.read_response, itertools.count(1)
+            opened, counter = open_connections(store), itertools.count(1)
 
-            def interrupted() -> Any:
+            def interrupted(read: Callable[[], Any]) -> Any:
                 if next(counter) == 2:
                     raise KeyboardInterrupt
                 return read()
 
-            monkeypatch.setattr(connection, "read_response", interrupted)
+            for connection in opened:
+                read = connection.read_response
+                monkeypatch.setattr(connection, "read_response", partial(interrupted, read))
             with pytest.raises(KeyboardInterrupt):
                 store.snapshot()
-            assert not connection.is_connected
+            assert not any(connection.is_connected for connection in opened)
             assert store.latest("cam2") == frame(row("cam2", 3)[-1])
 
     def test_a_cancelled_question_leaves_no_replies_to_the_next(self, shared_redis, client):
@@ -624,11 +678,12 @@ class TestInterruptions:
     def test_a_cancelled_wait_for_the_next_frame_misses_none(self, shared_redis, client, trips):
         """``wait_for(anext(tail), …)`` is how asyncio waits with a limit."""
         stock(client, row("cam1", 6))
+        server = owner(shared_redis, JOURNAL)
 
         async def scenario() -> list[int]:
             async with AsyncFrameStore(shared_redis.address, VHOST, chunk_bytes=12) as store:
                 tail = store.tail("cam1", 0)
-                on_try(store, trips, shared_redis.pause)
+                on_try(store, trips, server.pause)
                 got: list[int] = []
                 for _ in range(6 + 6):
                     if len(got) == 6:
@@ -636,13 +691,13 @@ class TestInterruptions:
                     with contextlib.suppress(TimeoutError):
                         got.append((await asyncio.wait_for(anext(tail), 0.1)).sequence)
                         continue
-                    shared_redis.resume()
+                    server.resume()
                 return got
 
         try:
             assert asyncio.run(scenario()) == [1, 2, 3, 4, 5, 6]
         finally:
-            shared_redis.resume()
+            server.resume()
 
     @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
     def test_an_abandoned_iterator_leaves_no_replies_to_the_next_question(self, shared_redis, client, kind):
@@ -698,14 +753,14 @@ class TestClosed:
 
     def test_it_holds_no_connection_any_more(self, store, client):
         stock(client, row("cam1", 3))
-        before = len(client.client_list())
+        before = len(connections(client))
         assert store.latest("cam1") is not None
-        assert len(client.client_list()) == before + 1
+        assert_one_a_server(client, before)
         store.close()
-        wait_until(lambda: len(client.client_list()) == before, 20, "its connection is gone")
+        wait_until(lambda: len(connections(client)) == before, 20, "its connection is gone")
         with contextlib.suppress(QueryError):
             store.latest("cam1")
-        assert len(client.client_list()) == before
+        assert len(connections(client)) == before
 
     def test_an_iterator_that_is_on_its_way_ends_with_the_same_error(self, store, client):
         stock(client, row("cam1", 2500))
@@ -765,7 +820,7 @@ class TestSharing:
         with FrameStore(shared_redis.address, VHOST) as store, ThreadPoolExecutor(40) as pool:
             assert list(pool.map(store.count, ["cam1"] * 200)) == [50] * 200
             # Ours that stocked is one of them.
-            assert len(client.client_list()) <= 16 + 2
+            assert len(connections(client)) <= (16 + 2) * len(servers(client))
 
     def test_many_tasks_share_one_store(self, shared_redis, client):
         cameras = [f"cam{number}" for number in range(8)]
@@ -780,12 +835,18 @@ class TestSharing:
 
     @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
     def test_a_closed_store_holds_no_connection(self, shared_redis, client, kind):
-        before = len(client.client_list())
+        before = len(connections(client))
         with kind(shared_redis.address, VHOST, cameras=["cam1"]) as store:
             assert store.latest("cam1") is None
-            assert len(client.client_list()) == before + 1
+            assert_one_a_server(client, before)
         # Redis notices an end of its own accord, soon.
-        wait_until(lambda: len(client.client_list()) == before, 10, "the connection's end")
+        wait_until(lambda: len(connections(client)) == before, 10, "the connection's end")
+
+
+def assert_one_a_server(client: AnyClient, before: int) -> None:
+    """A store has connected: once to the server, or to the nodes of a cluster that it asked."""
+    most = before + len(servers(client))
+    wait_until(lambda: before < len(connections(client)) <= most, 10, "a connection to each server at most")
 
 
 @pytest.mark.parametrize(

@@ -361,8 +361,8 @@ class Slow(Session):
 
     def try_call(self, *commands: tuple[Any, ...]) -> list[Any]:
         replies = []
-        for command in commands:
-            replies += super().try_call(command)
+        for one in commands:
+            replies += super().try_call(one)
             after = time.monotonic() + 0.002
             wait_until(lambda after=after: time.monotonic() > after, 1, "it is another millisecond", interval=0.001)
         return replies
