@@ -1,4 +1,4 @@
-"""Fixtures of the read side: one Redis for the whole session, emptied for each test that uses it, and its stores."""
+"""Fixtures of the read side: the Redis of a session, emptied for each test that uses it, its stores and consumers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from engine import FrameConsumer
 from engine.client import store_base as stores
+from engine.client.delivery import FrameCallback
+from tests.client.consuming import Tenant
 from tests.client.stocked import STORES, VHOST, AnyStore
 from tests.servers.cluster_client import AnyClient, AnyServer, on_both
+from tests.servers.rabbitmq import RabbitMQ
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,3 +47,18 @@ def open_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def store(open_store: Callable[..., AnyStore], shared_redis: AnyServer, client: AnyClient) -> AnyStore:
     """A store of either kind over the shared Redis, which is empty."""
     return open_store(shared_redis.address)
+
+
+@pytest.fixture
+def tenant(rabbitmq: RabbitMQ, vhost: str, client: AnyClient) -> Tenant:
+    return Tenant(rabbitmq, vhost, client)
+
+
+@pytest.fixture
+def make(tenant: Tenant, shared_redis: AnyServer) -> Callable[..., FrameConsumer]:
+    """Makes consumers of the tenant."""
+
+    def make(callback: FrameCallback, redis_url: str = shared_redis.url, **options: Any) -> FrameConsumer:
+        return FrameConsumer(tenant.url, redis_url, callback, **{"retry_seconds": 0.02, **options})
+
+    return make

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pika
-import redis
+import pytest
 
 from engine import Frame, FrameConsumer
 from engine.wire import metadata
 from engine.wire.journal import JournalEntry
 from engine.wire.metadata import FrameEvent, FrameEvents
+from tests.servers.cluster_client import AnyClient
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.wait import wait_until
+from tests.system.site import COMMAND, ROOT
 
 EXCHANGE = "camera.metadata"
 EVENT_KEY = "camera.metadata.event"
@@ -23,12 +27,13 @@ BATCH_KEY = "camera.metadata.batch"
 QUEUE = "work"
 DEAD = "dead"
 START_NANO = 1731024000000000000
+both_queues = pytest.mark.parametrize("queue", ["", QUEUE], ids=["exclusive", "named"])
 
 
 class Tenant:
     """One vhost: makes frames and their events, publishes them, and looks into queues."""
 
-    def __init__(self, broker: RabbitMQ, vhost: str, client: redis.Redis) -> None:
+    def __init__(self, broker: RabbitMQ, vhost: str, client: AnyClient) -> None:
         self.broker = broker
         self.vhost = vhost
         self.client = client
@@ -164,6 +169,22 @@ def running(*consumers: FrameConsumer) -> Iterator[None]:
         join(threads)
     if errors:
         raise errors[0]
+
+
+def declared(make: Callable[..., FrameConsumer], tenant: Tenant, **options: Any) -> None:
+    """Let the named queue be declared as a consumer does it, and collect."""
+    consumer = make(Seen(), queue=QUEUE, **options)
+    with running(consumer):
+        tenant.publish(b"[]")
+        wait_until(lambda: consumer.counts.received == 1, 20, "the queue is there")
+
+
+def consume(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """``edge-video consume``, running."""
+    return subprocess.Popen(
+        [*COMMAND, "consume", *arguments],
+        cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def join(threads: Sequence[threading.Thread]) -> None:

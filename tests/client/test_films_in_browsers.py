@@ -37,6 +37,7 @@ film.src = "film.mp4";
 </script>"""
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("option", ["--video", "--fragmented"])
 @pytest.mark.parametrize("source", [PERSON, CAR], ids=["B-frames", "Baseline"])
 def test_a_browser_seeks_and_plays_an_export(

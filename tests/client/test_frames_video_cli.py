@@ -30,7 +30,7 @@ from tests.client.stored_video import (
     stock_video,
 )
 from tests.client.test_video_film import probe
-from tests.servers.redis_server import RedisServer
+from tests.servers.cluster_client import AnyServer
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, command
 from tests.wire import pictures as jpegs
@@ -39,7 +39,7 @@ Frames = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def frames(shared_redis: RedisServer, client: redis.Redis) -> Frames:
+def frames(shared_redis: AnyServer, client: redis.Redis) -> Frames:
     """Runs ``frames`` on the shared Redis."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -114,6 +114,7 @@ def test_picture_shows_and_writes_what_was_decoded(frames, units, tmp_path):
     assert rfc3339(at) in frames("picture", "cam1", "--at", rfc3339(at)).stdout
 
 
+@pytest.mark.one_server
 def test_picture_of_a_camera_without_video_is_its_jpeg_as_it_is_stored(frames, client, tmp_path):
     data = jpegs.encode(64, 48)
     stock(client, [Stored("cam1", T0, 1, data)])
@@ -121,6 +122,7 @@ def test_picture_of_a_camera_without_video_is_its_jpeg_as_it_is_stored(frames, c
     assert (tmp_path / "a.jpg").read_bytes() == data
 
 
+@pytest.mark.one_server
 def test_latest_of_a_camera_with_video_only_says_how_to_see_it(frames, units):
     done = frames("latest", "cam1")
     assert done.returncode == 3
@@ -154,6 +156,7 @@ def test_export_writes_a_film(frames, units, tmp_path, fragmented):
     assert frames("export", "cam1", *words, "-o", file, "--force").returncode == 0
 
 
+@pytest.mark.one_server
 def test_export_begins_with_the_key_frame_that_the_start_needs(frames, units, tmp_path):
     times = ["--start", rfc3339(units[15].shown_nano), "--end", rfc3339(units[25].unix_nano)]
     (report,) = objects(frames("export", "cam1", "--video", *times, "-o", tmp_path / "a.mp4", "--json"))
@@ -173,6 +176,7 @@ def test_export_to_standard_output_is_a_fragmented_film(frames, units, shared_re
     assert len(probe(tmp_path / "a.mp4")["packets"]) == 60
 
 
+@pytest.mark.one_server
 def test_export_without_jpegs_is_of_the_video_and_says_so(frames, units, client, tmp_path):
     done = frames("export", "cam1", "-o", tmp_path / "a.mp4")
     assert done.stderr == "edge-video: camera 'cam1' has no JPEG frames in that range; its video is written\n"
@@ -184,6 +188,7 @@ def test_export_without_jpegs_is_of_the_video_and_says_so(frames, units, client,
     assert probe(tmp_path / "b.mp4")["streams"][0]["codec_name"] == "mjpeg"
 
 
+@pytest.mark.one_server
 def test_export_says_what_it_leaves_out(frames, client, tmp_path):
     stock_video(client, dropped(arrivals(clip(CAR, 130)), 70))
     done = frames("export", "cam1", "--video", "-o", tmp_path / "a.mp4")
@@ -192,6 +197,7 @@ def test_export_says_what_it_leaves_out(frames, client, tmp_path):
     assert len(probe(tmp_path / "a.mp4")["packets"]) == 80
 
 
+@pytest.mark.one_server
 def test_export_over_a_change_of_size_is_an_error_that_says_how_to_cut(frames, client, tmp_path):
     units = joined(clip(CAR, 20), encoded("h264"))
     stock_video(client, units)
@@ -207,6 +213,7 @@ def test_export_over_a_change_of_size_is_an_error_that_says_how_to_cut(frames, c
     assert len(probe(file)["packets"]) == 40
 
 
+@pytest.mark.one_server
 def test_nothing_to_export_leaves_nothing(frames, client, units, tmp_path):
     stock_video(client, arrivals(clip(CAR, 20), "cut")[1:])
     stock(client, row("till", 2))
@@ -222,6 +229,7 @@ def test_nothing_to_export_leaves_nothing(frames, client, units, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -245,6 +253,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(frames, units, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_server
 def test_an_export_that_is_interrupted_leaves_nothing_partial(client, shared_redis, tmp_path):
     source = clip(PERSON)
     units: list[StoredUnit] = []
@@ -266,6 +275,7 @@ def test_an_export_that_is_interrupted_leaves_nothing_partial(client, shared_red
     assert not left or len(probe(left[0])["packets"]) == len(units)
 
 
+@pytest.mark.one_server
 def test_a_reader_that_goes_away_is_no_error(units, shared_redis):
     words = ["frames", "export", "cam1", "--video", "-o", "-", "--redis", shared_redis.address, "--vhost", VHOST]
     read, write = os.pipe()
@@ -276,6 +286,7 @@ def test_a_reader_that_goes_away_is_no_error(units, shared_redis):
     assert error == ""
 
 
+@pytest.mark.one_server
 def test_files_are_not_partial_on_a_full_disk(units, shared_redis, tmp_path):
     script = f"ulimit -f 20; exec {' '.join(COMMAND)} frames export cam1 --video -o {tmp_path / 'a.mp4'}"
     done = subprocess.run(
@@ -291,6 +302,7 @@ def test_files_are_not_partial_on_a_full_disk(units, shared_redis, tmp_path):
     assert not list(Path(tmp_path).iterdir())
 
 
+@pytest.mark.one_server
 def test_standard_output_on_a_full_disk_is_one_error(units, shared_redis):
     words = ["frames", "export", "cam1", "--video", "-o", "-", "--redis", shared_redis.address, "--vhost", VHOST]
     with Path("/dev/full").open("wb") as full:

@@ -80,6 +80,7 @@ def test_a_tail_gives_each_picture_as_its_packet_comes_and_decodes_it_once(store
     assert (tail.missing, tail.skipped) == (0, 0)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("hints", [True, False])
 def test_pictures_with_b_frames_come_in_the_order_in_which_they_are_shown(store, client, hints):
     source = encoded("h264", bframes=7, params="b-pyramid=normal:b-adapt=0", frames=60)
@@ -175,6 +176,7 @@ def test_after_a_loss_a_tail_goes_on_with_the_next_key_frame(store, client):
     assert (tail.skipped, tail.missing) == (29 + 53, 1)
 
 
+@pytest.mark.one_server
 def test_a_tail_goes_on_over_a_change_of_size_and_codec(store, client):
     clips = [clip(CAR, 20), encoded("h264"), encoded("h265")]
     units = joined(*clips)
@@ -201,6 +203,7 @@ def test_a_tail_that_begins_without_a_key_frame_waits_for_one(store, client):
 # Decoders and memory
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("end", ["exhausted", "closed", "left", "forgotten"])
 def test_decoders_are_freed_at_the_end(shared_redis, client, end):
     stock_video(client, arrivals(clip(PERSON, 30)))
@@ -228,6 +231,7 @@ def test_decoders_are_freed_at_the_end(shared_redis, client, end):
                 assert decoder._context is None
 
 
+@pytest.mark.one_server
 def test_what_a_long_range_holds_in_memory_does_not_grow_with_it(shared_redis, client):
     """20,000 units, about 50 MB, of which the reader gets 4 MB at a time."""
     source = clip(PERSON)
@@ -260,6 +264,7 @@ with FrameStore({shared_redis.address!r}, {VHOST!r}) as store:
 # asyncio
 
 
+@pytest.mark.one_server
 def test_decoding_does_not_run_in_the_event_loop_s_thread(shared_redis, client, monkeypatch):
     stock_video(client, arrivals(clip(PERSON, 30)))
     threads: set[int] = set()
@@ -314,6 +319,7 @@ def test_a_task_that_is_cancelled_loses_no_picture(shared_redis, client):
     assert_same(asyncio.run(read()), expected(units, source))
 
 
+@pytest.mark.one_server
 def test_two_iterators_of_one_store_do_not_meet(store, client):
     source = clip(PERSON, 20)
     units = arrivals(source)

@@ -8,25 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import redis
 
 from engine import FrameConsumer
 from engine.client.stream_position import StreamPosition
 from engine.errors import InputError, ServerRefused
 from engine.wire.metadata import FrameEvent
 from tests.client.consuming import EVENT_KEY, EXCHANGE, QUEUE, Seen, Tenant, running
-from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis_server import RedisServer
+from tests.servers.cluster_client import AnyServer
 from tests.servers.wait import wait_until
 
 
 @pytest.fixture
-def tenant(rabbitmq: RabbitMQ, vhost: str, client: redis.Redis) -> Tenant:
-    return Tenant(rabbitmq, vhost, client)
-
-
-@pytest.fixture
-def make(tenant: Tenant, shared_redis: RedisServer) -> Callable[..., FrameConsumer]:
+def make(tenant: Tenant, shared_redis: AnyServer) -> Callable[..., FrameConsumer]:
     def make_(callback: Callable[..., Any], **options: Any) -> FrameConsumer:
         options = {"queue": QUEUE, "stream": True, "retry_seconds": 0.05, **options}
         return FrameConsumer(tenant.url, shared_redis.address, callback, **options)
