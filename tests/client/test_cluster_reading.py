@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ from engine import AsyncFrameStore, Frame, FrameStore
 from engine.client import store_base as stores
 from engine.errors import ConfigError, EngineError, QueryError, RedisUnavailable, ServerRefused
 from engine.servers.redis.session import Session
+from engine.wire import keys as names
 from engine.wire.redis_address import RedisAddress, parse_redis_address
-from tests.client.stocked import STORES, T0, VHOST, AnyStore, Stored, frame, pipe, row, stock
+from tests.client.stocked import PREFIX, STORES, T0, VHOST, AnyStore, Stored, frame, pipe, row, stock
 from tests.client.stored_video import PERSON, arrivals, clip, stock_video
 from tests.client.test_store_properties import World, worlds
 from tests.servers.cluster_client import ReadCluster
 from tests.servers.redis_cluster import ClusterServer, RedisCluster
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
+from tests.system.site import command
 
+CAMERAS = [f"cam{number}" for number in range(1, 9)]
 both_stores = pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
 
 
@@ -270,6 +274,74 @@ def caught_up(cluster: RedisCluster, master: ClusterServer) -> bool:
     with master.client() as own, cluster.replica_of(master).client() as other:
         offset = own.info("replication")["master_repl_offset"]
         return bool(other.info("replication")["slave_repl_offset"] >= offset)
+
+
+class TestANodeThatIsDown:
+    """Without a replica. What it has cannot be read until it is back; all else can."""
+
+    def test_it_is_named_the_others_answer_and_it_is_found_again(
+        self, one_cluster: ReadCluster, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stores, "TAIL_BLOCK_MS", 20)
+        cluster = one_cluster.cluster
+        down = cluster.owner(names.cameras_key(VHOST, PREFIX))
+        away = next(camera for camera in CAMERAS if cluster.owner(names.journal_key(VHOST, PREFIX, camera)) is down)
+        frames = {camera: row(camera, 30) for camera in CAMERAS}
+        with one_cluster.client() as client, ExitStack() as stack:
+            client.flushall()
+            stock(client, itertools.chain.from_iterable(frames.values()))
+            opened = [
+                stack.enter_context(kind(one_cluster.address, VHOST, cameras=CAMERAS, timeout_seconds=0.5))
+                for kind in STORES
+            ]
+            tails = [store.tail(away, 0) for store in opened]
+            for tail in tails:
+                assert list(itertools.islice(tail, 30)) == [frame(stored) for stored in frames[away]]
+            down.kill()
+            try:
+                for store, tail in zip(opened, tails, strict=True):
+                    self.assert_only_what_it_has_is_missing(store, tail, cluster, down, frames, away)
+                done = command("frames", "latest", away, "--redis", one_cluster.address, "--vhost", VHOST)
+                assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+                assert f"Redis at redis://{down.address} cannot be reached" in done.stderr
+            finally:
+                cluster.restart(down)
+            # What it had is gone: a journal without entries, and those frames that it had of others.
+            for store in opened:
+                assert store.latest(away) is None
+            stock(client, row(away, 40))
+            for tail in tails:
+                later = [frame(stored) for stored in row(away, 40)[30:]]
+                assert list(itertools.islice(tail, 10)) == later
+
+    @staticmethod
+    def assert_only_what_it_has_is_missing(
+        store: AnyStore,
+        tail: Any,
+        cluster: RedisCluster,
+        down: ClusterServer,
+        frames: dict[str, list[Stored]],
+        away: str,
+    ) -> None:
+        named = pytest.raises(RedisUnavailable, match=f"Redis at redis://{down.address} cannot be reached")
+        for ask in (
+            lambda: store.latest(away),
+            lambda: store.count(away),
+            lambda: store.snapshot(),
+            lambda: store.stats(),
+            lambda: store.cameras(),
+            lambda: store.get_many([frame(stored).key for stored in frames[away]]),
+            tail.poll,
+        ):
+            with named:
+                ask()
+        # A camera whose journal lies elsewhere: what another node has of it is read, one by one.
+        other = next(camera for camera in frames if cluster.owner(names.journal_key(VHOST, PREFIX, camera)) is not down)
+        readable = [frame(stored) for stored in frames[other] if cluster.owner(frame(stored).key) is not down]
+        assert len(readable) > 5
+        for one in readable[:5]:
+            assert store.get(one.key) == one
+            assert store.at(other, one.unix_nano) == one
 
 
 class TestReplicas:

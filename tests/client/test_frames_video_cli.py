@@ -114,7 +114,6 @@ def test_picture_shows_and_writes_what_was_decoded(frames, units, tmp_path):
     assert rfc3339(at) in frames("picture", "cam1", "--at", rfc3339(at)).stdout
 
 
-@pytest.mark.one_server
 def test_picture_of_a_camera_without_video_is_its_jpeg_as_it_is_stored(frames, client, tmp_path):
     data = jpegs.encode(64, 48)
     stock(client, [Stored("cam1", T0, 1, data)])
@@ -122,7 +121,6 @@ def test_picture_of_a_camera_without_video_is_its_jpeg_as_it_is_stored(frames, c
     assert (tmp_path / "a.jpg").read_bytes() == data
 
 
-@pytest.mark.one_server
 def test_latest_of_a_camera_with_video_only_says_how_to_see_it(frames, units):
     done = frames("latest", "cam1")
     assert done.returncode == 3

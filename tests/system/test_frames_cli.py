@@ -22,6 +22,7 @@ import pytest
 
 from engine.wire.keys import FrameKey, build_frame_key
 from engine.wire.rfc3339 import rfc3339
+from tests.servers.cluster_client import CLUSTER, AnyServer, ReadCluster, on_both
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, Site, stored_frames
@@ -35,7 +36,7 @@ ENTRY = ["key", "camera", "time", "timestamp_nano", "sequence", "size", "width",
 class Stocked:
     """A Redis with a password, and in it what a site of two cameras left there."""
 
-    def __init__(self, server: RedisServer, site: Site) -> None:
+    def __init__(self, server: AnyServer, site: Site) -> None:
         self.server = server
         self.site = site
         self.client = server.client()
@@ -89,15 +90,21 @@ class Stocked:
         assert (done.returncode, done.stderr.count("\n")) == (3, 1), done.stderr
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What reads runs on one server and on a cluster; what is about output alone is marked ``one_server``."""
+    on_both(metafunc)
+
+
 @pytest.fixture(scope="module")
-def stocked() -> Iterator[Stocked]:
+def stocked(redis_kind: str) -> Iterator[Stocked]:
     path = Path(tempfile.mkdtemp(prefix="ev-"))
-    with RedisServer(path / "redis", password=PASSWORD) as server:
+    kind = ReadCluster if redis_kind == CLUSTER else RedisServer
+    with kind(path / "redis", password=PASSWORD) as server:
         site = Site(path / "run", warm=True)
         url = "test://?fps=20&kb=20&size=640x480"
         site.write(
             cameras=[{"id": "cam1", "url": url}, {"id": OTHER, "url": url}],
-            redis={"address": server.address, "password": PASSWORD},
+            redis={**server.section, "password": PASSWORD},
         )
         try:
             site.start()
@@ -158,6 +165,7 @@ def test_get_by_key_with_a_site_and_without(stocked: Stocked) -> None:
     assert name in done.stdout
 
 
+@pytest.mark.one_server
 def test_pictures_are_written_as_they_are_stored(stocked: Stocked, tmp_path: Path) -> None:
     newest, file = stocked.cam1[-1], tmp_path / "a.jpg"
     done = stocked.run("latest", "cam1", "-o", file)
@@ -171,6 +179,7 @@ def test_pictures_are_written_as_they_are_stored(stocked: Stocked, tmp_path: Pat
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.one_server
 def test_standard_output_has_the_picture_and_nothing_else(stocked: Stocked) -> None:
     key = build_frame_key(stocked.cam1[5])
     line = [*COMMAND, *stocked.arguments("get", key, "-o", "-")]
@@ -207,6 +216,7 @@ def test_list_by_range_limit_step_and_from_the_end(stocked: Stocked) -> None:
     assert [entry["camera"] for entry in first][-3:] == ["cam1", OTHER, OTHER]
 
 
+@pytest.mark.one_server
 def test_list_for_people_is_aligned(stocked: Stocked) -> None:
     lines = stocked.run("list").stdout.splitlines()
     assert len(lines) == 1 + sum(map(len, stocked.keys.values()))
@@ -246,6 +256,7 @@ def test_count(stocked: Stocked) -> None:
     assert json.loads(done.stdout) == {"camera": "cam1", "frames": 0}
 
 
+@pytest.mark.one_server
 def test_what_cannot_be_done_is_one_line_and_exit_code_2(stocked: Stocked, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     film, picture = ("-o", tmp_path / "a.mp4"), ("-o", tmp_path / "a.jpg")
@@ -278,6 +289,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(stocked: Stocked, tmp_p
     assert "name a site file with --config, or a server with --redis" in done.stderr
 
 
+@pytest.mark.one_server
 def test_rate_has_a_bar_for_each_span(stocked: Stocked) -> None:
     rows = stocked.json("rate", "cam1", "--bucket", "1s")
     assert sum(row["frames"] for row in rows) == len(stocked.cam1)
@@ -296,6 +308,7 @@ def test_rate_has_a_bar_for_each_span(stocked: Stocked) -> None:
             assert row["start"][:19] + "Z " in "\n".join(lines)
 
 
+@pytest.mark.one_server
 def test_rate_draws_a_chart(stocked: Stocked, tmp_path: Path) -> None:
     file = tmp_path / "rate.png"
     done = stocked.run("rate", OTHER, "--bucket", "1s", "-o", file)
@@ -308,6 +321,7 @@ def test_rate_draws_a_chart(stocked: Stocked, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.one_server
 def test_export_to_jpeg_files(stocked: Stocked, tmp_path: Path) -> None:
     directory = tmp_path / "out"
     keys = stocked.keys[OTHER]
@@ -340,6 +354,7 @@ def test_export_to_jpeg_files(stocked: Stocked, tmp_path: Path) -> None:
     assert files[0].read_bytes() == stocked.payload(keys[0])
 
 
+@pytest.mark.one_server
 def test_export_to_a_film(stocked: Stocked, tmp_path: Path) -> None:
     file, keys = tmp_path / "cam1.mp4", stocked.cam1
     done = stocked.run("export", "cam1", "-o", file)
@@ -370,6 +385,7 @@ def test_export_to_a_film(stocked: Stocked, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.one_server
 def test_an_export_of_nothing_leaves_nothing(stocked: Stocked, tmp_path: Path) -> None:
     for name in ("a.mp4", "directory"):
         stocked.nothing("export", "cam1", "-o", tmp_path / name, "--end", "2024-11-08T14:30:00Z")
@@ -386,6 +402,7 @@ def limited(bytes_max: int) -> Callable[[], None]:
     return set_limit
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(("name", "bytes_max"), [("a.mp4", 100_000), ("a", 1000)])
 def test_a_full_disk_is_one_error_and_leaves_nothing_partial(
     name: str, bytes_max: int, stocked: Stocked, tmp_path: Path
@@ -399,6 +416,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing_partial(
     assert not list(tmp_path.rglob("*"))
 
 
+@pytest.mark.one_server
 def test_a_disk_that_fills_keeps_the_files_that_are_whole(stocked: Stocked, tmp_path: Path) -> None:
     # What is in the way of the fourth file is as good as no room for it.
     fourth = stocked.cam1[3]
@@ -410,6 +428,7 @@ def test_a_disk_that_fills_keeps_the_files_that_are_whole(stocked: Stocked, tmp_
     ]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "a.mp4"), (signal.SIGTERM, "a")])
 def test_an_export_that_is_interrupted_leaves_nothing_partial(
     number: signal.Signals, name: str, stocked: Stocked, tmp_path: Path
@@ -446,7 +465,7 @@ def test_an_export_that_is_interrupted_leaves_nothing_partial(
 def test_tail_prints_what_is_stored_after_it_began(stocked: Stocked, site: Site) -> None:
     site.write(
         cameras=[{"id": "live", "url": "test://?fps=20&kb=20&size=320x240"}],
-        redis={"address": stocked.server.address, "password": PASSWORD, "prefix": "live"},
+        redis={**stocked.server.section, "password": PASSWORD, "prefix": "live"},
     )
     site.start()
     began = time.time_ns()
@@ -481,7 +500,7 @@ def test_tail_since_a_time_ends_at_ctrl_c(stocked: Stocked) -> None:
 
 
 def test_a_password_on_the_command_line_is_not_seen(stocked: Stocked) -> None:
-    url = f"redis://:{PASSWORD}@{stocked.server.address}"
+    url = stocked.server.url
     line = [*COMMAND, "frames", "tail", "cam1", "--since", "-1h", "--redis", url]
     with subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -493,13 +512,14 @@ def test_a_password_on_the_command_line_is_not_seen(stocked: Stocked) -> None:
     assert visible.startswith(b"edge-video: reader")
     assert PASSWORD.encode() not in visible
     assert PASSWORD not in shown + rest + errors
-    for wrong in (f"redis://:{PASSWORD}x@{stocked.server.address}", f"redis://:{PASSWORD}@127.0.0.1:1"):
+    for wrong in (url.replace(PASSWORD, f"{PASSWORD}x"), f"{url.partition('@')[0]}@127.0.0.1:1"):
         done = any_command("frames", "latest", "cam1", "--redis", wrong)
         assert done.returncode in (1, 2)
         assert done.stderr.count("\n") == 1
         assert PASSWORD not in done.stdout + done.stderr
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_reader_that_goes_away_is_no_error(options: list[str], stocked: Stocked) -> None:
     line = [*COMMAND, *stocked.arguments("list", *options)]
