@@ -327,9 +327,9 @@ class TestANodeThatIsDown:
         for ask in (
             lambda: store.latest(away),
             lambda: store.count(away),
-            lambda: store.snapshot(),
-            lambda: store.stats(),
-            lambda: store.cameras(),
+            store.snapshot,
+            store.stats,
+            store.cameras,
             lambda: store.get_many([frame(stored).key for stored in frames[away]]),
             tail.poll,
         ):

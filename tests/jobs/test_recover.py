@@ -29,8 +29,8 @@ from engine.wire.rfc3339 import rfc3339
 from tests.client import stocked
 from tests.client.stocked import Stored, stock
 from tests.jobs.old_frames import PREFIX, SECOND, T0
+from tests.servers.cluster_client import AnyServer
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.system.site import COMMAND, ROOT, command
 
@@ -52,7 +52,7 @@ class Message(NamedTuple):
 class Archive:
     """The queue that recovered frames go to, and the command that sends them."""
 
-    def __init__(self, broker: RabbitMQ, server: RedisServer, vhost: str) -> None:
+    def __init__(self, broker: RabbitMQ, server: AnyServer, vhost: str) -> None:
         self.broker, self.server, self.vhost = broker, server, vhost
         self.client: redis.Redis = server.client()
         self.connect()
@@ -129,7 +129,7 @@ class Archive:
 
 
 @pytest.fixture
-def archive(rabbitmq: RabbitMQ, redis_server: RedisServer, vhost: str) -> Archive:
+def archive(rabbitmq: RabbitMQ, redis_server: AnyServer, vhost: str) -> Archive:
     return Archive(rabbitmq, redis_server, vhost)
 
 
@@ -192,6 +192,7 @@ def test_a_message_carries_the_frame_and_all_that_is_known_of_it(archive):
     assert [message.key for message in archive.take()] == [key for key in wanted + more if ":cam1:" in key]
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("rate", "seconds"), [((40, None), 20 / 40), ((None, 12_500), 20 * 500 / 12_500)], ids=["frames", "bytes"]
 )
@@ -216,6 +217,7 @@ def test_a_rate_is_kept(archive, rate, seconds):
     assert len(archive.take()) == 21
 
 
+@pytest.mark.one_server
 def test_a_relative_start_does_not_move_while_a_run_gets_ready(archive):
     """What it would leave out in between was not sent, and must not be taken for sent."""
     now = time.time_ns()
@@ -286,6 +288,7 @@ def test_delete_removes_what_was_confirmed_and_its_entries_and_nothing_else(arch
     assert archive.listed() == 20
 
 
+@pytest.mark.one_server
 def test_without_a_queue_nothing_counts_as_sent(archive):
     wanted = fill(archive, 20)
     done = archive.recover("--delete", "--json")
@@ -306,6 +309,7 @@ def test_without_a_queue_nothing_counts_as_sent(archive):
     assert first_times(archive.take()) == wanted
 
 
+@pytest.mark.one_server
 def test_an_exchange_that_stands_otherwise_is_for_a_person(archive):
     wanted = fill(archive, 3)
     archive.channel.exchange_declare(EXCHANGE, exchange_type="direct", durable=False)
@@ -319,6 +323,7 @@ def test_an_exchange_that_stands_otherwise_is_for_a_person(archive):
     assert archive.report("--exchange-type", "direct", "--no-durable")["confirmed"] == 3
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("rate", [[], ["--fps", "150"]], ids=["unbounded", "paced"])
 def test_a_connection_that_the_broker_closes_costs_nothing_but_time(archive, rate):
     """Closed again and again, in whatever the job does at that moment."""
@@ -345,6 +350,7 @@ def test_a_connection_that_the_broker_closes_costs_nothing_but_time(archive, rat
     assert first_times(archive.take()) == wanted
 
 
+@pytest.mark.one_server
 def test_a_queue_that_refuses_is_tried_until_it_takes(archive):
     """Negative confirms: the queue is full, and somebody makes room later."""
     wanted = fill(archive, 120)

@@ -14,8 +14,8 @@ from engine.wire import keys
 from engine.wire.rfc3339 import rfc3339
 from tests.client.stocked import Stored, stock
 from tests.jobs.test_recover import PREFIX, QUEUE, Archive
+from tests.servers.cluster_client import AnyServer
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis_server import RedisServer
 from tests.servers.wait import wait_until
 from tests.stored_video import SECOND, VideoUnit, store_video, video_units
 
@@ -23,7 +23,7 @@ VIDEO_KEY = f"{ROUTING_KEY}.video"
 
 
 @pytest.fixture
-def archive(rabbitmq: RabbitMQ, redis_server: RedisServer, vhost: str) -> Archive:
+def archive(rabbitmq: RabbitMQ, redis_server: AnyServer, vhost: str) -> Archive:
     made = Archive(rabbitmq, redis_server, vhost)
     made.bind()
     made.channel.queue_bind(QUEUE, EXCHANGE, VIDEO_KEY)
@@ -107,6 +107,7 @@ def test_confirmed_units_are_removed_where_that_is_wanted(archive: Archive):
     assert archive.client.xlen(journal) == 1, "what was gone is left to the writer"
 
 
+@pytest.mark.one_server
 def test_without_a_queue_for_video_nothing_of_it_is_removed(archive: Archive):
     _, units = fill(archive)
     archive.channel.queue_unbind(QUEUE, EXCHANGE, VIDEO_KEY)

@@ -19,7 +19,7 @@ from engine.wire.state import CameraStatus, encode_status
 from tests.client.stocked import row, stock
 from tests.jobs.old_frames import contents, drafts, ears, session
 from tests.servers.clips import Stream, make_clip, read_clip
-from tests.servers.redis_server import RedisServer
+from tests.servers.cluster_client import AnyServer
 from tests.stored_video import VideoUnit, store_video
 from tests.system.site import command
 from tests.system.stored_units import stored_units
@@ -37,7 +37,7 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def client(redis_server: RedisServer) -> redis.Redis:
+def client(redis_server: AnyServer) -> redis.Redis:
     return redis_server.client()
 
 
@@ -56,7 +56,7 @@ def units_of(stream: Stream, camera: str = "cam1", *, first: int = T0) -> list[V
     ]  # fmt: skip
 
 
-def reindex(server: RedisServer, prefix: str = "frames") -> tuple[list[CameraReindex], list[Strange]]:
+def reindex(server: AnyServer, prefix: str = "frames") -> tuple[list[CameraReindex], list[Strange]]:
     hear, strange = ears()
     with session(server) as one:
         return Reindex(one, VHOST, prefix, hear).run(), strange
@@ -79,7 +79,7 @@ def journal(camera: str = "cam1") -> str:
     return keys.video_journal_key(VHOST, "frames", camera)
 
 
-def test_a_journal_that_was_lost_is_made_again(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_a_journal_that_was_lost_is_made_again(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     units = units_of(clip) + units_of(clip, "cam/2: a")
     store_video(client, VHOST, units)
     stock(client, row("cam1", 3), vhost=VHOST)
@@ -104,7 +104,7 @@ def test_a_journal_that_was_lost_is_made_again(redis_server: RedisServer, client
     assert not drafts(client)
 
 
-def test_a_journal_is_mended_in_both_directions(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_a_journal_is_mended_in_both_directions(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     """What it lists stays as it is, with numbers and presentation times; what lists nothing goes."""
     units = units_of(clip)
     store_video(client, VHOST, units)
@@ -122,7 +122,7 @@ def test_a_journal_is_mended_in_both_directions(redis_server: RedisServer, clien
     assert entries(client) == expected
 
 
-def test_what_has_lost_its_key_frame_is_not_listed(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_what_has_lost_its_key_frame_is_not_listed(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     units = units_of(clip)
     store_video(client, VHOST, units)
     client.delete(journal(), units[0].key(VHOST))
@@ -133,7 +133,7 @@ def test_what_has_lost_its_key_frame_is_not_listed(redis_server: RedisServer, cl
 
 
 def test_key_frames_that_are_met_late_serve_what_needs_them(
-    redis_server: RedisServer, client: redis.Redis, clip: Stream, monkeypatch: pytest.MonkeyPatch
+    redis_server: AnyServer, client: redis.Redis, clip: Stream, monkeypatch: pytest.MonkeyPatch
 ):
     """The keyspace is walked in no order, and in parts."""
     monkeypatch.setattr(keyspace_scan, "PART_MAX", 3)
@@ -148,7 +148,7 @@ def test_key_frames_that_are_met_late_serve_what_needs_them(
     assert entries(client) == as_added(units)
 
 
-def test_other_prefixes_and_other_values_are_left_alone(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_other_prefixes_and_other_values_are_left_alone(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     units = units_of(clip)
     for prefix in ("frames/x", "framesx", "other"):
         store_video(client, VHOST, units, prefix=prefix)
@@ -170,7 +170,7 @@ def test_other_prefixes_and_other_values_are_left_alone(redis_server: RedisServe
     assert changed == {journal().encode()}
 
 
-def test_units_that_are_too_new_for_a_running_site_wait(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_units_that_are_too_new_for_a_running_site_wait(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     """With them listed, the site's next ones could not be."""
     units = units_of(clip, first=time.time_ns() - 2 * 10**9)
     store_video(client, VHOST, units)
@@ -182,7 +182,7 @@ def test_units_that_are_too_new_for_a_running_site_wait(redis_server: RedisServe
     assert entries(client) == [unit.entry for unit in units[:-3]]
 
 
-def test_the_command_tells_of_both_kinds(redis_server: RedisServer, client: redis.Redis, clip: Stream):
+def test_the_command_tells_of_both_kinds(redis_server: AnyServer, client: redis.Redis, clip: Stream):
     store_video(client, VHOST, units_of(clip))
     stock(client, row("cam1", 3), vhost=VHOST)
     client.delete(journal())

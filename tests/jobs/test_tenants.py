@@ -19,7 +19,7 @@ from redis.exceptions import NoPermissionError
 
 from engine import FrameStore
 from engine.errors import EXIT_INPUT, EXIT_NOTHING, EngineError, InputError, UnknownName
-from engine.jobs.tenants import Role, acl_rules, apply_rules, discover
+from engine.jobs.tenants import Role, acl_rules, apply_everywhere, discover
 from engine.servers.redis.session import Session
 from engine.wire import keys
 from engine.wire.redis_address import parse_redis_address
@@ -27,6 +27,7 @@ from engine.wire.resp import EXEC, MULTI, FrameFraming, VideoFraming
 from tests.client.stocked import PREFIX, STORES, T0, AnyStore, Stored, frame, stock
 from tests.jobs.old_frames import assert_site_unharmed, contents
 from tests.servers.clips import make_clip, read_clip
+from tests.servers.cluster_client import CLUSTER, AnyServer, ReadCluster
 from tests.servers.rabbitmq import RabbitMQ
 from tests.servers.redis_server import RedisServer
 from tests.servers.rtsp_video import Mount, RtspVideo
@@ -60,11 +61,16 @@ def video_of(vhost: str) -> list[VideoUnit]:
 
 
 @pytest.fixture(scope="module", params=["redis-server", "valkey"])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+def server(request: pytest.FixtureRequest) -> Iterator[AnyServer]:
     """Two tenants' frames, and a user for each role of one of them: ``acl --apply`` did that."""
     path = Path(tempfile.mkdtemp(prefix="ev-tenants-"))
     args = ["--notify-keyspace-events", "KEA", "--enable-debug-command", "yes"]
-    with RedisServer(path, binary=request.param, username="root", password=PASSWORD, args=args) as started:
+    login = {"username": "root", "password": PASSWORD}
+    with (
+        ReadCluster(path, **login)
+        if request.param == CLUSTER
+        else RedisServer(path, binary=request.param, args=args, **login)
+    ) as started:
         client = started.client()
         for vhost in (OWN, OTHER):
             stock(client, frames_of(vhost), vhost=vhost)
@@ -77,22 +83,24 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
         )
         assert done.returncode == 0, done.stderr
         assert PASSWORD not in done.stdout + done.stderr
-        with Session(parse_redis_address(started.url), 5) as session:
-            for role in ("writer", "publisher"):
-                apply_rules(session, f"{OWN}-{role}", acl_rules(OWN, [role], PASSWORD))
-            old_style = acl_rules(OWN, ["reader"], PASSWORD, read_only_patterns=False)
-            apply_rules(session, "old-style", old_style)
+        rules = {f"{OWN}-{role}": acl_rules(OWN, [role], PASSWORD) for role in ("writer", "publisher")}
+        rules["old-style"] = acl_rules(OWN, ["reader"], PASSWORD, read_only_patterns=False)
+        for user, own in rules.items():
+            apply_everywhere(parse_redis_address(started.url), 5, user, own)
         yield started
     shutil.rmtree(path, ignore_errors=True)
 
 
-def address_of(server: RedisServer, user: str) -> str:
-    return f"redis://{user}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{server.port}"
+def address_of(server: AnyServer, user: str) -> str:
+    return server.url.replace("://root:", f"://{user}:")
 
 
 # A reader and its own data
 
+with_a_cluster = pytest.mark.parametrize("server", ["redis-server", "valkey", CLUSTER], indirect=True, scope="module")
 
+
+@with_a_cluster
 @pytest.mark.parametrize("user", [f"{OWN}-reader", "old-style"])
 @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
 def test_a_reader_asks_all_questions_about_its_own_frames(server, kind, user):
@@ -165,6 +173,7 @@ def test_every_question_of_a_store_is_among_those_that_are_tried():
     assert public - asked == {"close"}
 
 
+@with_a_cluster
 @pytest.mark.parametrize("user", [*(f"{OWN}-{role}" for role in ROLES), "old-style"])
 @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
 def test_no_question_about_another_tenant_is_answered(server, kind, user):
@@ -428,6 +437,7 @@ def test_an_empty_server_has_no_tenants(redis_server):
     assert command("tenants", "stats", "--redis", redis_server.address).returncode == EXIT_NOTHING
 
 
+@pytest.mark.one_server
 def test_a_user_may_be_given_one_prefix_s_video_alone(redis_server):
     """Tenants are vhosts. But an administrator can end a user's rights at a prefix: patterns by hand do it."""
     client = redis_server.client()
@@ -449,6 +459,7 @@ def test_a_user_may_be_given_one_prefix_s_video_alone(redis_server):
 # The line
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("vhost", ["loja", "a b", "50%", "[x]*?", "o'brien", 'say "hi"', "câmera", "/", "a;b"])
 @pytest.mark.parametrize("old", [False, True], ids=["7", "6"])
 def test_redis_cli_takes_the_line_as_it_is_printed(redis_server, tmp_path, vhost, old):
@@ -484,6 +495,7 @@ def acl_line(vhost: str, password: Path, *more: str) -> str:
     return line
 
 
+@pytest.mark.one_server
 def test_mistakes_of_who_asks_for_a_user_are_told_with_the_way_out(tmp_path, redis_server):
     cases = [
         (["loja", "--role", "raeder"], "did you mean 'reader'"),
