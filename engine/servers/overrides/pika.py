@@ -1,4 +1,5 @@
-"""pika: a connection that sends many frames in one system call, and takes confirms without its loop.
+"""pika: a connection that sends many frames in one system call, and takes confirms without its loop; and an end of a
+blocking connection that rejects nothing.
 
 pika's loop asks the kernel five times to send once and to receive once, and decodes a confirm in 25 µs. A publisher
 that sends a few messages hundreds of times a second spends most of its CPU on that. So ``exchange`` sends and receives
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pika.adapters.base_connection import BaseConnection
+from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.select_connection import SelectConnection
 
 from engine.servers.overrides import expect, expect_uses
@@ -25,6 +27,9 @@ expect("pika", SelectConnection, "_on_data_available", "data_in")
 expect("pika", SelectConnection, "_terminate_stream", "error")
 expect_uses("pika", SelectConnection, "_on_data_available", "_frame_buffer")
 expect_uses("pika", BaseConnection, "_adapter_emit_data", "_transport")
+expect("pika", BlockingConnection, "_flush_output", "waiters")
+expect_uses("pika", BlockingConnection, "close", "_impl")
+expect_uses("pika", BlockingConnection, "close", "_closed_result")
 
 #: Bytes of one receive: some thousand confirms.
 _RECEIVE_BYTES = 65_536
@@ -105,3 +110,14 @@ class GatheringConnection(SelectConnection):  # type: ignore[misc] # pika has no
         """The socket of an established connection without TLS."""
         found = getattr(self._transport, "_sock", None)
         return None if isinstance(found, ssl.SSLSocket) else found
+
+
+def close_at_once(connection: BlockingConnection) -> None:
+    """Close a blocking connection; each message that it has not settled goes back to its queue once.
+
+    ``BlockingConnection.close`` cancels one consumer after another. Before it cancels, it rejects the messages that it
+    has not passed on. The broker gives these out again, to the same consumer or to the next one, and they are rejected
+    again. A quorum queue counts each time as a delivery, and may drop the message. Raises AMQPError, OSError.
+    """
+    connection._impl.close()
+    connection._flush_output(connection._closed_result.is_ready)
