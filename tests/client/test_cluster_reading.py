@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,7 @@ class TestANodeThatIsDown:
             client.flushall()
             stock(client, itertools.chain.from_iterable(frames.values()))
             opened = [
-                stack.enter_context(kind(one_cluster.address, VHOST, cameras=CAMERAS, timeout_seconds=0.5))
+                stack.enter_context(kind(one_cluster.address, VHOST, cameras=CAMERAS, timeout_seconds=0.3))
                 for kind in STORES
             ]
             tails = [store.tail(away, 0) for store in opened]
@@ -299,9 +300,13 @@ class TestANodeThatIsDown:
                 assert list(itertools.islice(tail, 30)) == [frame(stored) for stored in frames[away]]
             down.kill()
             try:
-                for store, tail in zip(opened, tails, strict=True):
-                    self.assert_only_what_it_has_is_missing(store, tail, cluster, down, frames, away)
-                done = command("frames", "latest", away, "--redis", one_cluster.address, "--vhost", VHOST)
+                with ThreadPoolExecutor(1) as pool:
+                    # A command has more patience than these stores.
+                    words = ("frames", "latest", away, "--redis", one_cluster.address, "--vhost", VHOST)
+                    asked = pool.submit(command, *words)
+                    for store, tail in zip(opened, tails, strict=True):
+                        self.assert_only_what_it_has_is_missing(store, tail, cluster, down, frames, away)
+                    done = asked.result(60)
                 assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
                 assert f"Redis at redis://{down.address} cannot be reached" in done.stderr
             finally:

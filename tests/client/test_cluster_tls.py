@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,8 +74,8 @@ def assert_reads(store: Any) -> None:
     assert [one.key for one in store.entries("cam1", reverse=True)] == [one.key for one in reversed(frames)]
     assert set(store.snapshot()) == set(store.cameras()) == {"cam1", "cam2"}
     assert store.stats().total.frames == len(FRAMES)
-    tail = store.tail(None, 0)
-    assert len([tail.poll() for _ in FRAMES]) == len(FRAMES)
+    tailed = list(itertools.islice(store.tail(None, 0), len(FRAMES)))
+    assert {one.key for one in tailed} == {frame(stored).key for stored in FRAMES}
 
 
 @both_stores

@@ -52,6 +52,14 @@ class ClusterClient(redis.RedisCluster):
                 pipeline.get(name)
             return list(pipeline.execute())
 
+    def keys(self, pattern: str = "*") -> list[bytes]:  # type: ignore[override]
+        """The keys of all masters."""
+        return [key for server in servers(self) for key in server.keys(pattern)]
+
+    def dbsize(self) -> int:  # type: ignore[override]
+        """The number of all keys."""
+        return sum(server.dbsize() for server in servers(self))
+
     def time(self) -> Any:
         """The clock of one node: they are on one machine."""
         return self.get_redis_connection(self.get_primaries()[0]).time()

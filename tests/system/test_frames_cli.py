@@ -512,7 +512,7 @@ def test_a_password_on_the_command_line_is_not_seen(stocked: Stocked) -> None:
     assert visible.startswith(b"edge-video: reader")
     assert PASSWORD.encode() not in visible
     assert PASSWORD not in shown + rest + errors
-    for wrong in (url.replace(PASSWORD, f"{PASSWORD}x"), f"{url.partition('@')[0]}@127.0.0.1:1"):
+    for wrong in (url.replace(PASSWORD, f"{PASSWORD}x"), f"redis://:{PASSWORD}@127.0.0.1:1"):
         done = any_command("frames", "latest", "cam1", "--redis", wrong)
         assert done.returncode in (1, 2)
         assert done.stderr.count("\n") == 1
