@@ -216,7 +216,7 @@ def test_no_other_module_names_a_command_that_writes():
             "RENAME",
             "EXEC",
         },
-        "jobs/migrate.py": {"SET", "RENAMENX", "PERSIST", "PEXPIRE", "UNLINK"},
+        "jobs/migrate.py": {"SET", "RENAMENX", "PERSIST", "PEXPIRE", "PEXPIREAT", "UNLINK"},
         "jobs/recover.py": {"MULTI", "HSET", "UNLINK", "XDEL", "EXEC"},
     }
 
