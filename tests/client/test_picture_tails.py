@@ -65,6 +65,7 @@ def assert_same(found: list[Any], wanted: list[tuple[int, Image]]) -> None:
         assert psnr(picture.image, image) > SAME_DB, picture
 
 
+@pytest.mark.one_server
 def test_a_tail_gives_each_picture_as_its_packet_comes_and_decodes_it_once(store, client, fed):
     source = clip(CAR, 80)
     units = arrivals(source)

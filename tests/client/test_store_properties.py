@@ -399,6 +399,7 @@ def test_a_range_is_an_iterator_that_tells_what_it_met(store, client):
     assert found.position == {}
 
 
+@pytest.mark.one_server
 def test_redis_is_asked_nothing_before_the_first_question(open_store, redis_server):
     redis_server.stop()
     open_store(redis_server.address).range("cam1")

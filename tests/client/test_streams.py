@@ -17,6 +17,9 @@ from tests.client.consuming import EVENT_KEY, EXCHANGE, QUEUE, Seen, Tenant, run
 from tests.servers.cluster_client import AnyServer
 from tests.servers.wait import wait_until
 
+#: What they do with the broker is the same for each kind of Redis.
+pytestmark = pytest.mark.one_server
+
 
 @pytest.fixture
 def make(tenant: Tenant, shared_redis: AnyServer) -> Callable[..., FrameConsumer]:

@@ -97,10 +97,8 @@ def address_of(server: AnyServer, user: str) -> str:
 
 # A reader and its own data
 
-with_a_cluster = pytest.mark.parametrize("server", ["redis-server", "valkey", CLUSTER], indirect=True, scope="module")
 
-
-@with_a_cluster
+@pytest.mark.parametrize("server", ["redis-server", "valkey", CLUSTER], indirect=True, scope="module")
 @pytest.mark.parametrize("user", [f"{OWN}-reader", "old-style"])
 @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
 def test_a_reader_asks_all_questions_about_its_own_frames(server, kind, user):
@@ -173,7 +171,6 @@ def test_every_question_of_a_store_is_among_those_that_are_tried():
     assert public - asked == {"close"}
 
 
-@with_a_cluster
 @pytest.mark.parametrize("user", [*(f"{OWN}-{role}" for role in ROLES), "old-style"])
 @pytest.mark.parametrize("kind", STORES, ids=["FrameStore", "AsyncFrameStore"])
 def test_no_question_about_another_tenant_is_answered(server, kind, user):
