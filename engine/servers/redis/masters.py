@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ from engine.errors import EngineError
 from engine.servers.redis.errors import Command
 from engine.servers.redis.figures import RedisFigures
 from engine.servers.redis.session import Session
+from engine.servers.redis.side_by_side import all_outcomes
 
 
 class MasterReply(NamedTuple):
@@ -28,12 +30,13 @@ def ask_masters(session: Session, command: Command) -> list[MasterReply]:
     except EngineError as error:
         return [MasterReply(str(session.address), error=error)]
     found = []
-    for server in servers:
-        try:
-            (reply,) = server.try_call(command)
-            found.append(MasterReply(str(server.address), reply))
-        except EngineError as error:
-            found.append(MasterReply(str(server.address), error=error))
+    for server, outcome in zip(
+        servers, all_outcomes([partial(server.try_call, command) for server in servers]), strict=True
+    ):
+        if isinstance(outcome, EngineError):
+            found.append(MasterReply(str(server.address), error=outcome))
+        else:
+            found.append(MasterReply(str(server.address), outcome[0]))
     return found or [MasterReply(str(session.address))]
 
 

@@ -69,7 +69,7 @@ class Session:
         return self._connection is not None or self._nodes.connected
 
     def connect(self) -> None:
-        """Connect, unless connected; to all masters of a cluster."""
+        """Connect, unless connected. Of a cluster, to every master that answers; what needs another one fails."""
         if self.address.cluster:
             self._nodes.connect()
         else:
@@ -213,9 +213,12 @@ class NodeSession(Session):
     def try_call(self, *commands: Command) -> list[Any]:
         """See Session.try_call. Raises RedisUnavailable if another node has the keys, or this one does not serve."""
         known = self._state.map
+        if silent := self._state.silent.error(self._node):
+            raise silent
         try:
             replies = super().try_call(*commands)
-        except RedisUnavailable:
+        except RedisUnavailable as error:
+            self._state.silent.note(self._node, error)
             self._forget(known)
             raise
         for reply in replies:
