@@ -45,6 +45,7 @@ from engine.servers.amqp.check import check_one
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.session import Session
 from engine.wire.amqp_url import AmqpAddress
+from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 from engine.wire.urls import host_port, mask
 
@@ -116,17 +117,17 @@ def _cluster(config: Config) -> _Redis:
     except (RedisUnavailable, ServerRefused) as error:
         return _Redis([_redis_refused(address, error, config.redis.timeout_seconds)])
     findings = cluster_checks.verdicts(facts, address, config.redis.ttl_seconds)
-    findings[1:1] = _publisher(config, [address.node(*node) for node in facts.masters])
+    findings[1:1] = _publisher(config, list(facts.masters))
     return _Redis(findings, cluster_checks.maxmemory(facts.masters), bool(facts.masters_away))
 
 
-def _publisher(config: Config, nodes: Sequence[RedisAddress] = ()) -> list[Finding]:
+def _publisher(config: Config, nodes: Sequence[Node] = ()) -> list[Finding]:
     """Whether the publisher's user may log in, if it is another one; in a cluster, at those ``nodes`` that answer."""
     publisher = config.publisher_redis_address
     if not config.publishes or publisher == config.redis_address:
         return []
     try:
-        for where in [publisher.node(node.host, node.port) for node in nodes] or [publisher]:
+        for where in [publisher.node(*node) for node in nodes] or [publisher]:
             with Session(where, config.redis.timeout_seconds):
                 pass
     except (RedisUnavailable, ServerRefused) as error:
