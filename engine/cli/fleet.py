@@ -16,7 +16,7 @@ from engine.cli.output import console, print_json
 from engine.cli.results import nothing
 from engine.config.tls import client_context
 from engine.errors import EXIT_FAILED, ConfigError, InputError
-from engine.fleet.accounts import make_accounts, write_accounts
+from engine.fleet.accounts import former_shovels, make_accounts, write_accounts
 from engine.fleet.asking import Asked, ask_all
 from engine.fleet.definitions import SYSTEM_CA_FILE
 from engine.fleet.registry import registered_sites
@@ -128,10 +128,17 @@ def users(
             raise InputError("--centre has a user; leave it out: each site gets one of its own")
     files = make_accounts(sites, directory, address, centre_ca_file)
     write_accounts(directory, files)
+    former = former_shovels(directory, sites)
     if json:
-        print_json({"sites": len(sites), "directory": str(directory), "files": sorted(files)})
+        print_json({"sites": len(sites), "directory": str(directory), "files": sorted(files), "former": former})
     else:
         print(f"{directory}: users of {len(sites)} sites in {len(files)} files")
+    if former:
+        print(
+            f"{directory}: {', '.join(former)}: not in the list; delete the files, and these sites' users on the servers "
+            "(docs/fleet.md)",
+            file=sys.stderr,
+        )
 
 
 def _listed(file: Path | None) -> list[Asked]:
