@@ -135,7 +135,7 @@ def users(
         print(f"{directory}: users of {len(sites)} sites in {len(files)} files")
     if former:
         print(
-            f"{directory}: {', '.join(former)}: not in the list; delete the files, and these sites' users on the servers "
+            f"{directory}: {', '.join(former)}: not in the list; delete them and these sites' users on the servers "
             "(docs/fleet.md)",
             file=sys.stderr,
         )

@@ -130,7 +130,7 @@ class Dispatcher:
         self.counts["received"] += 1
         if self._position and delivery.offset is not None:
             delivery.redelivered = self._position.seen(delivery.offset)
-            if not self._position.admit(delivery.offset, delivery.generation):
+            if not self._position.admit(delivery.offset, delivery.generation, delivery.body):
                 subscription.settle(delivery, Verdict.ACCEPT)
                 return
         self.counts["redelivered"] += delivery.redelivered
