@@ -26,8 +26,9 @@ import pika
 import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from engine.client.callbacks import logger
 from engine.client.delivery import Delivery, Verdict
-from engine.client.dispatch import Dispatcher, logger, server_backoff
+from engine.client.dispatch import Dispatcher, server_backoff
 from engine.client.endpoints import Endpoint
 from engine.client.stream_check import StreamCheck
 from engine.client.stream_position import StreamPosition
