@@ -1,18 +1,21 @@
-"""One question to every master of a cluster, or to the one server."""
+"""One question to every master of a cluster, or to the one server; and to its replicas."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
-from engine.errors import EngineError
+from engine.errors import EngineError, WireError
 from engine.servers.redis.errors import Command
 from engine.servers.redis.figures import RedisFigures
 from engine.servers.redis.session import Session
 from engine.servers.redis.side_by_side import all_outcomes
+from engine.wire.cluster import Node
+from engine.wire.cluster_members import parse_members
 
 
 class MasterReply(NamedTuple):
@@ -24,20 +27,43 @@ class MasterReply(NamedTuple):
 
 
 def ask_masters(session: Session, command: Command) -> list[MasterReply]:
-    """The reply of each server, or why there is none. Never empty."""
+    """The reply of each server, or why there is none, side by side. Never empty."""
     try:
         servers = session.masters()
     except EngineError as error:
         return [MasterReply(str(session.address), error=error)]
-    found = []
-    for server, outcome in zip(
-        servers, all_outcomes([partial(server.try_call, command) for server in servers]), strict=True
-    ):
-        if isinstance(outcome, EngineError):
-            found.append(MasterReply(str(server.address), error=outcome))
-        else:
-            found.append(MasterReply(str(server.address), outcome[0]))
-    return found or [MasterReply(str(session.address))]
+    return _ask(servers, command) or [MasterReply(str(session.address))]
+
+
+def ask_replicas(session: Session, command: Command) -> list[MasterReply]:
+    """The same of the replicas of a cluster; empty if its nodes are not known."""
+    try:
+        servers = session.replicas()
+    except EngineError:
+        return []
+    return _ask(servers, command)
+
+
+def failed_members(session: Session) -> list[str]:
+    """The addresses of the nodes that a cluster counts as failed; empty if this user may not ask, or no master
+    answers."""
+    for reply in ask_masters(session, ("CLUSTER", "NODES")):
+        if isinstance(reply.reply, bytes):
+            asked = session.address
+            with contextlib.suppress(WireError):
+                members = parse_members(reply.reply, Node(asked.host, asked.port))
+                return [str(asked.node(*member.node)) for member in members if member.failed]
+    return []
+
+
+def _ask(servers: Sequence[Session], command: Command) -> list[MasterReply]:
+    outcomes = all_outcomes([partial(server.try_call, command) for server in servers])
+    return [
+        MasterReply(str(server.address), error=outcome)
+        if isinstance(outcome, EngineError)
+        else MasterReply(str(server.address), outcome[0])
+        for server, outcome in zip(servers, outcomes, strict=True)
+    ]
 
 
 def together(figures: Sequence[RedisFigures]) -> RedisFigures:

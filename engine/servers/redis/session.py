@@ -142,6 +142,14 @@ class Session:
             return [self]
         return [self._node_session(node) for node in self._nodes.state.recent().masters]
 
+    def replicas(self) -> list[Session]:
+        """A session with each replica of a cluster that counts as working, as of some seconds ago; none if there is one
+        server."""
+        if not self.address.cluster:
+            return []
+        known = self._nodes.state.recent()
+        return [self._node_session(node) for nodes in known.replicas.values() for node in nodes]
+
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
         """Matching keys, one step at a time. As with SCAN, a step may be empty, and a key may appear twice.
 
