@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from engine.errors import EngineError, WireError
+from engine.errors import EngineError
 from engine.servers.redis.errors import Command
 from engine.servers.redis.figures import RedisFigures
 from engine.servers.redis.session import Session
@@ -47,12 +47,13 @@ def ask_replicas(session: Session, command: Command) -> list[MasterReply]:
 def failed_members(session: Session) -> list[str]:
     """The addresses of the nodes that a cluster counts as failed; empty if this user may not ask, or no master
     answers."""
-    for reply in ask_masters(session, ("CLUSTER", "NODES")):
-        if isinstance(reply.reply, bytes):
-            asked = session.address
-            with contextlib.suppress(WireError):
-                members = parse_members(reply.reply, Node(asked.host, asked.port))
-                return [str(asked.node(*member.node)) for member in members if member.failed]
+    address = session.address
+    with contextlib.suppress(EngineError):
+        hosts = {server.address.host for server in session.masters()}
+        for reply in ask_masters(session, ("CLUSTER", "NODES")):
+            if isinstance(reply.reply, bytes):
+                members = parse_members(reply.reply, Node(address.host, address.port), hosts)
+                return [str(address.node(*member.node)) for member in members if member.failed]
     return []
 
 
