@@ -13,7 +13,6 @@ messages come first.
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections import deque
@@ -27,6 +26,7 @@ import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
 from engine.client.callbacks import logger
+from engine.client.declaring import bind, consume_stream, declare
 from engine.client.delivery import Delivery, Verdict
 from engine.client.dispatch import Dispatcher, server_backoff
 from engine.client.endpoints import Endpoint
@@ -36,7 +36,7 @@ from engine.client.topology import Topology
 from engine.errors import BrokerUnavailable, Cause, ServerRefused
 from engine.servers.amqp.hosts import Hosts
 from engine.servers.amqp.parameters import open_blocking
-from engine.servers.amqp.refusals import REFUSALS, all_failed, away, connection_error
+from engine.servers.amqp.refusals import REFUSALS, all_failed, connection_error
 from engine.wire import urls
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake the loop; this bounds only how late it notices a
@@ -48,7 +48,6 @@ _SETTLED_SECONDS = 10.0
 
 #: A broker that does not know the exchange yet may learn of it.
 _FINAL = REFUSALS - {Cause.EXCHANGE_MISSING}
-_NOT_FOUND, _PRECONDITION = 404, 406
 
 
 class BrokerSubscription:
@@ -174,7 +173,10 @@ class BrokerSubscription:
         self._connection = connection
         try:
             channel = connection.channel()
-            queue = self._declare(connection, channel)
+            queue, made = declare(connection, channel, self._topology)
+            if made:
+                self._begin_again(queue, self.generation)
+            bind(channel, queue, self._topology)
             self._dispatcher.counts["reconnects"] += self._established
             self._established = True
             self._serve(connection, channel, queue)
@@ -182,22 +184,6 @@ class BrokerSubscription:
             if connection.is_open:
                 with suppress(pika.exceptions.AMQPError, OSError):
                     connection.close()
-
-    def _declare(self, connection: Any, channel: Any) -> str:
-        """Declare exchange, queues and bindings. Returns the queue's name; the broker names an exclusive queue."""
-        topology = self._topology
-        channel.exchange_declare(topology.exchange, exchange_type="topic", durable=topology.exchange_durable)
-        if topology.dead_letter is not None:
-            channel.queue_declare(topology.dead_letter, durable=True)
-        name = topology.queue
-        if not topology.stream or not _exists(connection, name):
-            named = bool(name)
-            declared = channel.queue_declare(name, durable=named, exclusive=not named, arguments=topology.arguments)
-            name = declared.method.queue
-            self._begin_again(name, self.generation)
-        for key in topology.routing_keys:
-            channel.queue_bind(name, topology.exchange, key)
-        return name
 
     def _begin_again(self, stream: str, generation: int) -> None:
         """From the connection ``generation`` on, the stream is another one than that of the position."""
@@ -254,22 +240,12 @@ class BrokerSubscription:
 
     def _consume(self, connection: Any, channel: Any, queue: str, on_message: Any) -> None:
         """Begin to consume. Raises ServerRefused for a queue that is no stream, though one is wanted."""
-        arguments = None
-        if self._position:
-            start = self._position.argument()
-            arguments = {"x-stream-offset": start}
-            self._check = StreamCheck(self._position, connection, queue, start)
-        try:
-            channel.basic_consume(queue, on_message, arguments=arguments)
-        except pika.exceptions.ChannelClosedByBroker as refused:
-            if not self._position or refused.reply_code != _PRECONDITION:
-                raise
-        else:
+        if self._position is None:
+            channel.basic_consume(queue, on_message)
             return
-        address = self._hosts.current
-        command = f"rabbitmqctl -p {shlex.quote(address.vhost)} delete_queue {shlex.quote(queue)}"
-        fact = f": queue {queue} exists in vhost {address.vhost} and is no stream"
-        raise ServerRefused.of(away(address, fact, Cause.QUEUE_MISMATCH, command=command))
+        start = self._position.argument()
+        self._check = StreamCheck(self._position, connection, queue, start)
+        consume_stream(channel, queue, on_message, start, self._hosts.current)
 
     def _on_cancel(self, _: Any) -> None:
         self._cancelled = True
@@ -286,19 +262,6 @@ class BrokerSubscription:
                 channel.basic_ack(delivery.tag)
             else:
                 channel.basic_reject(delivery.tag, requeue=verdict is Verdict.AGAIN)
-
-
-def _exists(connection: pika.BlockingConnection, queue: str) -> bool:
-    """Whether a queue of that name exists. Asked on a channel of its own, which the broker closes if there is none."""
-    channel = connection.channel()
-    try:
-        channel.queue_declare(queue, passive=True)
-    except pika.exceptions.ChannelClosedByBroker as refused:
-        if refused.reply_code != _NOT_FOUND:
-            raise
-        return False
-    channel.close()
-    return True
 
 
 def _nothing() -> None:
