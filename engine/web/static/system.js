@@ -85,7 +85,8 @@ function figures(report, servers) {
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];
   const redis = servers.redis?.up === false ? null : servers.redis;
-  const away = (name) => report.outages.find((outage) => outage.server.toLowerCase().includes(name));
+  // A node of a cluster that is away ("redis 10.0.0.1:6379") leaves the others.
+  const away = report.outages.find((outage) => outage.server === "redis");
   const nodes = servers.redis?.nodes ?? [];
   if (nodes.length) {
     const masters = nodes.filter((node) => node.role === "master");
@@ -93,7 +94,7 @@ function figures(report, servers) {
     const kind = answering < masters.length ? "bad" : all < nodes.length ? "warn" : "good";
     found.push(figure("Redis masters", `${answering} of ${masters.length}`, `answer; ${all} of all ${nodes.length} nodes`, kind));
   }
-  if (away("redis")) found.push(figure("Redis", "away", `for ${span(away("redis").seconds)}`, "bad"));
+  if (away) found.push(figure("Redis", "away", `for ${span(away.seconds)}`, "bad"));
   else if (redis) {
     const memory = redis.used_memory_bytes;
     const most = redis.maxmemory_bytes;
