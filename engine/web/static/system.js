@@ -85,9 +85,9 @@ function figures(report, servers) {
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];
   const redis = servers.redis?.up === false ? null : servers.redis;
-  // A node of a cluster that is away ("redis 10.0.0.1:6379") leaves the others.
-  const away = report.outages.find((outage) => outage.server === "redis");
   const nodes = servers.redis?.nodes ?? [];
+  // Of a cluster, only the writer tells whether all of it is away. It names single nodes: "redis 10.0.0.1:6379".
+  const away = report.outages.find((outage) => outage.server === "redis" && (outage.role === "writer" || !nodes.length));
   if (nodes.length) {
     const masters = nodes.filter((node) => node.role === "master");
     const [answering, all] = [masters, nodes].map((some) => some.filter((node) => node.state === "answers").length);
