@@ -61,6 +61,8 @@ def cluster_call(
     begun = time.monotonic()
     until = begun + (math.inf if waits == 0 else (waits or 0) / 1000)
     redirections = 0
+    #: True after a whole timeout.
+    waited = False
     while True:
         fresh = state.map is None or state.fresh
         try:
@@ -71,7 +73,7 @@ def cluster_call(
             yield Pause(patience.pause())
             continue
         requests = round_.requests(state, known)
-        if silent := state.silent.first_error(requests):
+        if silent := state.silent.first_error(node for node, request in requests.items() if not request.replica):
             if fresh:
                 raise silent[1]
             state.failed(known, silent[0])
@@ -95,6 +97,9 @@ def cluster_call(
         if broken and not repeats:
             raise broken
         if broken and broken.cause is Cause.REDIS_HANGS:
+            if waited:
+                raise broken
+            waited = True
             continue
         if round_.done:
             replies = round_.replies(known)
