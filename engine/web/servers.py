@@ -16,7 +16,7 @@ from engine.config import Config
 from engine.errors import Cause
 from engine.runtime.site_report import SiteReport
 from engine.servers.redis.figures import RedisFigures, figures_of
-from engine.servers.redis.masters import MasterReply, ask_masters, ask_replicas, failed_members, together
+from engine.servers.redis.masters import MasterReply, ask_nodes, failed_members, together
 from engine.servers.redis.session import Session
 from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
@@ -96,20 +96,19 @@ class ServerFigures:
         self._session.close()
 
     def _ask(self) -> RedisAnswer:
-        replies = ask_masters(self._session, ("INFO",))
+        replies, replicas = ask_nodes(self._session, ("INFO",))
         told = [figures_of(reply.reply) for reply in replies if isinstance(reply.reply, bytes)]
         errors = [_why(reply) for reply in replies]
         return RedisAnswer(
             address=self._address,
             up=bool(told),
             error="; ".join(dict.fromkeys(filter(None, errors))),
-            nodes=tuple(self._nodes(replies)) if self._is_cluster else (),
+            nodes=tuple(self._nodes(replies, replicas)) if self._is_cluster else (),
             **(msgspec.structs.asdict(together(told)) if told else {}),
         )
 
-    def _nodes(self, masters: Sequence[MasterReply]) -> Iterator[RedisNode]:
+    def _nodes(self, masters: Sequence[MasterReply], replicas: Sequence[MasterReply]) -> Iterator[RedisNode]:
         """All nodes of a cluster: masters, replicas, and those that count as failed."""
-        replicas = ask_replicas(self._session, ("INFO",))
         yield from (_node(reply, "master") for reply in masters)
         yield from (_node(reply, "replica") for reply in replicas)
         seen = {reply.address for reply in (*masters, *replicas)}

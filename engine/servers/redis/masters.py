@@ -35,13 +35,14 @@ def ask_masters(session: Session, command: Command) -> list[MasterReply]:
     return _ask(servers, command) or [MasterReply(str(session.address))]
 
 
-def ask_replicas(session: Session, command: Command) -> list[MasterReply]:
-    """The same of the replicas of a cluster; empty if its nodes are not known."""
+def ask_nodes(session: Session, command: Command) -> tuple[list[MasterReply], list[MasterReply]]:
+    """The same of the masters, and of the replicas of a cluster, all side by side."""
     try:
-        servers = session.replicas()
-    except EngineError:
-        return []
-    return _ask(servers, command)
+        masters, replicas = session.masters(), session.replicas()
+    except EngineError as error:
+        return [MasterReply(str(session.address), error=error)], []
+    replies = _ask([*masters, *replicas], command)
+    return replies[: len(masters)] or [MasterReply(str(session.address))], replies[len(masters) :]
 
 
 def failed_members(session: Session) -> list[str]:
