@@ -181,6 +181,8 @@ def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, r
 
     def apply(where: RedisAddress) -> bool:
         with Session(where, timeout_seconds, checks_mode=not members) as session:
+            # A node that hangs would carry out later what it was sent, after another run's password.
+            session.hello()
             return apply_rules(session, user, rules)
 
     outcomes = all_outcomes([partial(apply, where) for where in servers])

@@ -149,12 +149,12 @@ def test_a_session_connects_to_those_that_answer_and_asks_each_master_once(
     (hidden, *_), (seen, *_) = keys_of(cluster, first, frames), keys_of(cluster, second, frames)
     with hanging(cluster, first), Session(parse_redis_address(cluster.address), 1.0) as session:
         for _ in range(QUESTIONS):
-            replies = {reply.address: reply for reply in ask_masters(session, ("INFO",))}
+            replies = {reply.address: reply for reply in ask_masters(session, ("DBSIZE",))}
             silent = replies.pop(f"redis://127.0.0.1:{first.port}")
             assert silent.error is not None
             assert silent.error.cause is Cause.REDIS_HANGS
-            assert [type(reply.reply) for reply in replies.values()] == [bytes, bytes]
+            assert [type(reply.reply) for reply in replies.values()] == [int, int]
             assert session.call(("EXISTS", seen)) == [1]
             with pytest.raises(RedisUnavailable):
                 session.call(("EXISTS", hidden))
-    assert (calls(first, "info"), calls(first, "exists")) == (1, 0), "all questions share what one has met"
+    assert (calls(first, "dbsize"), calls(first, "exists")) == (1, 0), "all questions share what one has met"

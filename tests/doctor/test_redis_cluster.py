@@ -95,12 +95,11 @@ def test_findings_of_nodes_are_one_for_each_check():
 
 def test_nodes_that_hang_are_asked_once_and_the_others_judged(tmp_path: Path):
     with RedisCluster(tmp_path, masters=3, replicas=1, node_timeout_ms=300_000) as cluster:
-        cameras = [{"id": f"cam{number}", "url": "test://", "video": True} for number in range(6)]
+        cameras = [{"id": f"cam{number}", "url": "test://"} for number in range(6)]
         config = from_document(
             {
                 "redis": {"cluster": cluster.addresses, "timeout_seconds": 1.0},
                 "amqp": {"amqp_url": f"amqp://127.0.0.1:{free_port()}/"},
-                "metadata": {"video": "gop"},
                 "cameras": cameras,
             },
             {},

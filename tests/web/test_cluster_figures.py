@@ -73,7 +73,8 @@ def test_each_node_has_its_role_and_state(tmp_path: Path):
 
         masters = {node.address: ("master", "answers") for node in cluster.masters()}
         replicas = {node.address: ("replica", "answers") for node in cluster.nodes if node.address not in masters}
-        assert nodes() == masters | replicas
+        # Nodes do not name a replica that has received nothing yet.
+        wait_until(lambda: nodes() == masters | replicas, 30, "all are named")
         first, _, third = cluster.masters()
         down = cluster.replica_of(third)
         down.kill()
