@@ -175,6 +175,7 @@ def test_pika_has_one_door_for_each_direction():
         "servers/overrides/pika.py",
         "client/subscription.py",
         "client/declaring.py",
+        "client/endpoints.py",
     }
     assert {"servers/amqp/broker.py"} <= importers("pika") <= doors
 

@@ -14,7 +14,6 @@ from engine.errors import EngineError, Unavailable, WireError
 from engine.fleet.answers import SiteStatus, status_of
 from engine.fleet.daemon_threads import DaemonThreads
 from engine.fleet.http_get import Answer, get
-from engine.runtime.limits import FILES_MIN, allow_files_if_possible
 from engine.wire.api_url import ApiUrl
 from engine.wire.urls import mask
 
@@ -22,7 +21,9 @@ from engine.wire.urls import mask
 SITES_AT_A_TIME_MAX = 1000
 #: Requests to each site, each with a connection. It has more files for a moment: a name's look-up has its own.
 _REQUESTS = 2
-_FILES_PER_SITE = 2 * _REQUESTS
+FILES_PER_SITE = 2 * _REQUESTS
+#: Files that a process needs besides.
+FILES_MIN = 64
 #: Most characters of a reason.
 _REASON_CHARACTERS_MAX = 300
 
@@ -59,10 +60,9 @@ async def _ask_all(sites: Sequence[Asked], timeout_seconds: float, context: ssl.
 def _at_a_time(count: int) -> int:
     """How many of ``count`` sites to ask at a time."""
     wanted = min(count, SITES_AT_A_TIME_MAX)
-    allow_files_if_possible(FILES_MIN + _FILES_PER_SITE * wanted)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
-        wanted = min(wanted, (soft - FILES_MIN) // _FILES_PER_SITE)
+        wanted = min(wanted, (soft - FILES_MIN) // FILES_PER_SITE)
     return max(wanted, 1)
 
 

@@ -177,7 +177,7 @@ def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, r
     """Set the user on every server: nodes of a cluster, replicas too, do not tell each other of users. All are asked,
     whatever one of them answers. Raises ServerRefused, RedisUnavailable if none sets it."""
     members = find_members(address, timeout_seconds) if address.cluster else []
-    servers = [address.node(*member.node) for member in members] or [address]
+    servers = [address.node(*node) for node in sorted(member.node for member in members)] or [address]
 
     def apply(where: RedisAddress) -> bool:
         with Session(where, timeout_seconds, checks_mode=not members) as session:

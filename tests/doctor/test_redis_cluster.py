@@ -109,7 +109,7 @@ def test_nodes_that_hang_are_asked_once_and_the_others_judged(tmp_path: Path):
         for server in (master, replica):
             server.ask("CONFIG", "RESETSTAT")
         cluster.partition(master, replica)
-        found = {finding.check: finding for finding in examine(config, cameras=False).findings}
+        found = {finding.check: finding for finding in reversed(examine(config, cameras=False).findings)}
         cluster.heal(master, replica)
         assert found["reachable"].verdict == "broken"
         assert "2 of 6 nodes do not answer" in found["reachable"].found
