@@ -22,6 +22,8 @@ class Cause(Enum):
     # Redis
     #: It cannot be reached, or it closed the connection. The engine tries again.
     REDIS_AWAY = auto()
+    #: It takes connections, or should, and does not answer in time.
+    REDIS_HANGS = auto()
     #: The same at a start, which does not wait: for a server's address, and for Sentinel addresses.
     REDIS_ADDRESS = auto()
     SENTINELS = auto()
@@ -99,8 +101,8 @@ class Audience(Enum):
 
 #: Causes without advice, on purpose: the engine tries again by itself, or the fact says what is needed.
 SILENT = frozenset({
-    Cause.OTHER, Cause.REDIS_AWAY, Cause.LOADING, Cause.BUSY, Cause.OLD_SERVER, Cause.WRONG_TYPE, Cause.BROKER_AWAY,
-    Cause.BROKER_BLOCKED,
+    Cause.OTHER, Cause.REDIS_AWAY, Cause.REDIS_HANGS, Cause.LOADING, Cause.BUSY, Cause.OLD_SERVER, Cause.WRONG_TYPE,
+    Cause.BROKER_AWAY, Cause.BROKER_BLOCKED,
 })  # fmt: skip
 
 _DELETE = "or delete it once (`{command}`), which unbinds its queues"

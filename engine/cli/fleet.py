@@ -16,11 +16,12 @@ from engine.cli.output import console, print_json
 from engine.cli.results import nothing
 from engine.config.tls import client_context
 from engine.errors import EXIT_FAILED, ConfigError, InputError
-from engine.fleet.accounts import make_accounts, write_accounts
-from engine.fleet.asking import Asked, ask_all
+from engine.fleet.accounts import former_shovels, make_accounts, write_accounts
+from engine.fleet.asking import FILES_MIN, FILES_PER_SITE, SITES_AT_A_TIME_MAX, Asked, ask_all
 from engine.fleet.definitions import SYSTEM_CA_FILE
 from engine.fleet.registry import registered_sites
 from engine.fleet.site_list import read_sites, token_of
+from engine.runtime.limits import allow_files_if_possible
 from engine.wire.amqp_url import parse_amqp_url
 from engine.wire.api_url import parse_api_url
 from engine.wire.redis_address import TlsFiles
@@ -59,6 +60,7 @@ def status(
     if not asked:
         raise InputError("name the sites: a list of them, or --site with the address of each API")
     _warn_of_plain_text(asked)
+    allow_files_if_possible(FILES_MIN + FILES_PER_SITE * min(len(asked), SITES_AT_A_TIME_MAX))
     found = ask_all(asked, timeout, _context(asked, ca_file))
     if json:
         for one in found:
@@ -128,10 +130,17 @@ def users(
             raise InputError("--centre has a user; leave it out: each site gets one of its own")
     files = make_accounts(sites, directory, address, centre_ca_file)
     write_accounts(directory, files)
+    former = former_shovels(directory, sites)
     if json:
-        print_json({"sites": len(sites), "directory": str(directory), "files": sorted(files)})
+        print_json({"sites": len(sites), "directory": str(directory), "files": sorted(files), "former": former})
     else:
         print(f"{directory}: users of {len(sites)} sites in {len(files)} files")
+    if former:
+        print(
+            f"{directory}: {', '.join(former)}: not in the list; delete them and these sites' users on the servers "
+            "(docs/fleet.md)",
+            file=sys.stderr,
+        )
 
 
 def _listed(file: Path | None) -> list[Asked]:

@@ -88,7 +88,11 @@ def acl(
     redis: RedisUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Print the ACL SETUSER line of a user with only the rights that its role needs, for only this tenant."""
+    """Print the ACL SETUSER line of a user with only the rights that its role needs, for only this tenant.
+
+    --apply sets it on every node of a cluster. If some do not answer, they are named, the exit code is 1, and the same
+    command sets the rest later.
+    """
     try:
         roles = [_ROLES[name] for name in role]
     except KeyError as error:
@@ -105,19 +109,24 @@ def acl(
     except WireError as error:
         raise QueryError(f"tenant: {error}") from None
     line = acl_line(name, rules)
-    kept: bool | None = None
-    if apply and target:
-        kept = apply_everywhere(target.address, target.timeout_seconds, name, rules)
+    applied = apply_everywhere(target.address, target.timeout_seconds, name, rules) if apply and target else None
     if json:
         shown = {} if password_file else {"password": password}
-        print_json({"user": name, "line": line, **shown, "applied": apply, "kept_over_restarts": bool(kept)})
-        return
-    # Without rich, which would wrap the line.
-    print(line)
-    if not password_file:
-        print(f"password of {name}: {password}", file=sys.stderr)
-    if kept is False:
-        print("set; the server has no ACL file, so it forgets the user when it restarts", file=sys.stderr)
+        whole = applied is not None and not applied.missing
+        kept = {"applied": whole, "kept_over_restarts": applied is not None and applied.kept}
+        missing = {"missing": applied.missing} if applied and applied.missing else {}
+        print_json({"user": name, "line": line, **shown, **kept, **missing})
+    else:
+        # Without rich, which would wrap the line.
+        print(line)
+        if not password_file:
+            print(f"password of {name}: {password}", file=sys.stderr)
+        if applied and not applied.kept:
+            print("set; a server without an ACL file forgets the user when it restarts", file=sys.stderr)
+    if applied and applied.missing and not password_file:
+        print("the next run makes another password; give --password-file to keep this one", file=sys.stderr)
+    if applied:
+        applied.check(name)
 
 
 def _chosen(target: Target, names: list[str] | None, prefix: str | None) -> list[tuple[str, str]]:

@@ -81,22 +81,20 @@ class AsyncNodeConnections:
         return await self._exchange(step.requests)
 
     async def _exchange(self, requests: Mapping[Node, Request]) -> dict[Node, list[Any] | EngineError]:
-        """Send to all nodes, then read their replies, so that they work side by side."""
-        outcome: dict[Node, list[Any] | EngineError] = {}
-        for node, request in requests.items():
-            try:
-                await send(await self._connection(node), request.commands)
-            except EngineError as error:
-                outcome[node] = error
-            except (RedisError, OSError, *BAD_REPLIES) as error:
-                outcome[node] = await self._broken(node, error)
-        for node, request in requests.items():
-            if node not in outcome:
-                try:
-                    outcome[node] = await receive(self._open[node], request.commands)
-                except (RedisError, OSError, *BAD_REPLIES) as error:
-                    outcome[node] = await self._broken(node, error)
-        return outcome
+        """Ask all nodes side by side."""
+        answers = await asyncio.gather(*(self._ask(node, request.commands) for node, request in requests.items()))
+        return dict(zip(requests, answers, strict=True))
+
+    async def _ask(self, node: Node, commands: Sequence[Command]) -> list[Any] | EngineError:
+        """The replies of one node, or why there are none."""
+        try:
+            connection = await self._connection(node)
+            await send(connection, commands)
+            return await receive(connection, commands)
+        except EngineError as error:
+            return error
+        except (RedisError, OSError, *BAD_REPLIES) as error:
+            return await self._broken(node, error)
 
     async def _connection(self, node: Node) -> Any:
         if node not in self._open:

@@ -14,11 +14,12 @@ from typing import Any, Literal, Self, TypedDict, Unpack
 
 from engine.client.delivery import ConsumerCounts, FrameCallback, GopCallback, Policy, StatusCallback
 from engine.client.dispatch import Dispatcher
+from engine.client.endpoints import endpoints_of
 from engine.client.fetch import Fetcher
 from engine.client.frame import Frame
 from engine.client.signals import stopped_by_signals
 from engine.client.stream_position import StreamOffset, StreamPosition, check_offset
-from engine.client.subscription import BrokerSubscription, endpoints_of
+from engine.client.subscription import BrokerSubscription
 from engine.client.topology import QueueType, Topology
 from engine.config import Config, MetadataSection, load
 from engine.errors import ConfigError, InputError
@@ -103,7 +104,8 @@ class FrameConsumer:
         a ``quorum`` queue counts the deliveries of a message whose consumers die. ``stream``: that queue is a stream,
         which is made if it does not exist, and keeps at least 1 GiB. ``offset``: where to begin in it: ``"first"``,
         ``"last"`` (the newest chunk), ``"next"`` (what comes from now on), an offset, or an aware datetime (the first
-        chunk of that time, so older messages may come too).
+        chunk of that time, so older messages may come too). A stream that is deleted and made again counts from 0. It
+        is read from its beginning if it ends before the offset, or has other messages than were read before.
         ``exchange``, ``exchange_durable``, ``routing_keys``: as in the site's ``[metadata]``.
         ``dead_letter``: the queue for messages that failed; a stream has none.
         ``prefetch``: messages held at a time, 1 to 65,535. ``attempts``: deliveries of a message, at least 1.

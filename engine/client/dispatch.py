@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import logging
 import queue
 import time
 from collections import OrderedDict, deque
@@ -24,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from engine.backoff import Backoff
+from engine.client.callbacks import Callbacks, logger
 from engine.client.delivery import (
     ConsumerCounts,
     Delivery,
@@ -38,10 +38,8 @@ from engine.client.fetch import BYTES_MAX, FRAMES_MAX, Fetcher, expected_bytes
 from engine.client.frame import Frame
 from engine.client.stream_position import StreamPosition
 from engine.errors import RedisUnavailable, WireError
-from engine.wire.events import OtherEvent, parse_message
-from engine.wire.metadata import Event, FrameEvent, GopEvent, StatusEvent
-
-logger = logging.getLogger("engine.client.consumer")
+from engine.wire.events import parse_message
+from engine.wire.metadata import FrameEvent
 
 #: Pauses between tries to reach a server, in seconds.
 _BACKOFF_SECONDS_MIN = 0.1
@@ -75,9 +73,7 @@ class Dispatcher:
         self.counts = dict.fromkeys(ConsumerCounts.__struct_fields__, 0)
         self.stopping = False
         self._fetcher = fetcher
-        self._callback = callback
-        self._on_status = on_status
-        self._on_gop = on_gop
+        self._callbacks = Callbacks(callback, on_status, on_gop, self.counts)
         self._policy = policy
         #: Where it stands in a stream; None for other queues.
         self._position = position
@@ -130,7 +126,7 @@ class Dispatcher:
         self.counts["received"] += 1
         if self._position and delivery.offset is not None:
             delivery.redelivered = self._position.seen(delivery.offset)
-            if not self._position.admit(delivery.offset, delivery.generation):
+            if not self._position.admit(delivery.offset, delivery.generation, delivery.body):
                 subscription.settle(delivery, Verdict.ACCEPT)
                 return
         self.counts["redelivered"] += delivery.redelivered
@@ -223,38 +219,12 @@ class Dispatcher:
             if delivery.generation != subscription.generation:
                 continue
             self.offset = delivery.offset
-            if self._call(event, frame, delivery):
+            if self._callbacks.call(event, frame, f"{delivery.tries + 1} of {self._policy.attempts}"):
                 delivery.accepted |= 1 << place
             else:
                 delivery.failed = True
             if last:
                 self._finish(subscription, delivery)
-
-    def _call(self, event: Event | OtherEvent, frame: Frame | None, delivery: Delivery) -> bool:
-        """Whether the callback accepted the event."""
-        try:
-            match event:
-                case FrameEvent():
-                    self._callback(event, frame)
-                    self.counts["missing" if frame is None else "frames"] += 1
-                case StatusEvent():
-                    self._on_status(event)
-                    self.counts["statuses"] += 1
-                case GopEvent():
-                    self._on_gop(event)
-                    self.counts["gops"] += 1
-                case OtherEvent():
-                    self.counts["others"] += 1
-        except Exception:
-            self.counts["failed"] += 1
-            logger.exception(
-                "the callback raised for %s, delivery %d of %d",
-                _what(event),
-                delivery.tries + 1,
-                self._policy.attempts,
-            )
-            return False
-        return True
 
     def _finish(self, subscription: Subscription, delivery: Delivery) -> None:
         """After all its events were called: settle the delivery, or hold it for another try."""
@@ -287,15 +257,3 @@ def server_backoff() -> Backoff:
 
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
-
-
-def _what(event: Event | OtherEvent) -> str:
-    """An event's name in the log."""
-    match event:
-        case FrameEvent():
-            return event.redis_key
-        case GopEvent():
-            return f"the GOP {event.first_key}"
-        case StatusEvent():
-            return f"the status of {event.camera_id}"
-    return f"an event of type {event.event_type!r}"

@@ -1,15 +1,16 @@
 """Where a consumer stands in a stream queue.
 
 A stream keeps its messages; each has an offset, which rises. The broker does not keep the position of a consumer, so
-the consumer keeps it. After a lost connection it reads on at the first message that is not settled. Messages behind
-that one may be settled already, because a message that failed waits while others go on. They come again, and are passed
-over.
+the consumer keeps it. After a lost connection it reads on at the first message that is not settled; if all are, at the
+last one, because a message that is known tells whether the stream is the same. Messages behind that one may be settled
+already, because a message that failed waits while others go on. They come again, and are passed over.
 
 The dispatcher's thread admits and settles; the connection's thread asks where to read on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from datetime import UTC, datetime
 from typing import Literal
@@ -35,6 +36,8 @@ class StreamPosition:
         #: The highest offset that was admitted, and the admitted offsets that are not settled.
         self._last: int | None = None
         self._open: set[int] = set()
+        #: The digests of these messages.
+        self._digests: dict[int, bytes] = {}
 
     @property
     def next_offset(self) -> int | None:
@@ -45,10 +48,10 @@ class StreamPosition:
             return min(self._open, default=self._last + 1)
 
     def argument(self) -> StreamOffset:
-        """Where the next connection begins to read."""
-        found = self.next_offset
-        if found is not None:
-            return found
+        """Where the next connection begins to read: at a message that was met, if there is one."""
+        with self._lock:
+            if self._last is not None:
+                return min(self._open, default=self._last)
         if self._begun is None:
             self._begun = datetime.now(UTC)
             return self._start
@@ -63,6 +66,7 @@ class StreamPosition:
                 return False
             self._start, self._last = "first", None
             self._open.clear()
+            self._digests.clear()
             self._generation = generation
             return True
 
@@ -71,7 +75,13 @@ class StreamPosition:
         with self._lock:
             return self._last is not None and offset <= self._last
 
-    def admit(self, offset: int, generation: int) -> bool:
+    def differs(self, offset: int, body: bytes) -> bool:
+        """True if another message than this was admitted at its offset."""
+        with self._lock:
+            known = self._digests.get(offset)
+        return known is not None and known != _digest(body)
+
+    def admit(self, offset: int, generation: int, body: bytes = b"") -> bool:
         """Take in a message of the connection ``generation``. False if it is settled already."""
         with self._lock:
             if generation < self._generation:
@@ -81,16 +91,27 @@ class StreamPosition:
                 # The stream may have dropped its oldest messages meanwhile.
                 self._generation = generation
                 self._open = {one for one in self._open if one >= offset}
-            if self._last is not None and offset <= self._last:
-                return offset in self._open
+                self._digests = {one: known for one, known in self._digests.items() if one >= offset}
+            if self._last is not None:
+                if offset <= self._last:
+                    return offset in self._open
+                if self._last not in self._open:
+                    self._digests.pop(self._last, None)
             self._last = offset
             self._open.add(offset)
+            self._digests[offset] = _digest(body)
             return True
 
     def settle(self, offset: int) -> None:
         """A message is done: accepted, or given up."""
         with self._lock:
             self._open.discard(offset)
+            if offset != self._last:
+                self._digests.pop(offset, None)
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()
 
 
 def check_offset(offset: object) -> None:

@@ -13,32 +13,32 @@ messages come first.
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pika
 import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from engine.client.callbacks import logger
+from engine.client.declaring import bind, consume_stream, declare
 from engine.client.delivery import Delivery, Verdict
-from engine.client.dispatch import Dispatcher, logger, server_backoff
+from engine.client.dispatch import Dispatcher, server_backoff
+from engine.client.endpoints import Endpoint
+from engine.client.stream_check import StreamCheck
 from engine.client.stream_position import StreamPosition
 from engine.client.topology import Topology
-from engine.config import AmqpSection
-from engine.config.servers import check_same_vhost
-from engine.errors import BrokerUnavailable, Cause, ConfigError, InputError, ServerRefused
+from engine.errors import BrokerUnavailable, Cause, ServerRefused
 from engine.servers.amqp.hosts import Hosts
-from engine.servers.amqp.parameters import open_blocking, parameters
-from engine.servers.amqp.refusals import REFUSALS, all_failed, away, connection_error
+from engine.servers.amqp.parameters import open_blocking
+from engine.servers.amqp.refusals import REFUSALS, all_failed, connection_error
 from engine.servers.overrides.pika import close_at_once
-from engine.wire import redis_address, urls
-from engine.wire.amqp_url import AmqpAddress, parse_amqp_url
+from engine.wire import urls
 
 #: The longest turn of the I/O loop, in seconds. Verdicts and stop wake the loop; this bounds only how late it notices a
 #: channel that the broker has closed.
@@ -49,14 +49,6 @@ _SETTLED_SECONDS = 10.0
 
 #: A broker that does not know the exchange yet may learn of it.
 _FINAL = REFUSALS - {Cause.EXCHANGE_MISSING}
-_NOT_FOUND, _PRECONDITION = 404, 406
-
-
-class Endpoint(NamedTuple):
-    """A broker, and pika's parameters for it."""
-
-    address: AmqpAddress
-    parameters: pika.ConnectionParameters
 
 
 class BrokerSubscription:
@@ -76,6 +68,8 @@ class BrokerSubscription:
         self._endpoints = endpoints
         self._hosts = Hosts([endpoint.address for endpoint in endpoints])
         self._position = position
+        #: Of the present connection; None while it does not consume, and for other queues.
+        self._check: StreamCheck | None = None
         #: The errors of the brokers in this round, while none has served us.
         self._failures: list[BrokerUnavailable] = []
         self._delivered = False
@@ -180,7 +174,10 @@ class BrokerSubscription:
         self._connection = connection
         try:
             channel = connection.channel()
-            queue = self._declare(connection, channel)
+            queue, made = declare(connection, channel, self._topology)
+            if made:
+                self._begin_again(queue, self.generation)
+            bind(channel, queue, self._topology)
             self._dispatcher.counts["reconnects"] += self._established
             self._established = True
             self._serve(connection, channel, queue)
@@ -189,28 +186,16 @@ class BrokerSubscription:
                 with suppress(pika.exceptions.AMQPError, OSError):
                     close_at_once(connection)
 
-    def _declare(self, connection: Any, channel: Any) -> str:
-        """Declare exchange, queues and bindings. Returns the queue's name; the broker names an exclusive queue."""
-        topology = self._topology
-        channel.exchange_declare(topology.exchange, exchange_type="topic", durable=topology.exchange_durable)
-        if topology.dead_letter is not None:
-            channel.queue_declare(topology.dead_letter, durable=True)
-        name = topology.queue
-        if not topology.stream or not _exists(connection, name):
-            named = bool(name)
-            declared = channel.queue_declare(name, durable=named, exclusive=not named, arguments=topology.arguments)
-            name = declared.method.queue
-            if self._position and self._position.restart(self.generation):
-                logger.warning("the stream %s was deleted and is made again; it is read from its beginning", name)
-        for key in topology.routing_keys:
-            channel.queue_bind(name, topology.exchange, key)
-        return name
+    def _begin_again(self, stream: str, generation: int) -> None:
+        """From the connection ``generation`` on, the stream is another one than that of the position."""
+        if self._position and self._position.restart(generation):
+            logger.warning("the stream %s was deleted and is made again; it is read from its beginning", stream)
 
     def _serve(self, connection: Any, channel: Any, queue: str) -> None:
         self._cancelled = self._met_new = self._woken = False
         channel.add_on_cancel_callback(self._on_cancel)
         on_message = partial(self._on_message, self.generation)
-        arguments = {"x-stream-offset": self._position.argument()} if self._position else None
+        self._check = None
         # How much of the prefetch is used so far.
         taken = 0
         while not self._dispatcher.stopping and not self._closing.is_set():
@@ -218,10 +203,17 @@ class BrokerSubscription:
                 # A second consumer is added, because a quorum queue fixes a consumer's prefetch at its start.
                 more = self._prefetch - taken if taken or not self._topology.counted else 1
                 channel.basic_qos(prefetch_count=more)
-                self._consume(channel, queue, on_message, arguments)
+                self._consume(connection, channel, queue, on_message)
                 taken += more
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)
+            if self._check:
+                self._check.look()
+                if self._check.other:
+                    self._begin_again(queue, self.generation + 1)
+                    # This broker serves us: the next connection goes to it, too.
+                    self._delivered = True
+                    raise pika.exceptions.ConsumerCancelled(f"the stream {queue} is another one than before")
             if self._cancelled:
                 raise pika.exceptions.ConsumerCancelled(f"the queue {queue} was deleted, or has moved")
             if not channel.is_open:
@@ -239,21 +231,20 @@ class BrokerSubscription:
         self._met_new = self._met_new or not method.redelivered
         offset = headers.get("x-stream-offset") if self._position else None
         tries = tries if isinstance(tries, int) else 0
+        if self._check and isinstance(offset, int):
+            self._check.met(offset, body)
+            if self._check.other:
+                return
         self._dispatcher.inbox.put(Delivery(generation, method.delivery_tag, body, method.redelivered, tries, offset))
 
-    def _consume(self, channel: Any, queue: str, on_message: Any, arguments: dict[str, Any] | None) -> None:
+    def _consume(self, connection: Any, channel: Any, queue: str, on_message: Any) -> None:
         """Begin to consume. Raises ServerRefused for a queue that is no stream, though one is wanted."""
-        try:
-            channel.basic_consume(queue, on_message, arguments=arguments)
-        except pika.exceptions.ChannelClosedByBroker as refused:
-            if not self._position or refused.reply_code != _PRECONDITION:
-                raise
-        else:
+        if self._position is None:
+            channel.basic_consume(queue, on_message)
             return
-        address = self._hosts.current
-        command = f"rabbitmqctl -p {shlex.quote(address.vhost)} delete_queue {shlex.quote(queue)}"
-        fact = f": queue {queue} exists in vhost {address.vhost} and is no stream"
-        raise ServerRefused.of(away(address, fact, Cause.QUEUE_MISMATCH, command=command))
+        start = self._position.argument()
+        self._check = StreamCheck(self._position, connection, queue, start)
+        consume_stream(channel, queue, on_message, start, self._hosts.current)
 
     def _on_cancel(self, _: Any) -> None:
         self._cancelled = True
@@ -270,39 +261,6 @@ class BrokerSubscription:
                 channel.basic_ack(delivery.tag)
             else:
                 channel.basic_reject(delivery.tag, requeue=verdict is Verdict.AGAIN)
-
-
-def endpoints_of(
-    amqp_urls: Sequence[str], heartbeat_seconds: int, timeout_seconds: float, files: redis_address.TlsFiles
-) -> list[Endpoint]:
-    """The brokers at AMQP URLs. Raises InputError, without the URLs' passwords."""
-    if not amqp_urls:
-        raise InputError("no AMQP URL; give one, or a sequence of those of a cluster's nodes")
-    names = [f"AMQP URL {number}" if len(amqp_urls) > 1 else "AMQP URL" for number in range(1, len(amqp_urls) + 1)]
-    addresses = [parse_amqp_url(url, name) for url, name in zip(amqp_urls, names, strict=True)]
-    check_same_vhost(addresses, "AMQP URLs")
-    try:
-        tls = {f"tls_{key}": value for key, value in files._asdict().items()}
-        section = AmqpSection(heartbeat_seconds=heartbeat_seconds, timeout_seconds=timeout_seconds, **tls)
-        return [Endpoint(address, parameters(section, address)) for address in addresses]
-    except ConfigError as error:
-        raise InputError.of(error) from None
-    except (ValueError, TypeError) as error:
-        # pika's words for a setting that it does not take.
-        raise InputError(f"AMQP URL {urls.mask(amqp_urls[0])}: {urls.mask(str(error))}") from None
-
-
-def _exists(connection: pika.BlockingConnection, queue: str) -> bool:
-    """Whether a queue of that name exists. Asked on a channel of its own, which the broker closes if there is none."""
-    channel = connection.channel()
-    try:
-        channel.queue_declare(queue, passive=True)
-    except pika.exceptions.ChannelClosedByBroker as refused:
-        if refused.reply_code != _NOT_FOUND:
-            raise
-        return False
-    channel.close()
-    return True
 
 
 def _nothing() -> None:

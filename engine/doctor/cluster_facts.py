@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from engine.config import Config
@@ -12,8 +13,10 @@ from engine.doctor.redis_facts import RedisFacts, info_number
 from engine.errors import EngineError, ServerRefused
 from engine.servers.redis.cluster import find_members, find_nodes
 from engine.servers.redis.session import Session
+from engine.servers.redis.side_by_side import all_outcomes
 from engine.wire.cluster import ClusterMap, Node, slot_of
 from engine.wire.cluster_members import Member
+from engine.wire.redis_address import RedisAddress
 from engine.wire.urls import mask
 
 
@@ -38,27 +41,41 @@ class ClusterFacts(NamedTuple):
     away: Mapping[Node, str]
     replicas: list[Replica] | None
 
+    @property
+    def masters_away(self) -> list[Node]:
+        """The masters that do not answer."""
+        return [node for node in self.known.masters if node in self.away]
+
 
 def gather(config: Config) -> ClusterFacts:
-    """All facts. Raises RedisUnavailable, ServerRefused if no node says where slots are."""
+    """All facts. Nodes that hang are waited for side by side, and then asked nothing. Raises RedisUnavailable,
+    ServerRefused if no node says where slots are."""
     address, timeout_seconds = config.redis_address, config.redis.timeout_seconds
     known = find_nodes(address, timeout_seconds)
     members: list[Member] | None = None
     with contextlib.suppress(ServerRefused):
         members = find_members(address, timeout_seconds)
     others = dict.fromkeys([*known.nodes, *(member.node for member in members or ())])
+    outcomes = all_outcomes([partial(_greet, address.node(*node), timeout_seconds) for node in others])
     masters: dict[Node, RedisFacts] = {}
     away: dict[Node, str] = {}
-    for node in others:
+    for node, outcome in zip(others, outcomes, strict=True):
         try:
-            with Session(address.node(*node), timeout_seconds) as session:
-                if node in known.masters:
+            if isinstance(outcome, EngineError):
+                raise outcome
+            if node in known.masters:
+                # One after the other: side by side they would spoil each other's times of round trips.
+                with Session(address.node(*node), timeout_seconds) as session:
                     masters[node] = redis_facts.gather(config, session, _has_slot(known, node))
-                else:
-                    session.hello()
         except EngineError as error:
             away[node] = mask(error.fact)
     return ClusterFacts(known, members, masters, away, _replicas(masters))
+
+
+def _greet(address: RedisAddress, timeout_seconds: float) -> None:
+    """Log in at one node. Raises RedisUnavailable, ServerRefused."""
+    with Session(address, timeout_seconds) as session:
+        session.hello()
 
 
 def _has_slot(known: ClusterMap, node: Node) -> redis_facts.HasKey:

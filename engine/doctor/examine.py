@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import structs
@@ -44,6 +45,7 @@ from engine.servers.amqp.check import check_one
 from engine.servers.amqp.parameters import metadata_exchange
 from engine.servers.redis.session import Session
 from engine.wire.amqp_url import AmqpAddress
+from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 from engine.wire.urls import host_port, mask
 
@@ -55,13 +57,23 @@ class Examined(NamedTuple):
     findings: list[Finding]
 
 
+class _Redis(NamedTuple):
+    """The findings about Redis; ``maxmemory`` of it, 0 if it is not set, None if unknown; and whether masters of a
+    cluster do not answer."""
+
+    findings: list[Finding]
+    maxmemory: int | None = None
+    masters_away: bool = False
+
+
 def examine(
     config: Config, *, cameras: bool = True, management_ports: tuple[tuple[str, int], ...] = MANAGEMENT_PORTS
 ) -> Examined:
     """Examine the site's servers, machine and, unless switched off, cameras. Takes as long as their timeouts."""
     report = collect(config, memory=False)
-    findings, most = _redis(config, running=report.running)
-    findings += rabbitmq(config, management_ports, running=report.running)
+    redis_seen = _redis(config, running=report.running)
+    findings, most = redis_seen.findings, redis_seen.maxmemory
+    findings += rabbitmq(config, management_ports, running=report.running, masters_away=redis_seen.masters_away)
     seen = look_at_cameras(config, report) if cameras else {}
     need = sum(cores(camera, seen.get(camera.id)) for camera in config.cameras)
     findings += machine_checks.verdicts(machine_facts.gather(config), len(config.cameras), need, running=report.running)
@@ -78,13 +90,12 @@ def examine(
 
 def redis(config: Config, *, running: bool) -> list[Finding]:
     """Redis with the writer's user and, if it differs, the publisher's."""
-    return _redis(config, running=running)[0]
+    return _redis(config, running=running).findings
 
 
-def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]:
-    """The findings, and ``maxmemory``: 0 if it is not set, None if unknown."""
+def _redis(config: Config, *, running: bool) -> _Redis:
     if config.embedded and not running:
-        return [_embedded_away("redis")], embedded_memory(config)
+        return _Redis([_embedded_away("redis")], embedded_memory(config))
     address = config.redis_address
     if address.cluster:
         return _cluster(config)
@@ -92,33 +103,36 @@ def _redis(config: Config, *, running: bool) -> tuple[list[Finding], int | None]
         with Session(address, config.redis.timeout_seconds) as session:
             facts = ask_redis(config, session)
     except (RedisUnavailable, ServerRefused) as error:
-        return [_redis_refused(address, error, config.redis.timeout_seconds)], None
+        return _Redis([_redis_refused(address, error, config.redis.timeout_seconds)])
     findings = [redis_checks.answered("reachable", str(address)), *_publisher(config)]
     findings += redis_checks.verdicts(facts, config.redis.ttl_seconds)
-    return findings, redis_checks.maxmemory(facts.info)
+    return _Redis(findings, redis_checks.maxmemory(facts.info))
 
 
-def _cluster(config: Config) -> tuple[list[Finding], int | None]:
+def _cluster(config: Config) -> _Redis:
     """As ``_redis``, for a cluster."""
     address = config.redis_address
     try:
         facts = ask_cluster(config)
     except (RedisUnavailable, ServerRefused) as error:
-        return [_redis_refused(address, error, config.redis.timeout_seconds)], None
+        return _Redis([_redis_refused(address, error, config.redis.timeout_seconds)])
     findings = cluster_checks.verdicts(facts, address, config.redis.ttl_seconds)
-    return findings[:1] + _publisher(config) + findings[1:], cluster_checks.maxmemory(facts.masters)
+    findings[1:1] = _publisher(config, list(facts.masters))
+    return _Redis(findings, cluster_checks.maxmemory(facts.masters), bool(facts.masters_away))
 
 
-def _publisher(config: Config) -> list[Finding]:
-    """Whether the publisher's user may log in, if it is another one."""
+def _publisher(config: Config, nodes: Sequence[Node] = ()) -> list[Finding]:
+    """Whether the publisher's user may log in, if it is another one; in a cluster, at those ``nodes`` that answer."""
     publisher = config.publisher_redis_address
     if not config.publishes or publisher == config.redis_address:
         return []
     try:
-        with Session(publisher, config.redis.timeout_seconds):
-            return [redis_checks.answered("publisher's user", str(publisher))]
+        for where in [publisher.node(*node) for node in nodes] or [publisher]:
+            with Session(where, config.redis.timeout_seconds):
+                pass
     except (RedisUnavailable, ServerRefused) as error:
         return [_publisher_refused(error)]
+    return [redis_checks.answered("publisher's user", str(publisher))]
 
 
 def _redis_refused(address: RedisAddress, error: EngineError, timeout_seconds: float) -> Finding:
@@ -147,14 +161,19 @@ def _publisher_refused(error: EngineError) -> Finding:
     return Finding("redis", "publisher's user", "broken", mask(error.fact), "may log in", todo)
 
 
-def rabbitmq(config: Config, ports: tuple[tuple[str, int], ...], *, running: bool) -> list[Finding]:
-    """RabbitMQ with the publisher's user, and the events in Redis that wait for it."""
+def rabbitmq(
+    config: Config, ports: tuple[tuple[str, int], ...], *, running: bool, masters_away: bool = False
+) -> list[Finding]:
+    """RabbitMQ with the publisher's user, and the events in Redis that wait for it. With ``masters_away``, a part of
+    Redis is known not to answer, and is not asked again."""
     if not config.publishes:
         why = "metadata.enabled is false" if config.amqp.urls else "amqp.amqp_url is not set"
         return [Finding("rabbitmq", "publisher", "information", f"none: {why}; metadata stays in the journals")]
     findings = _brokers(config, ports)
     if config.embedded and not running:
         return [*findings, _embedded_away("rabbitmq")]
+    if masters_away:
+        return [*findings, _not_checked("events waiting", "a part of the cluster does not answer")]
     try:
         for video in (False, True) if config.publishes_video else (False,):
             waits = broker_facts.backlog(config, video=video)

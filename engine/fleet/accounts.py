@@ -101,6 +101,14 @@ def write_accounts(directory: Path, files: Mapping[str, bytes]) -> None:
         raise InputError(f"{error.filename or directory} cannot be written: {error.strerror}") from None
 
 
+def former_shovels(directory: Path, sites: Sequence[ListedSite]) -> list[str]:
+    """The files of shovels below ``directory``, of an earlier call, whose sites are not in the list; by their paths
+    there. They have passwords in plain text."""
+    names = {site.name for site in sites}
+    found = (directory / SHOVELS).glob("*.json")
+    return sorted(f"{SHOVELS}/{path.name}" for path in found if path.stem not in names)
+
+
 def _acl_lines(site: ListedSite, passwords: Mapping[str, str]) -> list[str]:
     scope = Scope(site.prefix, site.name)
     return [

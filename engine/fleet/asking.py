@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import msgspec
 
 from engine.errors import EngineError, Unavailable, WireError
 from engine.fleet.answers import SiteStatus, status_of
+from engine.fleet.daemon_threads import DaemonThreads
 from engine.fleet.http_get import Answer, get
 from engine.wire.api_url import ApiUrl
 from engine.wire.urls import mask
 
-#: Sites that are asked at a time: two connections each, far below the limit of open files.
-SITES_AT_A_TIME_MAX = 64
-#: Requests to each site.
+#: Sites that are asked at a time, if the limit of open files allows it. Of more, those that hang cost another timeout.
+SITES_AT_A_TIME_MAX = 1000
+#: Requests to each site, each with a connection. It has more files for a moment: a name's look-up has its own.
 _REQUESTS = 2
+FILES_PER_SITE = 2 * _REQUESTS
+#: Files that a process needs besides.
+FILES_MIN = 64
 #: Most characters of a reason.
 _REASON_CHARACTERS_MAX = 300
 
@@ -42,16 +46,24 @@ def ask_all(sites: Sequence[Asked], timeout_seconds: float, context: ssl.SSLCont
 
 
 async def _ask_all(sites: Sequence[Asked], timeout_seconds: float, context: ssl.SSLContext | None) -> list[SiteStatus]:
-    turn = asyncio.Semaphore(SITES_AT_A_TIME_MAX)
-    # Each request looks up a name in a thread, which a silent name server may hold beyond the request's own time. With
-    # asyncio's few threads, such names would keep the other sites waiting. Threads are made only as they are needed.
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_REQUESTS * max(len(sites), 1)))
+    turn = asyncio.Semaphore(_at_a_time(len(sites)))
+    # Each request looks up a name in a thread, which a silent name server may hold beyond the request's own time.
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
 
     async def in_turn(site: Asked) -> SiteStatus:
         async with turn:
             return await _ask(site, timeout_seconds, context)
 
     return await asyncio.gather(*map(in_turn, sites))
+
+
+def _at_a_time(count: int) -> int:
+    """How many of ``count`` sites to ask at a time."""
+    wanted = min(count, SITES_AT_A_TIME_MAX)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = min(wanted, (soft - FILES_MIN) // FILES_PER_SITE)
+    return max(wanted, 1)
 
 
 async def _ask(site: Asked, timeout_seconds: float, context: ssl.SSLContext | None) -> SiteStatus:

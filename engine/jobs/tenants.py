@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import partial
 from typing import Literal, NamedTuple
 
-from engine.errors import ServerRefused, WireError
+from engine.errors import EngineError, RedisUnavailable, ServerRefused, WireError
 from engine.servers.redis.cluster import find_members
 from engine.servers.redis.session import Session, is_error
+from engine.servers.redis.side_by_side import all_outcomes
 from engine.wire import keys
 from engine.wire.redis_address import RedisAddress
+from engine.wire.urls import mask
 
 Role = Literal["reader", "writer", "publisher"]
 
@@ -150,15 +153,51 @@ def apply_rules(session: Session, user: str, rules: list[str]) -> bool:
     return not is_error(saved)
 
 
-def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, rules: list[str]) -> bool:
-    """Set the user on every server: nodes of a cluster, replicas too, do not tell each other of users. Returns True if
-    all keep it over a restart. Raises ServerRefused, RedisUnavailable."""
+class Applied(NamedTuple):
+    """The servers that have set a user, and those that have not, with the reason. ``kept`` is True if all that have it
+    keep it over a restart."""
+
+    done: list[str]
+    missing: dict[str, str]
+    kept: bool
+
+    def check(self, user: str) -> None:
+        """Raises RedisUnavailable if a server is missing."""
+        if not self.missing:
+            return
+        count = len(self.done) + len(self.missing)
+        reasons = "; ".join(dict.fromkeys(self.missing.values()))
+        raise RedisUnavailable(
+            f"user {user!r} is set on {len(self.done)} of {count} nodes ({', '.join(self.done)}) and not on "
+            f"{', '.join(self.missing)}: {reasons}; run the same command again when all nodes answer"
+        )
+
+
+def apply_everywhere(address: RedisAddress, timeout_seconds: float, user: str, rules: list[str]) -> Applied:
+    """Set the user on every server: nodes of a cluster, replicas too, do not tell each other of users. All are asked,
+    whatever one of them answers. Raises ServerRefused, RedisUnavailable if none sets it."""
     members = find_members(address, timeout_seconds) if address.cluster else []
-    kept = True
-    for where in [address.node(*member.node) for member in members] or [address]:
+    servers = [address.node(*node) for node in sorted(member.node for member in members)] or [address]
+
+    def apply(where: RedisAddress) -> bool:
         with Session(where, timeout_seconds, checks_mode=not members) as session:
-            kept = apply_rules(session, user, rules) and kept
-    return kept
+            # A node that hangs would carry out later what it was sent, after another run's password.
+            session.hello()
+            return apply_rules(session, user, rules)
+
+    outcomes = all_outcomes([partial(apply, where) for where in servers])
+    kept: list[bool] = []
+    done: list[str] = []
+    errors: dict[str, EngineError] = {}
+    for where, outcome in zip(servers, outcomes, strict=True):
+        if isinstance(outcome, EngineError):
+            errors[str(where)] = outcome
+        else:
+            done.append(str(where))
+            kept.append(outcome)
+    if not done:
+        raise next(iter(errors.values()))
+    return Applied(done, {where: mask(error.fact) for where, error in errors.items()}, all(kept))
 
 
 def discover(session: Session) -> list[tuple[str, str]]:

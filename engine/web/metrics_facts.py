@@ -40,8 +40,8 @@ class Facts(NamedTuple):
 
     ``latency`` is None for a site without a publisher. ``memory`` has the bytes of processes by pid, as far as known.
     ``redis_answers`` is False if Redis, or a master of a cluster, is away; ``redis`` is also None if none tells its
-    figures. ``redis_nodes`` has the masters of a cluster by address: None for one that is away. ``cpu_seconds`` is what
-    the collection took.
+    figures. ``redis_nodes`` has the masters of a cluster by address: None for one that is away, and figures without a
+    version for one that does not tell them. ``cpu_seconds`` is what the collection took.
     """
 
     look: SiteLook | None
@@ -76,7 +76,7 @@ class Collector:
             memory = self._memory.read([one.pid for one in seen.report.processes if one.alive])
         replies = ask_masters(self._session, ("INFO",))
         told = {reply.address: _figures(reply) for reply in replies}
-        figures = [one for one in told.values() if one]
+        figures = [one for one in told.values() if one and one.version]
         return Facts(
             seen,
             counts,
@@ -94,7 +94,9 @@ class Collector:
 
 
 def _figures(reply: MasterReply) -> RedisFigures | None:
-    return figures_of(reply.reply) if isinstance(reply.reply, bytes) else None
+    if reply.error is not None:
+        return None
+    return figures_of(reply.reply) if isinstance(reply.reply, bytes) else RedisFigures()
 
 
 def _counts(config: Config) -> RoleCounts:

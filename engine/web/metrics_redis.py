@@ -62,7 +62,7 @@ def samples(
     figures: RedisFigures | None, *, answers: bool, nodes: Mapping[str, RedisFigures | None]
 ) -> Iterator[tuple[Family, Samples]]:
     """The metrics of a Redis that ``answers``; ``figures`` is None if it does not tell them. ``nodes`` are the masters
-    of a cluster, None for one that is away."""
+    of a cluster, None for one that is away, and figures without a version for one that does not tell them."""
     yield _UP, [("", int(answers))]
     if figures:
         labels = {"version": figures.version, "maxmemory_policy": figures.maxmemory_policy}
@@ -72,4 +72,7 @@ def samples(
     if nodes:
         yield _NODE_UP, [(labels_text({"node": node}), int(told is not None)) for node, told in nodes.items()]
         for family, read in _NODE:
-            yield family, [(labels_text({"node": node}), read(told)) for node, told in nodes.items() if told]
+            yield (
+                family,
+                [(labels_text({"node": node}), read(told)) for node, told in nodes.items() if told and told.version],
+            )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import msgspec
 from starlette.requests import Request
@@ -11,9 +13,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.config import Config
+from engine.errors import Cause
 from engine.runtime.site_report import SiteReport
 from engine.servers.redis.figures import RedisFigures, figures_of
-from engine.servers.redis.masters import MasterReply, ask_masters, together
+from engine.servers.redis.masters import MasterReply, ask_nodes, failed_members, together
 from engine.servers.redis.session import Session
 from engine.web import openapi_parts as parts
 from engine.web.answers import json_answer
@@ -25,18 +28,23 @@ _AGE_SECONDS = 1.0
 
 
 class RedisNode(msgspec.Struct, frozen=True):
-    """A master of a Redis Cluster. ``error`` says why it did not answer; empty if it did."""
+    """A node of a Redis Cluster. ``error`` says why it told no figures; empty if it did. ``state`` is ``answers``; or
+    ``away``, ``hangs`` (it takes connections and answers nothing); or ``failed``, if the other nodes count it so and it
+    has no slots."""
 
     address: str
     used_memory_bytes: int
     maxmemory_bytes: int
     connected_replicas: int
     error: str
+    role: Literal["master", "replica", "none"] = "master"
+    state: Literal["answers", "away", "hangs", "failed"] = "answers"
 
 
 class RedisAnswer(RedisFigures, frozen=True):
     """Redis. ``up`` is True if it answered, in a cluster if any master did; ``error`` says why there are no figures, or
-    which masters are away. Figures of a cluster are those of its masters together, which ``nodes`` has one by one."""
+    which masters are away. Figures of a cluster are those of its masters together. ``nodes`` has them one by one, and
+    then the replicas."""
 
     address: str = ""
     up: bool = False
@@ -88,16 +96,25 @@ class ServerFigures:
         self._session.close()
 
     def _ask(self) -> RedisAnswer:
-        replies = ask_masters(self._session, ("INFO",))
+        replies, replicas = ask_nodes(self._session, ("INFO",))
         told = [figures_of(reply.reply) for reply in replies if isinstance(reply.reply, bytes)]
         errors = [_why(reply) for reply in replies]
         return RedisAnswer(
             address=self._address,
             up=bool(told),
             error="; ".join(dict.fromkeys(filter(None, errors))),
-            nodes=tuple(map(_node, replies)) if self._is_cluster else (),
+            nodes=tuple(self._nodes(replies, replicas)) if self._is_cluster else (),
             **(msgspec.structs.asdict(together(told)) if told else {}),
         )
+
+    def _nodes(self, masters: Sequence[MasterReply], replicas: Sequence[MasterReply]) -> Iterator[RedisNode]:
+        """All nodes of a cluster: masters, replicas, and those that count as failed."""
+        yield from (_node(reply, "master") for reply in masters)
+        yield from (_node(reply, "replica") for reply in replicas)
+        seen = {reply.address for reply in (*masters, *replicas)}
+        for address in failed_members(self._session):
+            if address not in seen:
+                yield RedisNode(address, 0, 0, 0, "the cluster counts it as failed", "none", "failed")
 
 
 def _why(reply: MasterReply) -> str:
@@ -105,11 +122,24 @@ def _why(reply: MasterReply) -> str:
     return "" if isinstance(reply.reply, bytes) else mask(str(reply.error or reply.reply or "no answer"))
 
 
-def _node(reply: MasterReply) -> RedisNode:
+def _node(reply: MasterReply, role: Literal["master", "replica"]) -> RedisNode:
     figures = figures_of(reply.reply) if isinstance(reply.reply, bytes) else RedisFigures()
     return RedisNode(
-        reply.address, figures.used_memory_bytes, figures.maxmemory_bytes, figures.connected_replicas, _why(reply)
+        reply.address,
+        figures.used_memory_bytes,
+        figures.maxmemory_bytes,
+        figures.connected_replicas,
+        _why(reply),
+        role,
+        _state(reply),
     )
+
+
+def _state(reply: MasterReply) -> Literal["answers", "away", "hangs"]:
+    """A node that refuses this user its figures answers."""
+    if reply.error is None:
+        return "answers"
+    return "hangs" if reply.error.cause is Cause.REDIS_HANGS else "away"
 
 
 async def servers(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from engine import FrameConsumer
+from engine.client import stream_check, subscription
 from engine.client.stream_position import StreamPosition
 from engine.errors import InputError, ServerRefused
 from engine.wire.metadata import FrameEvent
@@ -126,6 +128,97 @@ def test_a_stream_that_is_deleted_is_made_again_and_read_from_its_beginning(make
     assert seen.numbers == list(range(1, 26))
 
 
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """While it is cleared, no consumer connects."""
+    reachable = threading.Event()
+    reachable.set()
+    connect = subscription.open_blocking
+
+    def open_blocking(*given: Any) -> Any:
+        assert reachable.wait(60)
+        return connect(*given)
+
+    monkeypatch.setattr(subscription, "open_blocking", open_blocking)
+    return reachable
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that brings nothing is looked at soon."""
+    monkeypatch.setattr(subscription, "_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(stream_check, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(stream_check, "_BEHIND_SECONDS", 1.0)
+
+
+def remake(stream: Tenant) -> None:
+    with stream.channel() as channel:
+        channel.queue_delete(QUEUE)
+        channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "stream"})
+        channel.queue_bind(QUEUE, EXCHANGE, EVENT_KEY)
+
+
+@pytest.mark.parametrize("count", [5, 20, 40], ids=["shorter", "as long", "longer"])
+def test_a_stream_that_others_made_again_is_read_from_its_beginning(make, stream, away, soon, caplog, count):
+    """Its consumer finds a stream under the same name, and would go on at the offset that it had reached."""
+    seen = Seen()
+    consumer = make(seen, offset="first")
+    with running(consumer):
+        stream.publish(*stream.events(20))
+        seen.has(20)
+        away.clear()
+        remake(stream)
+        stream.publish(*stream.events(count))
+        away.set()
+        seen.has(20 + count)
+        wait_until(lambda: consumer.next_offset == count, 20, "all are settled")
+    assert seen.numbers == list(range(1, 21 + count)), "each one once"
+    assert [record.message for record in caplog.records].count(
+        f"the stream {QUEUE} was deleted and is made again; it is read from its beginning"
+    ) == 1
+
+
+def test_a_stream_that_is_empty_after_it_was_made_again_is_read_from_its_first_message(make, stream, away, soon):
+    seen = Seen()
+    consumer = make(seen, offset="first")
+    with running(consumer):
+        stream.publish(*stream.events(3))
+        seen.has(3)
+        away.clear()
+        remake(stream)
+        away.set()
+        wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
+        stream.publish(*stream.events(1))
+        seen.has(4)
+    assert seen.numbers == [1, 2, 3, 4]
+
+
+def test_an_offset_behind_the_end_is_one_of_a_stream_that_is_gone(make, stream, soon):
+    stream.publish(*stream.events(3))
+    seen = Seen()
+    with running(make(seen, offset=100)):
+        seen.has(3)
+    assert seen.numbers == [1, 2, 3]
+
+
+def test_an_offset_at_the_end_brings_what_comes_next(make, stream, soon, monkeypatch):
+    stream.publish(*stream.events(3))
+    looks: list[bool] = []
+    look = stream_check.StreamCheck.look
+
+    def watched(check: Any) -> None:
+        look(check)
+        looks.append(check._done)
+
+    monkeypatch.setattr(stream_check.StreamCheck, "look", watched)
+    seen = Seen()
+    with running(make(seen, offset=3)):
+        wait_until(lambda: any(looks), 20, "the end of the stream was met")
+        stream.publish(*stream.events(2))
+        seen.has(2)
+    assert seen.numbers == [4, 5]
+
+
 def test_what_failed_to_the_last_is_given_up_and_the_stream_goes_on(make, stream):
     stream.publish(*stream.events(3), b"no event", *stream.events(3))
     seen = Seen(lambda event: event.sequence == "00002")
@@ -193,4 +286,5 @@ def test_a_position_reads_on_at_the_first_message_that_is_not_settled():
     assert position.argument() == 9
     for offset in (9, 10):
         position.settle(offset)
-    assert position.argument() == 11
+    assert position.next_offset == 11
+    assert position.argument() == 10, "a message that is known tells whether the stream is the same"

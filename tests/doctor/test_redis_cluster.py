@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from engine.config import Config, from_document
 from engine.doctor.cluster_checks import together
+from engine.doctor.examine import examine
 from engine.doctor.examine import redis as examine_redis
 from engine.doctor.findings import Finding
 from engine.wire.cluster import Node
 from tests.servers.redis_cluster import RedisCluster
-from tests.servers.wait import wait_until
+from tests.servers.wait import free_port, wait_until
 from tests.system.site import Site, command
 
 
@@ -89,3 +91,37 @@ def test_findings_of_nodes_are_one_for_each_check():
     assert together({a: [ok], b: [ok]}) == [ok]
     (both,) = together({a: [ok], b: [bad]})
     assert (both.verdict, both.found, both.todo) == ("warning", "a:1: 1 of 2; b:2: 2 of 2", "more")
+
+
+def test_nodes_that_hang_are_asked_once_and_the_others_judged(tmp_path: Path):
+    with RedisCluster(tmp_path, masters=3, replicas=1, node_timeout_ms=300_000) as cluster:
+        cameras = [{"id": f"cam{number}", "url": "test://"} for number in range(6)]
+        config = from_document(
+            {
+                "redis": {"cluster": cluster.addresses, "timeout_seconds": 1.0},
+                "amqp": {"amqp_url": f"amqp://127.0.0.1:{free_port()}/"},
+                "cameras": cameras,
+            },
+            {},
+        )
+        master = cluster.masters()[0]
+        # Of this master, because others would pass on to it what the doctor writes.
+        replica = cluster.replica_of(master)
+        for server in (master, replica):
+            server.ask("CONFIG", "RESETSTAT")
+        cluster.partition(master, replica)
+        found = {finding.check: finding for finding in reversed(examine(config, cameras=False).findings)}
+        cluster.heal(master, replica)
+        assert found["reachable"].verdict == "broken"
+        assert "2 of 6 nodes do not answer" in found["reachable"].found
+        assert all(f":{server.port}" in found["reachable"].found for server in (master, replica))
+        assert found["expiry"].verdict == "ok", "of those that answer"
+        assert "a part of the cluster does not answer" in found["events waiting"].found
+        for server in (master, replica):
+            with server.client() as client:
+                asked = set(client.info("commandstats"))
+            assert asked <= {"cmdstat_hello", "cmdstat_cluster|slots", "cmdstat_cluster|nodes", *_OF_CLUSTERS}, asked
+
+
+#: What the nodes and the test itself ask.
+_OF_CLUSTERS = {"cmdstat_info", "cmdstat_config|resetstat", "cmdstat_replconf", "cmdstat_ping", "cmdstat_cluster|info"}

@@ -6,6 +6,8 @@ import json
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -233,6 +235,34 @@ def test_a_name_server_that_is_silent_holds_up_nobody(monkeypatch: pytest.Monkey
         local = Asked("shop", parse_api_url(f"http://localhost:{served.port}", "url"), "")
         found = ask_all([*sites, local], 60, None)
     assert [site.state for site in found] == [*["away"] * silent, "ok"]
+
+
+def test_a_look_up_that_never_ends_does_not_keep_the_process() -> None:
+    program = """
+import socket, threading
+socket.getaddrinfo = lambda *_, **named: threading.Event().wait()
+from engine.fleet.asking import Asked, ask_all
+from engine.wire.api_url import parse_api_url
+sites = [Asked("", parse_api_url(f"http://silent{number}.example", "url"), "") for number in range(30)]
+print(*{site.state for site in ask_all(sites, 0.1, None)})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "away\n", "")
+
+
+def test_sites_that_hang_are_waited_for_side_by_side() -> None:
+    sites = 150
+    all_wait = threading.Barrier(2 * sites)
+
+    def together(connection: socket.socket, request: bytes) -> None:
+        # Each goes on when all are connected: none waits for another's timeout.
+        all_wait.wait(60)
+        connection.sendall(whole(body_of(request)))
+        connection.recv(1)
+
+    with serving(together) as served:
+        found = ask_all([served.asked] * sites, 60, None)
+    assert [site.state for site in found] == ["ok"] * sites
 
 
 @settings(max_examples=examples(200), deadline=None)

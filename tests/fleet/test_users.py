@@ -169,6 +169,18 @@ def test_the_centre_s_passwords_stay_when_a_call_names_no_centre(tmp_path: Path)
     assert found[1:] == [found[0], found[0]]
 
 
+def test_files_of_shovels_whose_sites_left_the_list_are_named_and_stay(tmp_path: Path) -> None:
+    for names in ("shop-1\nshop-2\n", "shop-2\n"):
+        write(tmp_path / "sites.csv", "name\n" + names)
+        arguments = ("fleet", "users", str(tmp_path / "sites.csv"), str(tmp_path / "users"))
+        done = command(*arguments, "--centre", "amqps://centre.example/centre")
+        assert done.returncode == 0, done.stderr
+    assert "shovels/shop-1.json: not in the list; delete" in done.stderr
+    assert "shop-2" not in done.stderr
+    assert (tmp_path / "users/shovels/shop-1.json").exists()
+    assert json.loads(command(*arguments, "--json").stdout)["former"] == ["shovels/shop-1.json"]
+
+
 def test_the_hash_of_a_password_is_as_rabbitmq_documents_it() -> None:
     """The example of https://www.rabbitmq.com/docs/passwords."""
     assert password_hash("test12", bytes.fromhex("908DC60A")) == "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"

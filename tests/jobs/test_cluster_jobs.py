@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.jobs.old_frames import PREFIX, assert_in_place, ears, expiry, put, ro
 from tests.jobs.test_recover import Archive, fill
 from tests.servers.cluster_client import ReadCluster
 from tests.servers.rabbitmq import RabbitMQ
+from tests.servers.redis_cluster import ClusterServer
 from tests.servers.wait import wait_until
 from tests.system.site import command
 
@@ -89,3 +91,37 @@ def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: ReadCluster):
     assert [json.loads(line)["vhost"] for line in listed.stdout.splitlines()] == ["loja", "outra"], listed.stderr
     stats = command("tenants", "stats", "--redis", cluster.url, "--json")
     assert [json.loads(line)["total"]["frames"] for line in stats.stdout.splitlines()] == [60, 60], stats.stderr
+
+
+def test_users_reach_every_node_that_answers_and_the_same_command_sets_the_rest(cluster: JobsCluster, tmp_path: Path):
+    secret = tmp_path / "secret"
+    secret.write_text("a-password-of-users")
+    acl = ("tenants", "acl", "loja", "--role", "reader", "--apply", "--redis", cluster.url)
+    first, *others = cluster.cluster.masters()
+    second, third = sorted(others, key=lambda each: each.port)
+    # The first node to be asked is the one that is away.
+    cluster.cluster.partition(first)
+    try:
+        done = command(*acl, "--password-file", str(secret))
+        assert done.returncode == 1, done.stderr
+        assert f"set on 2 of 3 nodes (redis://{second.address}, redis://{third.address})" in done.stderr
+        assert f"and not on redis://{first.address}: " in done.stderr
+        assert done.stdout.startswith("ACL SETUSER loja-reader ")
+        assert [has_user(server) for server in (second, third)] == [True, True]
+        done = command(*acl, "--json")
+        answer = json.loads(done.stdout)
+        assert (done.returncode, answer["applied"], list(answer["missing"])) == (1, False, [f"redis://{first.address}"])
+        assert "give --password-file to keep this one" in done.stderr
+    finally:
+        cluster.cluster.heal(first)
+    assert not has_user(first)
+    done = command(*acl, "--password-file", str(secret))
+    assert done.returncode == 0, done.stderr
+    for server in (first, second, third):
+        with server.client(username="loja-reader", password="a-password-of-users") as client:
+            assert client.ping(), "with the password of the last run"
+        server.ask("ACL", "DELUSER", "loja-reader")
+
+
+def has_user(server: ClusterServer) -> bool:
+    return server.ask("ACL", "GETUSER", "loja-reader") is not None

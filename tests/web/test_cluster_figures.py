@@ -56,3 +56,50 @@ def test_figures_are_those_of_all_masters_and_name_the_one_that_is_away(tmp_path
         watch.end()
         collector.close()
         asyncio.run(figures.aclose())
+
+
+def test_each_node_has_its_role_and_state(tmp_path: Path):
+    with RedisCluster(tmp_path / "c", masters=3, replicas=1) as cluster:
+        config = from_document(
+            {"redis": {"cluster": cluster.addresses}, "cameras": [{"id": "cam1", "url": "test://"}]}, {}
+        )
+        figures = ServerFigures(config)
+
+        def nodes() -> dict[str, tuple[str, str]]:
+            # What was told a moment ago is told again.
+            figures._until = 0.0
+            answer = asyncio.run(figures.redis())
+            return {node.address.removeprefix("redis://"): (node.role, node.state) for node in answer.nodes}
+
+        masters = {node.address: ("master", "answers") for node in cluster.masters()}
+        replicas = {node.address: ("replica", "answers") for node in cluster.nodes if node.address not in masters}
+        # Nodes do not name a replica that has received nothing yet.
+        wait_until(lambda: nodes() == masters | replicas, 30, "all are named")
+        first, _, third = cluster.masters()
+        down = cluster.replica_of(third)
+        down.kill()
+        cluster.await_down(down)
+        wait_until(lambda: nodes()[down.address] == ("none", "failed"), 20, "the other nodes say that it has failed")
+        first.pause()
+        assert nodes() == masters | replicas | {first.address: ("master", "hangs"), down.address: ("none", "failed")}
+        first.resume()
+        cluster.settle()
+        asyncio.run(figures.aclose())
+
+
+def test_a_node_that_refuses_its_figures_answers(tmp_path: Path):
+    with RedisCluster(tmp_path / "c", masters=3, replicas=0) as cluster:
+        for node in cluster.nodes:
+            node.ask("ACL", "SETUSER", "web", "on", ">secret", "~*", "+cluster|slots", "+get", "+ping")
+        login = {"cluster": cluster.addresses, "username": "web", "password": "secret"}
+        config = from_document({"redis": login, "cameras": [{"id": "cam1", "url": "test://"}]}, {})
+        figures, collector = ServerFigures(config), Collector(config, local=False)
+        answer, facts = asyncio.run(figures.redis()), collector.collect()
+        assert [(node.state, node.used_memory_bytes) for node in answer.nodes] == [("answers", 0)] * 3
+        assert "INFO" in answer.error or "info" in answer.error
+        assert (facts.redis_answers, facts.redis) == (True, None)
+        shown = {family.name: values for family, values in samples(facts.redis, answers=True, nodes=facts.redis_nodes)}
+        assert [value for _, value in shown["edge_video_redis_node_up"]] == [1, 1, 1]
+        assert shown["edge_video_redis_node_memory_used_bytes"] == []
+        collector.close()
+        asyncio.run(figures.aclose())

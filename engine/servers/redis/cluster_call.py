@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from engine.errors import EngineError, RedisUnavailable
+from engine.errors import Cause, EngineError, RedisUnavailable
 from engine.servers.redis.cluster_round import Request, Round
 from engine.servers.redis.cluster_state import ClusterState
 from engine.servers.redis.errors import Command
@@ -52,7 +52,8 @@ def cluster_call(
     """The replies to ``commands``; error replies as ResponseError.
 
     With ``repeats``, for commands that only read, what a broken connection left open is asked again. Redirections are
-    obeyed, and outages bridged, until ``timeout_seconds`` have passed. Raises RedisUnavailable, ServerRefused.
+    obeyed, and outages bridged, until ``timeout_seconds`` have passed. A node that did not answer in time is not waited
+    for again: only if another one has its slots by then, that one is asked. Raises RedisUnavailable, ServerRefused.
     """
     patience = Patience(state.address, timeout_seconds)
     round_ = Round(commands)
@@ -60,7 +61,10 @@ def cluster_call(
     begun = time.monotonic()
     until = begun + (math.inf if waits == 0 else (waits or 0) / 1000)
     redirections = 0
+    #: True after a whole timeout.
+    waited = False
     while True:
+        fresh = state.map is None or state.fresh
         try:
             known = state.map or (yield Renew())
         except RedisUnavailable:
@@ -69,12 +73,19 @@ def cluster_call(
             yield Pause(patience.pause())
             continue
         requests = round_.requests(state, known)
+        if silent := state.silent.first_error(node for node, request in requests.items() if not request.replica):
+            if fresh:
+                raise silent[1]
+            state.failed(known, silent[0])
+            continue
         outcome: Mapping[Node, list[Any] | EngineError] = yield Send(requests)
         broken: EngineError | None = None
         for node, answer in outcome.items():
             if not isinstance(answer, EngineError):
                 round_.take(node, requests[node], answer)
-            elif requests[node].replica:
+                continue
+            state.silent.note(node, answer)
+            if requests[node].replica:
                 state.avoid(node)
             elif not isinstance(answer, RedisUnavailable):
                 raise answer
@@ -85,6 +96,11 @@ def cluster_call(
             state.failed(known, away)
         if broken and not repeats:
             raise broken
+        if broken and broken.cause is Cause.REDIS_HANGS:
+            if waited:
+                raise broken
+            waited = True
+            continue
         if round_.done:
             replies = round_.replies(known)
             if waits is None or any(reply is not None for reply in replies) or time.monotonic() >= until:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from redis.connection import AbstractConnection
 
-from engine.errors import EngineError
+from engine.errors import Cause, EngineError, RedisUnavailable
 from engine.servers.redis.cluster_call import Pause, Renew, Send, Step, Steps
 from engine.servers.redis.cluster_round import Request
 from engine.servers.redis.cluster_state import ClusterState
 from engine.servers.redis.connection import open_connection, receive, send
+from engine.servers.redis.side_by_side import all_outcomes
 from engine.wire.cluster import Node
 
 
@@ -32,14 +34,15 @@ class NodeConnections:
         return bool(self._open) and not self._failed
 
     def connect(self) -> None:
-        """Connect to every master. Raises RedisUnavailable, ServerRefused."""
-        try:
-            for node in (self.state.map or self.state.renew()).masters:
-                self._connection(node)
-        except EngineError:
-            self.close()
-            self.state.map = None
-            raise
+        """Connect to every master that answers. Raises RedisUnavailable if none does, ServerRefused if one refuses."""
+        known = self.state.map or self.state.renew()
+        errors = self._open_all(known.masters)
+        for node, error in errors.items():
+            self.state.silent.note(node, error)
+            self.state.failed(known, node)
+            if len(errors) == len(known.masters) or not isinstance(error, RedisUnavailable):
+                self.close()
+                raise error
 
     def run(self, steps: Steps) -> list[Any]:
         """Carry out what a ``cluster_call`` asks for. After an interrupt all connections are closed, because replies
@@ -95,24 +98,44 @@ class NodeConnections:
     def _exchange(self, requests: Mapping[Node, Request]) -> dict[Node, list[Any] | EngineError]:
         """Send to all nodes, then read their replies, so that they work side by side."""
         outcome: dict[Node, list[Any] | EngineError] = {}
-        self._failed = False
-        for node, request in requests.items():
-            try:
-                send(self.state.address.node(*node), self._connection(node), request.commands)
-            except EngineError as error:
-                outcome[node] = self._broken(node, error)
+        outcome.update(self._open_all(requests))
+        self._failed = bool(outcome)
+        if any(_hangs(error) for error in outcome.values()):
+            # The time is over. What others would answer is not the whole.
+            return outcome
         for node, request in requests.items():
             if node not in outcome:
                 try:
-                    outcome[node] = receive(self.state.address.node(*node), self._open[node], request.commands)
+                    send(self.state.address.node(*node), self._open[node], request.commands)
+                except EngineError as error:
+                    outcome[node] = self._broken(node, error)
+        for node, request in requests.items():
+            if node not in outcome:
+                # While one node was waited for in vain, the others had the same time to begin.
+                begun = any(_hangs(answer) for answer in outcome.values())
+                where = self.state.address.node(*node)
+                try:
+                    outcome[node] = receive(where, self._open[node], request.commands, begun=begun)
                 except EngineError as error:
                     outcome[node] = self._broken(node, error)
         return outcome
 
-    def _connection(self, node: Node) -> AbstractConnection:
-        if node not in self._open:
-            self._open[node] = open_connection(self.state.address.node(*node), self._timeout_seconds)
-        return self._open[node]
+    def _open_all(self, nodes: Iterable[Node]) -> dict[Node, EngineError]:
+        """Connect to all of these, side by side; why those fail that do."""
+        missing = [node for node in nodes if node not in self._open]
+        if not missing:
+            return {}
+        address = self.state.address
+        outcomes = all_outcomes(
+            [partial(open_connection, address.node(*node), self._timeout_seconds) for node in missing]
+        )
+        errors = {}
+        for node, outcome in zip(missing, outcomes, strict=True):
+            if isinstance(outcome, EngineError):
+                errors[node] = outcome
+            else:
+                self._open[node] = outcome
+        return errors
 
     def _broken(self, node: Node, error: EngineError) -> EngineError:
         self._drop(node)
@@ -122,3 +145,8 @@ class NodeConnections:
     def _drop(self, node: Node) -> None:
         if (connection := self._open.pop(node, None)) is not None:
             connection.disconnect()
+
+
+def _hangs(answer: object) -> bool:
+    """True for the error of a node that did not answer in time."""
+    return isinstance(answer, EngineError) and answer.cause is Cause.REDIS_HANGS

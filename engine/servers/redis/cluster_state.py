@@ -1,4 +1,4 @@
-"""What is known of a cluster: its map, and replicas that did not answer. Several threads may share it."""
+"""What is known of a cluster: its map, and nodes that did not answer. Several threads may share it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from engine.errors import EngineError
 from engine.servers.redis.cluster import find_nodes
+from engine.servers.redis.silent_nodes import SilentNodes
 from engine.wire.cluster import ClusterMap, Node, Redirect
 from engine.wire.redis_address import RedisAddress
 
@@ -31,6 +32,7 @@ class ClusterState:
         self.address = address
         #: None before the first question, and after a failure until it is renewed.
         self.map: ClusterMap | None = None
+        self.silent = SilentNodes(address, timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._read_replicas = read_replicas
         self._choice = secrets.randbelow(1_000_000)
@@ -67,6 +69,11 @@ class ClusterState:
             self.map = None
         return self.map or self.renew()
 
+    @property
+    def fresh(self) -> bool:
+        """True if the map was asked for a moment ago: another question would find the same."""
+        return time.monotonic() - self._asked_at < _RENEWED_SECONDS
+
     def _ask(self) -> ClusterMap:
         self._error = None
         try:
@@ -86,7 +93,7 @@ class ClusterState:
         now = time.monotonic()
         for place in range(len(replicas)):
             replica = replicas[(self._choice + place) % len(replicas)]
-            if self._avoided.get(replica, 0.0) <= now:
+            if self._avoided.get(replica, 0.0) <= now and not self.silent.error(replica):
                 return replica, True
         return master, False
 

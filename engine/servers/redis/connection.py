@@ -83,9 +83,14 @@ def send(address: RedisAddress, connection: AbstractConnection, commands: Sequen
         raise _broken(address, connection, error) from None
 
 
-def receive(address: RedisAddress, connection: AbstractConnection, commands: Sequence[Command]) -> list[Any]:
-    """The replies to ``commands``, which were sent. Raises as ``call``."""
+def receive(
+    address: RedisAddress, connection: AbstractConnection, commands: Sequence[Command], *, begun: bool = False
+) -> list[Any]:
+    """The replies to ``commands``, which were sent. With ``begun`` they must have begun to arrive: nobody waits for
+    them. Raises as ``call``."""
     try:
+        if begun and not connection.can_read(timeout=0):
+            raise redis.TimeoutError("Timeout reading from socket")
         replies: list[Any] = []
         for command in commands:
             try:

@@ -17,6 +17,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from engine.config.tls import tls_refusal
 from engine.errors import Cause, EngineError, RedisUnavailable, ServerRefused, WireError
@@ -40,6 +41,8 @@ def connection_error(
     if isinstance(error, ResponseError):
         return refuse(address, f" refuses the connection: {error}")
     cause = Cause.LOADING if isinstance(error, BusyLoadingError) else Cause.REDIS_AWAY
+    if isinstance(error, RedisTimeoutError | TimeoutError):
+        cause = Cause.REDIS_HANGS
     return RedisUnavailable(f"Redis at {address} {what}: {error}", cause=cause, subject=f"Redis at {address}")
 
 

@@ -1,8 +1,10 @@
-"""One question to every master of a cluster, or to the one server."""
+"""One question to every master of a cluster, or to the one server; and to its replicas."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +13,9 @@ from engine.errors import EngineError
 from engine.servers.redis.errors import Command
 from engine.servers.redis.figures import RedisFigures
 from engine.servers.redis.session import Session
+from engine.servers.redis.side_by_side import all_outcomes
+from engine.wire.cluster import Node
+from engine.wire.cluster_members import parse_members
 
 
 class MasterReply(NamedTuple):
@@ -22,19 +27,45 @@ class MasterReply(NamedTuple):
 
 
 def ask_masters(session: Session, command: Command) -> list[MasterReply]:
-    """The reply of each server, or why there is none. Never empty."""
+    """The reply of each server, or why there is none, side by side. Never empty."""
     try:
         servers = session.masters()
     except EngineError as error:
         return [MasterReply(str(session.address), error=error)]
-    found = []
-    for server in servers:
-        try:
-            (reply,) = server.try_call(command)
-            found.append(MasterReply(str(server.address), reply))
-        except EngineError as error:
-            found.append(MasterReply(str(server.address), error=error))
-    return found or [MasterReply(str(session.address))]
+    return _ask(servers, command) or [MasterReply(str(session.address))]
+
+
+def ask_nodes(session: Session, command: Command) -> tuple[list[MasterReply], list[MasterReply]]:
+    """The same of the masters, and of the replicas of a cluster, all side by side."""
+    try:
+        masters, replicas = session.masters(), session.replicas()
+    except EngineError as error:
+        return [MasterReply(str(session.address), error=error)], []
+    replies = _ask([*masters, *replicas], command)
+    return replies[: len(masters)] or [MasterReply(str(session.address))], replies[len(masters) :]
+
+
+def failed_members(session: Session) -> list[str]:
+    """The addresses of the nodes that a cluster counts as failed; empty if this user may not ask, or no master
+    answers."""
+    address = session.address
+    with contextlib.suppress(EngineError):
+        hosts = {server.address.host for server in session.masters()}
+        for reply in ask_masters(session, ("CLUSTER", "NODES")):
+            if isinstance(reply.reply, bytes):
+                members = parse_members(reply.reply, Node(address.host, address.port), hosts)
+                return [str(address.node(*member.node)) for member in members if member.failed]
+    return []
+
+
+def _ask(servers: Sequence[Session], command: Command) -> list[MasterReply]:
+    outcomes = all_outcomes([partial(server.try_call, command) for server in servers])
+    return [
+        MasterReply(str(server.address), error=outcome)
+        if isinstance(outcome, EngineError)
+        else MasterReply(str(server.address), outcome[0])
+        for server, outcome in zip(servers, outcomes, strict=True)
+    ]
 
 
 def together(figures: Sequence[RedisFigures]) -> RedisFigures:

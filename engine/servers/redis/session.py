@@ -69,7 +69,7 @@ class Session:
         return self._connection is not None or self._nodes.connected
 
     def connect(self) -> None:
-        """Connect, unless connected; to all masters of a cluster."""
+        """Connect, unless connected. Of a cluster, to every master that answers; what needs another one fails."""
         if self.address.cluster:
             self._nodes.connect()
         else:
@@ -142,6 +142,14 @@ class Session:
             return [self]
         return [self._node_session(node) for node in self._nodes.state.recent().masters]
 
+    def replicas(self) -> list[Session]:
+        """A session with each replica of a cluster that counts as working, as of some seconds ago; none if there is one
+        server."""
+        if not self.address.cluster:
+            return []
+        known = self._nodes.state.recent()
+        return [self._node_session(node) for nodes in known.replicas.values() for node in nodes]
+
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
         """Matching keys, one step at a time. As with SCAN, a step may be empty, and a key may appear twice.
 
@@ -213,9 +221,12 @@ class NodeSession(Session):
     def try_call(self, *commands: Command) -> list[Any]:
         """See Session.try_call. Raises RedisUnavailable if another node has the keys, or this one does not serve."""
         known = self._state.map
+        if silent := self._state.silent.error(self._node):
+            raise silent
         try:
             replies = super().try_call(*commands)
-        except RedisUnavailable:
+        except RedisUnavailable as error:
+            self._state.silent.note(self._node, error)
             self._forget(known)
             raise
         for reply in replies:

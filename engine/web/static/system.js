@@ -62,7 +62,8 @@ export function system(main) {
     setText(troubles, wrong ? [...report.troubles, ...unsaid].join("; ") : "all is well");
     cards.replaceChildren(...figures(report, servers));
     const focused = document.activeElement?.getAttribute("aria-label");
-    tables.replaceChildren(processes(report), rings(report));
+    const nodes = servers.redis?.nodes ?? [];
+    tables.replaceChildren(processes(report), ...(nodes.length ? [redisNodes(nodes)] : []), rings(report));
     if (focused) tables.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -84,11 +85,16 @@ function figures(report, servers) {
     figure("CPU", `${Math.round(cpu)} %`, "of one core, since the start"),
   ];
   const redis = servers.redis?.up === false ? null : servers.redis;
-  const away = (name) => report.outages.find((outage) => outage.server.toLowerCase().includes(name));
   const nodes = servers.redis?.nodes ?? [];
-  const lost = nodes.filter((node) => node.error).length;
-  if (nodes.length) found.push(figure("Redis nodes", `${nodes.length - lost} of ${nodes.length}`, lost ? "masters answer; the others are away" : "masters answer", lost ? "bad" : "good"));
-  if (away("redis")) found.push(figure("Redis", "away", `for ${span(away("redis").seconds)}`, "bad"));
+  // Of a cluster, only the writer tells whether all of it is away. It names single nodes: "redis 10.0.0.1:6379".
+  const away = report.outages.find((outage) => outage.server === "redis" && (outage.role === "writer" || !nodes.length));
+  if (nodes.length) {
+    const masters = nodes.filter((node) => node.role === "master");
+    const [answering, all] = [masters, nodes].map((some) => some.filter((node) => node.state === "answers").length);
+    const kind = answering < masters.length ? "bad" : all < nodes.length ? "warn" : "good";
+    found.push(figure("Redis masters", `${answering} of ${masters.length}`, `answer; ${all} of all ${nodes.length} nodes`, kind));
+  }
+  if (away) found.push(figure("Redis", "away", `for ${span(away.seconds)}`, "bad"));
   else if (redis) {
     const memory = redis.used_memory_bytes;
     const most = redis.maxmemory_bytes;
@@ -106,6 +112,25 @@ function figures(report, servers) {
 function processes(report) {
   return table("Processes", [["Process", true], ["State", true], ["pid"], ["CPU s"], ["CPU %"], ["Restarts"], ["Heartbeat"]],
     report.processes.map((one) => [one.name, h("span", { class: `state ${one.alive ? "active" : "offline"}` }, one.alive ? "runs" : "down"), `${one.pid}`, one.cpu_seconds.toFixed(1), one.cpu_percent.toFixed(1), count(one.restarts), span(one.heartbeat_seconds)]));
+}
+
+const NODE_KINDS = { answers: "active", hangs: "critical", away: "offline", failed: "offline" };
+
+function redisNodes(nodes) {
+  return table("Redis nodes", [["Node", true], ["Role", true], ["State", true], ["Memory"], ["Limit"], ["Fill"], ["Replicas"]],
+    nodes.map((node) => {
+      const told = node.used_memory_bytes > 0;
+      const most = node.maxmemory_bytes;
+      return [
+        node.address.replace(/^[a-z]+:\/\//, ""),
+        node.role === "none" ? "–" : node.role,
+        h("span", { class: `state ${NODE_KINDS[node.state]}`, title: node.error || null }, node.state),
+        told ? bytes(node.used_memory_bytes) : "–",
+        told ? (most ? bytes(most) : "none") : "–",
+        told && most ? meter(node.used_memory_bytes / most) : "–",
+        told && node.role === "master" ? h("span", { class: node.connected_replicas ? "" : "state warning" }, count(node.connected_replicas)) : "–",
+      ];
+    }));
 }
 
 function rings(report) {
