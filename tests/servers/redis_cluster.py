@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -14,6 +14,7 @@ import redis
 from redis.cluster import ClusterNode as StartupNode
 from redis.crc import key_slot
 
+from engine.wire.redis_address import TlsFiles
 from tests.faults.proxy import Proxy
 from tests.servers.redis_server import RedisServer
 from tests.servers.wait import free_port, wait_until
@@ -35,12 +36,25 @@ class ClusterServer(RedisServer):
     Clients reach a proxied one through ``proxy``; its own port and the bus stay open to the test and the other nodes.
     """
 
+    host = "127.0.0.1"
+
     def __init__(
-        self, directory: Path, *, binary: Literal["redis-server", "valkey"], proxied: bool, args: Sequence[str]
+        self,
+        directory: Path,
+        *,
+        binary: Literal["redis-server", "valkey"],
+        proxied: bool,
+        args: Sequence[str],
+        login: Mapping[str, str],
+        tls: TlsFiles | None,
     ) -> None:
         self.bus_port = free_port()
-        super().__init__(directory, binary=binary, args=args)
+        super().__init__(directory, binary=binary, args=args, **login)
         self.args += ["--cluster-port", str(self.bus_port)]
+        self.tls_port = free_port() if tls else 0
+        if tls:
+            self.host = "localhost"
+            self.args += ["--tls-port", str(self.tls_port), "--cluster-announce-hostname", self.host, *_tls_args(tls)]
         self.id = hashlib.sha1(f"{directory}:{self.port}".encode()).hexdigest()
         self.proxy = Proxy(self.port) if proxied else None
         if self.proxy is not None:
@@ -49,7 +63,7 @@ class ClusterServer(RedisServer):
     @property
     def announced_port(self) -> int:
         """The port that the cluster tells clients."""
-        return self.port if self.proxy is None else self.proxy.port
+        return self.tls_port or (self.port if self.proxy is None else self.proxy.port)
 
     @property
     def running(self) -> bool:
@@ -70,6 +84,16 @@ class ClusterServer(RedisServer):
             return list(pipeline.execute())
 
 
+def _tls_args(files: TlsFiles) -> list[str]:
+    """The arguments of a server with TLS; clients need no certificate."""
+    return [
+        *("--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no"),
+        *("--cluster-preferred-endpoint-type", "hostname"),
+        *("--tls-ca-cert-file", files.ca_file, "--tls-cert-file", files.certificate_file),
+        *("--tls-key-file", files.key_file),
+    ]
+
+
 class Known(NamedTuple):
     """What one node says about another, or about itself."""
 
@@ -85,7 +109,9 @@ class RedisCluster:
 
     ``full_coverage`` is ``cluster-require-full-coverage``: whether the loss of some slots stops the others. ``proxied``
     puts a `Proxy` before each node, so that clients can be cut off from one that the cluster counts as well. ``args``
-    are further arguments of every server.
+    are further arguments of every server. ``username`` and ``password`` are those of `RedisServer`, the same on every
+    node. With ``tls``, an authority and a certificate for localhost, the addresses are those of TLS, and nodes tell
+    clients host names. The slots of a cluster with a login or TLS stay where they are.
     """
 
     def __init__(
@@ -99,14 +125,22 @@ class RedisCluster:
         full_coverage: bool = False,
         proxied: bool = False,
         args: Sequence[str] = (),
+        username: str | None = None,
+        password: str | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         self.directory = directory
         self.binary = binary
         self.proxied = proxied
+        self.tls = tls
+        named = {"username": username, "password": password}
+        self.login = {key: value for key, value in named.items() if value is not None}
         self._args = [
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
             *("--cluster-require-full-coverage", "yes" if full_coverage else "no"),
             *("--repl-diskless-sync-delay", "0"),
+            *(("--masteruser", username) if username else ()),
+            *(("--masterauth", password) if password else ()),
             *args,
         ]
         self._stack = contextlib.ExitStack()
@@ -119,12 +153,19 @@ class RedisCluster:
     @property
     def addresses(self) -> list[str]:
         """Those of all nodes, as a site's file has them and the cluster announces them."""
-        return [f"127.0.0.1:{node.announced_port}" for node in self.nodes]
+        scheme = "rediss://" if self.tls else ""
+        return [f"{scheme}{node.host}:{node.announced_port}" for node in self.nodes]
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What redis-py's client of a cluster has to know besides addresses."""
+        tls = {"ssl": True, "ssl_ca_certs": self.tls.ca_file} if self.tls else {}
+        return {**self.login, **tls}
 
     def client(self, **options: Any) -> redis.RedisCluster:
         """A client of the cluster, which ends with the cluster at the latest."""
-        nodes = [StartupNode("127.0.0.1", node.announced_port) for node in self.nodes if node.running]
-        made = redis.RedisCluster(startup_nodes=nodes, **options)
+        nodes = [StartupNode(node.host, node.announced_port) for node in self.nodes if node.running]
+        made = redis.RedisCluster(startup_nodes=nodes, **self.client_options, **options)
         self._stack.callback(made.close)
         return made
 
@@ -352,7 +393,8 @@ class RedisCluster:
             for node in (master, *replicas):
                 role = f"master - 0 0 {epoch}" if node is master else f"slave {master.id} 0 0 {epoch}"
                 slots = f" {first}-{last}" if node is master else ""
-                place = f"127.0.0.1:{node.announced_port}@{node.bus_port}{shard}"
+                name = f",{node.host}" if self.tls else ""
+                place = f"127.0.0.1:{node.announced_port}@{node.bus_port}{name}{shard}"
                 lines.append(f"{node.id} {place} {role} connected{slots}")
             first = last + 1
         return lines
@@ -424,7 +466,9 @@ class RedisCluster:
     def _make(self) -> ClusterServer:
         directory = self.directory / f"node{self._made}"
         self._made += 1
-        node = ClusterServer(directory, binary=self.binary, proxied=self.proxied, args=self._args)
+        node = ClusterServer(
+            directory, binary=self.binary, proxied=self.proxied, args=self._args, login=self.login, tls=self.tls
+        )
         if node.proxy is not None:
             self._stack.enter_context(node.proxy)
         return node

@@ -1,7 +1,7 @@
-"""Cameras whose next frame waits for a node of the cluster, although they are settled.
+"""Cameras whose next frame waits for a slot of the cluster, although they are settled: its node is away, or refuses.
 
 A camera's frames are stored in order, so the frames behind a blocked one wait in the ring, too. If the ring is full,
-the frames that wait for the node are dropped, and the others are stored.
+the frames that wait for the slot are dropped, and the others are stored.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ from engine.stages.writer.cluster_nodes import ClusterNodes
 from engine.stages.writer.delivery import Delivery
 from engine.wire.cluster import FrameSlots
 
-#: Seconds until frames that were not stored are tried again.
+#: Seconds until frames that were not stored are tried again, and the same if their slot is blocked for long: each try
+#: sends the frames, once for each redirection.
 _RETRY_SECONDS = 0.02
+_RETRY_SECONDS_BLOCKED = 0.5
 
 
 class _Block(NamedTuple):
-    """What a camera waits for: the node of ``slot``, and at least until ``until`` (monotonic seconds)."""
+    """What a camera waits for: ``slot``, which is tried again at ``retry_at`` (monotonic seconds) at the earliest."""
 
     slot: int
-    until: float
+    retry_at: float
 
 
 class BlockedCameras:
-    """The cameras that wait for a node. With ``drop_oldest`` their rings are kept from running full."""
+    """The cameras that wait for a slot. With ``drop_oldest`` their rings are kept from running full."""
 
     def __init__(self, nodes: ClusterNodes, *, drop_oldest: bool) -> None:
         self._nodes = nodes
@@ -44,28 +46,38 @@ class BlockedCameras:
 
     def finished(self, delivery: Delivery) -> None:
         """A delivery has met its fate: wait if a node did not take all of it."""
-        if delivery.blocked_slot is not None:
+        slot = delivery.blocked_slot
+        if slot is not None:
             delivery.writer.held_back = True
-            self._blocks[delivery.writer] = _Block(delivery.blocked_slot, time.monotonic() + _RETRY_SECONDS)
+            pause = _RETRY_SECONDS_BLOCKED if slot in self._nodes.blocked_slots else _RETRY_SECONDS
+            self._blocks[delivery.writer] = _Block(slot, time.monotonic() + pause)
 
     def keep(self, writers: Container[CameraWriter]) -> None:
         """Only ``writers`` are left."""
         self._blocks = {writer: block for writer, block in self._blocks.items() if writer in writers}
 
     def step(self, is_settled: Callable[[CameraWriter], bool]) -> None:
-        """Let cameras go on whose node is back, or whose ring was full and has lost the frames that wait."""
+        """Let cameras go on whose slot can be tried again, or whose ring was full and has lost the frames that wait."""
         now = time.monotonic()
         for writer, block in list(self._blocks.items()):
-            if writer.in_flight or now < block.until:
+            if writer.in_flight:
                 continue
-            if self._nodes.link_of(block.slot) or self._make_room(writer):
+            if self._make_room(writer, block.slot) or (now >= block.retry_at and self._nodes.link_of(block.slot)):
                 del self._blocks[writer]
                 writer.held_back = not is_settled(writer)
 
-    def _make_room(self, writer: CameraWriter) -> bool:
-        """Drop the frames that wait, if the ring is full and the site is configured so; True if there were any."""
-        return self._drop_oldest and writer.relieve_of(partial(self._is_blocked, writer.slots))
+    def _make_room(self, writer: CameraWriter, slot: int) -> bool:
+        """If the ring is full and the site is configured so, drop the frames that wait; True if others may follow."""
+        if not self._drop_oldest:
+            return False
+        if slot != writer.slots.journal:
+            return writer.relieve_of(partial(self._is_blocked, writer.slots))
+        if slot in self._nodes.blocked_slots:
+            # No frame of this camera can be listed: the oldest make room.
+            writer.relieve()
+        return False
 
     def _is_blocked(self, slots: FrameSlots, record: Record) -> bool:
-        """True if the node of a frame cannot be asked now."""
-        return self._nodes.link_of(slots.of(record.unix_nano, record.sequence)) is None
+        """True if a frame cannot be stored now."""
+        slot = slots.of(record.unix_nano, record.sequence)
+        return self._nodes.link_of(slot) is None or slot in self._nodes.blocked_slots

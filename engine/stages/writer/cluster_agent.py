@@ -208,4 +208,4 @@ class ClusterWriterAgent(BaseAgent):
             # If frames wait, only storing them shows that a node is back.
             if link.usable and not waiting:
                 link.stored()
-        self._outages.report({link.node: link.trouble for link in self._nodes.links.values()}, self._nodes.trouble)
+        self._outages.report(self._nodes.troubles(), self._nodes.trouble)
