@@ -197,8 +197,7 @@ class ClusterWriterAgent(BaseAgent):
         writers = set(self._writers)
         self._blocked.keep(writers)
         self._missing.keep(writers)
-        # A ring that was made again has its own frames in doubt.
-        self._settling.unsettle_all(writers)
+        self._settling.keep(writers)
         return True
 
     def _report(self) -> None:

@@ -209,6 +209,9 @@ class ClusterNodes:
             self._link(node)
         for node, link in list(self.links.items()):
             if node in found.masters:
+                if told and not link.usable:
+                    # It may come back empty, and with other slots than it had.
+                    self._suspect(told.slots_of(node) - found.slots_of(node), link.seen_at)
                 continue
             unused = not link.busy and time.monotonic() - link.asked_at > _UNUSED_SECONDS
             if told:

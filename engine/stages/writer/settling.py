@@ -1,17 +1,18 @@
 """Which cameras of a cluster are settled, and at which node.
 
 A camera is *settled* when the node of its journal was asked which of its frames it has. Nothing of a camera is stored
-before that. It is settled again whenever this node, or the link to it, becomes another one, and after a transaction in
-doubt.
+before that. It is settled again whenever this node, the link to it, or the camera's ring becomes another one, and
+after a transaction in doubt.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from typing import NamedTuple
 
 from engine.errors import RedisUnavailable
+from engine.shm.ring import Consumer
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_nodes import ClusterNodes
@@ -25,10 +26,11 @@ _ASK_AGAIN_SECONDS = 0.1
 
 
 class _Home(NamedTuple):
-    """Where a camera was settled: the link of its journal, and its epoch."""
+    """Where a camera was settled, and of which ring: the link of its journal, and its epoch."""
 
     link: Link
     epoch: int
+    ring: Consumer
 
 
 class Settling:
@@ -65,11 +67,13 @@ class Settling:
         writer.held_back = True
         self._version, self._retry_at = -1, 0.0
 
-    def unsettle_all(self, writers: Iterable[CameraWriter]) -> None:
-        """Only ``writers`` are left, and all must be settled."""
-        self._homes.clear()
+    def keep(self, writers: Collection[CameraWriter]) -> None:
+        """Only ``writers`` are left. A ring that was made again has its own frames in doubt."""
+        homes = {writer: self._homes.get(writer) for writer in writers}
+        self._homes = {writer: home for writer, home in homes.items() if home and home.ring is writer.consumer}
         for writer in writers:
-            self.unsettle(writer)
+            if writer not in self._homes:
+                self.unsettle(writer)
 
     def look_again(self) -> None:
         """The journal of any camera may have come to another node."""
@@ -81,7 +85,7 @@ class Settling:
             return
         self._version = self._nodes.version
         self._retry_at = 0.0
-        groups: dict[Link, list[CameraWriter]] = {}
+        groups: dict[tuple[Link, CameraWriter | None], list[CameraWriter]] = {}
         for writer in writers:
             home = self._home(writer)
             if home and self._homes.get(writer) == home:
@@ -90,19 +94,22 @@ class Settling:
                 self.unsettle(writer)
             writer.held_back = True
             if home and not writer.in_flight:
-                groups.setdefault(home.link, []).append(writer)
+                # The cameras of one node are settled together, except those whose journal the node has refused.
+                alone = writer if self._nodes.blocked_slots.has_refused(writer.slots.journal) else None
+                groups.setdefault((home.link, alone), []).append(writer)
             else:
                 self._try_later(_LATER_SECONDS)
-        for link, waiting in groups.items():
-            self._settle(_Home(link, link.epoch), waiting)
+        for (link, _), waiting in groups.items():
+            self._settle(link, waiting)
 
     def _home(self, writer: CameraWriter) -> _Home | None:
         """Where a camera's journal is; None if its node cannot be asked."""
         link = self._nodes.link_of(writer.slots.journal)
-        return _Home(link, link.epoch) if link else None
+        return _Home(link, link.epoch, writer.consumer) if link else None
 
-    def _settle(self, home: _Home, writers: list[CameraWriter]) -> None:
-        """Settle the cameras of one node."""
+    def _settle(self, link: Link, writers: list[CameraWriter]) -> None:
+        """Settle some cameras of one node."""
+        epoch = link.epoch
         try:
             self._reconciler.reconnected(writers)
         except RedisUnavailable:
@@ -115,7 +122,7 @@ class Settling:
         for writer in writers:
             # A new ring stores nothing before it knows where its numbers continue. Another node may have to say that.
             if writer.consumer.entries_before is not None:
-                self._homes[writer] = home
+                self._homes[writer] = _Home(link, epoch, writer.consumer)
                 writer.held_back = writer in self._blocked
 
     def _try_later(self, seconds: float) -> None:
