@@ -49,7 +49,7 @@ class BlockedCameras:
         slot = delivery.blocked_slot
         if slot is not None:
             delivery.writer.held_back = True
-            pause = _RETRY_SECONDS_BLOCKED if slot in self._nodes.blocked_slots else _RETRY_SECONDS
+            pause = _RETRY_SECONDS_BLOCKED if self._nodes.blocked_slots.is_blocked(slot) else _RETRY_SECONDS
             self._blocks[delivery.writer] = _Block(slot, time.monotonic() + pause)
 
     def keep(self, writers: Container[CameraWriter]) -> None:
@@ -72,7 +72,7 @@ class BlockedCameras:
             return False
         if slot != writer.slots.journal:
             return writer.relieve_of(partial(self._is_blocked, writer.slots))
-        if slot in self._nodes.blocked_slots:
+        if self._nodes.blocked_slots.is_blocked(slot):
             # No frame of this camera can be listed: the oldest make room.
             writer.relieve()
         return False
@@ -80,4 +80,4 @@ class BlockedCameras:
     def _is_blocked(self, slots: FrameSlots, record: Record) -> bool:
         """True if a frame cannot be stored now."""
         slot = slots.of(record.unix_nano, record.sequence)
-        return self._nodes.link_of(slot) is None or slot in self._nodes.blocked_slots
+        return self._nodes.link_of(slot) is None or self._nodes.blocked_slots.is_blocked(slot)

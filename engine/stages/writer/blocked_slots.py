@@ -29,7 +29,7 @@ class _Answer(NamedTuple):
 
 
 class BlockedSlots:
-    """The slots of one cluster. A slot is in it if it stores nothing because of a node that refuses for long."""
+    """The slots of one cluster."""
 
     def __init__(self) -> None:
         self._answers: dict[int, dict[Node, _Answer]] = {}
@@ -40,8 +40,13 @@ class BlockedSlots:
         """True if a node has refused anything that was not stored since."""
         return bool(self._answers)
 
-    def __contains__(self, slot: object) -> bool:
+    def is_blocked(self, slot: int) -> bool:
+        """True if a slot stores nothing because of a node that refuses for long."""
         return slot in self._answers and not self._stubborn.isdisjoint(self._answers[slot])
+
+    def has_refused(self, slot: int) -> bool:
+        """True if a node has refused what belongs to ``slot``, if only once, and has stored nothing there since."""
+        return slot in self._answers
 
     def refused(self, slot: int, node: Node, answer: str) -> None:
         """A node did not store what belongs to ``slot``."""
@@ -79,8 +84,8 @@ def _trouble(node: Node, refused: list[tuple[int, str]]) -> RedisUnavailable:
     slot, answer = min(refused)
     slots = f"slot {slot}" if len(refused) == 1 else f"{len(refused):,} slots"
     return RedisUnavailable(
-        f"Redis at {node} stores nothing in {slots}: it answers {answer}; see `redis-cli --cluster check {node}`, "
-        f"mend with `redis-cli --cluster fix {node}`",
+        f"Redis at {node} stores nothing in {slots}: it answers {answer}; "
+        f"mend the cluster with `redis-cli --cluster fix {node}`",
         cause=Cause.OTHER,
         subject=f"Redis at {node}",
     )
