@@ -159,7 +159,8 @@ class RedisCluster:
     @property
     def client_options(self) -> dict[str, Any]:
         """What redis-py's client of a cluster has to know besides addresses."""
-        tls = {"ssl": True, "ssl_ca_certs": self.tls.ca_file} if self.tls else {}
+        # redis-py connects to the address behind "localhost", which is in no certificate.
+        tls = {"ssl": True, "ssl_ca_certs": self.tls.ca_file, "ssl_check_hostname": False} if self.tls else {}
         return {**self.login, **tls}
 
     def client(self, **options: Any) -> redis.RedisCluster:

@@ -47,8 +47,7 @@ class Bench:
     def kill(self) -> None:
         """The writer is gone, whatever it had in flight."""
         self.agent._store.close()
-        for writer in self.agent._writers:
-            writer.consumer.close()
+        self.agent._streams.close()
         self.agent._doorbell.close()
 
     def __enter__(self) -> Self:

@@ -128,9 +128,12 @@ def test_when_the_ring_is_full_only_the_frames_of_the_slot_are_given_up(bench: B
         bench.write_all(5)
         bench.turn(lambda: named(bench, answers))
         bench.turn(lambda: bench.drops("outage"), lambda: refill(bench, 50_000))
-        bench.turn(bench.all_stored)
-    check(bench, cluster, missing=1)
-    assert bench.drops("outage") == 1
+        stored = bench.producers["cam0"].counts().stored
+        bench.turn(lambda: bench.producers["cam0"].counts().stored > stored + 20)
+    bench.turn(bench.all_stored)
+    check(bench, cluster, missing=bench.drops("outage"))
+    # Of 16,384 slots, hardly any other frame hashes to this one.
+    assert bench.drops("outage") <= len(bench.producers)
 
 
 def test_a_camera_whose_journal_is_passed_on_for_ever_holds_back_no_other(bench: Bench, cluster: RedisCluster) -> None:

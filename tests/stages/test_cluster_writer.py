@@ -135,7 +135,7 @@ def test_a_failover_in_order_loses_nothing(bench: Bench, cluster: RedisCluster) 
 def test_a_camera_that_is_removed_is_let_go(bench: Bench, cluster: RedisCluster) -> None:
     bench.write_all(10)
     bench.turn(bench.all_stored)
-    bench.captures["cam0"].close()
+    bench.captures.pop("cam0").close()
     bench.paths.ring("cam0").unlink()
     bench.turn(lambda: len(bench.agent._writers) == CAMERAS - 1)
     bench.write("cam1", 10)
