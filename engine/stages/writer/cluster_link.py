@@ -29,8 +29,7 @@ from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
-from engine.stages.writer.output import Output
-from engine.stages.writer.store import RECEIVE_BYTES, REPLIES_BYTES_MAX
+from engine.stages.writer.output import RECEIVE_BYTES, REPLIES_BYTES_MAX, Output
 from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 

@@ -11,6 +11,10 @@ from typing import Any
 
 #: Buffers that one sendmsg takes (IOV_MAX of Linux).
 _BUFFERS_MAX = 1024
+#: Bytes per receive call of the replies; they are short.
+RECEIVE_BYTES = 65_536
+#: Longest replies to one batch or question, in bytes; those of the largest batch are a fiftieth of it.
+REPLIES_BYTES_MAX = 4 * 2**20
 
 
 class Output:

@@ -22,13 +22,9 @@ from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import BAD_REPLIES, demoted, forbidden
 from engine.stages.writer.batch import Batch, EntryErrors
-from engine.stages.writer.output import Output
+from engine.stages.writer.output import RECEIVE_BYTES, REPLIES_BYTES_MAX, Output
 from engine.wire.redis_address import RedisAddress
 
-#: Bytes per receive call; replies are short.
-RECEIVE_BYTES = 65_536
-#: Longest replies of one wait, in bytes; those of the largest batch are a fiftieth of it.
-REPLIES_BYTES_MAX = 4 * 2**20
 #: Milliseconds between checks of the clock, and between heartbeats, while waiting for Redis.
 _TICK_MS = 100
 
