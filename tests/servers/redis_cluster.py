@@ -87,7 +87,8 @@ class ClusterServer(RedisServer):
 def _tls_args(files: TlsFiles) -> list[str]:
     """The arguments of a server with TLS; clients need no certificate."""
     return [
-        *("--tls-cluster", "yes", "--cluster-preferred-endpoint-type", "hostname", "--tls-auth-clients", "no"),
+        *("--tls-cluster", "yes", "--tls-replication", "yes", "--tls-auth-clients", "no"),
+        *("--cluster-preferred-endpoint-type", "hostname"),
         *("--tls-ca-cert-file", files.ca_file, "--tls-cert-file", files.certificate_file),
         *("--tls-key-file", files.key_file),
     ]
@@ -110,7 +111,7 @@ class RedisCluster:
     puts a `Proxy` before each node, so that clients can be cut off from one that the cluster counts as well. ``args``
     are further arguments of every server. ``username`` and ``password`` are those of `RedisServer`, the same on every
     node. With ``tls``, an authority and a certificate for localhost, the addresses are those of TLS, and nodes tell
-    clients host names. A cluster with a login or TLS has no replicas, and its slots stay where they are.
+    clients host names. The slots of a cluster with a login or TLS stay where they are.
     """
 
     def __init__(
@@ -138,6 +139,8 @@ class RedisCluster:
             *("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)),
             *("--cluster-require-full-coverage", "yes" if full_coverage else "no"),
             *("--repl-diskless-sync-delay", "0"),
+            *(("--masteruser", username) if username else ()),
+            *(("--masterauth", password) if password else ()),
             *args,
         ]
         self._stack = contextlib.ExitStack()

@@ -122,12 +122,15 @@ def test_what_one_node_answers_costs_only_its_own_questions(reply: bytes, monkey
         assert calls.away is None
 
 
-def test_nodes_that_name_each_other_are_away():
+def test_nodes_that_name_each_other_are_away_and_named():
     with nodes(fine, fine) as made, closing(ClusterCalls(parse_cluster([made[0].address]), 0.5)) as calls:
         slot = slot_of(keys_of(0)[0].encode())
         for node, other in ((made[0], made[1]), (made[1], made[0])):
             node.reply = lambda _, port=other.port: b"-MOVED %d 127.0.0.1:%d\r\n" % (slot, port)
         assert isinstance(calls.try_call(("EXISTS", keys_of(0)[0]))[0], NodeAway)
+        assert calls.away is not None
+        assert f"redirect slot {slot} " in calls.away.fact
+        assert f":{made[0].port}" in calls.away.fact
 
 
 def test_a_cluster_that_nobody_knows_and_one_that_refuses():

@@ -19,6 +19,7 @@ from engine.errors import WireError
 from engine.shm import ring_file
 from engine.shm.ring import Consumer, Producer
 from engine.stages.writer.batch import Batch, Entries
+from engine.stages.writer.blocked_slots import BlockedSlots
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Question
 from engine.stages.writer.delivery import Delivery, Fate
@@ -78,6 +79,7 @@ class ModelCluster:
         self.frames: set[bytes] = set()
         self.journal: list[bytes] = []
         self.refuses: set[int] = set()
+        self.blocked_slots = BlockedSlots()
 
     def link_of(self, slot: int) -> ModelLink | None:
         link = self.links[self.believed[slot]]
@@ -89,9 +91,12 @@ class ModelCluster:
             self.believed[redirect.slot] = place
         return self.links[place] if self.links[place].usable else None
 
-    def refused(self, link: ModelLink, error: object) -> None:
-        assert str(error).startswith("OOM")
-        link.usable = False
+    def refused(self, link: ModelLink, slot: int, error: str) -> None:
+        if error.startswith(("MOVED", "ASK")):
+            self.blocked_slots.refused(slot, link.node, error)
+        else:
+            assert error.startswith("OOM")
+            link.usable = False
 
     def answer(self, place: int, *, lost: bool = False) -> None:
         """Let a node do what it was asked first; with ``lost``, its answer is lost with the connection."""

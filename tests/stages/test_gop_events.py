@@ -235,12 +235,12 @@ def test_an_outage_of_the_broker_delays_gops_and_those_that_expire_meanwhile_are
         turn(agent, lambda: page.counts[PublisherCount.CONNECTED])
         store_video(client, vhost, units[:6])
         turn(agent, lambda: counted(page) == (1, 0))
-        agent._broker_lost(ConnectionError("cut by the test"))
-        agent._retry_at = float("inf")
+        agent._connection.lost(ConnectionError("cut by the test"))
+        agent._connection._retry_at = float("inf")
         store_video(client, vhost, units[6:])
         client.delete(units[10].key(vhost), units[15].key(vhost))
         turn(agent, lambda: len(agent._gops._ready) >= 4)
-        agent._retry_at = 0.0
+        agent._connection._retry_at = 0.0
         turn(agent, lambda: counted(page) == (4, 10))
     assert spans(announced.take()) == [gop(units, begin, begin + 5, vhost) for begin in (0, 5, 20, 25)]
 
@@ -251,7 +251,7 @@ def test_expiring_shows_while_the_broker_is_away(
     config = site_config(tmp_path, redis_server, rabbitmq.url(vhost))
     units = video_units("cam1", "K...." * 4 + "K")
     with publishing(config, tmp_path) as (agent, page):
-        agent._retry_at = float("inf")
+        agent._connection._retry_at = float("inf")
         store_video(client, vhost, units)
         turn(agent, lambda: len(agent._gops._ready) == 4)
         client.delete(*(unit.key(vhost) for unit in units[:10]))
@@ -282,7 +282,7 @@ def test_cameras_come_and_go_with_their_video_rings(
     with publishing(config, tmp_path) as (agent, page):
         turn(agent, lambda: counted(page) == (1, 0))
         # An outage must not make it forget the camera.
-        agent._broker_lost(ConnectionError("cut by the test"))
+        agent._connection.lost(ConnectionError("cut by the test"))
     ring.unlink()
     store_video(client, vhost, units[4:])
     with publishing(config, tmp_path) as (agent, page):

@@ -184,10 +184,10 @@ def test_a_backlog_s_latencies_begin_at_the_capture_and_those_of_fresh_entries_w
         assert long_latencies(page) == (13, 13, 10)
         # The connection to the broker breaks: all that is not confirmed is read again, as a backlog.
         with monkeypatch.context() as patch:
-            patch.setattr(agent, "_send", lambda: 0)
+            patch.setattr(agent._messages, "send", lambda: 0)
             stock(client, config, numbers=range(14, 20), age_seconds=90)
             turn(agent, lambda: len(agent._queue.items) == 6)
-        agent._broker_lost(OSError("test"))
+        agent._connection.lost(OSError("test"))
         turn(agent, lambda: page.counts[PublisherCount.CONFIRMED] >= 19)
         assert long_latencies(page) == (19, 19, 16)
 
@@ -231,11 +231,11 @@ def test_a_broker_that_refuses_messages_is_tried_less_and_less_often(
         stock(client, config, numbers=range(1, 101))
         with structlog.testing.capture_logs() as logs, publishing(config, tmp_path) as (agent, page):
             turn(agent, lambda: page.counts[PublisherCount.CONNECTS] == 4)
-            assert agent._backoff.failures == 3
+            assert agent._connection._backoff.failures == 3
             channel.queue_delete("full")
-            turn(agent, lambda: not agent._broker_outage.ongoing)
+            turn(agent, lambda: not agent._connection.away)
             assert page.counts[PublisherCount.CONFIRMED] == 100
-            assert agent._backoff.failures == 0
+            assert agent._connection._backoff.failures == 0
     said = [entry["event"] for entry in logs]
     assert said.count("rabbitmq is away; events wait in the journals") == said.count("rabbitmq is back") == 1
 

@@ -114,7 +114,10 @@ class ClusterCalls:
             if not targets:
                 break
         for place, node in targets.items():
-            answers[place] = NodeAway(f"more than {_REDIRECTS_MAX} redirections for one slot, the last one to {node}")
+            answers[place] = self._refused(
+                f"the nodes of Redis redirect slot {questions[place].slot} more than {_REDIRECTS_MAX} times, the last "
+                f"time to {node}; see `redis-cli --cluster check {node}`"
+            )
         if questions and not any(link.error is None for link in self._links.values()):
             raise self.away or RedisUnavailable("Redis: no node has slots", cause=Cause.REDIS_AWAY)
         return answers

@@ -17,7 +17,7 @@ from engine.config import Config
 from engine.errors import RedisUnavailable
 from engine.servers.outage import Outage
 from engine.shm.status_page import StatusPage, WriterCount
-from engine.stages.writer.base import AWAY_SECONDS, LAST_LOOK_SECONDS, BaseAgent
+from engine.stages.writer.base import AWAY_SECONDS, BaseAgent
 from engine.stages.writer.batch import Batch
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.connection import Connection
@@ -83,21 +83,9 @@ class WriterAgent(BaseAgent):
         else:
             time.sleep(AWAY_SECONDS)
 
-    def drained(self) -> bool:
-        """True if every ring is empty and no capture process is left that could fill one."""
-        if self._in_flight or not self._may_be_drained():
-            return False
-        # A ring may have appeared since the last look around.
-        if self._follow_rings() or self._streams.behind:
-            return False
-        return self._looked_last()
-
     def _looked_last(self) -> bool:
-        """True after Redis was asked a last time which frames it still has, or if it cannot be asked in time."""
-        now = time.monotonic()
-        self._last_look_until = self._last_look_until or now + LAST_LOOK_SECONDS
         if not self._connection.usable:
-            return now > self._last_look_until
+            return False
         try:
             self._reconciler.count_lost(self._rotation.writers)
         except RedisUnavailable as error:
@@ -207,9 +195,7 @@ class WriterAgent(BaseAgent):
                 for writer in [writer for writer in self._writers if writer.barred]:
                     self._look_at_barred(writer)
                 self._streams.look_at_marks(self._rotation.writers)
-                if self._leases:
-                    self._leases.look(self._streams.cameras)
-                    self._page.counts[WriterCount.CONTESTED] = self._leases.contested
+                self._look_at_leases()
                 # If frames wait, only storing them shows that Redis is back.
                 if not any(writer.consumer.held_bytes for writer in self._rotation.writers):
                     self._outage.over()
@@ -217,7 +203,6 @@ class WriterAgent(BaseAgent):
             self._lost(error)
 
     def _follow_rings(self) -> bool:
-        """Open new rings, and release removed ones; True if there were any."""
         if not self._streams.look():
             return False
         self._rotation.arrange(self._writers)

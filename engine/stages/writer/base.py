@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -26,10 +28,19 @@ AWAY_SECONDS = 0.02
 #: Seconds between looks at the cameras' states and for new rings.
 LOOK_SECONDS = 0.25
 #: Seconds that a stop with empty rings waits while Redis is away, to ask which frames it still has.
-LAST_LOOK_SECONDS = 2.0
+_LAST_LOOK_SECONDS = 2.0
 
 
-class BaseAgent:
+class FrameStorage(Caller, Protocol):
+    """Where an agent stores frames: one server or a cluster."""
+
+    @property
+    def in_flight(self) -> int:
+        """Batches or deliveries that were sent and whose fate the agent has not learnt."""
+        ...
+
+
+class BaseAgent(ABC):
     """Writer ``number`` of the site: stores the frames of its cameras, which may come and go, through ``store``.
 
     ``own`` is the content of its leases; with None it takes no leases.
@@ -42,9 +53,10 @@ class BaseAgent:
         page: StatusPage,
         log: FilteringBoundLogger,
         own: Lease | None,
-        store: Caller,
+        store: FrameStorage,
     ) -> None:
         self.finished = False
+        self._storage = store
         self._drop_oldest = config.ring.overflow == "drop-oldest"
         #: Bytes and frames of one batch.
         self._batch_max = (config.writer.batch_kb * 1024, config.writer.batch_frames)
@@ -105,11 +117,35 @@ class BaseAgent:
         self._rotation.arrange(self._writers)
         self._log.info("the journal takes frames again", camera=writer.camera)
 
-    def _may_be_drained(self) -> bool:
-        """True if every ring is empty and no capture process is left that could fill one."""
-        if any(writer.consumer.held_bytes for writer in self._writers):
+    def _look_at_leases(self) -> None:
+        """Renew the leases if it is time. Raises RedisUnavailable."""
+        if self._leases:
+            self._leases.look(self._streams.cameras)
+            self._page.counts[WriterCount.CONTESTED] = self._leases.contested
+
+    @abstractmethod
+    def _follow_rings(self) -> bool:
+        """Open new rings, and release removed ones; True if there were any."""
+
+    # The end
+
+    def drained(self) -> bool:
+        """True if every ring is empty, no capture process is left that could fill one, and Redis was asked a last time
+        which frames it still has. If it cannot be asked in time, that is left out."""
+        if self._storage.in_flight or any(writer.consumer.held_bytes for writer in self._writers):
             return False
-        return not any(page.owned for page in self._streams.pages.values())
+        if any(page.owned for page in self._streams.pages.values()):
+            return False
+        # A ring may have appeared since the last look around.
+        if self._follow_rings() or self._streams.behind:
+            return False
+        now = time.monotonic()
+        self._last_look_until = self._last_look_until or now + _LAST_LOOK_SECONDS
+        return self._looked_last() or now > self._last_look_until
+
+    @abstractmethod
+    def _looked_last(self) -> bool:
+        """Ask Redis which frames it still has; True if it has answered."""
 
     def _count_try(self) -> None:
         self._page.counts[WriterCount.CONNECTS] += 1

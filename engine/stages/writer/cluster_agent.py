@@ -1,57 +1,35 @@
 """The writer process's agent for a Redis Cluster: moves frames from its cameras' rings to many nodes.
 
 ``do_work`` is the whole path, as in ``agent.py``: poll the rings, send, wait for answers, commit. Here each camera's
-frames are sent independently (``delivery.py``), so that a node that is away delays only what hashes to it. Frames of
-such a node wait in their rings, and the frames behind them, too. If such a ring is full, the frames that wait for the
-node are dropped, and the others are stored.
+frames are sent independently (``delivery.py``), so that a node that is away delays only what hashes to it.
 
-Before anything of a camera is stored, it is *settled*: the node of its journal is asked which frames it has. That is
-repeated whenever this node, or the link to it, becomes another one.
+A camera's frames are sent when it is settled (``settling.py``) and not blocked (``blocked_cameras.py``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 from structlog.typing import FilteringBoundLogger
 
 from engine.config import Config
 from engine.errors import RedisUnavailable
-from engine.shm.ring import Record
 from engine.shm.status_page import StatusPage, WriterCount
-from engine.stages.writer.base import AWAY_SECONDS, LAST_LOOK_SECONDS, BaseAgent
+from engine.stages.writer.base import AWAY_SECONDS, BaseAgent
+from engine.stages.writer.blocked_cameras import BlockedCameras
 from engine.stages.writer.camera_writer import CameraWriter
-from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_store import ClusterStore
-from engine.stages.writer.delivery import Delivery, Fate
+from engine.stages.writer.delivery import Fate
 from engine.stages.writer.missing_frames import MissingFrames
 from engine.stages.writer.node_outages import NodeOutages
-from engine.wire.cluster import FrameSlots
+from engine.stages.writer.settling import Settling
 from engine.wire.lease import Lease
 
 #: Rounds that may be in flight: frames of one are sent while entries of the other are stored.
 _ROUNDS_IN_FLIGHT = 2
-#: Seconds until frames that were not stored, and cameras that could not be settled, are tried again.
-_RETRY_SECONDS = 0.02
-_SETTLE_SECONDS = 0.1
-
-
-class _Hold(NamedTuple):
-    """Why a camera waits: for the node of ``slot``, and at least until ``until`` (monotonic seconds)."""
-
-    slot: int | None
-    until: float
-
-
-class _Home(NamedTuple):
-    """Where a camera was settled: the link of its journal, and its epoch."""
-
-    link: Link
-    epoch: int
 
 
 class ClusterWriterAgent(BaseAgent):
@@ -64,11 +42,8 @@ class ClusterWriterAgent(BaseAgent):
         super().__init__(config, number, page, log, own, self._store)
         self._nodes = self._store.nodes
         self._missing = MissingFrames(self._store, log, self._warn_once)
-        self._settled: dict[CameraWriter, _Home] = {}
-        self._settled_version = -1
-        self._settle_at = 0.0
-        #: Cameras that wait, though they are settled.
-        self._holds: dict[CameraWriter, _Hold] = {}
+        self._blocked = BlockedCameras(self._nodes, drop_oldest=self._drop_oldest)
+        self._settling = Settling(self._nodes, self._reconciler, self._streams, self._blocked)
         self._outages = NodeOutages(log, page)
 
     def on_start(self) -> None:
@@ -80,9 +55,9 @@ class ClusterWriterAgent(BaseAgent):
         self._store.advance()
         if time.monotonic() >= self._look_at:
             self._look_around()
-        self._settle()
+        self._settling.step(self._rotation.writers)
         self._look_for_missing()
-        self._relieve()
+        self._make_room()
         self._send()
         if self._store.in_flight:
             self._store.wait()
@@ -92,35 +67,23 @@ class ClusterWriterAgent(BaseAgent):
         """Sleep until a producer wakes the writer, unless answers are awaited."""
         if self._store.in_flight:
             return
-        settled = self._settled_version == self._nodes.version
-        if self._nodes.usable and settled and not self._holds and not self._missing.pending:
+        waiting = self._blocked or self._missing.pending or not self._settling.finished
+        if self._nodes.usable and not waiting:
             self._rest()
         else:
             time.sleep(AWAY_SECONDS)
 
-    def drained(self) -> bool:
-        """True if every ring is empty and no capture process is left that could fill one."""
-        if self._store.in_flight or not self._may_be_drained():
-            return False
-        # A ring may have appeared since the last look around.
-        if self._follow_rings() or self._streams.behind:
-            return False
-        return self._looked_last()
-
     def _looked_last(self) -> bool:
-        """True after Redis was asked a last time which frames it still has, or if it cannot be asked in time."""
-        now = time.monotonic()
-        self._last_look_until = self._last_look_until or now + LAST_LOOK_SECONDS
         try:
             self._reconciler.count_lost(self._rotation.writers)
         except RedisUnavailable:
-            return now > self._last_look_until
-        return not self._missing.pending or now > self._last_look_until
+            return False
+        return not self._missing.pending
 
     def on_close(self) -> None:
         """Write the cameras' last states, and release all resources."""
         if not self._store.in_flight:
-            pages, settled = self._streams.pages, self._at_home(self._rotation.writers)
+            pages, settled = self._streams.pages, self._settling.settled(self._rotation.writers)
             self._try_each(
                 lambda: self._reconciler.count_lost(settled),
                 self._streams.write_marks,
@@ -157,8 +120,8 @@ class ClusterWriterAgent(BaseAgent):
                 self._page.counts[WriterCount.RETRIES] += 1
             else:
                 writer.connection_broke()
-                self._unsettle(writer)
-            self._hold(delivery)
+                self._settling.unsettle(writer)
+            self._blocked.finished(delivery)
         for writer in refused:
             self._settle_refused(writer)
         if stored:
@@ -166,100 +129,26 @@ class ClusterWriterAgent(BaseAgent):
             self._lingered = False
         return stored
 
-    def _hold(self, delivery: Delivery) -> None:
-        """Wait for the node that did not take frames of a delivery."""
-        if delivery.blocked_slot is not None:
-            delivery.writer.held_back = True
-            self._holds[delivery.writer] = _Hold(delivery.blocked_slot, time.monotonic() + _RETRY_SECONDS)
-
     def _settle_refused(self, writer: CameraWriter) -> None:
         try:
             obstacle = self._reconciler.settle_refused(writer)
         except RedisUnavailable:
             writer.rewind()
-            self._unsettle(writer)
+            self._settling.unsettle(writer)
             return
         if obstacle:
             self._bar(writer, obstacle)
 
     # While a node is away
 
-    def _home(self, writer: CameraWriter) -> _Home | None:
-        """Where a camera's journal is; None if its node cannot be asked."""
-        link = self._nodes.link_of(writer.slots.journal)
-        return _Home(link, link.epoch) if link else None
-
-    def _at_home(self, writers: Iterable[CameraWriter]) -> list[CameraWriter]:
-        """The settled ones of ``writers``."""
-        return [writer for writer in writers if writer in self._settled]
-
-    def _unsettle(self, writer: CameraWriter) -> None:
-        self._settled.pop(writer, None)
-        writer.held_back = True
-        self._settled_version, self._settle_at = -1, 0.0
-
-    def _settle(self) -> None:
-        """Settle the cameras whose journal has come to another node, or whose node is back."""
-        if self._settled_version == self._nodes.version or time.monotonic() < self._settle_at:
-            return
-        self._settled_version = self._nodes.version
-        self._settle_at = 0.0
-        groups: dict[Link, list[CameraWriter]] = {}
-        for writer in self._rotation.writers:
-            home = self._home(writer)
-            if home and self._settled.get(writer) == home:
-                continue
-            if writer in self._settled:
-                self._unsettle(writer)
-            writer.held_back = True
-            if home and not writer.in_flight:
-                groups.setdefault(home.link, []).append(writer)
-            else:
-                self._settle_later(_RETRY_SECONDS)
-        for link, writers in groups.items():
-            self._settle_at_node(_Home(link, link.epoch), writers)
-
-    def _settle_at_node(self, home: _Home, writers: list[CameraWriter]) -> None:
-        try:
-            self._reconciler.reconnected(writers)
-        except RedisUnavailable:
-            self._settle_later(_SETTLE_SECONDS)
-            return
-        try:
-            self._streams.begin_marks(writers)
-        except RedisUnavailable:
-            self._settle_later(_SETTLE_SECONDS)
-        for writer in writers:
-            # A new ring stores nothing before it knows where its numbers continue. Another node may have to say that.
-            if writer.consumer.entries_before is not None:
-                self._settled[writer] = home
-                writer.held_back = writer in self._holds
-
-    def _settle_later(self, seconds: float) -> None:
-        self._settled_version = -1
-        self._settle_at = time.monotonic() + seconds
-
-    def _relieve(self) -> None:
-        """Look after the cameras that wait: let them go on if their node is back. If a ring is full, drop the frames
-        that wait for the node, if the site is configured so."""
-        now = time.monotonic()
-        for writer, hold in list(self._holds.items()):
-            if writer.in_flight:
-                continue
-            here = hold.slot is None or self._nodes.link_of(hold.slot)
-            if now >= hold.until and (
-                here or (self._drop_oldest and writer.relieve_of(partial(self._blocked, writer.slots)))
-            ):
-                del self._holds[writer]
-                writer.held_back = writer not in self._settled
-        if self._drop_oldest and self._settled_version != self._nodes.version:
+    def _make_room(self) -> None:
+        """Let blocked cameras go on if they can. If the ring of a camera that waits to be settled is full, drop its
+        oldest frames, if the site is configured so."""
+        self._blocked.step(self._settling.is_settled)
+        if self._drop_oldest and not self._settling.finished:
             for writer in self._rotation.writers:
-                if writer not in self._settled and not writer.in_flight:
+                if not self._settling.is_settled(writer) and not writer.in_flight:
                     writer.relieve()
-
-    def _blocked(self, slots: FrameSlots, record: Record) -> bool:
-        """True if the node of a frame cannot be asked now."""
-        return self._nodes.link_of(slots.of(record.unix_nano, record.sequence)) is None
 
     def _look_for_missing(self) -> None:
         """After a node was away, find the frames that it has lost."""
@@ -270,8 +159,8 @@ class ClusterWriterAgent(BaseAgent):
             # A frame of theirs may be lost already and have no entry yet: they are looked at when they have landed.
             for writer in self._rotation.writers:
                 if writer.in_flight:
-                    self._unsettle(writer)
-        self._missing.step(self._settled.__contains__)
+                    self._settling.unsettle(writer)
+        self._missing.step(self._settling.is_settled)
 
     # Changes of rings and states
 
@@ -283,8 +172,8 @@ class ClusterWriterAgent(BaseAgent):
             # First, because this may be the last state of a camera whose ring is gone.
             lambda: self._states.publish(self._streams.pages),
             self._follow_rings,
-            lambda: self._reconciler.look(self._at_home(self._rotation.writers)),
-            lambda: self._streams.look_at_marks(self._at_home(self._rotation.writers)),
+            lambda: self._reconciler.look(self._settling.settled(self._rotation.writers)),
+            lambda: self._streams.look_at_marks(self._settling.settled(self._rotation.writers)),
             self._look_at_leases,
             *(partial(self._look_at_barred, writer) for writer in self._writers if writer.barred),
         )
@@ -299,25 +188,16 @@ class ClusterWriterAgent(BaseAgent):
     def _look_at_barred(self, writer: CameraWriter) -> None:
         super()._look_at_barred(writer)
         # Its journal may have come to another node meanwhile.
-        self._settled_version = -1
-
-    def _look_at_leases(self) -> None:
-        if self._leases:
-            self._leases.look(self._streams.cameras)
-            self._page.counts[WriterCount.CONTESTED] = self._leases.contested
+        self._settling.look_again()
 
     def _follow_rings(self) -> bool:
-        """Open new rings, and release removed ones; True if there were any."""
         if not self._streams.look():
             return False
         self._rotation.arrange(self._writers)
         writers = set(self._writers)
-        self._holds = {writer: hold for writer, hold in self._holds.items() if writer in writers}
+        self._blocked.keep(writers)
         self._missing.keep(writers)
-        # A ring that was made again has its own frames in doubt.
-        self._settled.clear()
-        for writer in writers:
-            self._unsettle(writer)
+        self._settling.keep(writers)
         return True
 
     def _report(self) -> None:
@@ -327,4 +207,4 @@ class ClusterWriterAgent(BaseAgent):
             # If frames wait, only storing them shows that a node is back.
             if link.usable and not waiting:
                 link.stored()
-        self._outages.report({link.node: link.trouble for link in self._nodes.links.values()}, self._nodes.trouble)
+        self._outages.report(self._nodes.troubles(), self._nodes.trouble)

@@ -29,15 +29,10 @@ from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.connection import open_answering
 from engine.servers.redis.errors import BAD_REPLIES
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
+from engine.stages.writer.output import RECEIVE_BYTES, REPLIES_BYTES_MAX, Output
 from engine.wire.cluster import Node
 from engine.wire.redis_address import RedisAddress
 
-#: Buffers that one sendmsg takes (IOV_MAX of Linux).
-_BUFFERS_MAX = 1024
-#: Bytes per receive call; replies are short.
-_RECEIVE_BYTES = 65_536
-#: Bytes of replies that may arrive for one question.
-_REPLIES_BYTES_MAX = 4 * 2**20
 #: Seconds without a byte after which callers stop waiting for a node, although its connection is open.
 _STALL_SECONDS = 0.5
 
@@ -93,7 +88,7 @@ class Link:
         self._connection: AbstractConnection | None = None
         self._socket: Any = None
         self._reader = hiredis.Reader()
-        self._output: deque[bytes | memoryview] = deque()
+        self._output = Output()
         self._questions: deque[Question] = deque()
         self._replies: list[Any] = []
         self._received = 0
@@ -183,7 +178,9 @@ class Link:
             return
         try:
             while self._output:
-                self._sent(self._send())
+                self._output.send(self._socket)
+                if self._waits_to_send:
+                    self._moved_at = time.monotonic()
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
             pass
         except OSError as error:
@@ -194,27 +191,10 @@ class Link:
             events = select.POLLIN | select.POLLOUT if self._waits_to_send else select.POLLIN
             self._poller.modify(self._socket, events)
 
-    def _send(self) -> int:
-        sent: int
-        if isinstance(self._socket, ssl.SSLSocket):
-            sent = self._socket.send(self._output[0])
-        else:
-            count = min(len(self._output), _BUFFERS_MAX)
-            sent = self._socket.sendmsg([self._output[place] for place in range(count)])
-        return sent
-
-    def _sent(self, count: int) -> None:
-        if self._waits_to_send:
-            self._moved_at = time.monotonic()
-        while self._output and count >= len(self._output[0]):
-            count -= len(self._output.popleft())
-        if count:
-            self._output[0] = memoryview(self._output[0])[count:]
-
     def receive(self) -> None:
         """Read what has arrived, and answer questions."""
         try:
-            data = self._socket.recv(_RECEIVE_BYTES)
+            data = self._socket.recv(RECEIVE_BYTES)
             # TLS has decrypted a whole record, and the descriptor does not tell of the rest of it.
             while isinstance(self._socket, ssl.SSLSocket) and (more := self._socket.pending()):
                 data += self._socket.recv(more)
@@ -245,8 +225,8 @@ class Link:
                 question, replies = self._questions.popleft(), self._replies
                 self._replies, self._received = [], 0
                 question.answered(replies)
-        if self._received > _REPLIES_BYTES_MAX:
-            raise WireError(f"it answered with more than {_REPLIES_BYTES_MAX:,} bytes")
+        if self._received > REPLIES_BYTES_MAX:
+            raise WireError(f"it answered with more than {REPLIES_BYTES_MAX:,} bytes")
 
     # Trouble
 

@@ -16,6 +16,7 @@ from engine.errors import Cause, RedisUnavailable
 from engine.servers.redis.attempt import Attempt
 from engine.servers.redis.cluster import find_nodes
 from engine.servers.redis.errors import forbidden
+from engine.stages.writer.blocked_slots import BlockedSlots
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.connection import BACKOFF_SECONDS_MAX, BACKOFF_SECONDS_MIN
 from engine.stages.writer.store import Refused
@@ -27,6 +28,8 @@ _MAP_SECONDS = 10.0
 _MAP_SECONDS_TROUBLED = 0.5
 #: Seconds between two maps, at least.
 _MAP_SECONDS_MIN = 0.1
+#: Words that begin the errors which concern one slot. All others are of the whole node.
+_OF_ONE_SLOT = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN Hash slot")
 #: Links to nodes of which only redirections tell, at most: a node may name any host.
 _STRANGERS_MAX = 16
 #: Seconds after which the link to a node that has no slots is closed, if nothing is asked of it.
@@ -43,6 +46,7 @@ class ClusterNodes:
         #: Rises with every change of the map or of a link.
         self.version = 0
         self.links: dict[Node, Link] = {}
+        self.blocked_slots = BlockedSlots()
         #: Slots whose node was away or was replaced: it may lack frames that had been acknowledged. The caller empties
         #: it.
         self.suspects: set[int] = set()
@@ -86,14 +90,25 @@ class ClusterNodes:
             self.look_soon()
         return link if link.usable else None
 
-    def refused(self, link: Link, error: object) -> None:
-        """A node answered that it takes nothing now."""
-        if not link.usable:
-            return
-        cause = Cause.FORBIDDEN if forbidden(error) else Cause.OTHER
-        link.refuse(Refused(f"Redis at {link.address} takes no frames: {error}", cause=cause))
-        self.version += 1
-        self.look_soon()
+    def refused(self, link: Link, slot: int, error: str) -> None:
+        """A node answered that it does not take what belongs to ``slot``. If it takes nothing, ask it nothing for a
+        while."""
+        down = error.startswith("CLUSTERDOWN")
+        if down:
+            self.look_soon()
+        if error.startswith(_OF_ONE_SLOT):
+            self.blocked_slots.refused(slot, link.node, error)
+        elif link.usable:
+            cause = Cause.FORBIDDEN if forbidden(error) else Cause.OTHER
+            advice = f"; see `redis-cli --cluster check {link.node}`" if down else ""
+            link.refuse(Refused(f"Redis at {link.address} takes no frames: {error}{advice}", cause=cause))
+            self.version += 1
+            self.look_soon()
+
+    def troubles(self) -> dict[Node, RedisUnavailable | None]:
+        """Why each node stores nothing, or not all that belongs there; None if it stores."""
+        blocked = self.blocked_slots.troubles()
+        return {node: link.trouble or blocked.get(node) for node, link in self.links.items()}
 
     def look_soon(self) -> None:
         """Ask for the map soon."""
@@ -194,6 +209,9 @@ class ClusterNodes:
             self._link(node)
         for node, link in list(self.links.items()):
             if node in found.masters:
+                if told and not link.usable:
+                    # It may come back empty, and with other slots than it had.
+                    self._suspect(told.slots_of(node) - found.slots_of(node), link.seen_at)
                 continue
             unused = not link.busy and time.monotonic() - link.asked_at > _UNUSED_SECONDS
             if told:

@@ -17,15 +17,13 @@ from engine.errors import Cause, RedisUnavailable
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Link
 from engine.stages.writer.cluster_nodes import ClusterNodes
-from engine.stages.writer.delivery import Delivery
+from engine.stages.writer.delivery import REDIRECTS_MAX, Delivery
 from engine.wire import resp
 from engine.wire.cluster import parse_redirect, slot_of
 from engine.wire.redis_address import RedisAddress
 
 #: Seconds of one wait for answers. Other cameras' frames are looked for in between.
 _TICK_SECONDS = 0.02
-#: Redirections that one command follows.
-_REDIRECTS_MAX = 5
 #: Words that begin the answer of a node that can serve a command later, or of which another node is the master.
 _LATER = ("TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY")
 #: Commands whose key is not their first argument, and its place.
@@ -162,16 +160,15 @@ class ClusterStore:
             return True
         error = str(call.reply)
         redirect = parse_redirect(error, link.node)
-        if redirect and call.hops < _REDIRECTS_MAX:
+        if redirect is None and not error.startswith(_LATER):
+            return True
+        self.nodes.refused(link, call.slot, error)
+        if redirect and call.hops < REDIRECTS_MAX:
             target = self.nodes.redirected(redirect)
             self._ask(call, target or self.nodes.links.get(redirect.node), asking=redirect.ask)
             self.nodes.flush()
             return False
-        if redirect or error.startswith(_LATER):
-            if not redirect and not error.startswith("TRYAGAIN"):
-                self.nodes.refused(link, error)
-            raise RedisUnavailable(f"Redis at {link.address} cannot answer now: {error}", cause=Cause.BUSY)
-        return True
+        raise RedisUnavailable(f"Redis at {link.address} cannot answer now: {error}", cause=Cause.BUSY)
 
     def _slow(self, link: Link | None = None) -> RedisUnavailable:
         address = link.address if link else self.address

@@ -23,6 +23,7 @@ import hiredis
 
 from engine.errors import WireError
 from engine.stages.writer.batch import Batch, Entries, EntryErrors, Part
+from engine.stages.writer.blocked_slots import BlockedSlots
 from engine.stages.writer.camera_writer import CameraWriter
 from engine.stages.writer.cluster_link import Question
 from engine.wire import resp
@@ -30,7 +31,7 @@ from engine.wire.cluster import Node, Redirect, parse_redirect
 from engine.wire.replies import shown
 
 #: Redirections that one command follows.
-_REDIRECTS_MAX = 5
+REDIRECTS_MAX = 5
 
 
 class Linked(Protocol):
@@ -56,6 +57,8 @@ class Linked(Protocol):
 class Nodes(Protocol):
     """The nodes, as a delivery uses them. See ``ClusterNodes``."""
 
+    blocked_slots: BlockedSlots
+
     def link_of(self, slot: int) -> Linked | None:
         """The link to the master of ``slot``; None if it cannot be asked now."""
         ...
@@ -64,8 +67,8 @@ class Nodes(Protocol):
         """Follow a redirection; the link to ask, None if it cannot be asked yet."""
         ...
 
-    def refused(self, link: Any, error: object) -> None:
-        """A node answered that it takes nothing now."""
+    def refused(self, link: Any, slot: int, error: str) -> None:
+        """A node answered that it does not take what belongs to ``slot``."""
         ...
 
 
@@ -115,8 +118,7 @@ class Delivery:
             return
         groups: dict[int, tuple[Linked, list[int]]] = {}
         for place, record in enumerate(self._part.records):
-            slot = slots.of(record.unix_nano, record.sequence)
-            link = self._nodes.link_of(slot)
+            link = self._nodes.link_of(slots.of(record.unix_nano, record.sequence))
             if link is None:
                 self._not_taken(place)
                 break
@@ -153,7 +155,7 @@ class Delivery:
                 raise WireError(f"it answered {shown(reply)} to SET")
         for place, reply in zip(places, replies, strict=True):
             if reply == b"OK":
-                link.stored()
+                self._stored(link, place)
             elif self._follow(link, place, str(reply), hops):
                 continue
             else:
@@ -163,13 +165,10 @@ class Delivery:
 
     def _follow(self, link: Linked, place: int, error: str, hops: int) -> bool:
         """Send a frame where its node says; False if that is not possible now."""
+        self._nodes.refused(link, self._slot(place), error)
         redirect = parse_redirect(error, link.node)
-        if redirect is None:
-            if not error.startswith("TRYAGAIN"):
-                self._nodes.refused(link, error)
-            return False
-        target = self._nodes.redirected(redirect)
-        if target is None or hops >= _REDIRECTS_MAX:
+        target = self._nodes.redirected(redirect) if redirect else None
+        if redirect is None or target is None or hops >= REDIRECTS_MAX:
             return False
         asking = resp.ASKING if redirect.ask else b""
         question = _Frames(self, target, [place], hops + 1, asking=redirect.ask)
@@ -186,8 +185,16 @@ class Delivery:
     def _not_taken(self, place: int) -> None:
         if place < self._taken:
             self._taken = place
-            record = self._part.records[place]
-            self.blocked_slot = self.writer.slots.of(record.unix_nano, record.sequence)
+            self.blocked_slot = self._slot(place)
+
+    def _slot(self, place: int) -> int:
+        record = self._part.records[place]
+        return self.writer.slots.of(record.unix_nano, record.sequence)
+
+    def _stored(self, link: Linked, place: int) -> None:
+        link.stored()
+        if self._nodes.blocked_slots:
+            self._nodes.blocked_slots.stored(self._slot(place))
 
     def _step(self) -> None:
         """All frames are answered: go on with the entries of those that stand before the first one not taken."""
@@ -224,21 +231,22 @@ class Delivery:
             self._finish(Fate.IN_DOUBT)
             raise
         link.stored()
+        self._nodes.blocked_slots.stored(self.writer.slots.journal)
         self._finish(Fate.STORED)
 
     def _redirected(self, link: Linked, transaction: Entries | Batch, error: str, hops: int) -> None:
         """The node has stored nothing of the transaction. Only for ASK it goes elsewhere at once, as a whole: after
         MOVED, the camera is settled at the other node first."""
+        journal = self.writer.slots.journal
+        self._nodes.refused(link, journal, error)
         redirect = parse_redirect(error, link.node)
         if redirect:
             target = self._nodes.redirected(redirect)
-            if target and redirect.ask and hops < _REDIRECTS_MAX:
+            if target and redirect.ask and hops < REDIRECTS_MAX:
                 question = _Transaction(self, target, transaction, hops + 1, asking=True)
                 self._ask(target, [resp.ASKING, *transaction.buffers()], question)
                 return
-        elif not error.startswith("TRYAGAIN"):
-            self._nodes.refused(link, error)
-        self.blocked_slot = self.writer.slots.journal
+        self.blocked_slot = journal
         self._finish(Fate.NOT_STORED)
 
     def entries_unanswered(self) -> None:

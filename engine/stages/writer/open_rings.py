@@ -74,12 +74,14 @@ class OpenRings:
         return any(camera in standing and standing[camera] != d.consumer.inode for camera, d in self.writers.items())
 
     def close(self) -> None:
-        """Release all rings."""
+        """Release all rings and status pages."""
         for camera, writer in self.writers.items():
             held = writer.consumer.counts().held
             if held and self._camera_list.rings.get(camera) != writer.consumer.inode:
                 self._log.error("frames are lost with the ring that was removed", camera=camera, frames=held)
             writer.consumer.close()
+        for page in self.pages.values():
+            page.close()
 
     def _is_done(self, camera: str, writer: CameraWriter) -> bool:
         """True if nobody writes to a ring any more, and it is empty and without doubts."""

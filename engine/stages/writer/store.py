@@ -1,9 +1,7 @@
 """The writer's connection to Redis: many frames per round trip, sent directly from shared memory.
 
-``batch.py`` builds the bytes and parses the replies; this module sends and receives them. ``sendmsg`` sends small byte
-strings around views of the rings (the scatter-gather method of writev(2)). TLS has no such call, so each piece is sent
-separately. redis-py provides the socket and its handshake, hiredis parses replies. Several batches may be in flight;
-replies arrive in the order sent.
+``batch.py`` builds the bytes and parses the replies; this module sends and receives them. redis-py provides the socket
+and its handshake, hiredis parses replies. Several batches may be in flight; replies arrive in the order sent.
 """
 
 from __future__ import annotations
@@ -24,14 +22,9 @@ from engine.servers.redis.connect import connect
 from engine.servers.redis.connection import call
 from engine.servers.redis.errors import BAD_REPLIES, demoted, forbidden
 from engine.stages.writer.batch import Batch, EntryErrors
+from engine.stages.writer.output import RECEIVE_BYTES, REPLIES_BYTES_MAX, Output
 from engine.wire.redis_address import RedisAddress
 
-#: Buffers that one sendmsg takes (IOV_MAX of Linux).
-_BUFFERS_MAX = 1024
-#: Bytes per receive call; replies are short.
-_RECEIVE_BYTES = 65_536
-#: Longest replies of one wait, in bytes; those of the largest batch are a fiftieth of it.
-_REPLIES_BYTES_MAX = 4 * 2**20
 #: Milliseconds between checks of the clock, and between heartbeats, while waiting for Redis.
 _TICK_MS = 100
 
@@ -64,6 +57,7 @@ class Store:
         self._socket: Any = None
         self._poll = select.poll()
         self._reader = hiredis.Reader()
+        self._output = Output()
         self._in_flight: deque[Batch] = deque()
 
     @property
@@ -101,6 +95,7 @@ class Store:
         if self._connection is not None:
             self._connection.disconnect()
         self._connection = self._socket = None
+        self._output.clear()
         self._in_flight.clear()
 
     def send(self, batch: Batch) -> None:
@@ -138,29 +133,20 @@ class Store:
         self._send([b"".join(commands)])
         return self._receive(len(commands))
 
-    def _send(self, buffers: list[bytes | memoryview]) -> None:
-        first = 0
+    def _send(self, buffers: Sequence[bytes | memoryview]) -> None:
+        self._output.extend(buffers)
         deadline = time.monotonic() + self._timeout
-        while first < len(buffers):
+        while self._output:
             try:
-                if isinstance(self._socket, ssl.SSLSocket):
-                    sent = self._socket.send(buffers[first])
-                else:
-                    sent = self._socket.sendmsg(buffers[first : first + _BUFFERS_MAX])
+                self._output.send(self._socket)
             except (BlockingIOError, ssl.SSLWantWriteError):
                 self._wait(select.POLLOUT, deadline)
-                continue
             except ssl.SSLWantReadError:
                 self._wait(select.POLLIN, deadline)
-                continue
             except OSError as error:
                 raise self._broken(error) from None
-            deadline = time.monotonic() + self._timeout
-            while first < len(buffers) and sent >= len(buffers[first]):
-                sent -= len(buffers[first])
-                first += 1
-            if sent:
-                buffers[first] = memoryview(buffers[first])[sent:]
+            else:
+                deadline = time.monotonic() + self._timeout
 
     def _receive(self, count: int) -> list[Any]:
         replies: list[Any] = []
@@ -178,7 +164,7 @@ class Store:
             if len(replies) == count:
                 return replies
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError):
                 self._wait(select.POLLIN, deadline)
                 continue
@@ -190,8 +176,8 @@ class Store:
             if not data:
                 raise self._broken("it closed the connection")
             received += len(data)
-            if received > _REPLIES_BYTES_MAX:
-                raise self._broken(f"it answered with more than {_REPLIES_BYTES_MAX:,} bytes")
+            if received > REPLIES_BYTES_MAX:
+                raise self._broken(f"it answered with more than {REPLIES_BYTES_MAX:,} bytes")
             self._reader.feed(data)
             deadline = time.monotonic() + self._timeout
 
