@@ -64,7 +64,7 @@ def test_every_master_hands_over(cluster_run: ClusterRun) -> None:
     cluster_run.ends()
 
 
-@pytest.mark.case("cluster-killed")
+@pytest.mark.case("cluster-killed", binary="valkey")
 def test_a_master_killed(cluster_run: ClusterRun) -> None:
     start(cluster_run)
     place = cluster_run.place(CAMERAS[0])
