@@ -93,7 +93,7 @@ def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: ReadCluster):
     assert [json.loads(line)["total"]["frames"] for line in stats.stdout.splitlines()] == [60, 60], stats.stderr
 
 
-def test_users_reach_every_node_that_answers_and_the_same_command_sets_the_rest(cluster: JobsCluster, tmp_path: Path):
+def test_users_reach_every_node_that_answers_and_the_same_command_sets_the_rest(cluster: ReadCluster, tmp_path: Path):
     secret = tmp_path / "secret"
     secret.write_text("a-password-of-users")
     acl = ("tenants", "acl", "loja", "--role", "reader", "--apply", "--redis", cluster.url)
