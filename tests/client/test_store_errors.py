@@ -523,6 +523,8 @@ class TestServersThatAreAway:
             stock(client, row("cam1", 6))
             assert [one.sequence for one in itertools.islice(tail, 3)] == [4, 5, 6]
 
+    # A node of a cluster is waited for once: test_cluster_hangs.py.
+    @pytest.mark.one_server
     @a_few_questions
     def test_a_server_that_stands_still_is_waited_for(self, open_store, shared_redis, client, ask):
         stock(client, row("cam1", 3))
@@ -542,6 +544,7 @@ class TestServersThatAreAway:
         ask(store)
         with paused(shared_redis) as server, pytest.raises(RedisUnavailable, match=f"Redis at .*{server.address}"):
             ask(store)
+        answers_again(store)
         assert store.latest("cam1").sequence == 3
 
     @pytest.mark.parametrize("items", ["range", "tail", "entries", "tail_entries"])
@@ -562,6 +565,7 @@ class TestServersThatAreAway:
             got.extend(one.sequence for one in itertools.islice(found, 8))
         except RedisUnavailable:
             server.resume()
+            answers_again(store)
             # A tail that has lost some would wait for ever.
             for _ in range(30):
                 if len(got) < 8 and (one := found.poll()):
@@ -581,6 +585,17 @@ def paused(shared: AnyServer) -> Iterator[RedisServer]:
         yield server
     finally:
         server.resume()
+
+
+def answers_again(store: AnyStore) -> None:
+    """Wait until a store knows that its server answers. A silent node of a cluster is asked in the background."""
+
+    def answers() -> bool:
+        with contextlib.suppress(RedisUnavailable):
+            return store.latest("cam1") is not None
+        return False
+
+    wait_until(answers, 30, "the server answers again", interval=0.01)
 
 
 def on_try(store: AnyStore, number: int, do: Callable[[], None]) -> None:
