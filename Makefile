@@ -40,7 +40,7 @@ bench-quick: servers $(VENV)/.installed-dev
 
 # Every fault of tests/faults/cases.py, three times over, in about 15 minutes; writes docs/reliability.md.
 faults: servers $(VENV)/.installed-dev
-	$(BIN)/python -m pytest tests/faults -n $(JOBS) --runs 3 --ignore tests/faults/test_report.py
+	FAULT_CAMERAS=20 $(BIN)/python -m pytest tests/faults -n $(JOBS) --runs 3 --ignore tests/faults/test_report.py
 
 # 100 cameras under load, a fault every 20 seconds; writes its part of docs/reliability.md.
 MINUTES ?= 15

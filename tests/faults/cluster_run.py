@@ -16,7 +16,7 @@ from tests.system.site import Site
 
 
 class ClusterRun(FaultRun):
-    """A site of twenty cameras in a cluster, RabbitMQ behind a proxy, a consumer that hears every event."""
+    """A site of the ``CAMERAS`` in a cluster, RabbitMQ behind a proxy, a consumer that hears every event."""
 
     def __init__(self, case: Case, site: Site, cluster: RedisCluster, broker: RabbitMQ, vhost: str) -> None:
         super().__init__(case, site, cluster.nodes[0], broker, vhost)

@@ -22,8 +22,8 @@ from tests.servers.wait import wait_until
 from tests.system.site import ROOT, Site, command
 
 HOUR = 3600
-#: Processes and threads that the user of a site may have: those of 20 cameras, and a few more.
-PROCESSES = 60
+#: Processes and threads that the user of a site may have: those of the cameras, and a few more.
+PROCESSES = len(CAMERAS) + 40
 VICTIM, OTHER = CAMERAS[3], CAMERAS[7]
 
 
@@ -53,7 +53,7 @@ def test_too_little_shared_memory(run: FaultRun, short_path: Path) -> None:
     directory.mkdir()
     with small_disk(directory, "8m"):
         run.configure(ring={"capacity_mb": 1, "directory": str(directory)})
-        refused(run, str(directory), "20 cameras need", "8,388,608 are free")
+        refused(run, str(directory), f"{len(CAMERAS)} cameras need", "8,388,608 are free")
         assert not list(directory.rglob("*.ring"))
 
 
@@ -62,12 +62,12 @@ def test_too_little_shared_memory_for_one_more(run: FaultRun, short_path: Path) 
     directory = short_path / "shm"
     directory.mkdir()
     ring = {"capacity_mb": 1, "directory": str(directory)}
-    with small_disk(directory, "21m"):
+    with small_disk(directory, f"{len(CAMERAS) + 1}m"):
         run.start(ring=ring)
         kill_with_frames_held(run)
         good = run.site.file.read_text()
         run.site.file.write_text(good + '\n[[cameras]]\nid = "one-more"\nurl = "test://"\n')
-        refused(run, "21 cameras need")
+        refused(run, f"{len(CAMERAS) + 1} cameras need")
         run.note = "exit code 2, rings left as they were"
         run.site.file.write_text(good)
         run.mended()
