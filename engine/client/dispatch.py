@@ -225,11 +225,13 @@ class Dispatcher:
                 delivery.failed = True
             if last:
                 self._finish(subscription, delivery)
+        if self._policy.lasting:
+            # Also a message that is called in part: its connection may be lost before the rest.
+            for delivery in dict.fromkeys(call.delivery for call in calls):
+                self._remember(delivery)
 
     def _finish(self, subscription: Subscription, delivery: Delivery) -> None:
         """After all its events were called: settle the delivery, or hold it for another try."""
-        if self._policy.lasting:
-            self._remember(delivery)
         if not delivery.failed:
             self._settle(subscription, delivery, Verdict.ACCEPT)
         elif delivery.tries + 1 >= self._policy.attempts:

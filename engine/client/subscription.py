@@ -13,6 +13,7 @@ messages come first.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -81,6 +82,8 @@ class BrokerSubscription:
         self._connection: pika.BlockingConnection | None = None
         self._verdicts: deque[tuple[Delivery, Verdict]] = deque()
         self._established = False
+        #: When the present connection began to consume, in monotonic seconds; infinite before that.
+        self._consumes_since = math.inf
         self._woken = False
         self._cancelled = False
         self._met_new = False
@@ -139,7 +142,8 @@ class BrokerSubscription:
                 self._connection = None
                 self._dispatcher.inbox.put(None)
             lasted = time.monotonic() - began > _SETTLED_SECONDS
-            if self._delivered or (lasted and self._established):
+            # A broker that hangs before it lets us consume may take as long.
+            if self._delivered or time.monotonic() - self._consumes_since > _SETTLED_SECONDS:
                 self._hosts.lost()
             else:
                 self._hosts.failed()
@@ -170,6 +174,7 @@ class BrokerSubscription:
     def _session(self) -> None:
         """One connection, from its first byte to its last. Raises AMQPError or OSError when it breaks."""
         self._delivered = False
+        self._consumes_since = math.inf
         connection = open_blocking(self._endpoints[self._hosts.place].parameters)
         self._connection = connection
         try:
@@ -205,6 +210,7 @@ class BrokerSubscription:
                 channel.basic_qos(prefetch_count=more)
                 self._consume(connection, channel, queue, on_message)
                 taken += more
+                self._consumes_since = min(self._consumes_since, time.monotonic())
             self._send_verdicts(channel)
             connection.process_data_events(_TURN_SECONDS)
             if self._check:

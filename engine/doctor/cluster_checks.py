@@ -31,7 +31,7 @@ def verdicts(facts: ClusterFacts, address: RedisAddress, ttl_seconds: int, now: 
         reachable(address, len(dict.fromkeys(nodes)), facts.away),
         slots(facts.known),
         failing(facts.members),
-        replicas(facts.known, facts.members, facts.replicas),
+        replicas(list(facts.masters), facts.members, facts.replicas),
     ]
     each = {
         node: redis_checks.verdicts(told._replace(mode=""), ttl_seconds, now) for node, told in facts.masters.items()
@@ -76,17 +76,19 @@ def failing(members: Sequence[Member] | None) -> Finding:
     )  # fmt: skip
 
 
-def replicas(known: ClusterMap, members: Sequence[Member] | None, seen: Sequence[Replica] | None) -> Finding:
-    """Whether every master has a replica that follows it closely."""
+def replicas(masters: Sequence[Node], members: Sequence[Member] | None, seen: Sequence[Replica] | None) -> Finding:
+    """Whether each of the ``masters`` that answer has a replica that follows it closely."""
     good = f"each master has a replica, at most {BEHIND_BYTES_MAX // 2**20} MiB behind"
     if seen is None:
         return not_asked("redis", "replicas", "INFO", good)
+    if not masters:
+        return _finding("replicas", "information", "not checked: no master answers", good)
     online = {replica.master for replica in seen if replica.online}
     ids = {member.id: member.node for member in members or () if not member.failed}
     joining = {ids[member.master_id] for member in members or () if member.master_id in ids}
-    alone = [str(node) for node in known.masters if node not in online]
+    alone = [str(node) for node in masters if node not in online]
     if alone:
-        waits = [str(node) for node in known.masters if node not in online and node in joining]
+        waits = [str(node) for node in masters if node not in online and node in joining]
         found = f"no replica follows {', '.join(alone)}" + (f"; one begins at {', '.join(waits)}" if waits else "")
         return _finding(
             "replicas", "warning", found, good,

@@ -115,9 +115,11 @@ def _look(
     replies = session.try_call(*commands)
     for number, (name, key) in enumerate(named):
         ttl_ms, size, head = replies[3 * number : 3 * number + 3]
-        if any(is_error(reply) for reply in (ttl_ms, size, head)):
+        if is_error(size) and "wrong kind of value" in str(size):
             ears.leave(name, "holds no string")
-        elif ttl_ms == -2:
+            continue
+        session.check(commands[3 * number : 3 * number + 3], [ttl_ms, size, head])
+        if ttl_ms == -2:
             gone.append((name, key))
         else:
             shape = describe(head)

@@ -129,7 +129,7 @@ class Migration:
         free: dict[str, Stored] = {}
         copies: list[Stored] = []
         names = [keys.build_frame_key(frame.key) for frame in frames]
-        there = self._session.call_many([("EXISTS", name) for name in names])
+        there = self._exist(names)
         for frame, name, taken in zip(frames, names, there, strict=True):
             if not taken and name not in free:
                 free[name] = frame
@@ -154,8 +154,11 @@ class Migration:
                 commands.append(("PERSIST", name))
             elif WITHOUT_TTL < will < would:
                 commands.append((give, name, would))
-        replies = self._session.call(*commands, ("UNLINK", *(copy.name for copy in copies)))
-        report.duplicates += replies[-1]
+        if commands:
+            # Not together with what follows: another node would remove an old key while this one has gone.
+            self._session.call(*commands)
+        (dropped,) = self._session.call(("UNLINK", *(copy.name for copy in copies)))
+        report.duplicates += dropped
 
     def _same(self, name: bytes, other: str | bytes, report: CameraMigration) -> bool:
         """Whether both keys hold the same bytes. If not, a conflict is counted."""
@@ -221,5 +224,9 @@ class Migration:
 
     def _expired(self, frames: list[keys.FrameKey]) -> int:
         """How many of these frames do not exist under their new keys."""
-        there = self._session.call_many([("EXISTS", keys.build_frame_key(key)) for key in frames])
-        return there.count(0)
+        return self._exist([keys.build_frame_key(key) for key in frames]).count(0)
+
+    def _exist(self, names: Sequence[str]) -> list[int]:
+        """For each key, 1 if it exists, else 0. Raises RedisUnavailable, also if one node cannot say so."""
+        commands: list[Command] = [("EXISTS", name) for name in names]
+        return self._session.check(commands, self._session.call_many(commands))

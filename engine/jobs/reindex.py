@@ -125,7 +125,8 @@ class _KindReindex:
         """The frames that the camera's journal does not list."""
         journal = self._names.journal(camera)
         ids = [entry_id(key.unix_nano, key.sequence) for _, key in named]
-        listed = self._session.call_many([("XRANGE", journal, identifier, identifier) for identifier in ids])
+        commands = [("XRANGE", journal, identifier, identifier) for identifier in ids]
+        listed = self._session.check(commands, self._session.call_many(commands))
         return [pair for pair, found in zip(named, listed, strict=True) if not found]
 
     def _sized(self, units: Sequence[Stored], report: CameraReindex) -> list[Stored]:

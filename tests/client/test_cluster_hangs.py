@@ -158,3 +158,16 @@ def test_a_session_connects_to_those_that_answer_and_asks_each_master_once(
             with pytest.raises(RedisUnavailable):
                 session.call(("EXISTS", hidden))
     assert (calls(first, "dbsize"), calls(first, "exists")) == (1, 0), "all questions share what one has met"
+
+
+def test_a_node_that_does_not_take_what_it_is_sent_is_not_taken_for_another(
+    cluster: ReadCluster, frames: list[Stored]
+) -> None:
+    first, second, _ = masters(cluster)
+    (hidden, *_), (seen, *_) = keys_of(cluster, first, frames), keys_of(cluster, second, frames)
+    with Session(parse_redis_address(cluster.address), 1.0) as session, hanging(cluster, first):
+        with pytest.raises(RedisUnavailable) as caught:
+            session.call(("SET", hidden, bytes(64 * 2**20)), ("EXISTS", seen))
+        assert caught.value.cause is Cause.REDIS_HANGS
+        assert str(first.port) in caught.value.fact
+        assert session.call(("EXISTS", seen)) == [1], "it is not silent"

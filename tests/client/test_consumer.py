@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pika
 import pytest
 
 from engine import Frame, FrameConsumer
+from engine.client import subscription
 from engine.errors import ConfigError, InputError, ServerRefused
 from engine.servers.overrides.pika import close_at_once
 from engine.wire import metadata
@@ -229,6 +231,51 @@ def test_a_connection_that_the_broker_closes_is_made_anew_and_nothing_is_called_
         wait_until(lambda: consumer.counts.received >= 7, 20, "the first came again, and was not called")
     assert seen.events == [*events, *more]
     assert (tenant.waiting(), tenant.waiting(DEAD)) == (0, 0)
+
+
+def test_what_was_accepted_of_a_batch_before_its_connection_broke_is_not_called_again(make, tenant):
+    entered, may_return = threading.Event(), threading.Event()
+    seen, events = Seen(), tenant.events(50)
+
+    def callback(event: FrameEvent, frame: Frame | None) -> None:
+        seen(event, frame)
+        if event == events[40]:
+            entered.set()
+            assert may_return.wait(30)
+
+    consumer = make(callback, queue=QUEUE, dead_letter=DEAD)
+    with running(consumer):
+        tenant.publish(events)
+        assert entered.wait(30)
+        tenant.cut()
+        wait_until(lambda: consumer.counts.reconnects == 1, 20, "it has connected again")
+        may_return.set()
+        wait_until(lambda: events[-1] in seen.events, 20, "the rest is called")
+    assert seen.events == events
+
+
+def test_a_broker_that_hangs_when_it_is_met_again_is_left_for_another(tenant, shared_redis, monkeypatch):
+    """It does not count as one that works, though the try takes as long as a connection that does."""
+    connect, hosts = subscription.open_blocking, []
+
+    def open_blocking(settings: pika.ConnectionParameters) -> pika.BlockingConnection:
+        hosts.append(settings.host)
+        if len(hosts) > 1 and settings.host == hosts[0]:
+            time.sleep(0.3)
+            raise pika.exceptions.AMQPConnectionError("no answer")
+        return connect(settings)
+
+    monkeypatch.setattr(subscription, "_SETTLED_SECONDS", 0.2)
+    monkeypatch.setattr(subscription, "open_blocking", open_blocking)
+    urls = [tenant.url, tenant.url.replace("127.0.0.1", "localhost")]
+    seen = Seen()
+    with running(FrameConsumer(urls, shared_redis.url, seen, queue=QUEUE)):
+        tenant.publish(tenant.event())
+        seen.has(1)
+        tenant.cut()
+        tenant.publish(tenant.event())
+        seen.has(2)
+    assert hosts == ["127.0.0.1", "127.0.0.1", "localhost"]
 
 
 def test_an_exclusive_queue_is_made_anew_with_its_connection(make, tenant):

@@ -116,6 +116,7 @@ def test_nodes_that_hang_are_asked_once_and_the_others_judged(tmp_path: Path):
         assert "2 of 6 nodes do not answer" in found["reachable"].found
         assert all(f":{server.port}" in found["reachable"].found for server in (master, replica))
         assert found["expiry"].verdict == "ok", "of those that answer"
+        assert found["replicas"].verdict == "ok", "of those that answer: what the other one has is not known"
         assert "a part of the cluster does not answer" in found["events waiting"].found
         for server in (master, replica):
             with server.client() as client:

@@ -7,8 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ClusterDownError
 
+from engine.errors import Cause, RedisUnavailable
 from engine.jobs.migrate import Migration
+from engine.jobs.reindex import Reindex
 from engine.servers.redis.session import Session
 from engine.wire.redis_address import parse_redis_address
 from tests.jobs.old_frames import PREFIX, assert_in_place, ears, expiry, put, row
@@ -79,6 +82,60 @@ def test_a_migration_that_is_killed_between_copy_and_removal_ends_with_each_fram
         assert sum(report.moved + report.duplicates for report in reports) == len(frames)
         assert_in_place(client, frames, ends)
     assert not strange
+
+
+class HalfDone(Session):
+    """A session of which the node of each PEXPIREAT is lost, while other nodes do their part of the round trip."""
+
+    def try_call(self, *commands):
+        rest = [command for command in commands if command[0] != "PEXPIREAT"]
+        replies = super().try_call(*rest)
+        if len(rest) < len(commands):
+            raise RedisUnavailable("the node is lost", cause=Cause.REDIS_AWAY)
+        return replies
+
+
+def test_an_old_key_stays_until_its_copy_has_its_lifetime(cluster: ReadCluster):
+    (frame,) = row("cam1", 1)
+    with cluster.client() as client:
+        put(client, [frame])
+        client.set(frame.new, frame.payload, px=5_000)
+        with HalfDone(parse_redis_address(cluster.url), 20.0) as session, pytest.raises(RedisUnavailable):
+            Migration(session, PREFIX, None, ears()[0]).run()
+        assert client.exists(frame.name)
+
+
+class Unserved(Session):
+    """A session whose first command of some name is about a slot that no node serves for now."""
+
+    def __init__(self, cluster: ReadCluster, name: str) -> None:
+        super().__init__(parse_redis_address(cluster.url), 20.0)
+        self._name = name
+
+    def try_call(self, *commands):
+        replies = super().try_call(*commands)
+        place = next((place for place, command in enumerate(commands) if command[0] == self._name), None)
+        if place is not None:
+            self._name = ""
+            replies[place] = ClusterDownError("Hash slot not served")
+        return replies
+
+
+@pytest.mark.parametrize("name", ["STRLEN", "EXISTS"])
+def test_a_slot_that_is_not_served_ends_a_migration_and_is_not_taken_for_an_answer(cluster: ReadCluster, name: str):
+    hear, strange = ears()
+    with cluster.client() as client:
+        put(client, row("cam1", 10))
+    with Unserved(cluster, name) as session, pytest.raises(RedisUnavailable):
+        Migration(session, PREFIX, None, hear).run()
+    assert not strange
+
+
+def test_a_slot_that_is_not_served_ends_a_reindex_and_is_not_taken_for_an_answer(cluster: ReadCluster):
+    with cluster.client() as client:
+        put(client, row("cam1", 10), new=True)
+    with Unserved(cluster, "XRANGE") as session, pytest.raises(RedisUnavailable):
+        Reindex(session, "loja", PREFIX, ears()[0]).run()
 
 
 def test_tenants_of_a_cluster_are_listed_and_added_up(cluster: ReadCluster):

@@ -103,19 +103,24 @@ class NodeConnections:
         if any(_hangs(error) for error in outcome.values()):
             # The time is over. What others would answer is not the whole.
             return outcome
+        sent: list[Node] = []
         for node, request in requests.items():
             if node not in outcome:
                 try:
                     send(self.state.address.node(*node), self._open[node], request.commands)
+                    sent.append(node)
                 except EngineError as error:
                     outcome[node] = self._broken(node, error)
-        for node, request in requests.items():
+                    if _hangs(error):
+                        # The time is over: others that were sent something now would have none to answer.
+                        break
+        for node in sent:
             if node not in outcome:
                 # While one node was waited for in vain, the others had the same time to begin.
                 begun = any(_hangs(answer) for answer in outcome.values())
                 where = self.state.address.node(*node)
                 try:
-                    outcome[node] = receive(where, self._open[node], request.commands, begun=begun)
+                    outcome[node] = receive(where, self._open[node], requests[node].commands, begun=begun)
                 except EngineError as error:
                     outcome[node] = self._broken(node, error)
         return outcome
