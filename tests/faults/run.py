@@ -279,4 +279,4 @@ class FaultRun:
     def heard(self) -> set[tuple[str, int]]:
         """The cameras and sequences of which an event has arrived."""
         assert self.consumer is not None
-        return {(event["camera_id"], event["sequence"]) for event in self.consumer.frames()}
+        return {(event["camera_id"], int(event["sequence"])) for event in self.consumer.frames()}
