@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/edge-video demo
 
 # How many tests run at a time: most of them wait for servers.
-JOBS ?= 4
+JOBS ?= 5
 test: servers lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 	$(BIN)/python -m pytest benchmarks --bench once

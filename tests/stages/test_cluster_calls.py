@@ -16,6 +16,7 @@ from engine.stages.publisher import cluster_calls
 from engine.stages.publisher.cluster_calls import ClusterCalls
 from engine.wire.cluster import slot_of
 from engine.wire.redis_address import parse_cluster
+from tests.servers.wait import wait_until
 
 TIMEOUT_SECONDS = 0.5
 
@@ -120,6 +121,14 @@ def test_what_one_node_answers_costs_only_its_own_questions(reply: bytes, monkey
         assert answers == [1, 1]
         monkeypatch.setattr(cluster_calls, "time", Later())
         assert calls.away is None
+
+
+def test_a_node_that_nobody_asks_any_more_is_known_to_be_back():
+    with nodes(fine, lambda _: b"") as made, closing(ClusterCalls(parse_cluster([made[0].address]), 0.5)) as calls:
+        calls.try_call(("EXISTS", keys_of(0)[0]), ("EXISTS", keys_of(1)[0]))
+        assert calls.away is not None
+        made[1].reply = fine
+        wait_until(lambda: calls.try_call(("EXISTS", keys_of(0)[0])) and calls.away is None, 10, "it is back")
 
 
 def test_nodes_that_name_each_other_are_away_and_named():

@@ -13,6 +13,7 @@ from engine.runtime.claims import identity
 from engine.stages.writer.leases import open_leases
 from engine.wire.cluster import SLOTS, Node, Redirect, slot_of
 from tests.servers.redis_cluster import RedisCluster
+from tests.servers.wait import wait_until
 from tests.stages.cluster_bench import CAMERAS, Bench, bench_of, check, listed, under_load
 
 
@@ -98,6 +99,28 @@ def test_frames_lost_while_no_writer_ran_are_counted(bench: Bench, cluster: Redi
     bench.turn(bench.has_looked)
     assert gone == 5 * CAMERAS
     check(bench, cluster, missing=gone)
+
+
+def test_a_node_stores_nothing_before_it_was_asked_what_it_has(bench: Bench, cluster: RedisCluster) -> None:
+    """Also while settling waits for another node: later entries would hide which ones are lost."""
+    bench.write_all(20)
+    bench.turn(lambda: bench.all_stored() and bench.has_looked())
+    journal = "engine:default:journal:frames:cam0"
+    with cluster.client() as client:
+        entries = client.xrange(journal)
+        client.delete(journal)
+        for entry, fields in entries[:-5]:
+            client.xadd(journal, fields, entry)
+    agent = bench.agent
+    link = agent._nodes.master_of(slot_of(journal.encode()))
+    assert link
+    link.fail("it was reset")
+    wait_until(lambda: agent._store.advance() or link.usable, 10, "the link is open again")
+    agent._settling._try_later(1.0)
+    bench.write("cam0")
+    bench.turn(bench.all_stored)
+    check(bench, cluster, missing=5)
+    assert bench.drops("lost") == 5
 
 
 def test_a_node_cannot_name_hosts_without_end(bench: Bench, cluster: RedisCluster) -> None:

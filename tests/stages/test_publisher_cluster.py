@@ -20,7 +20,7 @@ from engine.stages.publisher.cluster_calls import ClusterCalls
 from engine.stages.publisher.journals import Journals
 from engine.stages.publisher.polling_read import StreamQuestions
 from engine.wire import keys
-from engine.wire.cluster import slot_of
+from engine.wire.cluster import Node, slot_of
 from engine.wire.journal import JournalEntry, entry_fields, entry_id
 from engine.wire.marks import Mark, format_mark
 from engine.wire.redis_address import parse_cluster
@@ -243,6 +243,29 @@ def test_a_failover_and_moved_slots_lose_no_event_and_keep_the_order(
     events = take()
     for camera in cameras:
         assert first_times(events, camera) == list(range(1, 61))
+
+
+def test_a_stop_waits_for_a_node_that_is_not_connected_again_yet(
+    tmp_path: Path, cluster: RedisCluster, client: redis.RedisCluster, rabbitmq: RabbitMQ, vhost: str
+):
+    """Its connection broke a moment ago. The events of its cameras and of their video are not left in the journals."""
+    nodes = cameras_by_node(cluster, vhost)
+    cameras = [camera for own in nodes.values() for camera in own]
+    config = site_config(tmp_path, cluster, rabbitmq.url(vhost), cameras)
+    stock = Stock(client, config)
+    with publishing(config, tmp_path) as (agent, page):
+        stock.add(cameras, 10)
+        turn(agent, lambda: counted(page) == (stock.total, 0))
+        away = cluster.owner(keys.video_journal_key(vhost, "frames", cameras[0]))
+        for journals in (agent._journals, agent._gops._journals):
+            link = journals._session._links[Node("127.0.0.1", away.port)]
+            link.broken("it was reset")
+            link._retry_at = time.monotonic() + 0.5
+        stock.add(cameras, 5)
+        store_video(client, vhost, video_units(cameras[0], "K....K...K.", first=time.time_ns()))
+        turn(agent, agent.drained)
+        assert counted(page) == (stock.total, 0)
+        assert page.counts[PublisherCount.GOPS] == 3
 
 
 def test_a_key_that_is_on_its_way_is_asked_for_where_it_arrives(cluster: RedisCluster, client: redis.RedisCluster):

@@ -47,6 +47,8 @@ _STATES_SECONDS = 0.25
 #: Seconds that confirms may wait until they are taken, unless the window is full. Mostly the next event comes earlier,
 #: so that one wake-up serves both.
 _CONFIRM_SECONDS = 0.05
+#: Seconds that a stop waits for parts of a cluster that are away, to learn what their journals list.
+_UNSEEN_SECONDS = 2.0
 
 
 class PublisherAgent:
@@ -78,7 +80,11 @@ class PublisherAgent:
         )
         self._confirms = Confirms(self._broker, self._accounts, self._states, self._alerts, self._gops, page)
         self._connection = BrokerConnection(self._broker, page, log, self._confirms.take, self._rewind)
-        self._targets: dict[str, Newest] | None = None
+        #: In a stop: the last entries to confirm, if those of all cameras are known, and until when (monotonic seconds)
+        #: others are waited for; 0 before it begins.
+        self._targets: dict[str, Newest] = {}
+        self._targets_known = False
+        self._targets_until = 0.0
         self._save_at = self._save_all_at = self._look_at = self._states_at = 0.0
         self._redis_outage = Outage(log, "redis", "is away; nothing to announce", page)
         #: Parts of a cluster are away.
@@ -150,21 +156,26 @@ class PublisherAgent:
         return _SAVE_SECONDS if self._confirms.unsaved else _STATES_SECONDS
 
     def drained(self) -> bool:
-        """True if all journal entries of the first call are confirmed, or cannot be confirmed for now."""
+        """True if all journal entries of the first call are confirmed, or cannot be confirmed for now. Parts of a
+        cluster that are away are waited for, but only a moment."""
         if self._connection.away or self._redis_outage.ongoing:
             return True
         if not self._broker.ready or not self._accounts.begun:
             return False
         try:
-            if self._targets is None:
-                self._targets = self._look()
-            if self._gops and not self._gops.drained():
+            self._targets_until = self._targets_until or time.monotonic() + _UNSEEN_SECONDS
+            waits = time.monotonic() < self._targets_until
+            if not self._targets_known:
+                self._targets = self._look() | self._targets
+                self._targets_known = not (waits and self._journals.unseen)
+            if self._gops and not self._gops.drained(waits=waits):
                 return False
         except (RedisUnavailable, ServerRefused) as error:
             self._redis_lost(error)
             return True
         return (
-            self._states.all_confirmed
+            self._targets_known
+            and self._states.all_confirmed
             and self._alerts.all_confirmed
             and all(
                 target.at <= account.cursor

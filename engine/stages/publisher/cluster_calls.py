@@ -106,6 +106,10 @@ class ClusterCalls:
     def ask(self, questions: Sequence[Question]) -> list[Any]:
         """As ``try_call``."""
         known = self._known()
+        for link in self._links.values():
+            # Also those that nobody asks anything at present, or nobody would learn that they are back.
+            if link.error and not link.ready():
+                self._doubtful = True
         answers: list[Any] = [None] * len(questions)
         targets = {place: known.master_of(question.slot) for place, question in enumerate(questions)}
         asking: set[int] = set()

@@ -88,7 +88,9 @@ class Gops:
         self._quiet: dict[str, float] = {}
         self._ready: deque[GopToken] = deque()
         self._read_at = 0.0
-        self._targets: dict[str, Newest] | None = None
+        #: In a stop: the last entries to announce, and if those of all cameras are known.
+        self._targets: dict[str, Newest] = {}
+        self._targets_known = False
 
     def begin(self) -> None:
         """Continue where the last publisher stopped, with the first connection to Redis."""
@@ -133,13 +135,15 @@ class Gops:
         """Save the cursors that have moved."""
         self._accounts.save(all_of_them=all_of_them)
 
-    def drained(self) -> bool:
-        """True if all GOPs that the journals list at the first call are confirmed."""
+    def drained(self, *, waits: bool = False) -> bool:
+        """True if all GOPs that the journals list at the first call are confirmed. With ``waits``, also those of
+        journals whose part of a cluster is away."""
         if not self._accounts.begun:
             return False
-        if self._targets is None:
-            self._targets = self.look().newest
-        accounts, done = self._accounts.by_camera, True
+        if not self._targets_known:
+            self._targets = self.look().newest | self._targets
+            self._targets_known = not (waits and self._journals.unseen)
+        accounts, done = self._accounts.by_camera, self._targets_known
         for camera, target in self._targets.items():
             account = accounts.get(camera)
             if account and account.cursor < target.at:

@@ -97,6 +97,8 @@ class ClusterWriterAgent(BaseAgent):
     # Rings to Redis
 
     def _send(self) -> None:
+        # Nodes may have given other answers since the last step, and that step may wait for another node.
+        self._settling.follow(self._rotation.writers)
         while self._store.rounds < _ROUNDS_IN_FLIGHT:
             writers, _, all_taken = self._rotation.poll(*self._batch_max)
             if writers:

@@ -44,8 +44,9 @@ class Settling:
         self._streams = streams
         self._blocked = blocked
         self._homes: dict[CameraWriter, _Home] = {}
-        #: The version of the nodes for which all cameras are settled; -1 if some are not.
-        self._version = -1
+        #: The version of the nodes for which all cameras are settled; -1 if some are not. And the version for which
+        #: cameras whose journal has come to another node are held back.
+        self._version = self._followed = -1
         self._retry_at = 0.0
 
     @property
@@ -77,7 +78,18 @@ class Settling:
 
     def look_again(self) -> None:
         """The journal of any camera may have come to another node."""
-        self._version = -1
+        self._version = self._followed = -1
+
+    def follow(self, writers: Iterable[CameraWriter]) -> None:
+        """Hold back those of ``writers`` whose journal has come to another node since they were settled; called before
+        anything is sent."""
+        if self._followed == self._nodes.version:
+            return
+        self._followed = self._nodes.version
+        for writer in writers:
+            home = self._homes.get(writer)
+            if home and home != self._home(writer):
+                self.unsettle(writer)
 
     def step(self, writers: Iterable[CameraWriter]) -> None:
         """Settle those of ``writers`` whose journal has come to another node, or whose node is back."""
