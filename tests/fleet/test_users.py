@@ -140,8 +140,11 @@ def made(tmp_path: Path, text: str = CSV) -> tuple[Path, dict[tuple[str, str], s
 
 
 def test_files_are_private_and_passwords_stay_when_a_site_is_added(tmp_path: Path) -> None:
-    os.umask(0)
-    out, passwords = made(tmp_path)
+    before = os.umask(0)
+    try:
+        out, passwords = made(tmp_path)
+    finally:
+        os.umask(before)
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == dict.fromkeys(
         ("redis.acl", "rabbitmq.json", "passwords.csv"), 0o600
