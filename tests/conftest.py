@@ -116,7 +116,7 @@ def redis_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def one_redis() -> Iterator[RedisServer]:
-    """A Redis that many tests use after each other; whoever stops or changes a server starts one of their own."""
+    """A Redis that many tests use after each other. A test that stops or changes a server starts its own."""
     path = Path(tempfile.mkdtemp(prefix="ev-redis-"))
     # Redis looks for commands that have waited long enough `hz` times a second.
     with RedisServer(path, args=["--hz", "500"]) as server:

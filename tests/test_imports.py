@@ -239,7 +239,7 @@ def docstrings(tree: ast.Module) -> set[str]:
 
 
 def test_no_redis_client_of_its_own_writes_past_the_door():
-    """redis-py is used for connections only: whoever has a client could write with a method call."""
+    """redis-py is used for connections only: a module with a client could write with a method call."""
     clients = {"redis.Redis", "redis.StrictRedis", "redis.client", "redis.asyncio", "redis.cluster", "valkey"}
     for source, tree in SOURCES.items():
         # Readers, and the classes of connections that they use.

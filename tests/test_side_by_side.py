@@ -77,5 +77,5 @@ def test_calls_that_hang_are_passed_over_and_not_all_are_made(monkeypatch: pytes
     thread.join(30)
     assert found == ["found"]
     assert first_result([good, *[hangs] * 5], []) == "found"
-    assert not made.acquire(blocking=False), "whoever answers at once is the only one that is asked"
+    assert not made.acquire(blocking=False), "a node that answers at once is the only one that is asked"
     goes_on.set()

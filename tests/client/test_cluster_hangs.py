@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,12 +25,10 @@ QUESTIONS = 20
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[ReadCluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadCluster]:
     """Three masters with a replica each, which take nothing over."""
-    path = Path(tempfile.mkdtemp(prefix="ev-hangs-"))
-    with ReadCluster(path, replicas=1, node_timeout_ms=300_000) as started:
+    with ReadCluster(tmp_path_factory.mktemp("cluster"), replicas=1, node_timeout_ms=300_000) as started:
         yield started
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The embedded server, whoever started it: found, adopted, given other settings, replaced, ended."""
+"""The embedded server, of this supervisor or of another: found, adopted, given other settings, replaced, ended."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Recorder:
         path = self._directory / f"{next(self._numbers):06d}.jpg"
         part = path.with_suffix(".part")
         part.write_bytes(buffer.extract_dup(0, buffer.get_size()))
-        # Renamed, so that whoever lists the directory sees whole frames only.
+        # Renamed, so that a listing of the directory has whole frames only.
         part.replace(path)
         return Gst.PadProbeReturn.OK
 

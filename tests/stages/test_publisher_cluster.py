@@ -3,8 +3,6 @@ each comes."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,11 +33,9 @@ TIMEOUT_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RedisCluster]:
-    path = Path(tempfile.mkdtemp(prefix="ev-pc-"))
-    with RedisCluster(path, masters=3, replicas=1) as started:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3, replicas=1) as started:
         yield started
-    shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture

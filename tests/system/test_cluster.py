@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,11 +21,9 @@ CAMERAS = [f"cam{number}" for number in range(6)]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RedisCluster]:
-    path = Path(tempfile.mkdtemp(prefix="ev-sc-"))
-    with RedisCluster(path, masters=3, replicas=1) as started:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path_factory.mktemp("cluster"), masters=3, replicas=1) as started:
         yield started
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def make_users(cluster: RedisCluster, vhost: str, directory: Path) -> None:

@@ -26,7 +26,7 @@ def stored(site: Site) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("key_tags", [False, True], ids=("plain", "tags"))
-def test_every_frame_is_stored_or_counted_whoever_is_killed(key_tags: bool, site: Site) -> None:
+def test_every_frame_is_stored_or_counted_when_any_process_is_killed(key_tags: bool, site: Site) -> None:
     redis = {"embedded_servers": 2, "key_tags": key_tags, "ttl_seconds": 600}
     site.write(cameras=CAMERAS, redis=redis, writer={"writers": 2})
     site.start()
